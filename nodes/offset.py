@@ -1,0 +1,48 @@
+"""The offset node: look at the seam of a texture, or paint over it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..contract import io
+from ..tiling.roll import offset
+
+
+class TesseraOffsetImage(io.ComfyNode):
+    """Moves an image around its own torus."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraOffsetImage",
+            display_name="Offset Image",
+            category="Tessera/tiling",
+            description="Moves an image sideways and down, letting what leaves one edge enter at the opposite one.",
+            search_aliases=["offset", "roll", "shift texture", "wrap around", "half offset"],
+            inputs=[
+                io.Image.Input("image", tooltip="The image, or a batch of them."),
+                io.Float.Input(
+                    "x",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How far to move right, in widths; 0.5 brings the left and right edge to the middle.",
+                ),
+                io.Float.Input(
+                    "y",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How far to move down, in heights; 0.5 brings the top and bottom edge to the middle.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The moved image, of the same size.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, x: float, y: float) -> io.NodeOutput:
+        """Roll the image."""
+        return io.NodeOutput(offset(image, x, y))

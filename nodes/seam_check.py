@@ -1,0 +1,58 @@
+"""The seam check node: is the texture seamless, and where not?"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..contract import io
+from ..tiling import seam
+
+
+class TesseraSeamCheck(io.ComfyNode):
+    """Measures and shows the seams of textures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSeamCheck",
+            display_name="Seam Check",
+            category="Tessera/tiling",
+            description="Repeats a texture side by side and measures how far the step across its edges stands out.",
+            search_aliases=[
+                "seam check",
+                "tile preview",
+                "repeat image",
+                "tileable",
+                "seamless texture",
+                "tiling test",
+            ],
+            inputs=[
+                io.Image.Input("images", tooltip="The texture, or a batch of textures of one size."),
+                io.Int.Input("columns", default=3, min=1, max=16, tooltip="How often the preview repeats sideways."),
+                io.Int.Input("rows", default=3, min=1, max=16, tooltip="How often the preview repeats downwards."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="tiled", tooltip="The texture repeated columns x rows times."),
+                io.Image.Output(
+                    display_name="heatmap",
+                    tooltip="The texture moved by half, so that its edges cross in the middle; steps that stand out glow.",
+                ),
+                io.Float.Output(
+                    display_name="seam_ratio",
+                    tooltip="Step across the edge / median step inside, worse axis, worst picture; 1 is no seam.",
+                ),
+                io.String.Output(display_name="report", tooltip="The measures of both axes, in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor, columns: int, rows: int) -> io.NodeOutput:
+        """Measure, then draw."""
+        seams = seam.measure(images)
+        return io.NodeOutput(
+            seam.repeat(images, columns, rows),
+            seam.heat_map(images),
+            max(found.ratio for found in seams),
+            seam.report(seams),
+        )

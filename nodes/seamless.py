@@ -1,0 +1,122 @@
+"""The seamless nodes: a model and a VAE that draw pictures which repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..contract import WrappersMP, io
+from ..tiling.axes import TILINGS
+from ..tiling.unet import CircularUNet
+from ..tiling.vae import seamless_vae
+
+KEY = "tessera_seamless"
+METHODS = ["auto", "circular", "torus_rope", "rolling"]
+BUILT = ("auto", "circular")
+
+TILING_TOOLTIP = (
+    "Which edges meet: horizontal joins the left and the right edge, vertical the top and the bottom, both all four."
+)
+
+
+class TesseraSeamlessModel(io.ComfyNode):
+    """Makes a denoiser draw on a torus."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSeamlessModel",
+            display_name="Seamless Model",
+            category="Tessera/tiling",
+            description="Makes a model draw pictures that repeat without a seam; decode them with a Seamless VAE.",
+            search_aliases=["seamless", "tiling", "tileable texture", "circular padding", "asymmetric tiling"],
+            inputs=[
+                io.Model.Input("model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL); it stays as it is."),
+                io.Combo.Input("tiling", options=list(TILINGS), default="both", tooltip=TILING_TOOLTIP),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Part of the schedule that runs before the edges begin to meet.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    advanced=True,
+                    tooltip="Part of the schedule after which the edges no longer meet.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=METHODS,
+                    default="auto",
+                    advanced=True,
+                    tooltip="How edges are made to meet: auto takes what suits the model, circular wraps convolutions.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model, drawing on a torus."),
+                io.String.Output(display_name="report", tooltip="What was done, and what has to be watched."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, tiling: str, start_percent: float, end_percent: float, method: str = "auto"
+    ) -> io.NodeOutput:
+        """Hook a clone of the model."""
+        axes = TILINGS[tiling]
+        if not any(axes):
+            return io.NodeOutput(_without_hooks(model), "Off: the model draws as it is.")
+        if method not in BUILT:
+            raise ValueError(f"The method {method} is not available yet; choose one of: {', '.join(BUILT)}.")
+        if start_percent > end_percent:
+            raise ValueError(
+                f"start_percent {start_percent} lies after end_percent {end_percent}; set a start that is not later."
+            )
+        hooks = CircularUNet(axes, start_percent, end_percent)
+        report = hooks.report(model)
+        seamless = _without_hooks(model).clone()
+        seamless.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, hooks.around_run)
+        seamless.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, hooks.around_step)
+        return io.NodeOutput(seamless, report)
+
+
+def _without_hooks(model: Any) -> Any:
+    """The model itself when this node has not hooked it, else a clone without the hooks."""
+    if not model.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        return model
+    bare = model.clone()
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
+        bare.remove_wrappers_with_key(kind, KEY)
+    return bare
+
+
+class TesseraSeamlessVAE(io.ComfyNode):
+    """Makes a VAE encode and decode on a torus."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSeamlessVAE",
+            display_name="Seamless VAE",
+            category="Tessera/tiling",
+            description="Makes a VAE decode and encode pictures that repeat without a seam, tiled decoding included.",
+            search_aliases=["seamless vae", "circular vae", "tiling vae", "tileable decode"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE of the model; it stays as it is and its weights are shared."),
+                io.Combo.Input("tiling", options=list(TILINGS), default="both", tooltip=TILING_TOOLTIP),
+            ],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="The VAE, working on a torus.")],
+        )
+
+    @classmethod
+    def execute(cls, vae: Any, tiling: str) -> io.NodeOutput:
+        """Wrap the VAE."""
+        return io.NodeOutput(seamless_vae(vae, TILINGS[tiling]))

@@ -1,0 +1,31 @@
+"""Which edges of a picture meet."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Axes(NamedTuple):
+    """The axes along which a picture repeats.
+
+    Args:
+        horizontal: the left and the right edge meet (the width wraps).
+        vertical: the top and the bottom edge meet (the height wraps).
+    """
+
+    horizontal: bool
+    vertical: bool
+
+
+TILINGS: dict[str, Axes] = {
+    "both": Axes(True, True),
+    "horizontal": Axes(True, False),
+    "vertical": Axes(False, True),
+    "off": Axes(False, False),
+}
+
+
+def describe(axes: Axes) -> str:
+    """Name the edges that meet, for reports and errors."""
+    names = [name for name, wraps in (("left-right", axes.horizontal), ("top-bottom", axes.vertical)) if wraps]
+    return " and ".join(names) or "no edges"
