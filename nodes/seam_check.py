@@ -36,7 +36,7 @@ class TesseraSeamCheck(io.ComfyNode):
                 io.Image.Output(display_name="tiled", tooltip="The texture repeated columns x rows times."),
                 io.Image.Output(
                     display_name="heatmap",
-                    tooltip="The texture moved by half, so that its edges cross in the middle; steps that stand out glow.",
+                    tooltip="The texture moved by half, so that its edges cross in the middle; steps too big glow.",
                 ),
                 io.Float.Output(
                     display_name="seam_ratio",

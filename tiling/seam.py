@@ -18,8 +18,11 @@ RUN = 32
 LEAST_STEP = 0.5 / 255
 """Steps below half a level of 8 bits count as this much: rounding alone makes them."""
 
-SHARP = 1.0
-FAINT = 1.5
+USUAL = 1.5
+"""Ratios to the median up to here are chance: periodic 1/f noise reaches 1.3 (SR) and 1.5 (CR)."""
+
+LARGEST = 1.1
+"""Ratios to the 99th percentile up to here are chance: periodic 1/f noise reaches 1.06."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class AxisSeam:
 
     @property
     def visible(self) -> bool:
-        """Whether the border step stands out from everything inside, sharp or faint."""
-        return self.sr_max > SHARP or (self.cr > FAINT and self.cr_max > SHARP)
+        """Whether the border step stands out from everything inside, by itself or as a faint step of one sign."""
+        return self.sr_max > LARGEST or (self.cr > USUAL and self.cr_max > LARGEST)
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,9 @@ def report(seams: list[Seam]) -> str:
 
 def _sentence(edges: str, seam: AxisSeam) -> str:
     if seam.visible:
-        verdict = "a seam shows" if seam.sr_max > SHARP else "a faint seam shows"
-    elif max(seam.sr, seam.cr) > FAINT:
-        verdict = "no seam; a strong edge lies on the border, as others do inside"
+        verdict = "a seam shows" if seam.sr_max > LARGEST else "a faint seam shows"
+    elif max(seam.sr, seam.cr) > USUAL:
+        verdict = "not certain, as the step is unusual but not alone; an edge of the pattern may lie there, look at it"
     else:
         verdict = "no seam"
     return (

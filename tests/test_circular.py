@@ -1,0 +1,301 @@
+"""Circular convolutions: networks commute with rolling their input, and are untouched afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, inject_adapter_in_model
+from tessera.tiling.axes import TILINGS, Axes
+from tessera.tiling.circular import NotPeriodicError, circular
+from tessera.tiling.unet import check_size, control_names, downsampling, find_unet, whole_axes
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EXACT = 1e-5
+WRAPPING = ["both", "horizontal", "vertical"]
+
+Network = Callable[[Tensor], Tensor]
+
+
+def _random(network: nn.Module) -> nn.Module:
+    """Weights large enough that the border is seen everywhere (diffusers' own leave the outputs almost constant)."""
+    torch.manual_seed(0)
+    for name, parameter in network.named_parameters():
+        scale = nn.init.normal_(parameter.data, std=0.06 if parameter.ndim > 1 else 0.3)
+        if parameter.ndim == 1 and name.endswith("weight"):
+            scale += 1.0
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def sd15() -> nn.Module:
+    return _random(
+        UNet2DConditionModel(
+            block_out_channels=(32, 32, 64, 64), layers_per_block=1, cross_attention_dim=16, attention_head_dim=4
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> nn.Module:
+    return _random(
+        UNet2DConditionModel(
+            block_out_channels=(32, 32, 64),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=4,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def vae() -> nn.Module:
+    return _random(
+        AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(32, 32, 32, 64),
+            layers_per_block=1,
+        )
+    )
+
+
+def _predict(unet: nn.Module, x: Tensor) -> Tensor:
+    text = torch.linspace(-1, 1, 5 * 16).view(1, 5, 16)
+    added = {"text_embeds": torch.ones(1, 16), "time_ids": torch.ones(1, 6)}
+    return unet(x, 10, text, added_cond_kwargs=added).sample
+
+
+def _decode(vae: nn.Module, z: Tensor) -> Tensor:
+    return vae.decode(z).sample  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _encode(vae: nn.Module, x: Tensor) -> Tensor:
+    return vae.encode(x).latent_dist.mean  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _shifts(axes: Axes, down: int, right: int) -> tuple[int, int]:
+    return down * axes.vertical, right * axes.horizontal
+
+
+def _error(run: Network, x: Tensor, shift: tuple[int, int], scale: float) -> float:
+    """Relative L2 distance between the output for a rolled input and the rolled output."""
+    rolled, moved = run(x.roll(shift, (2, 3))), run(x).roll([round(s * scale) for s in shift], (2, 3))
+    return float((rolled - moved).norm() / moved.norm())
+
+
+@pytest.mark.parametrize("tiling", WRAPPING)
+@pytest.mark.parametrize(
+    ("network", "run", "shape", "shift", "scale"),
+    [
+        ("sd15", _predict, (1, 4, 16, 24), (8, 8), 1),
+        ("sdxl", _predict, (1, 4, 12, 16), (4, 8), 1),
+        ("vae", _decode, (1, 4, 6, 8), (1, 3), 8),
+        ("vae", _encode, (1, 3, 48, 64), (8, 24), 1 / 8),
+    ],
+)
+def test_rolling_the_input_rolls_the_output(
+    request: pytest.FixtureRequest,
+    network: str,
+    run: Callable[[nn.Module, Tensor], Tensor],
+    shape: tuple[int, ...],
+    shift: tuple[int, int],
+    scale: float,
+    tiling: str,
+) -> None:
+    module, axes = request.getfixturevalue(network), TILINGS[tiling]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    moved = _shifts(axes, *shift)
+    plain = _error(partial(run, module), x, moved, scale)
+    with circular(module, axes):
+        wrapped = _error(partial(run, module), x, moved, scale)
+    assert wrapped <= EXACT
+    assert plain > 0.05
+
+
+@pytest.mark.parametrize(("tiling", "shift"), [("horizontal", (8, 0)), ("vertical", (0, 8))])
+def test_the_other_axis_keeps_its_edges(sd15: nn.Module, tiling: str, shift: tuple[int, int]) -> None:
+    x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    with circular(sd15, TILINGS[tiling]):
+        assert _error(partial(_predict, sd15), x, shift, 1) > 0.05
+
+
+def test_latent_that_is_no_torus_breaks_the_property(sd15: nn.Module) -> None:
+    x = torch.randn(1, 4, 12, 16, generator=torch.Generator().manual_seed(1))
+    with circular(sd15, TILINGS["both"]):
+        assert _error(partial(_predict, sd15), x, (8, 0), 1) > 0.05
+
+
+@pytest.mark.parametrize("kind", [None, RuntimeError, KeyboardInterrupt])
+def test_afterwards_the_network_was_never_touched(vae: nn.Module, kind: type[BaseException] | None) -> None:
+    z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+    before, keys = _decode(vae, z), {name: set(module.__dict__) for name, module in vae.named_modules()}
+
+    def stop(*_: object) -> None:
+        if kind:
+            raise kind
+
+    assert isinstance(vae.decoder, nn.Module)
+    hook = vae.decoder.mid_block.register_forward_hook(stop)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue, reportCallIssue]
+    try:
+        with circular(vae, TILINGS["both"]):
+            _decode(vae, z)
+        assert kind is None
+    except (RuntimeError, KeyboardInterrupt):
+        assert kind is not None
+    hook.remove()
+    assert torch.equal(_decode(vae, z), before)
+    assert {name: set(module.__dict__) for name, module in vae.named_modules()} == keys
+
+
+def test_nested_blocks_take_turns() -> None:
+    conv = nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
+    x = torch.randn(1, 1, 5, 6)
+    with circular(conv, TILINGS["both"]):
+        outer = conv(x)
+        with circular(conv, TILINGS["horizontal"]):
+            inner = conv(x)
+            with circular(conv, TILINGS["off"]):
+                off = conv(x)
+        assert torch.equal(conv(x), outer)
+    assert torch.equal(conv(x), off)
+    assert not torch.allclose(inner, outer)
+    assert not torch.allclose(inner, off)
+
+
+def test_another_owner_of_the_hook_gets_it_back() -> None:
+    conv = nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False)
+    conv.__dict__["_conv_forward"] = other = lambda x, weight, bias: x * 7
+    with circular(conv, TILINGS["both"]):
+        assert conv(torch.ones(1, 1, 3, 3)).shape == (1, 1, 3, 3)
+    assert conv.__dict__["_conv_forward"] is other
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(3, 9),
+    width=st.integers(3, 9),
+    kernel=st.sampled_from([(3, 3), (1, 3), (5, 3), (3, 5)]),
+    stride=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    tiling=st.sampled_from(WRAPPING),
+)
+def test_equals_the_convolution_of_the_repeated_picture(
+    height: int, width: int, kernel: tuple[int, int], stride: int, groups: int, tiling: str
+) -> None:
+    """Cut out of a 3 x 3 repeat (zeros where an axis does not wrap), the plain convolution gives the same."""
+    axes = TILINGS[tiling]
+    down, across = kernel[0] // 2, kernel[1] // 2
+    conv = nn.Conv2d(2, 4, kernel, stride, (down, across), groups=groups).requires_grad_(False)
+    x = torch.randn(2, 2, height, width)
+    rows = [*range(height)] * 3 if axes.vertical else [*range(height)]
+    columns = [*range(width)] * 3 if axes.horizontal else [*range(width)]
+    repeated = F.pad(x[:, :, rows][:, :, :, columns], (across, across, down, down))
+    top, left = height * axes.vertical, width * axes.horizontal
+    cut = repeated[:, :, top : top + height + 2 * down, left : left + width + 2 * across]
+    with circular(conv, axes):
+        torch.testing.assert_close(conv(x), F.conv2d(cut, conv.weight, conv.bias, stride, groups=groups))
+
+
+def test_weights_cast_or_patched_by_a_subclass_arrive() -> None:
+    class Cast(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return self._conv_forward(input, self.weight * 2, None)
+
+    conv = Cast(1, 1, 3, padding=1).requires_grad_(False)
+    x = torch.randn(1, 1, 4, 4)
+    with circular(conv, TILINGS["both"]):
+        expected = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), conv.weight * 2)
+        torch.testing.assert_close(conv(x), expected)
+
+
+def test_lora_on_convolutions_wraps_too() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1))
+    adapted = inject_adapter_in_model(LoraConfig(r=2, target_modules=["0"], init_lora_weights=False), network).eval()
+    x = torch.randn(1, 2, 6, 6)
+    with torch.no_grad(), circular(adapted, TILINGS["both"]):
+        assert _error(adapted, x, (2, 3), 1) < EXACT
+    with torch.no_grad():
+        assert _error(adapted, x, (2, 3), 1) > 0.05
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv3d(1, 1, 3, padding=1),
+        nn.ZeroPad2d(1),
+        nn.Conv2d(1, 1, 3),
+        nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(1, 1, 3),
+    ],
+)
+def test_layers_without_a_periodic_form_are_refused(layer: nn.Module) -> None:
+    first = nn.Conv2d(1, 1, 3, padding=1)
+    with (
+        pytest.raises(NotPeriodicError, match=type(layer).__name__),
+        circular(nn.Sequential(first, layer), TILINGS["both"]),
+    ):
+        pass
+    assert "_conv_forward" not in first.__dict__
+
+
+def test_layers_that_see_no_border_are_let_be() -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 2, 2), nn.Conv3d(1, 1, (3, 1, 1), padding=(1, 0, 0)))
+    with circular(layers, TILINGS["both"]):
+        assert not any("_conv_forward" in layer.__dict__ for layer in layers)
+
+
+def test_downsampling_is_read_from_the_network(sd15: nn.Module, sdxl: nn.Module, vae: nn.Module) -> None:
+    assert downsampling(find_unet(nn.ModuleDict({"inner": sd15}))) == 8
+    assert downsampling(find_unet(sdxl)) == 4
+    with pytest.raises(ValueError, match="AutoencoderKL"):
+        find_unet(vae)
+
+
+@pytest.mark.parametrize(
+    ("size", "tiling", "words"),
+    [
+        ((64, 60), "both", "width that is a multiple of 64 px with this model, but it is 480 px; .* 448 or 512 px"),
+        ((60, 64), "vertical", "height .* 480 px; set the height to 448 or 512 px"),
+        ((64, 4), "horizontal", "width to 64 px"),
+    ],
+)
+def test_sizes_that_break_the_torus_name_the_nearest_good_ones(size: tuple[int, int], tiling: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_size(size, TILINGS[tiling], 8, 8)
+
+
+def test_sizes_count_along_wrapping_axes_only() -> None:
+    check_size((60, 64), TILINGS["horizontal"], 8, 8)
+    check_size((64, 60), TILINGS["vertical"], 8, 8)
+    check_size((33, 33), TILINGS["off"], 8, 8)
+
+
+def test_a_region_of_the_picture_does_not_wrap() -> None:
+    both = TILINGS["both"]
+    assert whole_axes(both, (8, 16), (16, 16)) == Axes(True, False)
+    assert whole_axes(both, (16, 16), (16, 16)) == whole_axes(both, (5, 5), None) == both
+
+
+def test_control_networks_are_named_with_their_chain() -> None:
+    class Canny:
+        previous_controlnet = None
+
+    class Depth:
+        previous_controlnet = Canny()
+
+    conds = {"positive": [{"control": Depth()}, {}], "negative": [{"control": Canny()}]}
+    assert control_names(conds) == ["Canny", "Depth"]

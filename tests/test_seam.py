@@ -1,0 +1,169 @@
+"""Seam measures: near 1 on periodic pictures, large on crops, calm where an edge of the pattern lies on the border."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tessera.tiling import seam
+from tessera.tiling.roll import offset
+from tessera.tiling.wrap import extend, fold
+from torch import Tensor
+
+
+def _noise(size: int, seed: int) -> Tensor:
+    """Periodic 1/f noise (1, size, size, 3), mean 0.5."""
+    white = torch.randn(size, size, 3, generator=torch.Generator().manual_seed(seed))
+    frequency = torch.fft.fftfreq(size)
+    radius = torch.hypot(frequency[:, None], frequency[None, :]).clamp_min(1 / size)[..., None]
+    field = torch.fft.ifft2(torch.fft.fft2(white, dim=(0, 1)) / radius, dim=(0, 1)).real
+    return (0.5 + 0.15 * (field - field.mean()) / field.std()).clamp(0, 1)[None]
+
+
+def _bricks(mortar_on_border: bool) -> Tensor:
+    """A brick wall (1, 128, 128, 3) that repeats, with or without its mortar on the border."""
+    y, x = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    wall = ((y % 16 < 2) | ((x + 16 * (y // 16 % 2)) % 32 < 2)).float()
+    grain = torch.rand(128, 128, generator=torch.Generator().manual_seed(0)) * 0.05
+    shift = 0 if mortar_on_border else 7
+    return (wall * 0.6 + grain).roll((shift, shift), (0, 1))[None, ..., None].expand(-1, -1, -1, 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_periodic_noise_has_no_seam(seed: int) -> None:
+    (found,) = seam.measure(_noise(256, seed))
+    for axis in (found.horizontal, found.vertical):
+        assert 0.9 < axis.sr < 1.1
+        assert axis.cr <= 1.5
+        assert not axis.visible
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crop_has_one_on_both_axes(seed: int) -> None:
+    (found,) = seam.measure(_noise(256, seed)[:, :192, :160])
+    for axis in (found.horizontal, found.vertical):
+        assert axis.sr > 1.5
+        assert axis.cr > 3
+        assert axis.rank == 1.0
+        assert axis.visible
+
+
+def test_axes_are_told_apart() -> None:
+    (found,) = seam.measure(_noise(256, 0)[:, :, :160])
+    assert found.horizontal.visible
+    assert not found.vertical.visible
+    assert found.ratio == found.horizontal.sr
+
+
+def test_a_faint_step_of_one_sign_is_heard_by_the_signed_runs() -> None:
+    picture = _noise(256, 0)
+    drift = torch.linspace(0, 8 / 255, 256)[None, None, :, None]
+    (found,) = seam.measure(picture + drift)
+    assert found.horizontal.cr > 1.5 > found.horizontal.sr
+    assert found.horizontal.visible
+    assert "faint seam" in seam.report([found])
+
+
+def test_mortar_on_the_border_is_no_seam() -> None:
+    (found,) = seam.measure(_bricks(mortar_on_border=True))
+    assert found.ratio > 10
+    for axis in (found.horizontal, found.vertical):
+        assert axis.sr_max <= 1.0
+        assert axis.rank < 1.0
+        assert not axis.visible
+    (inside,) = seam.measure(_bricks(mortar_on_border=False))
+    assert inside.ratio < 1.5
+
+
+def test_contrast_drops_out() -> None:
+    crop = _noise(256, 1)[:, :100, :100]
+    strong, weak = seam.measure(crop)[0], seam.measure(crop * 0.5 + 0.2)[0]
+    assert math.isclose(strong.ratio, weak.ratio, rel_tol=1e-3)
+
+
+def test_formula_against_a_slow_form() -> None:
+    picture = torch.rand(1, 40, 12, 3, generator=torch.Generator().manual_seed(3))
+    columns = [picture[0, :, j] - picture[0, :, j - 1] for j in range(12)]
+    sharp = torch.stack([c.abs().mean() for c in columns])
+    faint = torch.stack([c[:32].mean(0).abs().mean() for c in columns])
+    (found,) = seam.measure(picture)
+    assert math.isclose(found.horizontal.sr, sharp[0] / sharp[1:].median(), rel_tol=1e-5)
+    assert math.isclose(found.horizontal.sr_max, sharp[0] / sharp[1:].quantile(0.99), rel_tol=1e-5)
+    assert math.isclose(found.horizontal.rank, (sharp[1:] < sharp[0]).float().mean(), rel_tol=1e-5)
+    assert math.isclose(found.horizontal.cr, faint[0] / faint[1:].median(), rel_tol=1e-5)
+
+
+def test_a_flat_picture_has_no_seam_and_a_lone_step_has() -> None:
+    flat = torch.full((1, 8, 8, 3), 0.5)
+    assert seam.measure(flat)[0].ratio == 1.0
+    ramp = torch.linspace(0, 1, 64)[None, None, :, None].expand(1, 64, 64, 3)
+    assert seam.measure(ramp)[0].horizontal.visible
+
+
+def test_batches_are_measured_one_by_one() -> None:
+    pictures = torch.cat([_noise(128, 0)[:, :100, :100], _noise(100, 1)])
+    crop, periodic = seam.measure(pictures)
+    assert crop.horizontal.visible
+    assert not periodic.horizontal.visible
+    assert "Picture 2" in seam.report([crop, periodic])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_channels_and_dtypes(channels: int, dtype: torch.dtype) -> None:
+    picture = torch.rand(2, 9, 7, channels).to(dtype)
+    assert len(seam.measure(picture)) == 2
+    assert seam.heat_map(picture).shape == (2, 9, 7, 3)
+
+
+def test_too_small_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 x 9 px"):
+        seam.measure(torch.rand(1, 9, 1, 3))
+
+
+def test_heat_glows_on_the_cross_of_a_crop_only() -> None:
+    crop, periodic = _noise(256, 2)[:, :128, :128], _noise(128, 2)
+    glow = (seam.heat_map(crop)[0, ..., 0] - offset(crop, 0.5, 0.5)[0].mean(-1) * 0.4).clamp_min(0)
+    assert glow[64].mean() > 0.2
+    assert glow[:, 64].mean() > 0.2
+    assert glow[:60, :60].mean() < 0.02
+    calm = (seam.heat_map(periodic)[0, ..., 0] - offset(periodic, 0.5, 0.5)[0].mean(-1) * 0.4).clamp_min(0)
+    assert calm.mean() < 0.02
+
+
+def test_repeat_lays_copies_side_by_side() -> None:
+    picture = torch.rand(2, 3, 4, 3)
+    tiled = seam.repeat(picture, columns=3, rows=2)
+    assert tiled.shape == (2, 6, 12, 3)
+    assert torch.equal(tiled[:, 3:, 8:], picture)
+
+
+def test_offset_by_half_twice_and_by_a_whole() -> None:
+    picture = torch.rand(1, 6, 8, 3)
+    assert torch.equal(offset(offset(picture, 0.5, 0.5), 0.5, 0.5), picture)
+    assert torch.equal(offset(picture, 1.0, 1.0), picture)
+    assert torch.equal(offset(picture, 0.25, 0.0)[:, :, 2], picture[:, :, 0])
+    assert torch.equal(offset(picture, 0.0, 0.5)[:, 3], picture[:, 0])
+
+
+sizes = st.integers(1, 12)
+
+
+@settings(max_examples=80, deadline=None)
+@given(height=sizes, width=sizes, data=st.data())
+def test_folding_a_continued_picture_gives_it_back(height: int, width: int, data: st.DataObject) -> None:
+    down, across = data.draw(st.integers(0, height)), data.draw(st.integers(0, width))
+    picture = torch.rand(2, 3, height, width)
+    margin = extend(picture, down, across)
+    assert torch.equal(margin, picture.tile(1, 1, 2, 2)[..., : height + down, : width + across])
+    torch.testing.assert_close(fold(margin, down, across), picture)
+
+
+def test_folding_continues_over_the_border() -> None:
+    line = torch.arange(12.0).view(1, 1, 1, 12)
+    folded = fold(line, 0, 4)[0, 0, 0]
+    assert folded[0] - folded[-1] == 1.0
+    assert folded.tolist() == [8.0, 7.0, 6.0, 5.0, 4.0, 5.0, 6.0, 7.0]
