@@ -1,0 +1,99 @@
+"""DPM-Solver in its fast and its adaptive form (Lu et al. 2022, arXiv:2206.00927), in t = -log sigma."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .common import Run, sampler
+
+
+def _eps(run: Run, x: Tensor, t: Tensor) -> Tensor:
+    sigma = (-t).exp()
+    return (x - run.denoise(x, sigma)) / sigma
+
+
+def _step1(x: Tensor, t: Tensor, t_next: Tensor, eps: Tensor) -> Tensor:
+    return x - (-t_next).exp() * (t_next - t).expm1() * eps
+
+
+def _step2(run: Run, x: Tensor, t: Tensor, t_next: Tensor, eps: Tensor, r1: float, eps_r1: Tensor | None) -> Tensor:
+    h = t_next - t
+    if eps_r1 is None:
+        eps_r1 = _eps(run, _step1(x, t, t + r1 * h, eps), t + r1 * h)
+    sigma = (-t_next).exp()
+    return x - sigma * h.expm1() * eps - sigma / (2 * r1) * h.expm1() * (eps_r1 - eps)
+
+
+def _step3(run: Run, x: Tensor, t: Tensor, t_next: Tensor, eps: Tensor, eps_r1: Tensor | None) -> Tensor:
+    r1, r2 = 1 / 3, 2 / 3
+    h = t_next - t
+    if eps_r1 is None:
+        eps_r1 = _eps(run, _step1(x, t, t + r1 * h, eps), t + r1 * h)
+    t2 = t + r2 * h
+    bend2 = (-t2).exp() * (r2 / r1) * ((r2 * h).expm1() / (r2 * h) - 1)
+    eps_r2 = _eps(run, _step1(x, t, t2, eps) - bend2 * (eps_r1 - eps), t2)
+    bend = (-t_next).exp() / r2 * (h.expm1() / h - 1)
+    return _step1(x, t, t_next, eps) - bend * (eps_r2 - eps)
+
+
+def _interval(sigmas: Tensor) -> tuple[Tensor, Tensor]:
+    """t of the first sigma and of the last one above zero."""
+    last = sigmas[-2] if sigmas[-1] == 0 else sigmas[-1]
+    return -sigmas[0].log(), -last.log()
+
+
+@sampler
+def sample_dpm_fast(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+    """DPM-Solver-fast: as many third-order steps as fit in one model call per sigma."""
+    calls = len(sigmas) - 1
+    thirds = calls // 3 + 1
+    orders = [3] * (thirds - 2) + [2, 1] if calls % 3 == 0 else [3] * (thirds - 1) + [calls % 3]
+    start, end = _interval(sigmas)
+    times = torch.linspace(float(start), float(end), thirds + 1, device=x.device)
+    for i, order in enumerate(orders):
+        t, t_next = times[i], times[i + 1]
+        eps = _eps(run, x, t)
+        run.report(i, x, (-t).exp(), x - (-t).exp() * eps)
+        if order == 1:
+            x = _step1(x, t, t_next, eps)
+        elif order == 2:
+            x = _step2(run, x, t, t_next, eps, 1 / 2, None)
+        else:
+            x = _step3(run, x, t, t_next, eps, None)
+    return x
+
+
+@sampler
+def sample_dpm_adaptive(
+    run: Run,
+    x: Tensor,
+    sigmas: Tensor,
+    rtol: float = 0.05,
+    atol: float = 0.0078,
+    h_init: float = 0.05,
+    accept_safety: float = 0.81,
+) -> Tensor:
+    """DPM-Solver-23: steps as long as the second and the third order agree. Only the ends of `sigmas` count."""
+    t, end = _interval(sigmas)
+    h, i, x_low_accepted = h_init, 0, x
+    while t < end - 1e-5:
+        t_next = torch.minimum(end, t + h)
+        eps = _eps(run, x, t)
+        third = t + (t_next - t) / 3
+        eps_r1 = _eps(run, _step1(x, t, third, eps), third)
+        x_low = _step2(run, x, t, t_next, eps, 1 / 3, eps_r1)
+        x_high = _step3(run, x, t, t_next, eps, eps_r1)
+        tolerance = (rtol * torch.maximum(x_low.abs(), x_low_accepted.abs())).clamp(min=atol)
+        error = float(torch.linalg.norm((x_low - x_high) / tolerance)) / x.numel() ** 0.5
+        # Integral control of the step size, its factor limited by an arc tangent (k-diffusion).
+        factor = 1 + math.atan((1 / (error + 1e-8)) ** (1 / 3) - 1)
+        denoised = x - (-t).exp() * eps
+        if factor >= accept_safety:
+            x_low_accepted, x, t = x_low, x_high, t_next
+        h *= factor
+        run.report(i, x, (-t).exp(), denoised)
+        i += 1
+    return x
