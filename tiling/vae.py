@@ -51,10 +51,11 @@ def seamless_vae(vae: Any, axes: Axes) -> Any:
         axes: along which axes pictures repeat; with none, the plain VAE comes back.
 
     Raises:
-        NotPeriodicError: the autoencoder has a layer without a periodic form.
+        ValueError: there is no autoencoder, or it has a layer without a periodic form (`NotPeriodicError`).
     """
-    vae.throw_exception_if_invalid()
     plain = getattr(vae, PLAIN_VAE, vae)
+    if plain.first_stage_model is None:
+        raise ValueError("The VAE is empty, as its checkpoint holds none; load one with a VAE loader.")
     if not any(axes):
         return plain
     list(wrapping_convolutions(plain.first_stage_model))

@@ -1,0 +1,68 @@
+"""What circular convolutions cost: the time of a seamless UNet step over that of a plain one. Budget: 1.10.
+
+Steps alternate in one process on one random UNet, so that load on the machine falls on both; the ratio is the median
+over pairs of one plain and one seamless step.
+
+    python benchmarks/seamless_unet.py               narrower, for a first look
+    python benchmarks/seamless_unet.py --size full   Stable Diffusion 1.5's shape, 512 px, guided batch of two
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from contextlib import nullcontext
+
+import torch
+from diffusers import UNet2DConditionModel
+from tessera.tiling.axes import TILINGS
+from tessera.tiling.circular import circular
+
+BUDGET = 1.10
+WIDTHS = {"small": (96, 192, 320, 320), "full": (320, 640, 1280, 1280)}
+LATENT = 64
+TEXT = 768
+
+
+def step_seconds(unet: UNet2DConditionModel, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> float:
+    """Seconds of one denoiser call, the hooks' coming and going included."""
+    synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    with circular(unet, TILINGS["both"]) if seamless else nullcontext():
+        unet(x, 500, text)
+    synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=sorted(WIDTHS), default="small")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    dtype = torch.float16 if args.device == "cuda" else torch.float32
+    torch.set_grad_enabled(False)
+    with torch.device(args.device):
+        unet = UNet2DConditionModel(
+            block_out_channels=WIDTHS[args.size], cross_attention_dim=TEXT, attention_head_dim=8
+        ).to(dtype)
+        x = torch.randn(2, 4, LATENT, LATENT, dtype=dtype)
+        text = torch.randn(2, 77, TEXT, dtype=dtype)
+    for seamless in (False, True):
+        step_seconds(unet, x, text, seamless)
+    pairs = []
+    for number in range(args.pairs):
+        first = bool(number % 2)
+        times = {kind: step_seconds(unet, x, text, kind) for kind in (first, not first)}
+        pairs.append((times[False], times[True]))
+    plain, seamless = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(wrapped / stock for stock, wrapped in pairs)
+    print(f"{args.size} {args.device}: plain {plain:.3f} s, seamless {seamless:.3f} s")
+    print(f"ratio {ratio:.3f}, budget {BUDGET}")
+
+
+if __name__ == "__main__":
+    main()

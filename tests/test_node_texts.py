@@ -1,0 +1,56 @@
+"""Every node explains itself: description, tooltips, search words, a help page, an up-to-date locale file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tessera.nodes import NODES
+from tessera.nodes.texts import PATH, node_definitions
+
+DOCS = Path(__file__).parents[1] / "web" / "docs"
+NUMBERS = ("INT", "FLOAT")
+
+schemas = pytest.mark.parametrize("schema", [pytest.param(s, id=s.node_id) for s in (n.define_schema() for n in NODES)])
+
+
+def test_locale_file_is_up_to_date() -> None:
+    assert json.loads(PATH.read_text("utf-8")) == node_definitions(), "run: python -m tessera.nodes.texts"
+
+
+@schemas
+def test_node_describes_itself_in_one_sentence(schema: Any) -> None:
+    assert re.fullmatch(r"[A-Z][^.]*(\.\d[^.]*)*\.", schema.description)
+    assert schema.category.split("/")[0] == "Tessera"
+    assert schema.display_name
+    assert schema.search_aliases
+
+
+@schemas
+def test_every_input_and_output_says_what_it_is(schema: Any) -> None:
+    for entry in schema.inputs:
+        assert entry.tooltip.endswith("."), entry.id
+    for output in schema.outputs:
+        assert output.display_name
+        assert output.tooltip.endswith("."), output.display_name
+
+
+@schemas
+def test_numbers_have_limits(schema: Any) -> None:
+    for entry in schema.inputs:
+        if entry.get_io_type() in NUMBERS:
+            assert entry.min <= entry.default <= entry.max, entry.id
+
+
+@schemas
+def test_help_page_names_every_input(schema: Any) -> None:
+    page = (DOCS / f"{schema.node_id}.md").read_text("utf-8")
+    for entry in schema.inputs:
+        assert re.search(rf"\b{re.escape(entry.id)}\b", page), entry.id
+
+
+def test_no_page_without_a_node() -> None:
+    assert {page.stem for page in DOCS.glob("*.md")} == {node.define_schema().node_id for node in NODES}
