@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ..contract import io
+from .demo import TesseraDemoCheckpoint
 from .offset import TesseraOffsetImage
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 
 NODES: list[type[io.ComfyNode]] = [
+    TesseraDemoCheckpoint,
     TesseraSeamlessModel,
     TesseraSeamlessVAE,
     TesseraSeamCheck,

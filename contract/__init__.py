@@ -1,0 +1,61 @@
+"""The one seam to the host: what the pack takes from ComfyUI, or from the embedded host where there is no ComfyUI.
+
+A ComfyUI that is there but broken raises its own error here; it is never replaced in silence.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+IN_COMFYUI = find_spec("comfy_api") is not None
+
+if TYPE_CHECKING or not IN_COMFYUI:
+    from ..host import folder_paths, io, ui
+    from ..host.api import ComfyExtension
+    from ..host.patcher_extension import WrappersMP
+    from ..host.progress import ProgressBar, throw_exception_if_processing_interrupted
+else:
+    import folder_paths
+    from comfy.model_management import throw_exception_if_processing_interrupted
+    from comfy.patcher_extension import WrappersMP
+    from comfy.utils import ProgressBar
+    from comfy_api.latest import ComfyExtension, io, ui
+
+DEMO_MODELS = Path(__file__).parents[1] / "demo" / "models"
+DEMO_CHECKPOINTS = ["texture-sd"]
+
+__all__ = [
+    "DEMO_CHECKPOINTS",
+    "ComfyExtension",
+    "ProgressBar",
+    "WrappersMP",
+    "demo_checkpoint",
+    "folder_paths",
+    "io",
+    "throw_exception_if_processing_interrupted",
+    "ui",
+]
+
+
+def demo_checkpoint(name: str) -> tuple[Any, Any, Any]:
+    """Load a model that ships with the pack, as the host's own objects.
+
+    Returns:
+        MODEL, CLIP and VAE.
+
+    Raises:
+        ValueError: no demo model has this name.
+        FileNotFoundError: its files are not where the pack keeps them.
+    """
+    if name not in DEMO_CHECKPOINTS:
+        raise ValueError(f"There is no demo model {name!r}; choose one of: {', '.join(DEMO_CHECKPOINTS)}.")
+    folder = DEMO_MODELS / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The demo model {name} is missing from {folder}; install the pack again.")
+    if IN_COMFYUI:
+        from .comfyui_demo import load
+    else:
+        from .host_demo import load
+    return load(folder)
