@@ -1,0 +1,124 @@
+"""Text to token ids: CLIP's byte pair encoding, and T5's pieces, from files beside the weights."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .state_dicts import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CLIP_MERGES = Path(__file__).parent / "configs" / "clip" / "merges.txt"
+START, END = "<|startoftext|>", "<|endoftext|>"
+# Radford et al. 2021: contractions, runs of letters, single digits, runs of everything else.
+_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def _byte_characters() -> list[str]:
+    """The characters that stand for bytes in byte-level encodings: printable ones first, then the rest from U+0100."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    others = 256 - len(printable)
+    return [chr(code) for code in printable] + [chr(256 + index) for index in range(others)]
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """The merges of a `merges.txt`, best first."""
+    lines = path.read_text(encoding="utf-8").splitlines()[1:]
+    pairs = [line.split() for line in lines if line.strip()]
+    return [(a, b) for a, b in pairs]
+
+
+def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
+    """Token ids of a byte-level encoding with word ends, as OpenAI counts them: bytes, bytes at word ends, merges."""
+    characters = _byte_characters()
+    tokens = [*characters, *(char + "</w>" for char in characters), *(a + b for a, b in merges), START, END]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+def clip_tokenizer(merges: list[tuple[str, str]], vocabulary: dict[str, int]) -> Tokenizer:
+    """CLIP's tokenizer without start and end tokens."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    model = models.BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>")
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (START, END)])
+    return tokenizer
+
+
+@cache
+def default_clip_tokenizer() -> Tokenizer:
+    """OpenAI's vocabulary of 49408 tokens."""
+    merges = read_merges(CLIP_MERGES)
+    return clip_tokenizer(merges, clip_vocabulary(merges))
+
+
+def load_clip_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
+    """The tokenizer of a diffusers folder and its padding token.
+
+    Raises:
+        FileNotFoundError: the folder holds neither `vocab.json` and `merges.txt` nor `tokenizer.json`.
+    """
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        tokenizer = clip_tokenizer(read_merges(folder / "merges.txt"), read_json(folder / "vocab.json"))
+    elif (folder / "tokenizer.json").is_file():
+        tokenizer = without_specials(load_tokenizer_json(folder / "tokenizer.json"))
+    else:
+        raise FileNotFoundError(f"{folder} needs vocab.json and merges.txt, or tokenizer.json")
+    return tokenizer, _padding(folder)
+
+
+def _padding(folder: Path) -> str:
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        token: Any = read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
+        if token is not None:
+            return token["content"] if isinstance(token, dict) else token
+    return END
+
+
+def load_tokenizer_json(path: Path) -> Tokenizer:
+    """A tokenizer of the `tokenizers` library.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from tokenizers import Tokenizer
+
+    read_json(path)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path} is no tokenizer: {error}") from None
+
+
+def without_specials(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer adding neither start nor end tokens, padding nor limits."""
+    content = json.loads(tokenizer.to_str())
+    content.update(post_processor=None, padding=None, truncation=None)
+    return type(tokenizer).from_str(json.dumps(content))
+
+
+def load_t5_tokenizer(folder: Path) -> Tokenizer:
+    """T5's tokenizer, from `tokenizer.json` or `spiece.model` in a folder, without the end token.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if (folder / "tokenizer.json").is_file():
+        return without_specials(load_tokenizer_json(folder / "tokenizer.json"))
+    if (folder / "spiece.model").is_file():
+        from transformers import T5TokenizerFast
+
+        return without_specials(T5TokenizerFast(vocab_file=str(folder / "spiece.model")).backend_tokenizer)
+    raise FileNotFoundError(
+        f"T5's tokenizer is missing: put tokenizer.json or spiece.model (Flux.1's folder tokenizer_2) in {folder}"
+    )
