@@ -139,7 +139,7 @@ def variant(name: str, base: Sampler, **defaults: Any) -> Sampler:
 
 
 def toward(x: Tensor, denoised: Tensor, sigma: Any, target: Any) -> Tensor:
-    """The straight step to a lower noise level: Euler's, DDIM's and the first order of DPM-Solver++."""
+    """The straight step to a lower noise level: DDIM's and the first order of DPM-Solver++."""
     return denoised + (x - denoised) * (target / sigma)
 
 
@@ -152,7 +152,8 @@ def ancestral_step(sigma: Any, target: Any, eta: float = 1.0) -> tuple[Any, Any]
     """(noise level to step down to, noise to add) so that the sum has the level `target`."""
     if not eta:
         return target, 0.0
-    up = min(target, eta * target * (1 - (target / sigma) ** 2) ** 0.5)
+    # At an infinite sigma the second is not a number, and min takes the first: its limit at eta 1.
+    up = min(target, eta * (target**2 * (sigma**2 - target**2) / sigma**2) ** 0.5)
     return (target**2 - up**2) ** 0.5, up
 
 
@@ -193,11 +194,19 @@ class VECoordinates:
 
     def rho(self, sigma: Any) -> Any:
         """Noise per signal."""
-        return sigma / self.alpha(sigma)
+        return self.half_log_snr(sigma).neg().exp() if self.flow else sigma
 
-    def sigma(self, rho: Any) -> Any:
-        """The inverse of `rho`."""
-        return rho / (1 + rho) if self.flow else rho
+    def half_log_snr(self, sigma: Tensor) -> Tensor:
+        """log(alpha / sigma)."""
+        return sigma.logit().neg() if self.flow else sigma.log().neg()
+
+    def sigma_at(self, half_log_snr: Tensor) -> Tensor:
+        """The inverse of `half_log_snr`."""
+        return half_log_snr.neg().sigmoid() if self.flow else half_log_snr.neg().exp()
+
+    def between(self, sigma: Tensor, sigma_next: Tensor, r: float) -> Tensor:
+        """The noise level at a fraction r of the way in half log SNR."""
+        return self.sigma_at(torch.lerp(self.half_log_snr(sigma), self.half_log_snr(sigma_next), r))
 
     def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(index, sigma, next sigma) of each step."""
@@ -222,7 +231,7 @@ class VECoordinates:
 
 def geometric_mean(a: Tensor, b: Tensor) -> Tensor:
     """The noise level halfway in log sigma."""
-    return (a * b).sqrt()
+    return a.log().lerp(b.log(), 0.5).exp()
 
 
 def log_ratio(rho: Tensor, rho_next: Tensor) -> Tensor:

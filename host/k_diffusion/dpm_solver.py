@@ -15,28 +15,25 @@ def _eps(run: Run, x: Tensor, t: Tensor) -> Tensor:
     return (x - run.denoise(x, sigma)) / sigma
 
 
-def _step1(x: Tensor, t: Tensor, t_next: Tensor, eps: Tensor) -> Tensor:
-    return x - (-t_next).exp() * (t_next - t).expm1() * eps
+def _step1(x: Tensor, t: Tensor, h: Tensor, eps: Tensor) -> Tensor:
+    return x - (-(t + h)).exp() * h.expm1() * eps
 
 
-def _step2(run: Run, x: Tensor, t: Tensor, t_next: Tensor, eps: Tensor, r1: float, eps_r1: Tensor | None) -> Tensor:
-    h = t_next - t
+def _step2(run: Run, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, r1: float, eps_r1: Tensor | None = None) -> Tensor:
     if eps_r1 is None:
-        eps_r1 = _eps(run, _step1(x, t, t + r1 * h, eps), t + r1 * h)
-    sigma = (-t_next).exp()
-    return x - sigma * h.expm1() * eps - sigma / (2 * r1) * h.expm1() * (eps_r1 - eps)
+        eps_r1 = _eps(run, _step1(x, t, r1 * h, eps), t + r1 * h)
+    return _step1(x, t, h, eps) - (-(t + h)).exp() / (2 * r1) * h.expm1() * (eps_r1 - eps)
 
 
-def _step3(run: Run, x: Tensor, t: Tensor, t_next: Tensor, eps: Tensor, eps_r1: Tensor | None) -> Tensor:
+def _step3(run: Run, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, eps_r1: Tensor | None = None) -> Tensor:
     r1, r2 = 1 / 3, 2 / 3
-    h = t_next - t
     if eps_r1 is None:
-        eps_r1 = _eps(run, _step1(x, t, t + r1 * h, eps), t + r1 * h)
+        eps_r1 = _eps(run, _step1(x, t, r1 * h, eps), t + r1 * h)
     t2 = t + r2 * h
     bend2 = (-t2).exp() * (r2 / r1) * ((r2 * h).expm1() / (r2 * h) - 1)
-    eps_r2 = _eps(run, _step1(x, t, t2, eps) - bend2 * (eps_r1 - eps), t2)
-    bend = (-t_next).exp() / r2 * (h.expm1() / h - 1)
-    return _step1(x, t, t_next, eps) - bend * (eps_r2 - eps)
+    eps_r2 = _eps(run, _step1(x, t, r2 * h, eps) - bend2 * (eps_r1 - eps), t2)
+    bend = (-(t + h)).exp() / r2 * (h.expm1() / h - 1)
+    return _step1(x, t, h, eps) - bend * (eps_r2 - eps)
 
 
 def _interval(sigmas: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,15 +51,15 @@ def sample_dpm_fast(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
     start, end = _interval(sigmas)
     times = torch.linspace(float(start), float(end), thirds + 1, device=x.device)
     for i, order in enumerate(orders):
-        t, t_next = times[i], times[i + 1]
+        t, h = times[i], times[i + 1] - times[i]
         eps = _eps(run, x, t)
         run.report(i, x, (-t).exp(), x - (-t).exp() * eps)
         if order == 1:
-            x = _step1(x, t, t_next, eps)
+            x = _step1(x, t, h, eps)
         elif order == 2:
-            x = _step2(run, x, t, t_next, eps, 1 / 2, None)
+            x = _step2(run, x, t, h, eps, 1 / 2)
         else:
-            x = _step3(run, x, t, t_next, eps, None)
+            x = _step3(run, x, t, h, eps)
     return x
 
 
@@ -78,14 +75,14 @@ def sample_dpm_adaptive(
 ) -> Tensor:
     """DPM-Solver-23: steps as long as the second and the third order agree. Only the ends of `sigmas` count."""
     t, end = _interval(sigmas)
-    h, i, x_low_accepted = h_init, 0, x
+    size, i, x_low_accepted = h_init, 0, x
     while t < end - 1e-5:
-        t_next = torch.minimum(end, t + h)
+        t_next = torch.minimum(end, t + size)
+        h = t_next - t
         eps = _eps(run, x, t)
-        third = t + (t_next - t) / 3
-        eps_r1 = _eps(run, _step1(x, t, third, eps), third)
-        x_low = _step2(run, x, t, t_next, eps, 1 / 3, eps_r1)
-        x_high = _step3(run, x, t, t_next, eps, eps_r1)
+        eps_r1 = _eps(run, _step1(x, t, 1 / 3 * h, eps), t + 1 / 3 * h)
+        x_low = _step2(run, x, t, h, eps, 1 / 3, eps_r1)
+        x_high = _step3(run, x, t, h, eps, eps_r1)
         tolerance = (rtol * torch.maximum(x_low.abs(), x_low_accepted.abs())).clamp(min=atol)
         error = float(torch.linalg.norm((x_low - x_high) / tolerance)) / x.numel() ** 0.5
         # Integral control of the step size, its factor limited by an arc tangent (k-diffusion).
@@ -93,7 +90,7 @@ def sample_dpm_adaptive(
         denoised = x - (-t).exp() * eps
         if factor >= accept_safety:
             x_low_accepted, x, t = x_low, x_high, t_next
-        h *= factor
+        size *= factor
         run.report(i, x, (-t).exp(), denoised)
         i += 1
     return x

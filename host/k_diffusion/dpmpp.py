@@ -80,7 +80,8 @@ def sample_dpmpp_sde(
         if sigma_next == 0:
             y = denoised
             continue
-        middle = ve.sigma(ve.rho(sigma) * (-r * log_ratio(ve.rho(sigma), ve.rho(sigma_next))).exp())
+        start = ve.half_log_snr(sigma)
+        middle = ve.sigma_at(start + r * (ve.half_log_snr(sigma_next) - start))
         denoised_middle = ve.denoise(stage(y, denoised, sigma, middle), middle)
         ahead = denoised + (denoised_middle - denoised) / (2 * r)
         y = stage(y, ahead, sigma, sigma_next)

@@ -47,24 +47,27 @@ def _phi(h: Tensor) -> tuple[Tensor, Tensor]:
     return h.expm1(), (h.expm1() - h) / h
 
 
-class _PathNoise:
-    """Noise of a SEEDS step that its stages share: each stage lets the noise so far decay and adds its own part."""
+class _StageNoise:
+    """Noise that the stages of a SEEDS step share: at each one the noise so far decays and new noise is added.
 
-    def __init__(self, run: Run, ve: VECoordinates, sigma: Tensor, rho: Tensor, eta: float, s_noise: float) -> None:
-        self.run, self.ve, self.eta, self.s_noise = run, ve, eta, s_noise
-        self.sigma, self.rho = sigma, rho
+    Args:
+        h: the step in half log SNR.
+    """
+
+    def __init__(self, run: Run, ve: VECoordinates, sigma: Tensor, h: Tensor, eta: float, s_noise: float) -> None:
+        self.run, self.ve, self.sigma, self.h, self.eta, self.s_noise = run, ve, sigma, h, eta, s_noise
+        self.r = 0.0
         self.noise: Any = 0.0
 
-    def to(self, sigma: Tensor, rho: Tensor) -> Any:
-        """The noise in y at a lower noise level."""
+    def at(self, sigma: Tensor, r: float) -> Any:
+        """The noise in y at the noise level of a fraction r of the step."""
         if self.eta <= 0 or self.s_noise <= 0:
             return 0.0
-        decay = -log_ratio(self.rho, rho) * self.eta
-        # A last stage of no length may come out negative by rounding.
-        fresh = (-(2 * decay).expm1()).clamp(min=0.0).sqrt() * self.run.noise(self.sigma, sigma)
+        decay = (self.r - r) * self.h * self.eta
+        fresh = (-(2 * decay).expm1()).sqrt() * self.run.noise(self.sigma, sigma)
         self.noise = self.noise * decay.exp() + fresh
-        self.sigma, self.rho = sigma, rho
-        return self.noise * rho * self.s_noise
+        self.sigma, self.r = sigma, r
+        return self.noise * self.ve.rho(sigma) * self.s_noise
 
 
 @sampler
@@ -87,18 +90,16 @@ def sample_seeds_2(
         if sigma_next == 0:
             y = denoised
             continue
-        rho, rho_next = ve.rho(sigma), ve.rho(sigma_next)
-        h = log_ratio(rho, rho_next)
+        h = ve.half_log_snr(sigma_next) - ve.half_log_snr(sigma)
         decay = -h * (1 + eta)
-        rho_1 = rho * (-r * h).exp()
-        sigma_1 = ve.sigma(rho_1)
-        path = _PathNoise(run, ve, sigma, rho, eta, s_noise)
-        y_1 = (r * decay).exp() * y - (r * decay).expm1() * denoised + path.to(sigma_1, rho_1)
+        sigma_1 = ve.between(sigma, sigma_next, r)
+        noise = _StageNoise(run, ve, sigma, h, eta, s_noise)
+        y_1 = (r * decay).exp() * y - (r * decay).expm1() * denoised + noise.at(sigma_1, r)
         denoised_1 = ve.denoise(y_1, sigma_1)
         phi1, phi2 = _phi(decay)
         second = phi1 / (2 * r) if solver_type == "phi_1" else phi2 / r
         y = decay.exp() * y - ((phi1 - second) * denoised + second * denoised_1)
-        y = y + path.to(sigma_next, rho_next)
+        y = y + noise.at(sigma_next, 1.0)
     return ve.finish(y)
 
 
@@ -118,22 +119,20 @@ def sample_seeds_3(
         if sigma_next == 0:
             y = denoised
             continue
-        rho, rho_next = ve.rho(sigma), ve.rho(sigma_next)
-        h = log_ratio(rho, rho_next)
+        h = ve.half_log_snr(sigma_next) - ve.half_log_snr(sigma)
         decay = -h * (1 + eta)
-        rho_1, rho_2 = rho * (-r_1 * h).exp(), rho * (-r_2 * h).exp()
-        sigma_1, sigma_2 = ve.sigma(rho_1), ve.sigma(rho_2)
-        path = _PathNoise(run, ve, sigma, rho, eta, s_noise)
-        y_1 = (r_1 * decay).exp() * y - (r_1 * decay).expm1() * denoised + path.to(sigma_1, rho_1)
+        sigma_1, sigma_2 = (ve.between(sigma, sigma_next, r) for r in (r_1, r_2))
+        noise = _StageNoise(run, ve, sigma, h, eta, s_noise)
+        y_1 = (r_1 * decay).exp() * y - (r_1 * decay).expm1() * denoised + noise.at(sigma_1, r_1)
         denoised_1 = ve.denoise(y_1, sigma_1)
         phi1, phi2 = _phi(r_2 * decay)
         second = r_2 / r_1 * phi2
         y_2 = (r_2 * decay).exp() * y - ((phi1 - second) * denoised + second * denoised_1)
-        denoised_2 = ve.denoise(y_2 + path.to(sigma_2, rho_2), sigma_2)
+        denoised_2 = ve.denoise(y_2 + noise.at(sigma_2, r_2), sigma_2)
         phi1, phi2 = _phi(decay)
         third = phi2 / r_2
         y = decay.exp() * y - ((phi1 - third) * denoised + third * denoised_2)
-        y = y + path.to(sigma_next, rho_next)
+        y = y + noise.at(sigma_next, 1.0)
     return ve.finish(y)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from .common import Run, any_ancestral_step, geometric_mean, sampler, slope, toward
+from .common import Run, any_ancestral_step, geometric_mean, sampler, slope
 
 
 @sampler
 def sample_euler(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
     """Euler: algorithm 2 of Karras et al. without noise and correction."""
     for i, sigma, sigma_next in run.steps():
-        x = toward(x, run.begin(i, x, sigma), sigma, sigma_next)
+        x = x + slope(x, run.begin(i, x, sigma), sigma) * (sigma_next - sigma)
     return x
 
 
@@ -25,7 +25,7 @@ def sample_euler_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0
             x = denoised
             continue
         down, factor, up = any_ancestral_step(run, sigma, sigma_next, eta)
-        x = toward(x, denoised, sigma, down)
+        x = x + slope(x, denoised, sigma) * (down - sigma)
         if eta > 0:
             x = factor * x + run.noise(sigma, sigma_next) * s_noise * up
     return x
@@ -84,7 +84,7 @@ def sample_dpm_2_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0
 
 def _midpoint(run: Run, x: Tensor, denoised: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
     middle = geometric_mean(sigma, target)
-    x_middle = toward(x, denoised, sigma, middle)
+    x_middle = x + slope(x, denoised, sigma) * (middle - sigma)
     return x + slope(x_middle, run.denoise(x_middle, middle), middle) * (target - sigma)
 
 
