@@ -85,7 +85,7 @@ def wrap_padded(conv: nn.Conv2d, axes: Axes, x: Tensor, weight: Tensor, bias: Te
     across = (left, right) if axes.horizontal else (0, 0)
     down = (top, bottom) if axes.vertical else (0, 0)
     wrapped = F.pad(x, (*across, *down), mode="circular")
-    zeros = (0 if axes.vertical else conv.padding[0], 0 if axes.horizontal else conv.padding[1])
+    zeros = (0 if axes.vertical else top, 0 if axes.horizontal else left)
     return F.conv2d(wrapped, weight, bias, conv.stride, zeros, conv.dilation, conv.groups)
 
 

@@ -81,7 +81,7 @@ class CircularUNet:
     ) -> Tensor:
         """APPLY_MODEL: wrap the UNet's convolutions while sigma is within range. x: (B, C, H, W); t: (B,) sigmas."""
         base = executor.class_obj
-        axes = whole_axes(self.axes, x.shape[-2:], transformer_options.get(PERIOD))
+        axes = whole_axes(self.axes, (x.shape[-2], x.shape[-1]), transformer_options.get(PERIOD))
         wraps = any(axes) and self._covers(t, base.model_sampling.percent_to_sigma)
         with circular(base.diffusion_model, axes) if wraps else nullcontext():
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)

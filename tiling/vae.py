@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .axes import Axes, describe
 from .circular import circular, wrapping_convolutions
@@ -20,7 +20,7 @@ PLAIN_VAE = "tessera_plain_vae"
 class CircularAutoencoder:
     """Stands in for an autoencoder: `encode` and `decode` run with circular convolutions, all else is its own."""
 
-    def __init__(self, network: nn.Module, axes: Axes) -> None:
+    def __init__(self, network: Any, axes: Axes) -> None:
         self.network = network
         self.axes = axes
 

@@ -1,0 +1,73 @@
+"""Small networks of the real architectures, with random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+
+
+def _random(network: Any) -> Any:
+    """Weights large enough that every output depends on every input (initial ones leave outputs almost constant)."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in network.named_parameters():
+        nn.init.normal_(parameter.data, std=0.06 if parameter.ndim > 1 else 0.2, generator=generator)
+        if parameter.ndim == 1 and name.endswith("weight"):
+            parameter.data += 1.0
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def sd15_unet() -> Any:
+    """A UNet of the SD 1.5 kind: 4 levels, text of width 16."""
+    return _random(
+        UNet2DConditionModel.from_config(
+            {
+                "block_out_channels": [32, 32, 64, 64],
+                "layers_per_block": 1,
+                "cross_attention_dim": 16,
+                "attention_head_dim": 4,
+            }
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def sdxl_unet() -> Any:
+    """A UNet of the SDXL kind: 3 levels, text of width 16, pooled text of width 16."""
+    return _random(
+        UNet2DConditionModel.from_config(
+            {
+                "block_out_channels": [32, 32, 64],
+                "layers_per_block": 1,
+                "cross_attention_dim": 16,
+                "attention_head_dim": 4,
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "transformer_layers_per_block": [1, 1, 2],
+                "use_linear_projection": True,
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 8,
+                "projection_class_embeddings_input_dim": 64,
+            }
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def autoencoder() -> Any:
+    """An autoencoder of the Stable Diffusion kind: factor 8, 4 latent channels."""
+    return _random(
+        AutoencoderKL.from_config(
+            {
+                "down_block_types": ["DownEncoderBlock2D"] * 4,
+                "up_block_types": ["UpDecoderBlock2D"] * 4,
+                "block_out_channels": [32, 32, 32, 32],
+                "layers_per_block": 1,
+            }
+        )
+    )
