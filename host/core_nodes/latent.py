@@ -1,0 +1,95 @@
+"""ComfyUI's core nodes that make latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import io
+
+MAX_RESOLUTION = 16384
+LATENT_CELL = 8
+
+
+def _size_inputs(default: int, step: int) -> list[io.Input]:
+    return [
+        io.Int.Input("width", default=default, min=16, max=MAX_RESOLUTION, step=step, tooltip="Width in pixels."),
+        io.Int.Input("height", default=default, min=16, max=MAX_RESOLUTION, step=step, tooltip="Height in pixels."),
+        io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many images are sampled at once."),
+    ]
+
+
+def _empty(batch_size: int, channels: int, height: int, width: int) -> io.NodeOutput:
+    samples = torch.zeros(batch_size, channels, height // LATENT_CELL, width // LATENT_CELL)
+    return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": LATENT_CELL})
+
+
+class EmptyLatentImage(io.ComfyNode):
+    """Empty latents of 4 channels."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="EmptyLatentImage",
+            display_name="Empty Latent Image",
+            category="model/latent",
+            description="Makes empty latents, to be filled by a sampler from noise alone.",
+            inputs=_size_inputs(512, 8),
+            outputs=[io.Latent.Output(tooltip="The empty latents.")],
+        )
+
+    @classmethod
+    def execute(cls, width: int, height: int, batch_size: int = 1) -> io.NodeOutput:
+        """Make the latents."""
+        return _empty(batch_size, 4, height, width)
+
+
+class EmptySD3LatentImage(io.ComfyNode):
+    """Empty latents of 16 channels."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="EmptySD3LatentImage",
+            display_name="EmptySD3LatentImage",
+            category="model/latent/stable diffusion",
+            description="Makes empty latents of 16 channels, for Flux and Stable Diffusion 3.",
+            inputs=_size_inputs(1024, 16),
+            outputs=[io.Latent.Output(tooltip="The empty latents.")],
+        )
+
+    @classmethod
+    def execute(cls, width: int, height: int, batch_size: int = 1) -> io.NodeOutput:
+        """Make the latents."""
+        return _empty(batch_size, 16, height, width)
+
+
+class SetLatentNoiseMask(io.ComfyNode):
+    """Latents that change only where a mask is white."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="SetLatentNoiseMask",
+            display_name="Set Latent Noise Mask",
+            category="model/latent",
+            description="Lets samplers change latents only where a mask is white.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The latents of the image to change."),
+                io.Mask.Input("mask", tooltip="White where the image may change; any size."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The latents with the mask.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], mask: Tensor) -> io.NodeOutput:
+        """Attach the mask."""
+        return io.NodeOutput({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])})
+
+
+NODES: list[type[io.ComfyNode]] = [EmptyLatentImage, EmptySD3LatentImage, SetLatentNoiseMask]
