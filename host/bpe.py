@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,9 @@ from .state_dicts import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+# Text to token ids, without start and end tokens.
+Encode = Callable[[str], list[int]]
 
 CLIP_MERGES = Path(__file__).parent / "configs" / "clip" / "merges.txt"
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -71,7 +74,7 @@ def load_clip_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         tokenizer = clip_tokenizer(read_merges(folder / "merges.txt"), read_json(folder / "vocab.json"))
     elif (folder / "tokenizer.json").is_file():
-        tokenizer = without_specials(load_tokenizer_json(folder / "tokenizer.json"))
+        tokenizer = load_tokenizer_json(folder / "tokenizer.json")
     else:
         raise FileNotFoundError(f"{folder} needs vocab.json and merges.txt, or tokenizer.json")
     return tokenizer, _padding(folder)
@@ -86,7 +89,7 @@ def _padding(folder: Path) -> str:
 
 
 def load_tokenizer_json(path: Path) -> Tokenizer:
-    """A tokenizer of the `tokenizers` library.
+    """A tokenizer of the `tokenizers` library, without padding and limits.
 
     Raises:
         ValueError: the file is damaged.
@@ -95,30 +98,43 @@ def load_tokenizer_json(path: Path) -> Tokenizer:
 
     read_json(path)
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{path} is no tokenizer: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
-def without_specials(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer adding neither start nor end tokens, padding nor limits."""
-    content = json.loads(tokenizer.to_str())
-    content.update(post_processor=None, padding=None, truncation=None)
-    return type(tokenizer).from_str(json.dumps(content))
+def encoder(tokenizer: Tokenizer) -> Encode:
+    """Text to ids with a tokenizer of the `tokenizers` library."""
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def load_t5_tokenizer(folder: Path) -> Tokenizer:
-    """T5's tokenizer, from `tokenizer.json` or `spiece.model` in a folder, without the end token.
+def load_t5_tokenizer(folder: Path) -> Encode:
+    """T5's tokenizer, from `tokenizer.json` or `spiece.model` in a folder.
 
     Raises:
         FileNotFoundError: there is neither.
+        ValueError: the file is damaged, or cannot be read with what is installed.
     """
     if (folder / "tokenizer.json").is_file():
-        return without_specials(load_tokenizer_json(folder / "tokenizer.json"))
+        return encoder(load_tokenizer_json(folder / "tokenizer.json"))
     if (folder / "spiece.model").is_file():
-        from transformers import T5TokenizerFast
-
-        return without_specials(T5TokenizerFast(vocab_file=str(folder / "spiece.model")).backend_tokenizer)
+        return _load_sentencepiece(folder / "spiece.model")
     raise FileNotFoundError(
         f"T5's tokenizer is missing: put tokenizer.json or spiece.model (Flux.1's folder tokenizer_2) in {folder}"
     )
+
+
+def _load_sentencepiece(path: Path) -> Encode:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError:
+        raise ValueError(
+            f"{path} needs the package sentencepiece; install it, or put tokenizer.json beside the file"
+        ) from None
+    try:
+        return SentencePieceProcessor(model_file=str(path)).encode
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{path} is no tokenizer: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -118,7 +119,7 @@ def name_keys(state_dict: StateDict) -> str:
     return ", ".join(shown) + (f" and {len(state_dict) - 3} more" if len(state_dict) > 3 else "")
 
 
-def fill(module: torch.nn.Module, state_dict: StateDict, dtype: torch.dtype, what: str) -> torch.nn.Module:
+def fill(module: Any, state_dict: StateDict, dtype: torch.dtype, what: str) -> torch.nn.Module:
     """Puts weights into a module that was built on the meta device.
 
     Args:

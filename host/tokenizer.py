@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .bpe import END, START, default_clip_tokenizer
+from .bpe import END, START, Encode, default_clip_tokenizer, encoder
 from .prompt import parse_weights, split_embeddings
 from .state_dicts import load_state_dict
 
@@ -34,7 +34,7 @@ class PromptTokenizer:
     """Turns a prompt into chunks for one text encoder.
 
     Args:
-        tokenizer: text to ids, without start and end tokens.
+        encode: text to ids, without start and end tokens.
         start: id that begins each chunk, if any.
         end: id that ends each chunk.
         pad: id behind the end.
@@ -44,7 +44,7 @@ class PromptTokenizer:
         embedding_directories: where `embedding:name` is looked for.
     """
 
-    tokenizer: Tokenizer
+    encode: Encode
     start: int | None
     end: int
     pad: int
@@ -68,7 +68,7 @@ class PromptTokenizer:
                         words.append([(vector, weight) for vector in vectors])
                     if not part:
                         continue
-                words.append([(token, weight) for token in self.tokenizer.encode(part, add_special_tokens=False).ids])
+                words.append([(token, weight) for token in self.encode(part)])
         return words
 
     def _embedding(self, text: str) -> tuple[torch.Tensor | None, str]:
@@ -133,14 +133,16 @@ def clip_prompt_tokenizer(
     pad_id = 0 if pad is None else words.token_to_id(pad)
     if pad_id is None:
         raise ValueError(f"the tokenizer's padding token {pad!r} is not in its vocabulary")
-    return PromptTokenizer(words, start, end, pad_id, max_length, 0, embedding_key, embedding_directories or [])
+    return PromptTokenizer(
+        encoder(words), start, end, pad_id, max_length, 0, embedding_key, embedding_directories or []
+    )
 
 
 def t5_prompt_tokenizer(
-    tokenizer: Tokenizer, min_length: int = T5_MIN_LENGTH, embedding_directories: list[str] | None = None
+    encode: Encode, min_length: int = T5_MIN_LENGTH, embedding_directories: list[str] | None = None
 ) -> PromptTokenizer:
     """The tokenizer of T5: one chunk of at least `min_length` tokens, padded with 0 behind the end token 1."""
-    return PromptTokenizer(tokenizer, None, 1, 0, None, min_length, "t5xxl", embedding_directories or [])
+    return PromptTokenizer(encode, None, 1, 0, None, min_length, "t5xxl", embedding_directories or [])
 
 
 def find_embedding(name: str, directories: list[str]) -> Path | None:

@@ -71,7 +71,7 @@ def text_config(width: int = WIDTH, activation: str = "quick_gelu", projection: 
     }
 
 
-def random_weights(module: torch.nn.Module, seed: int = 0) -> StateDict:
+def random_weights(module: Any, seed: int = 0) -> StateDict:
     """Weights with a spread that keeps activations near one, also where modules begin with zeros."""
     generator = torch.Generator().manual_seed(seed)
     out = {}
@@ -88,21 +88,21 @@ def random_weights(module: torch.nn.Module, seed: int = 0) -> StateDict:
 
 def unet_weights(config: dict[str, Any]) -> StateDict:
     """Of diffusers' UNet."""
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     return random_weights(UNet2DConditionModel.from_config(config))
 
 
 def vae_weights(config: dict[str, Any] = VAE) -> StateDict:
     """Of diffusers' VAE."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     return random_weights(AutoencoderKL.from_config(config), 1)
 
 
 def flux_weights() -> StateDict:
     """Of diffusers' Flux transformer."""
-    from diffusers import FluxTransformer2DModel
+    from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     return random_weights(FluxTransformer2DModel.from_config(FLUX), 2)
 

@@ -1,0 +1,108 @@
+"""ComfyUI's nodes for prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import io
+
+NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
+
+
+class CLIPTextEncode(io.ComfyNode):
+    """ComfyUI's CLIP Text Encode (Prompt)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPTextEncode",
+            display_name="CLIP Text Encode (Prompt)",
+            category="model/conditioning",
+            description="Turns a prompt into what guides a model.",
+            inputs=[
+                io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
+                io.Clip.Input("clip", tooltip="The text encoder of the model."),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The prompt as the model reads it.")],
+        )
+
+    @classmethod
+    def execute(cls, text: str, clip: Any) -> io.NodeOutput:
+        """Encode the prompt."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+
+
+class CLIPTextEncodeFlux(io.ComfyNode):
+    """ComfyUI's prompt node for Flux."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPTextEncodeFlux",
+            display_name="CLIPTextEncodeFlux",
+            category="model/conditioning/flux",
+            description="Turns a prompt for each of Flux's text encoders into what guides the model.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="CLIP-L and T5."),
+                io.String.Input("clip_l", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-L."),
+                io.String.Input("t5xxl", multiline=True, dynamic_prompts=True, tooltip="The prompt for T5."),
+                io.Float.Input(
+                    "guidance", default=3.5, min=0.0, max=100.0, step=0.1, tooltip="How closely prompts are followed."
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The prompts as the model reads them.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, clip_l: str, t5xxl: str, guidance: float) -> io.NodeOutput:
+        """Encode both prompts."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        tokens = clip.tokenize(clip_l)
+        if "t5xxl" not in tokens:
+            raise ValueError("the text encoder is not Flux's; load CLIP-L and T5 with DualCLIPLoader, type flux")
+        tokens["t5xxl"] = clip.tokenize(t5xxl)["t5xxl"]
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance}))
+
+
+class CLIPSetLastLayer(io.ComfyNode):
+    """ComfyUI's clip skip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPSetLastLayer",
+            display_name="CLIP Set Last Layer",
+            category="model/conditioning",
+            description="Reads prompts at an earlier layer of the text encoder (clip skip).",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder; it stays as it is."),
+                io.Int.Input(
+                    "stop_at_clip_layer",
+                    default=-1,
+                    min=-24,
+                    max=-1,
+                    step=1,
+                    advanced=True,
+                    tooltip="-1 is the last layer, -2 the one before it.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="The text encoder, read at that layer.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, stop_at_clip_layer: int) -> io.NodeOutput:
+        """Set the layer of a clone."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        clip = clip.clone()
+        clip.clip_layer(stop_at_clip_layer)
+        return io.NodeOutput(clip)
+
+
+NODES: list[type[io.ComfyNode]] = [CLIPTextEncode, CLIPTextEncodeFlux, CLIPSetLastLayer]
