@@ -1,0 +1,212 @@
+"""The command line: `tessera run`, `tessera nodes`, `tessera check`.
+
+Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C; 1 anything else. Errors are single lines on standard
+error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from .execution import Run
+    from .object_info import ObjectInfo
+    from .workflow import Prompt
+
+DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(BAD_INPUT)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"tessera {version('tessera-nodes')}")
+        raise SystemExit(DONE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = _parser().parse_args(arguments)
+    _quiet(options.verbose)
+    from .errors import GraphError
+
+    try:
+        return options.command(options)
+    except GraphError as error:
+        return _fail(BAD_INPUT, *error.lines)
+    except KeyboardInterrupt:
+        return _fail(STOPPED, "stopped")
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing may be written while Python shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _fail(code: int, *lines: str) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tessera", description="Run ComfyUI workflows without ComfyUI.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    everywhere = _Parser(add_help=False)
+    everywhere.add_argument("--models-dir", metavar="DIR", help="where models lie (default: models)")
+    everywhere.add_argument("--input-dir", metavar="DIR", help="where pictures are loaded from (default: input)")
+    everywhere.add_argument("--verbose", action="store_true", help="say more on standard error, with tracebacks")
+    graph = _Parser(add_help=False)
+    graph.add_argument("workflow", metavar="WORKFLOW", help="API or UI format JSON, or a PNG that carries either")
+    graph.add_argument(
+        "--set",
+        metavar="NODE.INPUT=VALUE",
+        action="append",
+        default=[],
+        help='change a value, in JSON or as plain text: --set 3.seed=7 --set 6.text="green moss"',
+    )
+    run = commands.add_parser("run", parents=[graph, everywhere], help="run a workflow and print the files it saved")
+    run.add_argument("--output-dir", metavar="DIR", help="where results are saved (default: output)")
+    run.add_argument("--json", action="store_true", help="print one JSON object: outputs by node, and the seconds")
+    run.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
+    run.add_argument("--dtype", help="fp16, bf16 or fp32 (default: what suits the model and the device)")
+    run.set_defaults(command=_run)
+    check = commands.add_parser("check", parents=[graph, everywhere], help="say what is wrong with a workflow")
+    check.set_defaults(command=_check)
+    nodes = commands.add_parser("nodes", parents=[everywhere], help="list the nodes")
+    nodes.add_argument("--json", action="store_true", help="in the shape of ComfyUI's /object_info")
+    nodes.set_defaults(command=_nodes)
+    return parser
+
+
+def _quiet(verbose: bool) -> None:
+    """Let libraries speak only where someone watches, and never fetch anything."""
+    level = logging.INFO if verbose else logging.WARNING if sys.stderr.isatty() else logging.ERROR
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    if verbose:
+        logging.getLogger(__name__.partition(".")[0]).setLevel(logging.DEBUG)
+    else:
+        import warnings
+
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _object_info(options: argparse.Namespace) -> ObjectInfo:
+    from . import folder_paths
+
+    folder_paths.configure(options.models_dir, options.input_dir, getattr(options, "output_dir", None))
+    from .object_info import ObjectInfo
+    from .registry import node_classes
+
+    return ObjectInfo(node_classes())
+
+
+def _nodes(options: argparse.Namespace) -> int:
+    info = _object_info(options)
+    if options.json:
+        print(json.dumps(dict(info)))
+        return DONE
+    for node_id, node in sorted(info.items(), key=lambda item: (item[1]["category"], item[0])):
+        print(f"{node_id:<24} {node['description']}")
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    prompt, outputs, _ = _load(options, _object_info)
+    print(f"{options.workflow}: {len(prompt)} nodes, nothing wrong; outputs: {', '.join(outputs)}")
+    return DONE
+
+
+def _load(options: argparse.Namespace, make_info: Any) -> tuple[Prompt, list[str], Run]:
+    """Read, change and check a workflow. The file is read before the slow imports: a wrong name shows at once."""
+    from .settings import apply
+    from .workflow import read, to_prompt
+
+    workflow = read(options.workflow)
+    info = make_info(options)
+    prompt = to_prompt(workflow, info)
+    drawing = apply(options.set, prompt, workflow.drawing, info)
+    from .validation import validate
+
+    prompt, outputs = validate(prompt, info)
+    from .execution import Run
+
+    return prompt, outputs, Run(prompt, outputs, info, extra_pnginfo={"workflow": drawing} if drawing else None)
+
+
+def _run(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    _, _, run = _load(options, _configured)
+    code, line = _carry_out(run)
+    files = _results(run)
+    if options.json:
+        print(json.dumps({"outputs": files, "seconds": round(time.monotonic() - started, 3)}))
+    else:
+        saved = (each for shown in files.values() for items in shown.values() for each in items)
+        for each in saved:
+            if isinstance(each, dict) and "path" in each:
+                print(each["path"])
+    return _fail(code, line) if line else code
+
+
+def _configured(options: argparse.Namespace) -> ObjectInfo:
+    from . import devices
+    from .errors import GraphError
+
+    try:
+        devices.configure(options.device, options.dtype)
+    except ValueError as error:
+        raise GraphError([str(error)]) from error
+    return _object_info(options)
+
+
+def _carry_out(run: Run) -> tuple[int, str]:
+    """Run the graph; what was made until an error or Ctrl-C stays in `run`."""
+    from .errors import NodeError
+    from .progress import InterruptProcessingException
+    from .terminal import ProgressDisplay, stop_on_ctrl_c
+    from .validation import needed
+
+    with stop_on_ctrl_c(), ProgressDisplay(len(needed(run.prompt, list(run.outputs)))) as display:
+        run.on_node = display.on_node
+        try:
+            run.start()
+        except NodeError as error:
+            return BAD_INPUT if error.bad_input else FAILED, error.line
+        except (InterruptProcessingException, KeyboardInterrupt):
+            return STOPPED, "stopped; what was saved before stays"
+    return DONE, ""
+
+
+def _results(run: Run) -> dict[str, dict[str, list[Any]]]:
+    return {
+        node_id: {kind: [_path(item) for item in items] for kind, items in ui.items()} for node_id, ui in run.ui.items()
+    }
+
+
+def _path(item: Any) -> Any:
+    from .folder_paths import get_directory_by_type
+
+    if not isinstance(item, dict) or not {"filename", "subfolder", "type"} <= item.keys():
+        return item
+    return {"path": os.path.join(get_directory_by_type(item["type"]) or "", item["subfolder"], item["filename"])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What is known of the node classes, in the shape of ComfyUI's /object_info."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .node import ComfyNode
+
+WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+
+class ObjectInfo(Mapping[str, dict[str, Any]]):
+    """The entries of /object_info by node id, each made when it is first asked for."""
+
+    def __init__(self, classes: Mapping[str, type[ComfyNode]]) -> None:
+        self.classes = classes
+        self._made: dict[str, dict[str, Any]] = {}
+
+    def __getitem__(self, node_id: str) -> dict[str, Any]:
+        if node_id not in self._made:
+            self._made[node_id] = self.classes[node_id].GET_NODE_INFO_V1()
+        return self._made[node_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """One input of a class."""
+
+    name: str
+    type: str
+    required: bool
+    options: Mapping[str, Any]
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether a value can be typed in."""
+        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+
+
+def inputs_of(info: Mapping[str, Any]) -> dict[str, InputInfo]:
+    """The inputs of a class by name, in the order of the interface: the required ones first."""
+    return {
+        name: InputInfo(name, kind[0], group == "required", kind[1])
+        for group in ("required", "optional")
+        for name, kind in info["input"].get(group, {}).items()
+    }
+
+
+def accepts(wanted: str, received: str) -> bool:
+    """Whether an input takes an output: the types "A,B" meet where they share one, and "*" meets all."""
+    one, other = ({part.strip() for part in union.split(",")} for union in (wanted, received))
+    return "*" in one | other or bool(one & other)

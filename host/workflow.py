@@ -1,0 +1,170 @@
+"""Workflow files: API-format JSON, UI-format JSON, and PNG files that carry either, become API-format graphs.
+
+An API-format graph is `{node id: {"class_type": ..., "inputs": {name: value or [node id, output]}}}`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import GraphError, shown
+from .object_info import inputs_of
+from .ui_graph import Graph, Value, every_node, read_graph, slots, source
+from .widgets import positions, widget_values
+
+log = logging.getLogger(__name__)
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# What the interface draws and never sends.
+DRAWN_ONLY = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
+
+Prompt = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Workflow:
+    """What a file holds: an API-format graph, the drawing, or both."""
+
+    prompt: Any = None
+    drawing: dict[str, Any] | None = None
+
+
+def read(path: str | Path) -> Workflow:
+    """Read a workflow file.
+
+    Raises:
+        GraphError: the file cannot be read, or carries no workflow.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise GraphError([f"{path}: {error.strerror or error}; expected a workflow file, .json or .png"]) from error
+    if content.startswith(PNG_SIGNATURE):
+        return _from_png(path)
+    return from_document(_parse(content, str(path)), str(path))
+
+
+def from_document(document: Any, name: str = "the workflow") -> Workflow:
+    """Tell which of the two formats a JSON document has."""
+    if isinstance(document, dict) and isinstance(document.get("nodes"), list):
+        return Workflow(drawing=document)
+    if isinstance(document, dict) and document:
+        return Workflow(prompt=document)
+    raise GraphError([f"{name}: found {shown(document)}; expected a workflow that ComfyUI saved or exported (API)"])
+
+
+def _parse(content: str | bytes, name: str) -> Any:
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise GraphError([f"{name}: the JSON is nested too deeply; expected a workflow"]) from error
+    except ValueError as error:
+        raise GraphError([f"{name}: not JSON ({error}); expected a workflow file, .json or .png"]) from error
+
+
+def _from_png(path: str | Path) -> Workflow:
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            texts = {key: text for key, text in image.info.items() if isinstance(text, str)}
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise GraphError([f"{path}: not a readable PNG ({error}); expected a picture that ComfyUI saved"]) from error
+    if not {"prompt", "workflow"} & set(texts):
+        raise GraphError([f"{path}: the PNG carries no workflow; expected a picture saved with its metadata"])
+    found = Workflow()
+    if "workflow" in texts:
+        found.drawing = from_document(_parse(texts["workflow"], f"{path}, chunk workflow")).drawing
+    if "prompt" in texts:
+        found.prompt = _parse(texts["prompt"], f"{path}, chunk prompt")
+    return found
+
+
+def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
+    """The API-format graph of a workflow; a UI-format one is converted as ComfyUI's interface does it.
+
+    Raises:
+        GraphError: it is not what either format says.
+    """
+    if workflow.prompt is None:
+        return convert(workflow.drawing or {}, object_info)
+    wrong = [
+        f"node {shown(node_id)}: found {shown(node)}; expected an object with class_type and inputs; export it again"
+        for node_id, node in (
+            workflow.prompt.items() if isinstance(workflow.prompt, dict) else [("?", workflow.prompt)]
+        )
+        if not isinstance(node, dict)
+        or not isinstance(node.get("class_type"), str)
+        or not isinstance(node.get("inputs", {}), dict)
+    ]
+    if wrong:
+        raise GraphError(wrong)
+    return {node_id: node | {"inputs": dict(node.get("inputs", {}))} for node_id, node in workflow.prompt.items()}
+
+
+def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
+    """A UI-format document as an API-format graph.
+
+    Raises:
+        GraphError: the document is not what the format says, or its links lead nowhere.
+    """
+    prompt: Prompt = {}
+    wrong: list[str] = []
+    for graph, node in every_node(read_graph(document)):
+        if node["type"] in DRAWN_ONLY:
+            continue
+        if node["type"] not in object_info and not _is_connected(node):
+            log.warning("%s: left out, it is not known and nothing is connected to it", graph.name(node))
+            continue
+        try:
+            prompt[f"{graph.path}{node['id']}"] = _convert_node(graph, node, object_info.get(node["type"]))
+        except GraphError as error:
+            wrong.extend(error.lines)
+    if wrong:
+        raise GraphError(wrong)
+    for node in prompt.values():
+        node["inputs"] = {
+            name: value for name, value in node["inputs"].items() if not isinstance(value, list) or value[0] in prompt
+        }
+    return prompt
+
+
+def _is_connected(node: Mapping[str, Any]) -> bool:
+    return any(slot.get("link") is not None for slot in slots(node, "inputs")) or any(
+        slot.get("links") for slot in slots(node, "outputs")
+    )
+
+
+def _convert_node(graph: Graph, node: Mapping[str, Any], info: Mapping[str, Any] | None) -> dict[str, Any]:
+    inputs = {name: _wrapped(value) for name, value in (widget_values(node, info) if info else {}).items()}
+    for (node_id, name), value in graph.overrides.items():
+        if node_id == str(node["id"]) and name in inputs:
+            inputs[name] = _wrapped(value)
+    for index, slot in enumerate(slots(node, "inputs")):
+        found = source(graph, node, index)
+        if found is not None:
+            inputs[str(slot.get("name"))] = _wrapped(found.value) if isinstance(found, Value) else list(found)
+    title = node.get("title") or (info or {}).get("display_name") or node["type"]
+    return {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
+
+
+def _wrapped(value: Any) -> Any:
+    # A bare list is a link.
+    return {"__value__": value} if isinstance(value, list) else value
+
+
+def set_in_drawing(drawing: dict[str, Any], node_id: str, name: str, value: Any, info: Mapping[str, Any]) -> bool:
+    """Write a widget's value into the drawing too. False where it has no place there: a link, or inside a subgraph."""
+    for node in drawing["nodes"]:
+        values = node.get("widgets_values")
+        if str(node["id"]) == node_id and isinstance(values, list) and name in inputs_of(info):
+            place = positions(values, info).get(name)
+            if place is not None and not isinstance(value, list):
+                values[place] = value
+                return True
+    return False
