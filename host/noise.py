@@ -100,4 +100,5 @@ class BrownianTreeNoiseSampler:
         times = torch.stack([torch.as_tensor(t).to(self.device, torch.float32) for t in (sigma, sigma_next)])
         low, high = times.sort().values
         sign = 1.0 if times[0] < times[1] else -1.0
-        return (self.tree(low, high) * (sign / (high - low).sqrt())).to(self.x)
+        increment: Any = self.tree(low, high)
+        return (increment * (sign / (high - low).sqrt())).to(self.x)

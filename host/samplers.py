@@ -63,18 +63,19 @@ class KSamplerX0Inpaint:
         model_options: ModelOptions | None = None,
         seed: int | None = None,
     ) -> Tensor:
+        mask: Any = denoise_mask
         options = model_options or {}
-        if denoise_mask is None or self.latent_image is None:
+        if mask is None or self.latent_image is None:
             return self.inner_model(x, sigma, model_options=options, seed=seed)
         if "denoise_mask_function" in options:
             extra = {"model": self.inner_model, "sigmas": self.sigmas}
-            denoise_mask = options["denoise_mask_function"](sigma, denoise_mask, extra_options=extra)
+            mask = options["denoise_mask_function"](sigma, mask, extra_options=extra)
         kept = self.inner_model.inner_model.scale_latent_inpaint(
-            x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image, denoise_mask=denoise_mask
+            x=x, sigma=sigma, noise=self.noise, latent_image=self.latent_image, denoise_mask=mask
         )
-        x = x * denoise_mask + kept * (1.0 - denoise_mask)
+        x = x * mask + kept * (1.0 - mask)
         denoised = self.inner_model(x, sigma, model_options=options, seed=seed)
-        return denoised * denoise_mask + self.latent_image * (1.0 - denoise_mask)
+        return denoised * mask + self.latent_image * (1.0 - mask)
 
 
 class KSAMPLER(Sampler):

@@ -103,7 +103,8 @@ def sample_dpmpp_2m_sde(
         raise ValueError(f'solver_type is "{solver_type}", expected "midpoint" or "heun"')
     run.use_brownian_noise(cpu)
     ve = VECoordinates(run)
-    y, previous, h_last = ve.start(x), None, None
+    y = ve.start(x)
+    past: tuple[Tensor, Tensor] | None = None
     for i, sigma, sigma_next in ve.steps():
         denoised = ve.begin(i, y, sigma)
         if sigma_next == 0:
@@ -112,11 +113,12 @@ def sample_dpmpp_2m_sde(
         h = log_ratio(ve.rho(sigma), ve.rho(sigma_next))
         decay = -(h * (1 + eta))
         y = decay.exp() * y - decay.expm1() * denoised
-        if previous is not None:
+        if past is not None:
+            previous, h_last = past
             weight = -decay.expm1() / 2 if solver_type == "midpoint" else 1 - decay.expm1() / decay
             y = y + weight * (h / h_last) * (denoised - previous)
         y = _renoised(run, ve, y, sigma, sigma_next, h, eta, s_noise)
-        previous, h_last = denoised, h
+        past = denoised, h
     return ve.finish(y)
 
 

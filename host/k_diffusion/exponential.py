@@ -16,14 +16,15 @@ def sample_res_multistep(
 ) -> Tensor:
     """RES, second order multistep (Zhang et al. 2023, arXiv:2308.02157), optionally ancestral and with CFG++."""
     uncond = run.keep_uncond() if cfg_pp else None
-    previous, last_down = None, None
+    past: tuple[Tensor, Any] | None = None
     for i, sigma, sigma_next in run.steps():
         denoised = run.begin(i, x, sigma)
         base = denoised if uncond is None else uncond()
         down, up = ancestral_step(sigma, sigma_next, eta)
-        if down == 0 or previous is None:
+        if down == 0 or past is None:
             x = denoised + slope(x, base, sigma) * down
         else:
+            previous, last_down = past
             h = log_ratio(sigma, down)
             c2 = log_ratio(last_down, sigmas[i - 1]) / h
             phi1 = -(-h).expm1() / h
@@ -31,7 +32,7 @@ def sample_res_multistep(
             x = (-h).exp() * (x + (denoised - base)) + h * ((phi1 - b2).nan_to_num() * base + b2 * previous)
         if up > 0:
             x = x + run.noise(sigma, sigma_next) * s_noise * up
-        previous, last_down = base, down
+        past = base, down
     return x
 
 

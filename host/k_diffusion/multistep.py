@@ -44,23 +44,24 @@ def sample_ipndm_v(run: Run, x: Tensor, sigmas: Tensor, max_order: int = 4) -> T
 
 def unequal_step_weights(steps: list[Tensor]) -> list[Tensor]:
     """Weights of the slopes, from the steps (this one, the one before, ...); their number is the order, 1 to 4."""
-    h, *before = steps
-    weights = [torch.ones_like(h)]
-    if before:
-        h1 = before[0]
-        weights = [1 + h / h1 / 2, -h / h1 / 2]
-    if len(before) > 1:
-        h2 = before[1]
-        bend = (1 - h**2 / (3 * h1 * (h1 + h2))) / 2
-        weights = _plus(weights, [bend, -(1 + h1 / h2) * bend, h1 / h2 * bend])
-    if len(before) > 2:
-        h3 = before[2]
-        twist = (1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
-        twist = twist * h * (h + h1) * (h + h1 + h2) / (h1 * (h1 + h2) * (h1 + h2 + h3))
-        q = h1 * (h1 + h2) / (h2 * (h2 + h3))
-        third = h1 / h2 + q * (1 + h2 / h3)
-        weights = _plus(weights, [twist, -(1 + h1 / h2 + q) * twist, third * twist, -q * h1 / h2 * twist])
-    return weights
+    h = steps[0]
+    if len(steps) == 1:
+        return [torch.ones_like(h)]
+    h1 = steps[1]
+    weights = [1 + h / h1 / 2, -h / h1 / 2]
+    if len(steps) == 2:
+        return weights
+    h2 = steps[2]
+    bend = (1 - h**2 / (3 * h1 * (h1 + h2))) / 2
+    weights = _plus(weights, [bend, -(1 + h1 / h2) * bend, h1 / h2 * bend])
+    if len(steps) == 3:
+        return weights
+    h3 = steps[3]
+    twist = (1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))
+    twist = twist * h * (h + h1) * (h + h1 + h2) / (h1 * (h1 + h2) * (h1 + h2 + h3))
+    q = h1 * (h1 + h2) / (h2 * (h2 + h3))
+    third = h1 / h2 + q * (1 + h2 / h3)
+    return _plus(weights, [twist, -(1 + h1 / h2 + q) * twist, third * twist, -q * h1 / h2 * twist])
 
 
 def _plus(weights: list[Tensor], correction: list[Tensor]) -> list[Tensor]:
