@@ -1,3 +1,4 @@
+# pyright: reportMissingImports=false
 """The demo checkpoint as ComfyUI's own objects: its UNet, CLIP and VAE classes hold the weights of a diffusers folder.
 
 `comfy` is imported here and nowhere else in the pack; the shapes of the demo model were chosen so that ComfyUI's
