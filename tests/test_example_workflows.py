@@ -1,0 +1,45 @@
+"""The example workflows: each converts to its API twin, and runs on the embedded host with no download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tessera.host.object_info import ObjectInfo
+from tessera.host.registry import node_classes
+from tessera.host.workflow import read, to_prompt
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
+
+examples = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in EXAMPLES])
+
+
+@pytest.fixture(scope="module")
+def object_info() -> ObjectInfo:
+    return ObjectInfo(node_classes())
+
+
+def twin(path: Path) -> dict[str, Any]:
+    return json.loads((ROOT / "tests" / "workflows" / f"{path.stem}.api.json").read_text(encoding="utf-8"))
+
+
+@examples
+def test_example_converts_to_its_twin(path: Path, object_info: ObjectInfo) -> None:
+    assert to_prompt(read(path), object_info) == twin(path)
+
+
+@examples
+def test_drawing_is_whole(path: Path) -> None:
+    """Every link is known to both of its ends, and every node lies in its own place."""
+    drawing = json.loads(path.read_text(encoding="utf-8"))
+    nodes = {node["id"]: node for node in drawing["nodes"]}
+    assert drawing["last_node_id"] == max(nodes)
+    assert len({tuple(node["pos"]) for node in nodes.values()}) == len(nodes)
+    for number, source, out_slot, target, in_slot, kind in drawing["links"]:
+        output, entry = nodes[source]["outputs"][out_slot], nodes[target]["inputs"][in_slot]
+        assert number in output["links"]
+        assert entry["link"] == number
+        assert output["type"] == entry["type"] == kind
