@@ -1,0 +1,70 @@
+"""A small net that tells the patterns apart, trained on drawn textures alone: the judge of generated ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import trange
+
+from .textures import PALETTE, PATTERNS, draw
+from .training import DEVICE, learning_rate
+
+
+def new_classifier() -> nn.Sequential:
+    """(B, 3, H, W) in -1..1 -> (B, number of patterns) logits."""
+    widths, layers = (3, 32, 64, 96, 128, 128), []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], len(PATTERNS)))
+
+
+def drawn(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Textures of every pattern in turn: (count, 3, size, size) in -1..1, and the pattern's index (count,)."""
+    rng, names, colours = np.random.default_rng(seed), list(PATTERNS), list(PALETTE)
+    kinds = torch.arange(count) % len(names)
+    pairs = [rng.choice(colours, 2, replace=False) for _ in range(count)]
+    pictures = np.stack([draw(rng, names[k], (a, b), size) for k, (a, b) in zip(kinds.tolist(), pairs, strict=True)])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1, kinds
+
+
+def blurred(pictures: Tensor) -> Tensor:
+    """A little blur, strongest for the last picture, and noise: what a picture loses in an autoencoder."""
+    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    share = torch.rand(len(pictures), 1, 1, 1, device=pictures.device)
+    return torch.lerp(pictures, soft, share) + 0.05 * share * torch.randn_like(pictures)
+
+
+def train_classifier(path: Path, count: int = 3900, size: int = 128, steps: int = 700) -> tuple[nn.Module, float]:
+    """Train on `count` drawn textures, or load `path`; returns it and its accuracy on 390 others."""
+    torch.manual_seed(0)
+    net = new_classifier().to(DEVICE)
+    if path.exists():
+        net.load_state_dict(torch.load(path, map_location=DEVICE, weights_only=True))
+    else:
+        _fit(net, *drawn(count, size, seed=2), steps)
+        torch.save(net.state_dict(), path)
+    net.eval()
+    pictures, kinds = drawn(390, size, seed=3)
+    return net, float((classify(net, pictures) == kinds).float().mean())
+
+
+def _fit(net: nn.Module, pictures: Tensor, kinds: Tensor, steps: int) -> None:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    for step in trange(steps, desc="classifier", mininterval=5):
+        chosen = torch.randint(len(pictures), (48,))
+        logits = net(blurred(pictures[chosen].to(DEVICE)))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, 2e-3, 50)
+        optimizer.zero_grad()
+        F.cross_entropy(logits, kinds[chosen].to(DEVICE)).backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def classify(net: nn.Module, pictures: Tensor) -> Tensor:
+    """Indices into PATTERNS (B,) of pictures (B, 3, H, W) in -1..1."""
+    return torch.cat([net(part.to(DEVICE)).argmax(1).cpu() for part in pictures.split(64)])
