@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ StateDict = dict[str, torch.Tensor]
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+# Longest header that the safetensors format allows, in bytes.
+MAX_HEADER = 100_000_000
 
 
 def load_state_dict(path: str | Path) -> StateDict:
@@ -49,9 +52,9 @@ def _damage(path: Path, error: Exception) -> str:
         start = file.read(8)
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return "it is a pickle under another name; rename it to .ckpt, which is read without running its code"
-    if "IncompleteBuffer" in str(error) or path.stat().st_size < 8 + int.from_bytes(start, "little") < 2**40:
-        return "it is cut off; download it again"
-    return f"{error}; download it again"
+    if len(start) < 8 or int.from_bytes(start, "little") <= MAX_HEADER:
+        return f"it is cut off or damaged ({_first_line(error)}); download it again"
+    return "it is something else; look where it came from"
 
 
 def _load_pickle(path: Path) -> StateDict:
@@ -71,9 +74,8 @@ def _load_pickle(path: Path) -> StateDict:
 
 
 def _refused(error: Exception) -> str:
-    words = str(error).replace("`", " ").split()
-    names = [word.rstrip(".,:") for word in words if word.count(".") and not word.startswith(("torch.", "http", "["))]
-    return names[0] if names else _first_line(error)
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    return named[1] if named else "objects of other kinds"
 
 
 def _first_line(error: Exception) -> str:

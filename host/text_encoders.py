@@ -68,7 +68,7 @@ class TextEncoder(nn.Module):
 
         Args:
             chunks: of (token, weight).
-            layer: in place of the family's own; too deep a layer means the last.
+            layer: in place of the family's own, which too deep a layer means, too.
             projected: False for the pooled text before its projection.
 
         Returns:
@@ -79,9 +79,7 @@ class TextEncoder(nn.Module):
         has_weights = bool((weights != 1.0).any())
         if has_weights:
             rows.append(self._empty(max(map(len, rows))))
-        wanted = self.layer if layer is None else layer
-        if wanted is not None and abs(wanted) > self.num_layers:
-            wanted = None
+        wanted = self.layer if layer is None or abs(layer) > self.num_layers else layer
         embeds, last_token = self._embed_rows(rows)
         hidden, pooled = self.run(embeds, last_token, wanted, projected and self.projected)
         hidden = hidden.float().cpu()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -71,3 +73,17 @@ def autoencoder() -> Any:
             }
         )
     )
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """For each family the same random weights as a diffusers folder and as a single file."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {
+        family: (make_folder(root / family), make_file(root / f"{family}_file" / f"{family}.safetensors"))
+        for family, (make_folder, make_file) in {
+            "sd15": (tiny_models.sd15_folder, tiny_models.sd15_file),
+            "sdxl": (tiny_models.sdxl_folder, tiny_models.sdxl_file),
+            "flux": (tiny_models.flux_folder, tiny_models.flux_file),
+        }.items()
+    }

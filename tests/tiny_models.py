@@ -239,3 +239,68 @@ def save_folder(
     (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler or {}))
     (path / "model_index.json").write_text(json.dumps({"_class_name": "Pipeline"}))
     return path
+
+
+def sd15_folder(path: Path) -> Path:
+    """A whole SD 1.5 in diffusers' layout."""
+    save_folder(path, ("unet", "UNet2DConditionModel", UNET, unet_weights(UNET)))
+    save_component(path / "text_encoder", "CLIPTextModel", text_config(), text_weights(text_config()), "model")
+    save_clip_tokenizer(path / "tokenizer")
+    return path
+
+
+def sd15_file(path: Path) -> Path:
+    """The same weights in the original layout."""
+    return save(
+        path,
+        with_prefix("model.diffusion_model.", original_unet(unet_weights(UNET)))
+        | with_prefix("first_stage_model.", original_vae(vae_weights()))
+        | with_prefix("cond_stage_model.transformer.", text_weights(text_config())),
+    )
+
+
+SDXL_SECOND = text_config(2 * WIDTH, "gelu", 2 * WIDTH)
+
+
+def sdxl_folder(path: Path) -> Path:
+    """A whole SDXL in diffusers' layout."""
+    save_folder(path, ("unet", "UNet2DConditionModel", SDXL_UNET, unet_weights(SDXL_UNET)))
+    save_component(path / "text_encoder", "CLIPTextModel", text_config(), text_weights(text_config()), "model")
+    second = text_weights(SDXL_SECOND, 5)
+    save_component(path / "text_encoder_2", "CLIPTextModelWithProjection", SDXL_SECOND, second, "model")
+    save_clip_tokenizer(path / "tokenizer")
+    save_clip_tokenizer(path / "tokenizer_2", pad="!")
+    return path
+
+
+def sdxl_file(path: Path) -> Path:
+    """The same weights in the original layout."""
+    return save(
+        path,
+        with_prefix("model.diffusion_model.", original_unet(unet_weights(SDXL_UNET)))
+        | with_prefix("first_stage_model.", original_vae(vae_weights()))
+        | with_prefix("conditioner.embedders.0.transformer.", text_weights(text_config()))
+        | with_prefix("conditioner.embedders.1.model.", openclip_text(text_weights(SDXL_SECOND, 5))),
+    )
+
+
+def flux_folder(path: Path) -> Path:
+    """A whole Flux.1 in diffusers' layout, but for the four channels of its VAE."""
+    save_folder(path, ("transformer", "FluxTransformer2DModel", FLUX, flux_weights()))
+    save_component(path / "text_encoder", "CLIPTextModel", text_config(), text_weights(text_config()), "model")
+    save_component(path / "text_encoder_2", "T5EncoderModel", {}, t5_weights(), "model")
+    save_clip_tokenizer(path / "tokenizer")
+    save_t5_tokenizer(path / "tokenizer_2")
+    return path
+
+
+def flux_file(path: Path) -> Path:
+    """The same weights in the layout that ComfyUI publishes, T5's tokenizer beside it."""
+    save_t5_tokenizer(path.parent)
+    return save(
+        path,
+        with_prefix("model.diffusion_model.", original_flux(flux_weights()))
+        | with_prefix("vae.", original_vae(vae_weights()))
+        | with_prefix("text_encoders.clip_l.transformer.", text_weights(text_config()))
+        | with_prefix("text_encoders.t5xxl.transformer.", t5_weights()),
+    )

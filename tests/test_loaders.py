@@ -1,0 +1,459 @@
+"""Models from files and folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from diffusers.loaders.single_file_utils import (
+    convert_flux_transformer_checkpoint_to_diffusers,
+    convert_ldm_unet_checkpoint,
+)
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from tessera.host import devices
+from tessera.host.architectures import flux_config, unet_config, vae_config
+from tessera.host.ldm_layout import convert_flux, flux_sources, unet_sources
+from tessera.host.loaders import (
+    load_checkpoint,
+    load_clip,
+    load_clip_vision,
+    load_diffusion_model,
+    load_vae,
+)
+from tessera.host.model_base import SD15, SDXL, Flux, ModelType
+
+Checkpoints = dict[str, tuple[Path, Path]]
+FAMILIES = {"sd15": SD15, "sdxl": SDXL, "flux": Flux}
+
+
+def states(loaded: tuple[Any, Any, Any]) -> list[dict[str, torch.Tensor]]:
+    """The weights of MODEL, CLIP and VAE."""
+    model, clip, vae = loaded
+    return [m.state_dict() for m in (model.model, clip.cond_stage_model, vae.first_stage_model)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_file_and_folder_are_the_same(checkpoints: Checkpoints, family: str) -> None:
+    loaded = [load_checkpoint(path) for path in checkpoints[family]]
+    assert all(type(model.model) is FAMILIES[family] for model, _, _ in loaded)
+    for ours, theirs in zip(*map(states, loaded), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    prompt = "a (red:1.2) brick"
+    conds = [clip.encode_from_tokens_scheduled(clip.tokenize(prompt))[0] for _, clip, _ in loaded]
+    assert torch.equal(conds[0][0], conds[1][0]) and torch.equal(
+        conds[0][1]["pooled_output"], conds[1][1]["pooled_output"]
+    )
+    images = [vae.decode(torch.ones(1, 4, 2, 2)) for _, _, vae in loaded]
+    assert torch.equal(*images)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_file_and_folder_compute_the_same(checkpoints: Checkpoints, family: str) -> None:
+    outputs = []
+    for path in checkpoints[family]:
+        model, clip, _ = load_checkpoint(path)
+        [[cond, values]] = clip.encode_from_tokens_scheduled(clip.tokenize("brick"))
+        noise = torch.randn(1, 16 if family == "flux" else 4, 8, 8, generator=torch.Generator().manual_seed(1))
+        conds = model.model.extra_conds(cross_attn=cond, noise=noise, device="cpu", width=64, height=64, **values)
+        arguments = {name: value.cond for name, value in conds.items()}
+        with torch.no_grad():
+            outputs.append(model.model.apply_model(noise, torch.tensor([0.7]), **arguments))
+    # Not equal: weights that lie elsewhere in memory are multiplied in another order.
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
+    assert outputs[0].std() > 0.1
+
+
+def test_unet_is_diffusers_own(checkpoints: Checkpoints) -> None:
+    folder = checkpoints["sd15"][0] / "unet"
+    reference: Any = UNet2DConditionModel.from_pretrained(folder).eval()
+    inputs = torch.randn(1, 4, 8, 8), torch.tensor([7.0]), torch.randn(1, 77, tiny.WIDTH)
+    with torch.no_grad():
+        ours = load_diffusion_model(folder).model.diffusion_model(*inputs).sample
+        assert torch.equal(ours, reference(*inputs).sample)
+
+
+@pytest.mark.parametrize("config", [tiny.UNET, tiny.SDXL_UNET], ids=["sd15", "sdxl"])
+def test_unet_config_follows_from_shapes(config: dict[str, Any]) -> None:
+    found = UNet2DConditionModel.from_config(unet_config(tiny.unet_weights(config)))
+    wanted = UNet2DConditionModel.from_config(config)
+    assert isinstance(found, UNet2DConditionModel) and isinstance(wanted, UNet2DConditionModel)
+    with torch.no_grad():
+        found.load_state_dict(wanted.state_dict())
+        added = {"text_embeds": torch.ones(1, 128), "time_ids": torch.ones(1, 6)}
+        inputs = torch.ones(1, 4, 8, 8), 3, torch.ones(1, 5, config["cross_attention_dim"])
+        torch.testing.assert_close(found(*inputs, added_cond_kwargs=added), wanted(*inputs, added_cond_kwargs=added))
+
+
+def test_vae_and_flux_configs_follow_from_shapes() -> None:
+    assert vae_config(tiny.vae_weights()).items() >= tiny.VAE.items()
+    assert flux_config(tiny.flux_weights()).items() >= tiny.FLUX.items()
+
+
+@pytest.mark.parametrize("config", [tiny.UNET, tiny.SDXL_UNET], ids=["sd15", "sdxl"])
+def test_original_unet_names_are_the_inverse_of_diffusers(config: dict[str, Any]) -> None:
+    names = {key: source.key for key, source in unet_sources(tiny.unet_weights(config)).items()}
+    originals: Any = {f"model.diffusion_model.{name}": name for name in names.values()}
+    settings = {"layers_per_block": 1, "addition_embed_type": "text_time" if "addition_embed_type" in config else None}
+    assert convert_ldm_unet_checkpoint(originals, settings) == names
+
+
+def test_flux_layout_is_diffusers_own() -> None:
+    """Their converter knows the full width alone; tensors of one column keep it small."""
+    rows = {"mod.lin": 6, "modulation.lin": 3, "qkv": 3, "linear1": 7, "adaLN_modulation.1": 2}
+    state = {}
+    for index, key in enumerate(sorted({source.key for source in flux_sources(2, 1, guidance=True).values()})):
+        times = next((times for name, times in rows.items() if name in key), 1)
+        state[key] = torch.arange(3072.0 * times)[:, None] + index * 1e6
+    wanted = convert_flux_transformer_checkpoint_to_diffusers(dict(state))
+    torch.testing.assert_close(convert_flux(state), wanted, rtol=0, atol=0)
+
+
+# What a model predicts
+
+
+def test_prediction_of_a_folder(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["sd15"][0], folder)
+    assert load_checkpoint(folder)[0].model.model_type == ModelType.EPS
+    scheduler = {"prediction_type": "v_prediction", "beta_schedule": "linear", "beta_start": 0.001, "beta_end": 0.01}
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps(scheduler | {"rescale_betas_zero_snr": True})
+    )
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    (folder / "vae" / "config.json").write_text(json.dumps(vae | {"scaling_factor": 0.5}))
+    model = load_checkpoint(folder)[0].model
+    assert model.model_type == ModelType.V_PREDICTION and model.latent_format.scale_factor == 0.5
+    assert model.model_sampling.zsnr and model.model_config.sampling_settings["beta_schedule"] == "sqrt_linear"
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"beta_schedule": "squaredcos_cap_v2"}))
+    with pytest.raises(ValueError, match="scheduler_config.json says epsilon and squaredcos_cap_v2"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("markers", [[], ["v_pred"], ["v_pred", "ztsnr"]])
+def test_prediction_of_a_file(checkpoints: Checkpoints, tmp_path: Path, markers: list[str]) -> None:
+    weights = load_file(checkpoints["sdxl"][1]) | {name: torch.zeros(1) for name in markers}
+    model = load_checkpoint(tiny.save(tmp_path / "x.safetensors", weights))[0].model
+    assert model.model_type == (ModelType.V_PREDICTION if markers else ModelType.EPS)
+    assert model.model_sampling.zsnr == ("ztsnr" in markers)
+
+
+def test_flux_without_guidance_is_schnell(tmp_path: Path) -> None:
+    weights = {k: t for k, t in tiny.original_flux(tiny.flux_weights()).items() if "guidance" not in k}
+    model = load_diffusion_model(tiny.save(tmp_path / "schnell.safetensors", weights)).model
+    assert model.model_type == ModelType.FLOW and model.model_config.sampling_settings["shift"] == 1.0
+
+
+# Single parts
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_denoiser_alone(checkpoints: Checkpoints, tmp_path: Path, prefix: str) -> None:
+    wanted = load_checkpoint(checkpoints["sd15"][0])[0].model.state_dict()
+    weights = tiny.unet_weights(tiny.UNET)
+    for name, layout in {"diffusers": weights, "original": tiny.original_unet(weights)}.items():
+        path = tiny.save(tmp_path / f"{name}.safetensors", tiny.with_prefix(prefix, layout))
+        torch.testing.assert_close(load_diffusion_model(path).model.state_dict(), wanted)
+    model, clip, vae = load_checkpoint(path)
+    assert clip is None and vae is None and type(model.model) is SD15
+
+
+@pytest.mark.parametrize("layout", ["original", "diffusers", "old diffusers", "in a checkpoint", "folder"])
+def test_vae_alone(checkpoints: Checkpoints, tmp_path: Path, layout: str) -> None:
+    weights = tiny.vae_weights()
+    renamed = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    old = dict(weights)
+    for new, name in renamed.items():
+        old = {key.replace(f".{new}.", f".{name}."): tensor for key, tensor in old.items()}
+    files = {"original": tiny.original_vae(weights), "diffusers": weights, "old diffusers": old}
+    path = tiny.save(tmp_path / "vae.safetensors", files[layout]) if layout in files else checkpoints["sd15"][1]
+    path = checkpoints["sd15"][0] / "vae" if layout == "folder" else path
+    torch.testing.assert_close(load_vae(path).first_stage_model.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_text_encoders_in_any_order(checkpoints: Checkpoints) -> None:
+    for family, parts in (("sdxl", ["text_encoder", "text_encoder_2"]), ("sd15", ["text_encoder"])):
+        folder = checkpoints[family][0]
+        wanted = load_checkpoint(folder)[1]
+        assert wanted is not None
+        kind = {"sd15": "stable_diffusion"}.get(family, family)
+        for order in (parts, parts[::-1]):
+            clip = load_clip([folder / part for part in order], kind)
+            assert torch.equal(clip.encode("a brick"), wanted.encode("a brick"))
+
+
+def test_flux_text_encoders(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = checkpoints["flux"][0]
+    wanted = load_checkpoint(folder)[1]
+    assert wanted is not None
+    files = [
+        tiny.save(tmp_path / f"{part}.safetensors", load_file(folder / part / "model.safetensors"))
+        for part in ("text_encoder", "text_encoder_2")
+    ]
+    with pytest.raises(FileNotFoundError, match=f"T5's tokenizer is missing: put tokenizer.json.* in {tmp_path}"):
+        load_clip(files, "flux")
+    tiny.save_t5_tokenizer(tmp_path)
+    assert torch.equal(load_clip(files[::-1], "flux").encode("a brick"), wanted.encode("a brick"))
+    with pytest.raises(
+        ValueError, match="type sdxl needs CLIP-L and CLIP-G, but the files hold CLIP of width 64 and T5"
+    ):
+        load_clip(files, "sdxl")
+    with pytest.raises(ValueError, match='"sd3" are not supported, expected one of stable_diffusion, sdxl, flux'):
+        load_clip(files, "sd3")
+
+
+def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    from tessera.host.bpe import load_t5_tokenizer
+
+    words = iter(["red brick wall with moss", "blue tiles and grid", "wood rings"] * 20)
+    options = {"vocab_size": 50, "hard_vocab_limit": False, "minloglevel": 9, "pad_id": 0, "eos_id": 1, "unk_id": 2}
+    prefix = str(tmp_path / "spiece")
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=words, model_prefix=prefix, bos_id=-1, **options)
+    processor = sentencepiece.SentencePieceProcessor(model_file=f"{prefix}.model")
+    tokens = load_t5_tokenizer(tmp_path)("red moss")
+    assert tokens == processor.encode("red moss") and processor.decode(tokens) == "red moss"
+
+
+def vision_weights() -> dict[str, torch.Tensor]:
+    """Of a small image encoder of CLIP."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=1, image_size=32, patch_size=8,
+        projection_dim=24,
+    )  # fmt: skip
+    return tiny.random_weights(CLIPVisionModelWithProjection(config), 6)
+
+
+def test_image_encoder_is_transformers(tmp_path: Path) -> None:
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    weights = vision_weights()
+    encoder = load_clip_vision(tiny.save(tmp_path / "vision.safetensors", weights))
+    assert encoder.image_size == 32
+    image = torch.rand(2, 40, 60, 3)
+    out = encoder.encode_image(image)
+    reference = CLIPVisionModelWithProjection(CLIPVisionConfig(**encoder.model.config.to_dict())).eval()
+    reference.load_state_dict(weights, strict=False)
+    from tessera.host.clip_vision import clip_preprocess
+
+    with torch.no_grad():
+        wanted = reference(clip_preprocess(image, 32), output_hidden_states=True)
+    torch.testing.assert_close(out.image_embeds, wanted.image_embeds)
+    torch.testing.assert_close(out["penultimate_hidden_states"], wanted.hidden_states[-2])
+
+
+def test_openclip_image_encoder(tmp_path: Path) -> None:
+    weights = vision_weights()
+    names = {
+        "vision_model.embeddings.patch_embedding": "conv1",
+        "vision_model.embeddings.class_embedding": "class_embedding",
+        "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+        "vision_model.pre_layrnorm": "ln_pre",
+        "vision_model.post_layernorm": "ln_post",
+        "vision_model.encoder.layers.": "transformer.resblocks.",
+        "layer_norm1": "ln_1",
+        "layer_norm2": "ln_2",
+        "mlp.fc1": "mlp.c_fc",
+        "mlp.fc2": "mlp.c_proj",
+        "self_attn.out_proj": "attn.out_proj",
+    }
+    original = {"visual.proj": weights["visual_projection.weight"].T}
+    for key, tensor in weights.items():
+        for new, old in names.items():
+            key = key.replace(new, old)
+        original[f"visual.{key}"] = tensor
+    for layer in range(3):
+        for kind in ("weight", "bias"):
+            prefix = f"visual.transformer.resblocks.{layer}."
+            qkv = [original.pop(f"{prefix}self_attn.{part}_proj.{kind}") for part in "qkv"]
+            original[f"{prefix}attn.in_proj_{kind}"] = torch.cat(qkv)
+    original.pop("visual.visual_projection.weight")
+    encoder = load_clip_vision(tiny.save(tmp_path / "openclip.safetensors", original))
+    torch.testing.assert_close(
+        {k: t for k, t in encoder.model.state_dict().items() if "position_ids" not in k}, weights
+    )
+
+
+# Bad files
+
+
+class Malicious:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
+    """The message, which is one line."""
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5])
+def test_cut_off_file(checkpoints: Checkpoints, tmp_path: Path, kept: float) -> None:
+    content = checkpoints["sd15"][1].read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(content[: int(len(content) * kept if 0 < kept < 1 else kept)])
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(path)
+    assert "cut.safetensors is no readable safetensors file: it is cut off or damaged" in one_line(error)
+
+
+def test_pickle_under_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, path)
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(path)
+    assert "it is a pickle under another name; rename it to .ckpt" in one_line(error)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_pickle_with_code_is_refused(tmp_path: Path, legacy: bool) -> None:
+    path, made = tmp_path / "model.ckpt", tmp_path / "folder"
+    if legacy:
+        path.write_bytes(pickle.dumps({"a": Malicious(made)}, protocol=2))
+    else:
+        torch.save({"a": Malicious(made)}, path)
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(path)
+    assert "was refused, because it holds more than tensors" in one_line(error) and "mkdir" in one_line(error)
+    assert not made.exists()
+
+
+def test_pickle_of_tensors_is_read(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": load_file(checkpoints["sd15"][1]), "global_step": 3}, path)
+    for ours, theirs in zip(*(states(load_checkpoint(p)) for p in (path, checkpoints["sd15"][1])), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_unsupported_architecture(tmp_path: Path) -> None:
+    path = tiny.save(tmp_path / "x.safetensors", {"joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(3, 1)})
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(path)
+    wanted = "x.safetensors: the architecture is not supported: it has joint_blocks.0.x_block.attn.qkv.weight, expected"
+    assert wanted in one_line(error) and "Flux.1" in one_line(error)
+
+
+def changed(config: dict[str, Any], **changes: Any) -> dict[str, torch.Tensor]:
+    """An original UNet of another configuration."""
+    return tiny.original_unet(tiny.unet_weights(config | changes))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (changed(tiny.UNET, use_linear_projection=True), "which is Stable Diffusion 2"),
+        (changed(tiny.UNET, in_channels=9), "takes 9 channels, expected 4"),
+        (changed(tiny.UNET) | {"input_blocks.1.1.time_stack.0.norm.weight": torch.zeros(1)}, "weights too many"),
+        (changed(tiny.UNET) | {"out.2.weight.scale_weight": torch.zeros(1)}, "quantized"),
+        (changed(tiny.UNET) | {"middle_block.9.strange": torch.zeros(1)}, "strange"),
+    ],
+)
+def test_other_unets_are_refused(tmp_path: Path, weights: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        load_diffusion_model(tiny.save(tmp_path / "x.safetensors", weights))
+    assert "x.safetensors: " in one_line(error)
+
+
+def test_incomplete_unet(tmp_path: Path) -> None:
+    weights = changed(tiny.UNET)
+    weights.pop("out.0.weight")
+    with pytest.raises(ValueError, match="the UNet lacks 1 weights, such as conv_norm_out.weight; it is incomplete"):
+        load_diffusion_model(tiny.save(tmp_path / "x.safetensors", weights))
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (
+            "unet/diffusion_pytorch_model.safetensors",
+            "unet has no weights, expected diffusion_pytorch_model.safetensors",
+        ),
+        ("unet/config.json", "unet/config.json is missing"),
+        ("vae/config.json", "vae/config.json is missing"),
+        ("tokenizer/merges.txt", "tokenizer needs vocab.json and merges.txt, or tokenizer.json"),
+        ("model_index.json", "model_index.json is missing"),
+    ],
+)
+def test_folder_with_a_gap(checkpoints: Checkpoints, tmp_path: Path, missing: str, message: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["sd15"][0], folder)
+    (folder / missing).unlink()
+    with pytest.raises(FileNotFoundError) as error:
+        load_checkpoint(folder)
+    assert message in one_line(error)
+
+
+def test_folder_of_another_pipeline(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    with pytest.raises(ValueError, match="is a WanPipeline without unet or transformer"):
+        load_checkpoint(tmp_path)
+    tiny.save_component(tmp_path / "transformer", "SD3Transformer2DModel", {}, {}, "diffusion_pytorch_model")
+    with pytest.raises(ValueError, match="is a SD3Transformer2DModel, expected one of"):
+        load_checkpoint(tmp_path)
+
+
+def test_damaged_json(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoints["sd15"][0], folder)
+    (folder / "unet" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json is no JSON") as error:
+        load_checkpoint(folder)
+    one_line(error)
+
+
+def test_sharded_weights(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = tmp_path / "unet"
+    shutil.copytree(checkpoints["sd15"][0] / "unet", folder)
+    weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    names = {key: f"shard-{index % 2}.safetensors" for index, key in enumerate(weights)}
+    for name in set(names.values()):
+        save_file({key: t for key, t in weights.items() if names[key] == name}, folder / name)
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    wanted = load_diffusion_model(checkpoints["sd15"][0] / "unet").model.state_dict()
+    torch.testing.assert_close(load_diffusion_model(folder).model.state_dict(), wanted, rtol=0, atol=0)
+    (folder / "shard-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="shard-1.safetensors is missing"):
+        load_diffusion_model(folder)
+
+
+# Devices
+
+
+@pytest.fixture
+def flags() -> Any:
+    """Leaves the flags as they were."""
+    yield
+    devices.configure()
+
+
+@pytest.mark.parametrize("arguments", [("gpu", None), ("cpu", "int8"), ("cuda:99", None), ("meta", None), ("", "")])
+def test_bad_flags(flags: None, arguments: tuple[str, str | None]) -> None:
+    devices.configure("cpu", "fp32")
+    with pytest.raises(ValueError) as error:
+        devices.configure(*arguments)
+    one_line(error)
+    assert devices.torch_device().type == "cpu" and devices.model_dtype(torch.float16) == torch.float32
+
+
+def test_precision_follows_the_flag(flags: None, checkpoints: Checkpoints) -> None:
+    devices.configure("cpu", "bf16")
+    model, _, vae = load_checkpoint(checkpoints["sd15"][1])
+    assert vae is not None
+    assert model.model.get_dtype() == torch.bfloat16 and vae.vae_dtype == torch.float32
