@@ -73,7 +73,14 @@ def three_passes(
     scale: float,
     channels: int,
 ) -> Tensor:
-    """The mean of `tiled_scale` with tiles of three shapes, whose seams lie in different places."""
+    """The mean of `tiled_scale` with tiles of three shapes, whose seams lie in different places.
+
+    Raises:
+        ValueError: the overlap is half a tile or more.
+    """
+    if 2 * overlap >= min(tile_x, tile_y):
+        limit = min(tile_x, tile_y) // 2
+        raise ValueError(f"an overlap of {overlap} does not fit tiles of {tile_x} x {tile_y}; it must be below {limit}")
     shapes = [(int(tile_x * a), int(tile_y * b)) for a, b in PASSES]
     passes = [tiled_scale(samples, function, x, y, overlap, scale, channels) for x, y in shapes]
     return torch.stack(passes).mean(0)
