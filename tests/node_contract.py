@@ -19,8 +19,7 @@ def promise(info: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an /object_info entry that must not change."""
     return {
         "inputs": [
-            {"name": name, "type": kind[0], "required": group == "required"}
-            | {key: kind[1][key] for key in KEPT_OPTIONS if kind[1].get(key) is not None}
+            _input(name, group == "required", *kind)
             for group in ("required", "optional")
             for name, kind in info["input"].get(group, {}).items()
         ],
@@ -28,6 +27,15 @@ def promise(info: Mapping[str, Any]) -> dict[str, Any]:
             {"name": name, "type": kind} for name, kind in zip(info["output_name"], info["output"], strict=True)
         ],
     }
+
+
+def _input(name: str, required: bool, kind: Any, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    options = dict(options or {})
+    if isinstance(kind, list):
+        # How older nodes declare their choices.
+        kind, options["options"] = "COMBO", kind
+    kept = {key: options[key] for key in KEPT_OPTIONS if options.get(key) is not None}
+    return {"name": name, "type": kind, "required": required} | kept
 
 
 def breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,198 @@
+"""The same workflows on a real ComfyUI and on the embedded host.
+
+    COMFYUI_PATH=<checkout> pytest -m comfyui          COMFYUI_PYTHON: its interpreter, when not <checkout>/.venv
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from comfyui import sd15
+from comfyui.server import ROOT, ComfyUI, python_of
+from node_contract import golden, promise
+from PIL import Image
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.comfyui
+
+Graph = dict[str, Any]
+PACK = "any-folder.name"
+EXAMPLES = sorted((ROOT / "tests" / "workflows").glob("*.api.json"))
+PROMPTS = ROOT / "tests" / "data" / "comfyui_text.json"
+ONE_LEVEL = 1.0
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The ComfyUI to compare with."""
+    if "COMFYUI_PATH" not in os.environ:
+        pytest.skip("no COMFYUI_PATH: set it to a ComfyUI checkout to compare the embedded host with the real one")
+    return Path(os.environ["COMFYUI_PATH"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def comfyui(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+    """ComfyUI, up and running."""
+    with ComfyUI(checkout, tmp_path_factory.mktemp("comfyui"), PACK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def checkpoint(comfyui: ComfyUI) -> Iterator[Path]:
+    """A random checkpoint of SD 1.5's shape, in the models folder of both hosts."""
+    path = sd15.write(comfyui.base / "models" / "checkpoints" / "random_sd15.safetensors")
+    yield path
+    path.unlink()
+
+
+def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path]]:
+    """Run a graph on the embedded host, with ComfyUI's models; the pictures that it made, by node id."""
+    workflow = folder / "workflow.json"
+    workflow.write_text(json.dumps(graph), encoding="utf-8")
+    command = [sys.executable, "-m", "tessera.host.cli", "run", str(workflow), "--json", "--device", "cpu"]
+    command += ["--dtype", "fp32", "--models-dir", str(comfyui.base / "models"), "--output-dir", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    outputs = json.loads(done.stdout)["outputs"]
+    return {node_id: [Path(each["path"]) for each in shown["images"]] for node_id, shown in outputs.items()}
+
+
+def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
+    with Image.open(path) as image:
+        return np.asarray(image, dtype=np.float64)
+
+
+def differences(one: dict[str, list[Path]], other: dict[str, list[Path]]) -> dict[str, float]:
+    """Mean absolute difference of every pair of pictures, in levels of 255."""
+    assert {node_id: len(paths) for node_id, paths in one.items()} == {k: len(paths) for k, paths in other.items()}
+    return {
+        f"{node_id}.{number}": float(np.abs(pixels(path) - pixels(other[node_id][number])).mean())
+        for node_id, paths in one.items()
+        for number, path in enumerate(paths)
+    }
+
+
+def test_boot_log_is_clean(comfyui: ComfyUI) -> None:
+    lines = [line for line in comfyui.log.read_text().splitlines() if PACK in line]
+    assert lines
+    assert not [line for line in lines if "IMPORT FAILED" in line or "Error" in line or "Traceback" in line]
+
+
+def test_nodes_keep_their_contract(comfyui: ComfyUI) -> None:
+    info = comfyui.get("/object_info")
+    assert {node_id: promise(info[node_id]) for node_id in golden()} == golden()
+
+
+def core_nodes() -> dict[str, Any]:
+    from tessera.host.registry import node_classes
+
+    return {node_id: node for node_id, node in node_classes().items() if node_id not in golden()}
+
+
+@pytest.mark.parametrize("node_id", sorted(core_nodes()))
+def test_core_node_is_declared_as_in_comfyui(node_id: str, comfyui: ComfyUI) -> None:
+    info = comfyui.get("/object_info")
+    assert node_id in info
+    ours, theirs = (promise(each) for each in (core_nodes()[node_id].GET_NODE_INFO_V1(), info[node_id]))
+    names = [[entry["name"] for entry in each["inputs"]] for each in (ours, theirs)]
+    assert names[0] == names[1][: len(names[0])]
+    assert [entry["type"] for entry in ours["outputs"]] == [entry["type"] for entry in theirs["outputs"]]
+    for own, core in zip(ours["inputs"], theirs["inputs"], strict=False):
+        assert (own["type"], own["required"]) == (core["type"], core["required"]), own["name"]
+        for key in {"default", "min", "max"} & own.keys() & core.keys():
+            assert own[key] == core[key], own["name"]
+
+
+@pytest.mark.parametrize("node_id", sorted(golden()))
+def test_help_page_is_served(node_id: str, comfyui: ComfyUI) -> None:
+    assert comfyui.read(f"/extensions/{PACK}/docs/{node_id}.md").startswith(b"#")
+
+
+def test_translations_and_templates_are_served(comfyui: ComfyUI) -> None:
+    assert set(comfyui.get("/i18n")["en"]["nodeDefs"]) >= set(golden())
+    assert comfyui.get("/workflow_templates")[PACK] == [path.name.split(".")[0] for path in EXAMPLES]
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.name.split(".")[0]) for path in EXAMPLES])
+def test_example_draws_the_same_pictures(path: Path, comfyui: ComfyUI, tmp_path: Path) -> None:
+    graph = json.loads(path.read_text(encoding="utf-8"))
+    found = differences(comfyui.run(graph), on_host(graph, comfyui, tmp_path))
+    print(f"\n{path.name}, ComfyUI {comfyui.version}: mean absolute differences of 255: {found}")
+    assert max(found.values()) <= ONE_LEVEL
+
+
+def test_seamless_nodes_leave_nothing_behind(comfyui: ComfyUI) -> None:
+    """Plain, seamless, plain again: the plain pictures are the same to the bit, and the seamless one is another."""
+    seamless = json.loads((ROOT / "tests" / "workflows" / "seamless_texture.api.json").read_text(encoding="utf-8"))
+    plain = copy.deepcopy(seamless)
+    plain["6"]["inputs"]["model"] = ["1", 0]
+    plain["8"]["inputs"]["vae"] = ["1", 2]
+    pictures = [pixels(comfyui.run(graph)["9"][0]) for graph in (plain, seamless, plain)]
+    assert np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def text_to_image(checkpoint: str, sampler: str, scheduler: str) -> Graph:
+    """A graph of core nodes at 256 px, 4 steps, cfg 7."""
+    nodes = {
+        "1": ("CheckpointLoaderSimple", {"ckpt_name": checkpoint}),
+        "2": ("CLIPTextEncode", {"clip": ["1", 1], "text": "a (mossy:1.2) wall of [old] bricks"}),
+        "3": ("CLIPTextEncode", {"clip": ["1", 1], "text": "blurry"}),
+        "4": ("EmptyLatentImage", {"width": 256, "height": 256, "batch_size": 1}),
+        "5": ("KSampler", {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}),
+        "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
+        "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": f"{sampler}_{scheduler}"}),
+    }
+    nodes["5"][1].update(seed=3, steps=4, cfg=7.0, sampler_name=sampler, scheduler=scheduler, denoise=1.0)
+    return {
+        number: {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+        for number, (kind, inputs) in nodes.items()
+    }
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), [("euler", "normal"), ("dpmpp_2m", "karras")])
+def test_sd15_checkpoint_draws_the_same_picture(
+    sampler: str, scheduler: str, comfyui: ComfyUI, checkpoint: Path, tmp_path: Path
+) -> None:
+    graph = text_to_image(checkpoint.name, sampler, scheduler)
+    theirs, ours = comfyui.run(graph), on_host(graph, comfyui, tmp_path)
+    found = differences(theirs, ours)
+    print(f"\nSD 1.5 shape, {sampler}/{scheduler}: mean absolute differences of 255: {found}")
+    assert pixels(ours["7"][0]).std() > 5, "the picture is flat, the comparison says nothing"
+    assert max(found.values()) <= ONE_LEVEL
+
+
+@pytest.mark.parametrize("model", ["texture-sd", "SD 1.5 shape"])
+def test_prompts_are_encoded_alike(model: str, request: pytest.FixtureRequest, checkout: Path, tmp_path: Path) -> None:
+    from tessera.host.loaders import load_checkpoint
+
+    prompts: list[str] = json.loads(PROMPTS.read_text(encoding="utf-8"))["prompts"]
+    assert len(prompts) >= 30
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
+    is_demo = model == "texture-sd"
+    path = ROOT / "demo" / "models" / model if is_demo else request.getfixturevalue("checkpoint")
+    script, out = Path(__file__).with_name("encode_prompts.py"), tmp_path / "encoded.safetensors"
+    command = [python_of(checkout), str(script), str(checkout), str(ROOT), model if is_demo else str(path)]
+    subprocess.run([*command, str(tmp_path / "prompts.json"), str(out)], check=True, capture_output=True)
+    theirs, clip = load_file(out), load_checkpoint(path)[1]
+    assert clip is not None
+    worst = 0.0
+    for number, text in enumerate(prompts):
+        cond, pooled = clip.encode_from_tokens(clip.tokenize(text), return_pooled=True)
+        for ours, name in ((cond, "cond"), (pooled, "pooled")):
+            expected = theirs[f"{number}.{name}"]
+            assert ours.shape == expected.shape, text
+            worst = max(worst, float((ours - expected).abs().max()))
+    print(f"\n{model}: {len(prompts)} prompts, largest difference {worst:.1e}")
+    assert worst <= 1e-4
+    assert torch.isfinite(torch.tensor(worst))
