@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass
 class Cache:
-    """What the last run made, by signature. Hand one to every run of a process."""
+    """What the nodes of the last graph made, by signature. Hand one to every run of a process."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
 
@@ -84,6 +84,8 @@ class Run:
         interrupt_current_processing(False)
         for node_id in _sources_first(self.prompt, self.outputs):
             self._signatures[node_id] = self._signature(node_id)
+        known = set(self._signatures.values())
+        self.cache.entries = {key: entry for key, entry in self.cache.entries.items() if key in known}
         with torch.inference_mode():
             pending = list(reversed(self.outputs))
             while pending:
@@ -96,8 +98,6 @@ class Run:
                 if node_id not in self.entries:
                     throw_exception_if_processing_interrupted()
                     self._execute(node_id)
-        used = {self._signatures[node_id] for node_id in self.entries}
-        self.cache.entries = {key: entry for key, entry in self.cache.entries.items() if key in used}
 
     def _recall(self, node_id: str) -> bool:
         entry = self.cache.entries.get(self._signatures[node_id])

@@ -180,15 +180,27 @@ def get_save_image_path(
     Raises:
         ValueError: the prefix leads out of the folder.
     """
+    folder, stem, subfolder, prefix = split_prefix(filename_prefix, output_dir, image_width, image_height)
+    os.makedirs(folder, exist_ok=True)
+    return folder, stem, _next_number(folder, stem), subfolder, prefix
+
+
+def split_prefix(
+    filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
+) -> tuple[str, str, str, str]:
+    """The folder, the name's stem, the subfolder and the filled-in prefix; nothing is made.
+
+    Raises:
+        ValueError: the prefix leads out of the folder.
+    """
     prefix = _fill_in(filename_prefix, image_width, image_height)
     subfolder, stem = os.path.split(os.path.normpath(prefix))
     folder = os.path.join(output_dir, subfolder)
-    if not is_within_directory(output_dir, folder) or os.path.isabs(prefix) or stem in ("", ".", ".."):
+    if not is_within_directory(output_dir, folder) or os.path.isabs(prefix) or stem in ("", ".", "..") or "\0" in stem:
         raise ValueError(
             f"filename_prefix {filename_prefix!r} leads out of {output_dir}; use a name, or a path below that folder"
         )
-    os.makedirs(folder, exist_ok=True)
-    return folder, stem, _next_number(folder, stem), subfolder, prefix
+    return folder, stem, subfolder, prefix
 
 
 def _fill_in(prefix: str, width: int, height: int) -> str:

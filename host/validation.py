@@ -182,7 +182,7 @@ class _Check:
             answers = call_mapped(self.node, "validate_inputs", asked, self.object_info[self.class_type])
         except Exception as error:
             log.debug("validate_inputs of %s failed", self.class_type, exc_info=True)
-            answers = [f"{type(error).__name__}: {error}"]
+            answers = [str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"]
         where = named(self.node_id, self.class_type, ", ".join(asked) or None)
         reasons = [
             str(answer) if answer is not False else "the node refuses these values"
@@ -223,11 +223,13 @@ def expected(spec: InputInfo) -> str:
     """In words, what an input takes."""
     if spec.type == "COMBO":
         return f"one of {listed(spec.options.get('options', []))}"
-    if spec.type not in KINDS:
+    if not spec.is_widget:
         return f"a link to {spec.type}"
     low, high = spec.options.get("min"), spec.options.get("max")
-    bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-    return " ".join([KINDS[spec.type], " and ".join(bounds)]).strip()
+    if low is not None and high is not None:
+        return f"{KINDS[spec.type]} from {low} to {high}"
+    bounds = [f" of at least {low}"] * (low is not None) + [f" of at most {high}"] * (high is not None)
+    return KINDS[spec.type] + "".join(bounds)
 
 
 def _remedy(spec: InputInfo) -> str:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import GraphError, shown
+from .file_names import fill_in_prefixes
 from .object_info import inputs_of
 from .ui_graph import Graph, Value, every_node, read_graph, slots, source
 from .widgets import positions, widget_values
@@ -77,11 +80,12 @@ def _from_png(path: str | Path) -> Workflow:
         raise GraphError([f"{path}: not a readable PNG ({error}); expected a picture that ComfyUI saved"]) from error
     if not {"prompt", "workflow"} & set(texts):
         raise GraphError([f"{path}: the PNG carries no workflow; expected a picture saved with its metadata"])
-    found = Workflow()
-    if "workflow" in texts:
-        found.drawing = from_document(_parse(texts["workflow"], f"{path}, chunk workflow")).drawing
-    if "prompt" in texts:
-        found.prompt = _parse(texts["prompt"], f"{path}, chunk prompt")
+    if "prompt" not in texts:
+        return from_document(_parse(texts["workflow"], f"{path}, chunk workflow"), f"{path}, chunk workflow")
+    found = Workflow(_parse(texts["prompt"], f"{path}, chunk prompt"))
+    # The drawing is only handed on to the files that the run saves.
+    with suppress(GraphError):
+        found.drawing = from_document(_parse(texts.get("workflow", "0"), "")).drawing
     return found
 
 
@@ -131,6 +135,7 @@ def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, 
         node["inputs"] = {
             name: value for name, value in node["inputs"].items() if not isinstance(value, list) or value[0] in prompt
         }
+    fill_in_prefixes(prompt, time.localtime())
     return prompt
 
 
@@ -161,8 +166,13 @@ def _wrapped(value: Any) -> Any:
 def set_in_drawing(drawing: dict[str, Any], node_id: str, name: str, value: Any, info: Mapping[str, Any]) -> bool:
     """Write a widget's value into the drawing too. False where it has no place there: a link, or inside a subgraph."""
     for node in drawing["nodes"]:
-        values = node.get("widgets_values")
-        if str(node["id"]) == node_id and isinstance(values, list) and name in inputs_of(info):
+        values = node.get("widgets_values") if isinstance(node, dict) else None
+        if (
+            isinstance(node, dict)
+            and str(node.get("id")) == node_id
+            and isinstance(values, list)
+            and name in inputs_of(info)
+        ):
             place = positions(values, info).get(name)
             if place is not None and not isinstance(value, list):
                 values[place] = value

@@ -212,6 +212,13 @@ class SaveImage(io.ComfyNode):
         """Save them in the output folder."""
         return io.NodeOutput(images, ui=ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls))
 
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        """Whether the files stay in the output folder; a linked prefix is None here and checked when it is used."""
+        if filename_prefix is not None:
+            folder_paths.split_prefix(filename_prefix, folder_paths.get_output_directory())
+        return True
+
 
 class PreviewImage(io.ComfyNode):
     """ComfyUI's Preview Image."""

@@ -1,0 +1,202 @@
+"""The command line: what it prints where, its exit codes, and what is left on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_nodes import CALLS, CLASSES, node
+from tessera.host import cli, folder_paths
+from tessera.host.workflow import read
+
+Outcome = tuple[int, list[str], list[str]]
+Tessera = Callable[..., Outcome]
+
+GRAPH = {
+    "1": node("Paint", batch=2),
+    "2": node("Save", images=["1", 0], filename_prefix="picture"),
+    "3": node("Show", value="moss"),
+}
+
+
+@pytest.fixture
+def tessera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tessera]:
+    """Run the command line in an empty folder, with the nodes of `graph_nodes`: exit code, output, error lines."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tessera.host.registry.node_classes", lambda: CLASSES)
+    CALLS.clear()
+
+    def call(*arguments: Any) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(each) for each in arguments])
+        except SystemExit as stopped:
+            assert isinstance(stopped.code, int)
+            code = stopped.code
+        said = capsys.readouterr()
+        return code, said.out.splitlines(), said.err.splitlines()
+
+    yield call
+    folder_paths.configure()
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    """A file with GRAPH."""
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(GRAPH))
+    return path
+
+
+def test_run_prints_the_saved_files(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
+    saved = [str(tmp_path / "output" / f"picture_0000{i}_.png") for i in (1, 2)]
+    assert tessera("run", graph) == (0, saved, [])
+    assert all(Path(path).exists() for path in saved)
+
+
+def test_run_prints_one_object(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
+    code, out, err = tessera(
+        "run", graph, "--json", "--output-dir", tmp_path / "there", "--set", "2.filename_prefix=a/b"
+    )
+    assert (code, err) == (0, [])
+    told = json.loads("".join(out))
+    images = [{"path": str(tmp_path / "there" / "a" / f"b_0000{i}_.png")} for i in (1, 2)]
+    assert told["outputs"] == {"2": {"images": images}, "3": {"text": ["moss"]}}
+    assert told["seconds"] > 0
+
+
+def test_a_saved_picture_runs_again(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
+    _, (first, _), _ = tessera("run", graph, "--set", "1.batch=2", "--set", "2.filename_prefix=fern")
+    code, out, _ = tessera("run", first)
+    assert (code, out) == (0, [str(tmp_path / "output" / f"fern_0000{i}_.png") for i in (3, 4)])
+    assert read(out[0]).prompt == read(first).prompt
+
+
+def test_check_runs_nothing(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
+    assert tessera("check", graph) == (0, [f"{graph}: 3 nodes, nothing wrong; outputs: 2, 3"], [])
+    assert not (tmp_path / "output").exists()
+
+
+def test_every_error_is_a_line_and_nothing_runs(tessera: Tessera, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(GRAPH | {"1": node("Paint", batch=9), "4": node("Show", value=["9", 0])}))
+    for command in ("run", "check"):
+        code, out, err = tessera(command, path)
+        assert (code, out) == (2, [])
+        assert err == [
+            "node 1 Paint, input batch: found 9; expected a whole number from 1 to 4; set it, for example to 1",
+            'node 4 Show, input value: linked to node "9", which is not there; connect it anew',
+        ]
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "COMMAND"),
+        (["run"], "WORKFLOW"),
+        (["walk"], "walk"),
+        (["run", "none.json"], "none.json: No such file or directory"),
+        (["run", "graph.json", "--set", "1.batch"], "expected NODE.INPUT=VALUE"),
+        (["run", "graph.json", "--device", "toaster"], 'device is "toaster"'),
+        (["run", "graph.json", "--dtype", "fp5"], 'dtype is "fp5"'),
+        (["check", "graph.json", "--output-dir", "x"], "--output-dir"),
+    ],
+)
+def test_a_wrong_call_is_one_line(tessera: Tessera, graph: Path, arguments: list[str], said: str) -> None:
+    code, out, err = tessera(*arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert said in err[0]
+
+
+@pytest.mark.parametrize(("way", "expected"), [("value", 2), ("bug", 1), ("memory", 1), ("interrupt", 130)])
+def test_exit_codes_keep_what_was_made(tessera: Tessera, tmp_path: Path, way: str, expected: int) -> None:
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(GRAPH | {"4": node("Broken", way=way), "5": node("Show", value=["4", 0])}))
+    code, out, err = tessera("run", path)
+    assert (code, len(err)) == (expected, 1)
+    assert [Path(line).name for line in out] == ["picture_00001_.png", "picture_00002_.png"]
+    assert all(Path(line).exists() for line in out)
+
+
+def test_nodes_are_listed(tessera: Tessera) -> None:
+    code, out, _ = tessera("nodes")
+    assert code == 0
+    assert len(out) == len(CLASSES)
+    code, out, _ = tessera("nodes", "--json")
+    assert json.loads("".join(out))["Number"]["input_order"]["required"] == ["value"]
+
+
+def test_the_packs_own_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["nodes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"TesseraSeamlessModel", "KSampler", "SaveImage"} <= set(listed)
+    for node_id, info in listed.items():
+        assert info["description"], node_id
+        for kind in ("required", "optional"):
+            for name, (_, options) in info["input"].get(kind, {}).items():
+                assert options.get("tooltip"), f"{node_id}.{name}"
+
+
+def test_help_and_version_load_no_library() -> None:
+    script = """
+        import sys
+        from tessera.host.cli import main
+        for question in ("--help", "--version"):
+            try:
+                main([question])
+            except SystemExit as done:
+                assert not done.code
+        heavy = {"torch", "numpy", "PIL", "diffusers", "transformers"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_ctrl_c_stops_at_the_next_step_and_keeps_what_was_made(tmp_path: Path) -> None:
+    script = """
+        import sys, time
+        from graph_nodes import CLASSES
+        from tessera.host import cli, io, progress, registry
+
+        class Slow(io.ComfyNode):
+            @classmethod
+            def define_schema(cls):
+                return io.Schema(node_id="Slow", is_output_node=True)
+
+            @classmethod
+            def execute(cls):
+                print("begun", file=sys.stderr, flush=True)
+                bar = progress.ProgressBar(10000)
+                for _ in range(10000):
+                    time.sleep(0.01)
+                    bar.update(1)
+
+        registry.node_classes = lambda: CLASSES | {"Slow": Slow}
+        sys.exit(cli.main(["run", "graph.json"]))
+    """
+    (tmp_path / "graph.json").write_text(json.dumps(GRAPH | {"4": node("Slow")}))
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert (process.returncode, err) == (130, "stopped; what was saved before stays\n")
+    assert [Path(line).name for line in out.splitlines()] == ["picture_00001_.png", "picture_00002_.png"]
+    assert len(list((tmp_path / "output").iterdir())) == 2

@@ -1,0 +1,175 @@
+"""Everything that is wrong with a graph is said at once, one line each, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import Any
+
+import pytest
+from graph_nodes import INFO, node
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tessera.host.errors import GraphError
+from tessera.host.validation import validate
+from tessera.host.workflow import Prompt, from_document, to_prompt
+
+
+def complaints(prompt: Prompt) -> list[str]:
+    """The lines that a graph is refused with; it must be refused."""
+    with pytest.raises(GraphError) as refused:
+        validate(prompt, INFO)
+    return refused.value.lines
+
+
+def shown(*nodes: dict[str, Any]) -> Prompt:
+    """A graph of nodes "1", "2", ... whose last one is shown by node "0"."""
+    graph = {str(index): each for index, each in enumerate(nodes, 1)}
+    return graph | {"0": node("Show", value=[str(len(nodes)), 0])}
+
+
+def test_a_good_graph_is_accepted() -> None:
+    prompt = shown(node("Number", value=1), node("Number", value=2), node("Add", a=["1", 0], b=["2", 0]))
+    checked, outputs = validate(prompt, INFO)
+    assert outputs == ["0"]
+    assert checked == prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        (shown(node("Numbr", value=1)), ["node 1 Numbr", "unknown node type", 'did you mean "Number"?']),
+        (shown(node("Number")), ["node 1 Number, input value", "missing", "a whole number from 0 to 10"]),
+        (shown(node("Add", a=1)), ["input b", "missing", "a link to INT", "connect it"]),
+        (shown(node("Number", value=11)), ["input value", "found 11", "from 0 to 10", "for example to 1"]),
+        (shown(node("Number", value=-1)), ["found -1", "from 0 to 10"]),
+        (shown(node("Number", value="many")), ['found "many"', "a whole number"]),
+        (shown(node("Number", value=None)), ["found null", "a whole number"]),
+        (shown(node("Number", value=1, weight=math.nan)), ["input weight", "found NaN", "from 0.0 to 1.0"]),
+        (shown(node("Number", value=math.inf)), ["found Infinity", "a whole number"]),
+        (shown(node("Number", value=1, colour="gren")), ['found "gren"', '"red", "green", "blue"', 'mean "green"?']),
+        (shown(node("Number", value={"a": 1})), ['found {"a": 1}']),
+        (shown(node("Number", value=["9", 0])), ['linked to node "9", which is not there']),
+        (shown(node("Number", value=1), node("Number", value=["1", 2])), ["linked to output 2 of node 1", "0 to 1"]),
+        (shown(node("Number", value=1), node("Number", value=["1", -1])), ["linked to output -1"]),
+        (shown(node("Number", value=["0", 0])), ["linked to output 0 of node 0 Show; it has none"]),
+        (shown(node("Paint"), node("Add", a=["1", 0], b=3)), ["which gives IMAGE; expected INT"]),
+        (shown(node("Number", value=[1, 0])), ["found [1, 0]", 'expected a link ["node id", output number]']),
+        (shown(node("Number", value=["1", 0, 0])), ['found ["1", 0, 0]']),
+        (shown(node("Number", value=["1", True])), ['found ["1", true]']),
+        (shown(node("Even", value=3)), ["node 1 Even, input value: 3 is odd; set an even number"]),
+        ({"1": node("Number", value=1)}, ["the graph has no outputs"]),
+        ({}, ["the graph has no outputs"]),
+        ({"1": node("Save", images="a.png")}, ['found "a.png"; expected a link to IMAGE; connect it']),
+    ],
+)
+def test_what_is_wrong_is_named(prompt: Prompt, parts: list[str]) -> None:
+    lines = complaints(prompt)
+    assert any(all(part in line for part in parts) for line in lines), lines
+
+
+def test_everything_is_said_at_once() -> None:
+    prompt = shown(
+        node("Number", value=99, colour="pink", weight=2.0),
+        node("Nmber"),
+        node("Even", value=1),
+        node("Add", a=["1", 1], b=["2", 0]),
+        node("Total", values=["4", 0], scale=["3", 7]),
+    )
+    lines = complaints(prompt)
+    assert len(lines) == 7
+    assert sum(line.startswith("node 1 Number") for line in lines) == 3
+
+
+def test_a_circle_is_named_once() -> None:
+    lines = complaints(shown(node("Add", a=["2", 0], b=["2", 0]), node("Add", a=["1", 0], b=["1", 0])))
+    assert lines == ["the links run in a circle: 2 Add -> 1 Add -> 2 Add; take one of them away"]
+
+
+def test_a_node_linked_to_itself_is_a_circle() -> None:
+    lines = complaints(shown(node("Number", value=1), node("Add", a=["2", 0], b=["1", 0])))
+    assert lines == ["the links run in a circle: 2 Add -> 2 Add; take one of them away"]
+
+
+def test_long_chains_are_no_trouble() -> None:
+    chain = [node("Number", value=1)] + [node("Add", a=[str(i), 0], b=[str(i), 0]) for i in range(1, 3000)]
+    validate(shown(*chain), INFO)
+
+
+@pytest.mark.parametrize(
+    ("given_value", "name", "becomes"),
+    [
+        ("5", "value", 5),
+        (5.9, "value", 5),
+        (True, "value", 1),
+        ("0.25", "weight", 0.25),
+        (7, "text", "7"),
+        (0, "on", False),
+        ({"__value__": 3}, "value", 3),
+    ],
+)
+def test_values_are_converted_as_in_comfyui(given_value: Any, name: str, becomes: Any) -> None:
+    prompt = shown(node("Number", **({"value": 1} | {name: given_value})))
+    checked, _ = validate(prompt, INFO)
+    assert checked["1"]["inputs"][name] == becomes
+    assert type(checked["1"]["inputs"][name]) is type(becomes)
+    assert prompt["1"]["inputs"][name] == given_value
+
+
+def test_unions_and_any_meet() -> None:
+    validate(shown(node("Number", value=1), node("Seeded", seed=1, steps=2, start=["1", 0])), INFO)
+    lines = complaints(shown(node("Number", value=1), node("Seeded", seed=1, steps=2, start=["1", 1])))
+    assert "gives STRING; expected NUMBER,INT" in lines[0]
+
+
+def test_what_no_output_needs_may_be_wrong() -> None:
+    validate(shown(node("Number", value=1)) | {"9": node("Number", value=99)}, INFO)
+
+
+def test_unknown_inputs_are_left_alone_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        validate(shown(node("Number", value=1, valeu=["nowhere", 7])), INFO)
+    assert 'node 1 Number, input valeu: unknown input, left out; did you mean "value"?' in caplog.text
+
+
+def test_names_cannot_break_a_line() -> None:
+    lines = complaints({"a\nb\x1b[31m\ud800": node("No\r\nde\u2028", **{"x\n": "y\n"}), "0": node("Show")})
+    assert all("\n" not in line and line.isprintable() for line in lines)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+IDS = st.sampled_from(["1", "2", "3", "4", "0"])
+LINKS = st.tuples(IDS, st.integers(-1, 2)).map(list)
+INPUTS = st.dictionaries(
+    st.sampled_from(["value", "a", "b", "values", "scale", "images", "way", "text", "seed", "steps"]),
+    LINKS | JSON,
+    max_size=4,
+)
+NODES = st.builds(lambda kind, inputs: node(kind, **inputs), st.sampled_from([*INFO, "Nope"]), INPUTS)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(IDS, NODES))
+def test_random_graphs_are_accepted_or_refused_in_single_lines(prompt: Prompt) -> None:
+    before = copy.deepcopy(prompt)
+    try:
+        validate(prompt, INFO)
+    except GraphError as refused:
+        assert refused.lines
+        assert all(line and line.isprintable() and len(line) <= 600 for line in refused.lines)
+    assert repr(prompt) == repr(before)
+
+
+@settings(deadline=None, max_examples=300)
+@given(JSON | st.dictionaries(IDS, JSON | NODES))
+def test_random_documents_are_accepted_or_refused_in_single_lines(document: Any) -> None:
+    try:
+        validate(to_prompt(from_document(document), INFO), INFO)
+    except GraphError as refused:
+        assert refused.lines
+        assert all(line and line.isprintable() for line in refused.lines)
