@@ -81,7 +81,7 @@ def load_lora_for_models(
 ) -> tuple[ModelPatcher | None, CLIP | None]:
     """Clones of a MODEL and a CLIP with a LoRA; the originals stay as they are.
 
-    What fits neither is named in a warning.
+    What fits neither, by name or shape, is named in a warning.
 
     Args:
         model: or None.
@@ -93,24 +93,40 @@ def load_lora_for_models(
     Raises:
         ValueError: nothing in the file fits.
     """
-    names = (model_targets(model) if model else {}) | (clip_targets(clip) if clip else {})
-    changes = read_lora(lora, names)
-    used = {key for _, change in changes for key in change.used}
-    if not changes:
+    owners = [
+        (model and model.clone(), model_targets(model) if model else {}, strength_model),
+        (clip and clip.clone(), clip_targets(clip) if clip else {}, strength_clip),
+    ]
+    used: set[str] = set()
+    for owner, names, strength in owners:
+        used |= _add(owner, read_lora(lora, names), strength) if owner else set()
+    if not used:
         raise ValueError(f"the LoRA fits neither the model nor the text encoder: it has {_some(lora)}")
     if used != set(lora):
         log.warning("%d tensors of the LoRA are not used: %s", len(set(lora) - used), _some(set(lora) - used))
-    new_model, new_clip = model and model.clone(), clip and clip.clone()
-    for owner, strength in ((new_model, strength_model), (new_clip, strength_clip)):
-        if owner is not None:
-            _add(owner, changes, strength)
-    return new_model, new_clip
+    return owners[0][0], owners[1][0]
 
 
-def _add(owner: ModelPatcher | CLIP, changes: list[tuple[Target, Change]], strength: float) -> None:
-    # One by one, since fused modules and two files' modules can change the same weight.
+def _add(owner: ModelPatcher | CLIP, changes: list[tuple[Target, Change]], strength: float) -> set[str]:
+    """Adds the changes that fit, one by one since several can concern one weight; returns the file's keys in use."""
+    weights = (owner.patcher if isinstance(owner, CLIP) else owner).model.state_dict()
+    used = set()
     for target, change in changes:
-        owner.add_patches({f"{target.key}.{change.kind}": partial(_rows, target.source, change.function)}, strength)
+        key = f"{target.key}.{change.kind}"
+        patch = partial(_rows, target.source, change.function)
+        if key in weights and _has_shape(patch, weights[key]):
+            owner.add_patches({key: patch}, strength)
+            used |= change.used
+    return used
+
+
+def _has_shape(patch: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
+    """Whether a change has its weight's shape, without computing it."""
+    try:
+        patch(torch.empty_like(weight, device="meta"))
+    except RuntimeError:
+        return False
+    return True
 
 
 def _rows(source: Source, function: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
