@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tessera.host import model_base, noise, progress, samplers
+from tessera.host.model_options import set_model_options_patch_replace
 from tessera.host.patcher import CallbacksMP, ModelPatcher, WrapperExecutor, WrappersMP
 from tessera.host.patcher_extension import merge_nested_dicts
 from torch import Tensor, nn
@@ -134,6 +135,15 @@ def test_a_weight_patch_of_the_wrong_shape_leaves_nothing(patcher: ModelPatcher)
     assert_untouched(patcher, before)
 
 
+def test_patching_that_fails_undoes_itself(patcher: ModelPatcher) -> None:
+    before = state(patcher)
+    clone = heavily_patched(patcher)
+    clone.add_callback(CallbacksMP.ON_LOAD, lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        clone.patch_model("cpu")
+    assert_untouched(patcher, before)
+
+
 def test_the_same_model_cannot_be_sampled_inside_its_own_run(patcher: ModelPatcher) -> None:
     before = state(patcher)
     clone = heavily_patched(patcher)
@@ -208,6 +218,14 @@ def test_clones_share_the_model_and_nothing_else(patcher: ModelPatcher) -> None:
     assert clone.get_all_wrappers(WrappersMP.APPLY_MODEL) == [print, repr]
     assert not patcher.patches
     assert patcher.get_attachment("x") is None
+
+
+def test_replacing_in_options_does_not_reach_options_that_share_dictionaries() -> None:
+    shared: dict[str, Any] = {"transformer_options": {"patches_replace": {"attn2": {("input", 1): "a"}}}}
+    changed = set_model_options_patch_replace(dict(shared), "b", "attn2", "input", 2)
+    assert shared == {"transformer_options": {"patches_replace": {"attn2": {("input", 1): "a"}}}}
+    replaced = {"attn2": {("input", 1): "a", ("input", 2): "b"}}
+    assert changed["transformer_options"]["patches_replace"] == replaced
 
 
 def test_get_model_object_sees_own_patches_and_never_another_branch(patcher: ModelPatcher) -> None:

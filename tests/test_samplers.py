@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from tessera.host import cond_batch, conds, model_base, noise, samplers, schedules
+from tessera.host import cond_batch, conds, latent_formats, model_base, noise, samplers, schedules
 from tessera.host.patcher import ModelPatcher
 from torch import Tensor
 
@@ -126,6 +126,22 @@ def test_sampler_gives_comfyui_latents(index: int, case: Case, golden: dict[str,
     assert error < TOLERANCE
 
 
+def test_areas_blend_as_in_comfyui(golden: dict[str, Tensor]) -> None:
+    pos, neg = texts()
+    mask = torch.zeros(32, 32)
+    mask[4:20, 6:30] = 1.0
+    positive = [
+        [pos, {}],
+        [pos * 2, {"area": (8, 10, 4, 0), "strength": 0.7}],
+        [pos * -1, {"area": ("percentage", 0.5, 0.75, 0.5, 0.25)}],
+        [pos * 3, {"mask": mask, "set_area_to_bounds": True}],
+    ]
+    latent = torch.zeros(1, 4, 16, 16)
+    steps = samplers.KSampler(analytic_model(), 2, "euler", "normal")
+    got = steps.sample(noise.prepare_noise(latent, 7), positive, [[neg, {}]], 3.0, latent, seed=7)
+    torch.testing.assert_close(got, golden["areas"], rtol=TOLERANCE, atol=TOLERANCE)
+
+
 def test_golden_file_covers_every_name() -> None:
     cases = [param.values[1] for param in golden_cases()]
     assert {case["sampler"] for case in cases} == set(samplers.SAMPLER_NAMES)
@@ -213,7 +229,29 @@ def test_denoise_mask_function_replaces_the_mask_at_every_step() -> None:
     assert len(seen) == 4
 
 
+def test_an_empty_latent_is_no_image_also_where_zero_is_a_colour() -> None:
+    model = analytic_model("FLUX")
+    model.model.latent_format = latent_formats.Flux()
+    seen: list[Tensor] = []
+
+    class Look(samplers.Sampler):
+        def sample(self, *args: Any, **kwargs: Any) -> Tensor:
+            seen.append(args[5])
+            return args[4]
+
+    positive, negative = prompts(None)
+    for latent in (torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 4, 4)):
+        samplers.sample(model, latent, positive, negative, 1.0, Look(), torch.tensor([1.0, 0.0]), latent)
+    assert not seen[0].any()
+    assert torch.equal(seen[1], model.model.process_latent_in(torch.ones(1, 4, 4, 4)))
+
+
 def test_sigmas_of_the_caller_are_not_changed() -> None:
+    steps = samplers.KSampler(analytic_model(), 4, "euler", "normal")
+    before = steps.sigmas.clone()
+    empty, (some, other) = torch.zeros(1, 4, 4, 4), prompts(None)
+    steps.sample(empty, some, other, 2.0, empty, last_step=2, force_full_denoise=True)
+    assert torch.equal(steps.sigmas, before)
     sigmas = torch.tensor([10.0, 5.0, 2.0, 1.0, 0.0])
     positive, negative = prompts(None)
     latent = torch.zeros(1, 4, 4, 4)
