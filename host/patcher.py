@@ -267,6 +267,9 @@ class ModelPatcher:
             self._move_to(device_to)
             self._patch_weights()
             self._patch_objects()
+            if device_to is not None:
+                # Modules among the object patches.
+                self.model.to(device_to)
             for callback in self.get_all_callbacks(CallbacksMP.ON_LOAD):
                 callback(self, device_to, 0, False, True)
         except BaseException:

@@ -144,6 +144,15 @@ def test_patching_that_fails_undoes_itself(patcher: ModelPatcher) -> None:
     assert_untouched(patcher, before)
 
 
+def test_a_module_as_object_patch_follows_the_model_to_its_device() -> None:
+    clone = ModelPatcher(Net(), "meta", "cpu")
+    layer = nn.Conv2d(4, 4, 3)
+    clone.add_object_patch("conv", layer)
+    clone.patch_model("meta")
+    assert layer.weight.device.type == "meta"
+    clone.unpatch_model()
+
+
 def test_the_same_model_cannot_be_sampled_inside_its_own_run(patcher: ModelPatcher) -> None:
     before = state(patcher)
     clone = heavily_patched(patcher)
