@@ -28,7 +28,7 @@ SHIFTED = {"shift": 3.0}
 
 @pytest.mark.parametrize(("ours", "theirs"), [("linear", "scaled_linear"), ("sqrt_linear", "linear")])
 def test_discrete_noise_levels_are_those_of_ddpm(ours: str, theirs: str) -> None:
-    scheduler = DDPMScheduler.from_config({"beta_schedule": theirs, "beta_start": 0.00085, "beta_end": 0.012})
+    scheduler: Any = DDPMScheduler.from_config({"beta_schedule": theirs, "beta_start": 0.00085, "beta_end": 0.012})
     bar = scheduler.alphas_cumprod.double()
     levels = sampling(ModelType.EPS, beta_schedule=ours).sigmas.double()
     torch.testing.assert_close(levels, ((1 - bar) / bar).sqrt(), rtol=1e-4, atol=0.0)
