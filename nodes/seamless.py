@@ -39,7 +39,6 @@ class TesseraSeamlessModel(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    advanced=True,
                     tooltip="Part of the schedule that runs before the edges begin to meet.",
                 ),
                 io.Float.Input(
@@ -48,7 +47,6 @@ class TesseraSeamlessModel(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    advanced=True,
                     tooltip="Part of the schedule after which the edges no longer meet.",
                 ),
                 io.Combo.Input(
