@@ -25,7 +25,7 @@ HELD_OUT: frozenset[frozenset[str]] = frozenset(
         ("green", "red"),
     )
 )
-"""Pairs that no training picture shows, in either order. Every colour is in two of them and is seen with seven others."""
+"""Pairs that no training picture shows, in either order. Each colour is in two of them, and seen with seven others."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "stripes": ("stripes", "stripes", "striped pattern"),
@@ -104,6 +104,13 @@ def caption(rng: np.random.Generator, pattern: str, colours: Pair) -> str:
 
 def vocabulary() -> list[str]:
     """Every word that captions are made of, sorted."""
-    texts = [*WORDINGS, *VAGUE, *PARTS.values(), *(name for names in NAMES.values() for name in names), *PALETTE, *PATTERNS]
+    texts = [
+        *WORDINGS,
+        *VAGUE,
+        *PARTS.values(),
+        *(name for names in NAMES.values() for name in names),
+        *PALETTE,
+        *PATTERNS,
+    ]
     bare = " ".join(texts).replace(",", " ").replace("{a}", " ").replace("{b}", " ").replace("{name}", " ")
     return sorted(set(bare.split()))

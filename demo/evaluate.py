@@ -1,5 +1,8 @@
 """Measure a texture model: are the named colours and patterns there, and does it tile with circular convolutions?"""
 
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import argparse
@@ -80,7 +83,9 @@ def obedience(model: Model, judge: torch.nn.Module, count: int, out: Path) -> di
     """Shares of pictures with the right colours, the right pattern, and for each pattern what was right of it."""
     asked, rng, names = held_out_prompts(count), np.random.default_rng(5), list(PATTERNS)
     texts = [plain(p, (a, b)) if i % 2 else caption(rng, p, (a, b)) for i, (p, a, b) in enumerate(asked)]
-    texts = [t if all(word in t for word in asked[i][1:]) else plain(asked[i][0], asked[i][1:]) for i, t in enumerate(texts)]
+    texts = [
+        t if all(word in t for word in asked[i][1:]) else plain(asked[i][0], asked[i][1:]) for i, t in enumerate(texts)
+    ]
     drawn = model.draw(texts, range(count))
     contact_sheet(drawn, out / "held_out.png", columns=13)
     colours = np.array([dominating(p) == set(a[1:]) for p, a in zip(drawn, asked, strict=True)])
@@ -91,7 +96,11 @@ def obedience(model: Model, judge: torch.nn.Module, count: int, out: Path) -> di
         if f != a[0] or not c:
             print(f"  wrong: {text!r} colours {'right' if c else 'WRONG'}, pattern seen {f}")
     each = {name: np.array([a[0] == name for a in asked]) for name in names}
-    shares = {f"{n}: pattern {patterns[m].mean():.2f} colours {colours[m].mean():.2f}": 0.0 for n, m in each.items() if m.any()}
+    shares = {
+        f"{n}: pattern {patterns[m].mean():.2f} colours {colours[m].mean():.2f}": 0.0
+        for n, m in each.items()
+        if m.any()
+    }
     print("\n".join(shares))
     return {"colours": float(colours.mean()), "patterns": float(patterns.mean())}
 
@@ -101,7 +110,9 @@ def seams(model: Model, prompt: str, count: int, out: Path) -> dict[str, float]:
     result = {}
     for name, tiling in (("on", True), ("off", False)):
         drawn = model.draw([prompt] * count, range(count), tiling)
-        contact_sheet(np.concatenate([np.tile(p, (2, 2, 1))[None] for p in drawn[:8]]), out / f"seams_{name}.png", columns=4)
+        contact_sheet(
+            np.concatenate([np.tile(p, (2, 2, 1))[None] for p in drawn[:8]]), out / f"seams_{name}.png", columns=4
+        )
         ratios = [s.ratio for s in measure(torch.from_numpy(drawn).float() / 255)]
         result[f"seam ratio {name}: {prompt}"] = float(np.median(ratios))
     return result

@@ -11,7 +11,9 @@ MEANS = 3
 """Clusters of colour in a picture: the two named ones, and the blend of them along edges."""
 
 
-def k_means(points: NDArray[np.float32], count: int, rounds: int = 12) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def k_means(
+    points: NDArray[np.float32], count: int, rounds: int = 12
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Lloyd's algorithm, begun at the points that lie farthest from each other.
 
     Args:

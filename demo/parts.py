@@ -5,6 +5,9 @@ At full resolution the VAE has 64 channels, because 32 groups of one channel wou
 away flat colours.
 """
 
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,7 +23,7 @@ FACTOR = 8
 """Pixels along a side of one latent."""
 
 SCALING = 0.18215
-"""SD 1.5's latent scale. The VAE's own convolutions are folded so that latents times this have mean 0 and deviation 1."""
+"""SD 1.5's latent scale. The VAE's convolutions are folded so that latents times this have mean 0 and deviation 1."""
 
 
 def new_vae() -> AutoencoderKL:
@@ -90,7 +93,11 @@ def new_scheduler() -> EulerDiscreteScheduler:
 
 
 def save_pipeline(
-    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, encoder: CLIPTextModel, dtype: torch.dtype = torch.float16
+    folder: Path,
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    encoder: CLIPTextModel,
+    dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a diffusers folder of StableDiffusionPipeline; the modules given are converted to `dtype`."""
     pipeline = StableDiffusionPipeline(

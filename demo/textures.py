@@ -1,7 +1,8 @@
 """Procedural textures of two colours: what the demo models are trained on.
 
-Every pattern is a function of pixel coordinates that returns coverage of the second colour in 0..1. Phase, scale and angle are drawn at
-random and never made to fit the crop, so crops do not tile: a picture that tiles is the merit of the node, not of the data.
+Every pattern is a function of pixel coordinates that returns coverage of the second colour in 0..1. Phase, scale and
+angle are drawn at random and never made to fit the crop, so crops do not tile: a picture that tiles is the merit of the
+node, not of the data.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "white": (242, 242, 238),
 }
 SUPERSAMPLING = 2
+SCALE = 1.3
+"""Pixels per unit of the sizes below: large enough for lines to survive a VAE of factor 8."""
 
 
 def _rotated(rng: np.random.Generator, u: Field, v: Field, most: float) -> tuple[Field, Field]:
@@ -65,7 +68,10 @@ def _nearest(rng: np.random.Generator, u: Field, v: Field, size: float) -> tuple
     x, y = u / size, v / size
     i, j = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     distances = [
-        np.hypot(x - (i + a) - 0.15 - 0.7 * _hash(i + a, j + b, salt), y - (j + b) - 0.15 - 0.7 * _hash(i + a, j + b, salt + 1))
+        np.hypot(
+            x - (i + a) - 0.15 - 0.7 * _hash(i + a, j + b, salt),
+            y - (j + b) - 0.15 - 0.7 * _hash(i + a, j + b, salt + 1),
+        )
         for a in (-1, 0, 1)
         for b in (-1, 0, 1)
     ]
@@ -88,12 +94,14 @@ def dots(rng: np.random.Generator, u: Field, v: Field) -> Field:
     p = rng.uniform(20, 36)
     row = np.floor(v / p)
     shift = 0.5 * np.mod(row, 2) if rng.random() < 0.5 else 0.0
-    return (np.hypot(np.mod(u / p + shift, 1) - 0.5, np.mod(v / p, 1) - 0.5) < rng.uniform(0.27, 0.36)).astype(np.float32)
+    return (np.hypot(np.mod(u / p + shift, 1) - 0.5, np.mod(v / p, 1) - 0.5) < rng.uniform(0.27, 0.36)).astype(
+        np.float32
+    )
 
 
 def bricks(rng: np.random.Generator, u: Field, v: Field) -> Field:
     h = rng.uniform(15, 24)
-    w, mortar = h * rng.uniform(1.9, 2.3), rng.uniform(2.5, 4.0)
+    w, mortar = h * rng.uniform(1.9, 2.3), rng.uniform(3.4, 4.6)
     row = np.floor(v / h)
     x = u + 0.5 * w * np.mod(row, 2)
     inside = (np.mod(x, w) > mortar) & (np.mod(v, h) > mortar)
@@ -152,7 +160,7 @@ def hexagons(rng: np.random.Generator, u: Field, v: Field) -> Field:
 
     d0, e0 = edge(x, y)
     d1, e1 = edge(x + 0.5, y + s / 2)
-    return (np.where(d0 < d1, e0, e1) > 0.5 - rng.uniform(0.05, 0.08)).astype(np.float32)
+    return (np.where(d0 < d1, e0, e1) > 0.5 - rng.uniform(0.07, 0.1)).astype(np.float32)
 
 
 def grid(rng: np.random.Generator, u: Field, v: Field) -> Field:
@@ -164,7 +172,7 @@ def grid(rng: np.random.Generator, u: Field, v: Field) -> Field:
 
 def cobblestones(rng: np.random.Generator, u: Field, v: Field) -> Field:
     first, second = _nearest(rng, u, v, rng.uniform(24, 34))
-    return (1 - np.clip((second - first - 0.06) / 0.1, 0, 1) * (1 - 0.25 * first)).astype(np.float32)
+    return (1 - np.clip((second - first - 0.1) / 0.1, 0, 1) * (1 - 0.25 * first)).astype(np.float32)
 
 
 def clouds(rng: np.random.Generator, u: Field, v: Field) -> Field:
@@ -174,7 +182,22 @@ def clouds(rng: np.random.Generator, u: Field, v: Field) -> Field:
 
 
 PATTERNS: dict[str, Pattern] = {
-    f.__name__: f for f in (stripes, checkers, dots, bricks, waves, zigzag, wood, marble, scales, hexagons, grid, cobblestones, clouds)
+    f.__name__: f
+    for f in (
+        stripes,
+        checkers,
+        dots,
+        bricks,
+        waves,
+        zigzag,
+        wood,
+        marble,
+        scales,
+        hexagons,
+        grid,
+        cobblestones,
+        clouds,
+    )
 }
 
 
@@ -190,7 +213,7 @@ def draw(rng: np.random.Generator, pattern: str, colours: tuple[str, str], size:
         (size, size, 3) uint8.
     """
     n = size * SUPERSAMPLING
-    axis = (np.arange(n, dtype=np.float32) + 0.5) / SUPERSAMPLING
+    axis = (np.arange(n, dtype=np.float32) + 0.5) / (SUPERSAMPLING * SCALE)
     v, u = np.meshgrid(axis + np.float32(rng.uniform(0, 4096)), axis + np.float32(rng.uniform(0, 4096)), indexing="ij")
     cover = PATTERNS[pattern](rng, u, v)
     cover = cover.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING).mean((1, 3))[..., None]

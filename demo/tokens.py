@@ -1,4 +1,4 @@
-"""A CLIP tokenizer of a few hundred tokens: any text can be written in its bytes, the captions' words are one token each."""
+"""A CLIP tokenizer of a few hundred tokens: bytes spell any text, each word of the captions is one token."""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 Seeded; uses a GPU where there is one. Interrupted, it goes on from its last checkpoint when called again.
 """
 
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import argparse

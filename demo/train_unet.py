@@ -1,5 +1,8 @@
 """Train the UNet and the text encoder of `texture-sd` on latents of drawn textures, v-prediction, min-SNR weighting."""
 
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import argparse
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -25,6 +29,12 @@ Label = tuple[str, str, str]
 
 DROPPED = 0.1
 """Share of captions replaced by the empty prompt, for classifier-free guidance (Ho and Salimans 2022)."""
+
+PART = 200
+"""Textures in one file of the pool."""
+
+CROPS = 2
+"""Crops of one picture that share a caption: the text encoder's 77 tokens cost as much as a small UNet."""
 
 MOST_SNR = 5.0
 """Gamma of min-SNR weighting (Hang et al. 2023)."""
@@ -47,32 +57,37 @@ class Latents:
 
 
 def labels(count: int) -> list[Label]:
-    """Every pattern and allowed colour pair equally often, in a fixed shuffled order."""
+    """Every pattern and allowed colour pair equally often; a longer list begins with the shorter one."""
     every = [(pattern, a, b) for a, b in pairs(held_out=False) for pattern in PATTERNS]
-    order = np.random.default_rng(0).permutation(count) % len(every)
-    return [every[i] for i in order]
+    rng = np.random.default_rng(0)
+    rounds = [rng.permutation(len(every)) for _ in range(-(-count // len(every)))]
+    return [every[i] for i in np.concatenate(rounds)[:count]]
 
 
-@torch.no_grad()
 def encode(vae: AutoencoderKL, count: int, size: int, work: Path) -> Latents:
-    """Draw and encode `count` textures of `size` px, or read those of an earlier call from `work`.
+    """Draw and encode `count` textures of `size` px; parts that lie in `work` already are read.
 
     They are larger than what the UNet sees: crops of latents carry no trace of the encoder's zero padding.
     """
-    path, shown = work / "latents.npy", labels(count)
-    if path.exists():
-        return Latents(torch.from_numpy(np.load(path)), shown)
     vae.to(DEVICE, memory_format=torch.channels_last).eval()
-    rng, batch, parts = np.random.default_rng(1), 8, []
-    for start in trange(0, count, batch, desc="encode", mininterval=5):
-        drawn = np.stack([draw(rng, p, (a, b), size) for p, a, b in shown[start : start + batch]])
-        pictures = torch.from_numpy(drawn).to(DEVICE).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with autocast():
-            latents = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
-        parts.append(latents.float().cpu() * SCALING)
-    values = torch.cat(parts)
-    np.save(path, values.numpy())
-    return Latents(values, shown)
+    parts = [encode_part(vae, part, size, work) for part in trange(count // PART, desc="encode", mininterval=5)]
+    return Latents(torch.cat(parts), labels(count // PART * PART))
+
+
+@torch.no_grad()
+def encode_part(vae: AutoencoderKL, part: int, size: int, work: Path) -> Tensor:
+    """Latents (PART, 4, size / 8, size / 8) of one part of the pool, kept as a file in `work`."""
+    path = work / f"latents-{part:03}.npy"
+    if not path.exists():
+        rng, shown = np.random.default_rng((1, part)), labels((part + 1) * PART)[-PART:]
+        drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown])).permute(0, 3, 1, 2)
+        found = []
+        for some in drawn.split(8):
+            pictures = (some.to(DEVICE).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            with autocast():
+                found.append(vae.encode(pictures).latent_dist.mode().float().cpu() * SCALING)
+        np.save(path, torch.cat(found).numpy())
+    return torch.from_numpy(np.load(path))
 
 
 def crop(latents: Latents, chosen: list[int], side: int, rng: np.random.Generator) -> Tensor:
@@ -82,6 +97,11 @@ def crop(latents: Latents, chosen: list[int], side: int, rng: np.random.Generato
     return torch.stack(
         [latents.values[i, :, y : y + side, x : x + side] for i, (y, x) in zip(chosen, corners, strict=True)]
     )
+
+
+def worded(rng: np.random.Generator, label: Label) -> str:
+    pattern, a, b = label
+    return caption(rng, pattern, (a, b))
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -95,7 +115,12 @@ class Diffusion:
         self.alphas = new_scheduler().alphas_cumprod.to(DEVICE)
 
     def loss(self, unet: UNet2DConditionModel, encoder: CLIPTextModel, latents: Tensor, ids: Tensor) -> Tensor:
-        """Mean squared error of v (Salimans and Ho 2022), weighted by min(SNR, 5) / (SNR + 1)."""
+        """Mean squared error of v (Salimans and Ho 2022), weighted by min(SNR, 5) / (SNR + 1).
+
+        Args:
+            latents: (B, 4, h, w).
+            ids: tokens (B / CROPS, 77), each row for CROPS latents that follow each other.
+        """
         count = len(latents)
         times = (torch.rand(count).add(torch.arange(count)).div(count) * 1000).long().to(DEVICE)
         alpha = self.alphas[times][:, None, None, None]
@@ -103,8 +128,8 @@ class Diffusion:
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         with autocast():
-            context = encoder(ids).last_hidden_state
-            found = unet(noisy.contiguous(memory_format=torch.channels_last), times, context).sample
+            context = encoder(ids).last_hidden_state.repeat_interleave(CROPS, 0)
+            found = unet(noisy, times, context).sample
         snr = (alpha / (1 - alpha)).flatten()
         weight = snr.clamp(max=MOST_SNR) / (snr + 1)
         return (weight * (found.float() - velocity).square().mean((1, 2, 3))).mean()
@@ -139,17 +164,20 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, size
     torch.manual_seed(0)
     tokenizer = new_tokenizer(work / "tokenizer")
     latents = encode(vae, pool, size, work)
-    unet = new_unet().to(DEVICE, memory_format=torch.channels_last)
+    unet = new_unet().to(DEVICE)
     encoder = new_text_encoder(tokenizer).to(DEVICE)
+    if DEVICE.type == "cpu":  # the backward pass of fused attention is slow there
+        unet.set_attn_processor(AttnProcessor())
+        encoder.set_attn_implementation("eager")
     run = Run([unet, encoder], steps, 1e-3, work / "unet.pt")
     torch.manual_seed(run.step)
     rng = np.random.default_rng(run.step)
     diffusion, log = Diffusion(), []
     for step in (bar := trange(run.step, steps, desc="unet", mininterval=5)):
         side, batch = stage(step, steps)
-        chosen = rng.integers(len(latents.labels), size=batch).tolist()
-        texts = ["" if rng.random() < DROPPED else caption(rng, p, (a, b)) for p, a, b in (latents.labels[i] for i in chosen)]
-        values = crop(latents, chosen, side, rng).to(DEVICE)
+        chosen = rng.integers(len(latents.labels), size=batch // CROPS).tolist()
+        texts = ["" if rng.random() < DROPPED else worded(rng, latents.labels[i]) for i in chosen]
+        values = crop(latents, [i for i in chosen for _ in range(CROPS)], side, rng).to(DEVICE)
         loss = diffusion.loss(unet, encoder, values, tokens(tokenizer, texts).to(DEVICE))
         run.update(loss)
         log.append(loss.item())

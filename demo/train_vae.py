@@ -1,5 +1,8 @@
 """Train the VAE of `texture-sd` on crops of drawn textures, small crops first, since textures are stationary."""
 
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import argparse
@@ -19,6 +22,9 @@ from .training import DEVICE, Run, autocast
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.65, 32, 16), (0.95, 64, 12), (1.0, 128, 4))
 """(end as a share of all updates, crop in px, batch)."""
+
+LATENT_NOISE = 0.07
+"""Deviation of the noise on latents while the decoder is polished: what a UNet leaves."""
 
 KL = 1e-5
 """Weight of the KL term: enough to keep latents small, too little to dull the colours."""
@@ -77,21 +83,23 @@ def steps_between(pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss(vae: AutoencoderKL, pictures: Tensor, noisy: bool) -> tuple[Tensor, float]:
-    """The training loss and the mean absolute error in a range of 2.
-
-    L1 and L2, L1 of the steps between neighbours against blur, L1 of 8x8 means for true colours, and a little KL.
-    """
+    """The training loss, with a little KL, and the mean absolute error in a range of 2."""
     with autocast():
         found = vae.encode(pictures).latent_dist
         latents = found.mean + found.std * torch.randn_like(found.mean) if noisy else found.mean
         decoded = vae.decode(latents).sample
-    decoded, mean, logvar = decoded.float(), found.mean.float(), found.logvar.float()
+    mean, logvar = found.mean.float(), found.logvar.float()
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    value, error = difference(decoded.float(), pictures)
+    return value + KL * kl, error
+
+
+def difference(decoded: Tensor, pictures: Tensor) -> tuple[Tensor, float]:
+    """Loss and mean absolute error: L1, L2, L1 of neighbours' steps against blur, L1 of 8x8 means for true colours."""
     error = (decoded - pictures).abs().mean()
     edges = sum((a - b).abs().mean() for a, b in zip(steps_between(decoded), steps_between(pictures), strict=True))
     colours = (F.avg_pool2d(decoded, FACTOR) - F.avg_pool2d(pictures, FACTOR)).abs().mean()
-    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    total = error + (decoded - pictures).square().mean() + 0.5 * edges + 0.5 * colours + KL * kl
-    return total, float(error)
+    return error + (decoded - pictures).square().mean() + 0.5 * edges + 0.5 * colours, float(error)
 
 
 def stage(step: int, total: int) -> tuple[int, int]:
@@ -108,14 +116,47 @@ def normalise(vae: AutoencoderKL, pictures: Tensor) -> None:
     latents = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(8)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     factor = deviation * SCALING
-    into, back = vae.quant_conv, vae.post_quant_conv
-    assert into is not None and back is not None
-    back.bias += back.weight[:, :, 0, 0] @ mean
-    back.weight *= factor[None, :, None, None]
     half = len(mean)
-    into.weight[:half] /= factor[:, None, None, None]
-    into.bias[:half] = (into.bias[:half] - mean) / factor
-    into.bias[half:] -= 2 * factor.log()
+    state = vae.state_dict()
+    state["post_quant_conv.bias"] += state["post_quant_conv.weight"][:, :, 0, 0] @ mean
+    state["post_quant_conv.weight"] *= factor[None, :, None, None]
+    state["quant_conv.weight"][:half] /= factor[:, None, None, None]
+    state["quant_conv.bias"][:half] = (state["quant_conv.bias"][:half] - mean) / factor
+    state["quant_conv.bias"][half:] -= 2 * factor.log()
+
+
+def polish(folder: Path, work: Path, out: Path, steps: int, pool: int, every: int = 250) -> None:
+    """Train the decoder alone, so that latents keep their meaning: a UNet may learn them meanwhile.
+
+    Args:
+        folder: diffusers folder of a VAE with normalised latents.
+        work: folder of the drawn pool and of the checkpoint.
+        out: diffusers folder to write.
+        steps: updates.
+        pool: pictures drawn.
+    """
+    torch.manual_seed(1)
+    drawn = draw_pool(pool, 128, work / "pool.npy")
+    vae = AutoencoderKL.from_pretrained(folder).to(DEVICE, memory_format=torch.channels_last)
+    run = Run([vae.decoder], steps, 5e-4, work / "decoder.pt", warmup=100)
+    torch.manual_seed(run.step)
+    errors: list[float] = []
+    for _ in (bar := trange(run.step, steps, desc="decoder", mininterval=5)):
+        pictures = crops(drawn, 8, 64).to(DEVICE).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), autocast():
+            latents = vae.encode(pictures).latent_dist.mean
+        with autocast():
+            decoded = vae.decode(latents + LATENT_NOISE / SCALING * torch.randn_like(latents)).sample
+        value, error = difference(decoded.float(), pictures)
+        run.update(value)
+        errors.append(error)
+        if run.step % 50 == 0:
+            bar.set_postfix(error=f"{np.mean(errors[-50:]):.4f}")
+        if run.step % every == 0 or run.step == steps:
+            run.save()
+            run.average.swap()
+            vae.save_pretrained(out)
+            run.average.swap()
 
 
 def export(run: Run, pool: Tensor, out: Path) -> AutoencoderKL:
