@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from .execution import Run
     from .object_info import ObjectInfo
-    from .workflow import Prompt
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -80,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run = commands.add_parser("run", parents=[graph, everywhere], help="run a workflow and print the files it saved")
     run.add_argument("--output-dir", metavar="DIR", help="where results are saved (default: output)")
-    run.add_argument("--json", action="store_true", help="print one JSON object: outputs by node, and the seconds")
+    run.add_argument("--json", action="store_true", help="print one JSON object: what each output shows, previews too")
     run.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     run.add_argument("--dtype", help="fp16, bf16 or fp32 (default: what suits the model and the device)")
     run.set_defaults(command=_run)
@@ -127,45 +126,42 @@ def _nodes(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _check(options: argparse.Namespace) -> int:
-    prompt, outputs, _ = _load(options, _object_info)
-    print(f"{options.workflow}: {len(prompt)} nodes, nothing wrong; outputs: {', '.join(outputs)}")
-    return DONE
-
-
-def _load(options: argparse.Namespace, make_info: Any) -> tuple[Prompt, list[str], Run]:
+def _load(options: argparse.Namespace) -> Run:
     """Read, change and check a workflow. The file is read before the slow imports: a wrong name shows at once."""
     from .settings import apply
     from .workflow import read, to_prompt
 
     workflow = read(options.workflow)
-    info = make_info(options)
+    info = _object_info(options)
     prompt = to_prompt(workflow, info)
     drawing = apply(options.set, prompt, workflow.drawing, info)
+    from .execution import Run
     from .validation import validate
 
     prompt, outputs = validate(prompt, info)
-    from .execution import Run
+    return Run(prompt, outputs, info, extra_pnginfo={"workflow": drawing} if drawing else None)
 
-    return prompt, outputs, Run(prompt, outputs, info, extra_pnginfo={"workflow": drawing} if drawing else None)
+
+def _check(options: argparse.Namespace) -> int:
+    run = _load(options)
+    print(f"{options.workflow}: {len(run.prompt)} nodes, nothing wrong; outputs: {', '.join(run.outputs)}")
+    return DONE
 
 
 def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
-    _, _, run = _load(options, _configured)
+    run = _load(options)
+    _choose_device(options)
     code, line = _carry_out(run)
-    files = _results(run)
     if options.json:
-        print(json.dumps({"outputs": files, "seconds": round(time.monotonic() - started, 3)}))
+        print(json.dumps({"outputs": _results(run), "seconds": round(time.monotonic() - started, 3)}))
     else:
-        saved = (each for shown in files.values() for items in shown.values() for each in items)
-        for each in saved:
-            if isinstance(each, dict) and "path" in each:
-                print(each["path"])
+        for path in _saved(run):
+            print(path)
     return _fail(code, line) if line else code
 
 
-def _configured(options: argparse.Namespace) -> ObjectInfo:
+def _choose_device(options: argparse.Namespace) -> None:
     from . import devices
     from .errors import GraphError
 
@@ -173,7 +169,6 @@ def _configured(options: argparse.Namespace) -> ObjectInfo:
         devices.configure(options.device, options.dtype)
     except ValueError as error:
         raise GraphError([str(error)]) from error
-    return _object_info(options)
 
 
 def _carry_out(run: Run) -> tuple[int, str]:
@@ -198,6 +193,12 @@ def _results(run: Run) -> dict[str, dict[str, list[Any]]]:
     return {
         node_id: {kind: [_path(item) for item in items] for kind, items in ui.items()} for node_id, ui in run.ui.items()
     }
+
+
+def _saved(run: Run) -> list[str]:
+    """The files in the output folder; previews are not kept."""
+    shown = [item for ui in run.ui.values() for items in ui.values() for item in items]
+    return [_path(item)["path"] for item in shown if isinstance(item, dict) and item.get("type") == "output"]
 
 
 def _path(item: Any) -> Any:

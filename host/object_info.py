@@ -44,6 +44,11 @@ class InputInfo:
         """Whether a value can be typed in."""
         return self.type in WIDGET_TYPES and not self.options.get("forceInput")
 
+    @property
+    def takes_values(self) -> bool:
+        """Whether a graph may hold a value instead of a link."""
+        return bool({part.strip() for part in self.type.split(",")} & (WIDGET_TYPES | {"*"}))
+
 
 def inputs_of(info: Mapping[str, Any]) -> dict[str, InputInfo]:
     """The inputs of a class by name, in the order of the interface: the required ones first."""

@@ -73,8 +73,11 @@ class Graph:
 
 def slots(node: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
     """The "inputs" or "outputs" of a node as the file lists them."""
-    listed = node.get(kind)
-    return [slot if isinstance(slot, dict) else {} for slot in listed] if isinstance(listed, list) else []
+    return [slot if isinstance(slot, dict) else {} for slot in _list(node.get(kind))]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def read_graph(document: Mapping[str, Any]) -> Graph:
@@ -84,8 +87,8 @@ def read_graph(document: Mapping[str, Any]) -> Graph:
         GraphError: the file is not what the format says, or its subgraphs never end.
     """
     inside = document.get("definitions")
-    listed = inside.get("subgraphs") if isinstance(inside, dict) else None
-    definitions = {str(each.get("id")): each for each in listed or [] if isinstance(each, dict)}
+    listed = _list(inside.get("subgraphs")) if isinstance(inside, dict) else []
+    definitions = {str(each.get("id")): each for each in listed if isinstance(each, dict)}
     top = _read_level(document, "", None)
     count = len(top.nodes)
     pending = [(top, frozenset[str]())]
@@ -108,8 +111,7 @@ def read_graph(document: Mapping[str, Any]) -> Graph:
 
 def _read_level(level: Mapping[str, Any], path: str, outer: tuple[Graph, Mapping[str, Any]] | None) -> Graph:
     nodes: dict[str, Mapping[str, Any]] = {}
-    listed = level.get("nodes")
-    for node in listed if isinstance(listed, list) else []:
+    for node in _list(level.get("nodes")):
         if not isinstance(node, dict) or "id" not in node or not isinstance(node.get("type"), str):
             raise GraphError(
                 [f"found {shown(node)} among the nodes; expected an object with id and type; save it again"]
@@ -117,8 +119,7 @@ def _read_level(level: Mapping[str, Any], path: str, outer: tuple[Graph, Mapping
         if str(node["id"]) in nodes:
             raise GraphError([f"two nodes have the id {shown(node['id'])}; give one of them another and save again"])
         nodes[str(node["id"])] = node
-    links = level.get("links")
-    read = [_read_link(link) for link in links] if isinstance(links, list) else []
+    read = [_read_link(link) for link in _list(level.get("links"))]
     return Graph(path, nodes, {link.id: link for link in read}, level, outer)
 
 

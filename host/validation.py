@@ -135,7 +135,7 @@ class _Check:
             return self._check_link(spec, value)
         if isinstance(value, dict) and "__value__" in value:
             value = value["__value__"]
-        if spec.type not in KINDS and spec.type not in ("COMBO", "*"):
+        if not spec.takes_values:
             if value is None and not spec.required:
                 return None
             return f"found {shown(value)}; expected a link to {spec.type}; {_remedy(spec)}"

@@ -121,6 +121,7 @@ def test_unions_and_any_meet() -> None:
     validate(shown(node("Number", value=1), node("Seeded", seed=1, steps=2, start=["1", 0])), INFO)
     lines = complaints(shown(node("Number", value=1), node("Seeded", seed=1, steps=2, start=["1", 1])))
     assert "gives STRING; expected NUMBER,INT" in lines[0]
+    validate(shown(node("Seeded", seed=1, steps=2, start=3)), INFO)  # A part of the union can be typed in.
 
 
 def test_what_no_output_needs_may_be_wrong() -> None:

@@ -491,7 +491,7 @@ def damaged(draw: st.DrawFn) -> Any:
     return document
 
 
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=300)
 @given(damaged())
 def test_damaged_files_are_converted_or_refused_in_single_lines(document: Any) -> None:
     try:
