@@ -48,7 +48,7 @@ class CLIP:
         """Reads the output of another layer than the family's: -1 the last, -2 the one before, ..."""
         self.layer_idx = layer_idx
 
-    def tokenize(self, text: str, return_word_ids: bool = False, **kwargs: Any) -> dict[str, Any]:
+    def tokenize(self, text: str, return_word_ids: bool = False) -> dict[str, Any]:
         """The prompt as chunks of (token, weight) for each text encoder."""
         return self.tokenizer.tokenize_with_weights(text, return_word_ids)
 

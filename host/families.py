@@ -12,19 +12,11 @@ from .clip import make_patcher
 from .ldm_layout import convert_flux, convert_unet, convert_vae
 from .model_base import SD15, SDXL, BaseModel, Flux, ModelType
 from .patcher import ModelPatcher
-from .state_dicts import StateDict, name_keys
+from .state_dicts import StateDict, name_keys, refuse_quantized
 from .vae import VAE
 
 SUPPORTED = "Stable Diffusion 1.5, SDXL or Flux.1"
-_QUANTIZED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
 SCHNELL = {"shift": 1.0, "multiplier": 1.0}
-
-
-def refuse_quantized(sd: StateDict) -> None:
-    """Raises ValueError for weights that need more than a change of precision."""
-    found = next((key for key in sd if key.endswith(_QUANTIZED)), None)
-    if found:
-        raise ValueError(f"the weights are quantized ({found}), expected float32, float16, bfloat16 or plain float8")
 
 
 def diffusers_denoiser(sd: StateDict) -> StateDict:

@@ -188,9 +188,9 @@ def model_targets(model: ModelPatcher) -> Targets:
     """Every name by which LoRAs call a module of a denoiser."""
     weights = {key.removeprefix("diffusion_model.") for key in model.model_state_dict("diffusion_model.")}
     if isinstance(model.model, Flux):
-        blocks = [_count(weights, prefix) for prefix in ("transformer_blocks.", "single_transformer_blocks.")]
+        double, single = _count(weights, "transformer_blocks."), _count(weights, "single_transformer_blocks.")
         guidance = any("guidance_embedder" in key for key in weights)
-        sources, own = flux_sources(*blocks, guidance), ("transformer.", "base_model.model.", "")
+        sources, own = flux_sources(double, single, guidance), ("transformer.", "base_model.model.", "")
     else:
         sources, own = unet_sources(weights), ("unet.", "base_model.model.", "")
     names: Targets = {}

@@ -16,6 +16,8 @@ SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 # Longest header that the safetensors format allows, in bytes.
 MAX_HEADER = 100_000_000
+# Endings of what accompanies weights that are more than rounded.
+QUANTIZED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
 
 
 def load_state_dict(path: str | Path) -> StateDict:
@@ -33,7 +35,7 @@ def load_state_dict(path: str | Path) -> StateDict:
     if path.suffix.lower() in SAFETENSORS:
         return _load_safetensors(path)
     if path.suffix.lower() in PICKLES:
-        return _load_pickle(path)
+        return _tensors(path, load_pickle(path))
     raise ValueError(f"{path} has the ending {path.suffix!r}, expected one of {', '.join(SAFETENSORS + PICKLES)}")
 
 
@@ -57,15 +59,23 @@ def _damage(path: Path, error: Exception) -> str:
     return "it is something else; look where it came from"
 
 
-def _load_pickle(path: Path) -> StateDict:
+def load_pickle(path: Path) -> Any:
+    """What a pickle of tensors, containers and numbers holds; everything else is refused, code first of all.
+
+    Raises:
+        ValueError: the file is damaged, or holds other objects.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} was refused, because it holds more than tensors ({_refused(error)}); use a .safetensors file"
         ) from None
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is no readable pickle ({_first_line(error)}); download it again") from None
+
+
+def _tensors(path: Path, content: Any) -> StateDict:
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
     if not tensors:
@@ -119,6 +129,13 @@ def name_keys(state_dict: StateDict) -> str:
     """A few keys, for an error message."""
     shown = sorted(state_dict)[:3]
     return ", ".join(shown) + (f" and {len(state_dict) - 3} more" if len(state_dict) > 3 else "")
+
+
+def refuse_quantized(sd: StateDict) -> None:
+    """Raises ValueError for weights that need more than a change of precision."""
+    found = next((key for key in sd if key.endswith(QUANTIZED)), None)
+    if found:
+        raise ValueError(f"the weights are quantized ({found}), expected float32, float16, bfloat16 or plain float8")
 
 
 def fill(module: Any, state_dict: StateDict, dtype: torch.dtype, what: str) -> torch.nn.Module:

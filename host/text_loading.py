@@ -13,7 +13,7 @@ from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text
 from .bpe import load_t5_tokenizer
 from .clip import CLIP
 from .ldm_layout import convert_openclip
-from .state_dicts import StateDict, count_blocks, name_keys, with_prefix
+from .state_dicts import StateDict, count_blocks, name_keys, refuse_quantized, with_prefix
 from .text_encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
 from .tokenizer import MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 
@@ -55,6 +55,7 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     Raises:
         ValueError: it is neither CLIP's nor T5's.
     """
+    refuse_quantized(sd)
     if "transformer.resblocks.0.ln_1.weight" in sd:
         return TextWeights(convert_openclip(sd), openclip=True)
     if T5_PROBE in sd:

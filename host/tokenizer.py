@@ -11,7 +11,7 @@ import torch
 
 from .bpe import END, START, Encode, default_clip_tokenizer, encoder
 from .prompt import parse_weights, split_embeddings
-from .state_dicts import load_state_dict
+from .state_dicts import load_pickle, load_state_dict
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -160,7 +160,7 @@ def find_embedding(name: str, directories: list[str]) -> Path | None:
 def load_embedding(path: Path, key: str) -> torch.Tensor:
     """The vectors (N, D) of a textual inversion file, for the encoder named `key` where the file has several."""
     if path.suffix == ".pt":
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_pickle(path)
         content = content.get("string_to_param", content)
     else:
         content = load_state_dict(path)

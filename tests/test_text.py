@@ -16,7 +16,7 @@ from tessera.host.bpe import CLIP_MERGES, clip_vocabulary, read_merges
 from tessera.host.clip import CLIP
 from tessera.host.prompt import parse_weights
 from tessera.host.text_encoders import apply_weights
-from tessera.host.text_loading import TextWeights, flux_clip, sd1_clip, sdxl_clip
+from tessera.host.text_loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
 from tessera.host.text_model import CLIPTextModel
 from tessera.host.tokenizer import clip_prompt_tokenizer, t5_prompt_tokenizer
 from tiny_models import SDXL_SECOND, save_t5_tokenizer, t5_weights, text_config, text_weights
@@ -213,6 +213,18 @@ def test_embeddings_of_other_widths_are_left_out(embeddings: Path, caplog: pytes
         encoded = clip.encode("wall embedding:narrow end")
     assert "width 32, expected 64" in caplog.text
     torch.testing.assert_close(encoded[:, :4], clip.encode("wall end")[:, :4])
+
+
+def test_embeddings_with_code_are_refused(embeddings: Path) -> None:
+    torch.save({"string_to_param": embeddings}, embeddings / "bad.pt")
+    with pytest.raises(ValueError, match="bad.pt was refused, because it holds more than tensors .*Path"):
+        clip_prompt_tokenizer(embedding_directories=[str(embeddings)]).tokenize_with_weights("embedding:bad")
+
+
+def test_quantized_text_encoders_are_refused() -> None:
+    weights = t5_weights() | {"encoder.block.0.layer.0.SelfAttention.q.scale_weight": torch.ones(1)}
+    with pytest.raises(ValueError, match="the weights are quantized .*scale_weight"):
+        read_text_weights(weights)
 
 
 def test_embeddings_change_the_result(embeddings: Path) -> None:
