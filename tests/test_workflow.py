@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from graph_nodes import INFO, node
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -491,7 +491,7 @@ def damaged(draw: st.DrawFn) -> Any:
     return document
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged())
 def test_damaged_files_are_converted_or_refused_in_single_lines(document: Any) -> None:
     try:
