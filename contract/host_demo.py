@@ -8,6 +8,7 @@ from typing import Any
 
 def load(folder: Path) -> tuple[Any, Any, Any]:
     """Load a diffusers folder as MODEL, CLIP and VAE."""
+    from ..host.folder_paths import get_folder_paths
     from ..host.loaders import load_checkpoint
 
-    return load_checkpoint(folder)
+    return load_checkpoint(folder, get_folder_paths("embeddings"))

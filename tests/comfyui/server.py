@@ -43,8 +43,15 @@ class ComfyUI:
         self.log = base / "log.txt"
 
     def __enter__(self) -> ComfyUI:
-        command = [python_of(self.path), "main.py", "--cpu", "--port", str(self.port), "--base-directory", str(self.base)]
-        command += ["--database-url", f"sqlite:///{self.base}/user/comfyui.db", "--cache-none", "--force-fp32"]
+        command = [python_of(self.path), "main.py", "--cpu", "--force-fp32", "--cache-none"]
+        command += [
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(self.base),
+            "--database-url",
+            f"sqlite:///{self.base}/user/comfyui.db",
+        ]
         command += ["--disable-auto-launch", "--disable-api-nodes"]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=self.path, stdout=log, stderr=subprocess.STDOUT)
