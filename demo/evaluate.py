@@ -60,7 +60,7 @@ class Model:
         return np.concatenate(batches)
 
     def _batch(self, prompts: list[str], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        drawn = self.pipeline(
+        output = self.pipeline(
             prompts,
             height=self.size,
             width=self.size,
@@ -68,8 +68,8 @@ class Model:
             guidance_scale=self.guidance,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="np",
-        ).images
-        return (drawn * 255 + 0.5).astype(np.uint8)
+        )
+        return (np.asarray(output.images) * 255 + 0.5).astype(np.uint8)
 
 
 def held_out_prompts(count: int) -> list[tuple[str, str, str]]:

@@ -27,6 +27,7 @@ def k_means(
         far = np.min(((points[:, None] - centres) ** 2).sum(-1), axis=1)
         centres = np.concatenate([centres, points[far.argmax()][None]])
     centres = centres[1:]
+    nearest = np.zeros(len(points), dtype=np.int64)
     for _ in range(rounds):
         nearest = ((points[:, None] - centres) ** 2).sum(-1).argmin(1)
         centres = np.stack([points[nearest == i].mean(0) if (nearest == i).any() else centres[i] for i in range(count)])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .captions import vocabulary
@@ -100,11 +101,14 @@ def save_pipeline(
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a diffusers folder of StableDiffusionPipeline; the modules given are converted to `dtype`."""
+    modules: tuple[nn.Module, ...] = (vae, encoder, unet)
+    for module in modules:
+        module.to(dtype)
     pipeline = StableDiffusionPipeline(
-        vae=vae.to(dtype=dtype),
-        text_encoder=encoder.to(dtype=dtype),
+        vae=vae,
+        text_encoder=encoder,
         tokenizer=new_tokenizer(folder / "tokenizer"),
-        unet=unet.to(dtype=dtype),
+        unet=unet,
         scheduler=new_scheduler(),
         safety_checker=None,
         feature_extractor=None,

@@ -40,7 +40,8 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        torch._foreach_lerp_(self.mean, self.weights, 1 - min(self.decay, (step + 1) / (step + 10)))
+        weight = 1 - min(self.decay, (step + 1) / (step + 10))
+        torch._foreach_lerp_(self.mean, self.weights, weight)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -129,7 +129,7 @@ def load_t5_tokenizer(folder: Path) -> Encode:
 
 def _load_sentencepiece(path: Path) -> Encode:
     try:
-        from sentencepiece import SentencePieceProcessor
+        from sentencepiece import SentencePieceProcessor  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"{path} needs the package sentencepiece; install it, or put tokenizer.json beside the file"
