@@ -22,6 +22,10 @@ from node_contract import golden, promise
 from PIL import Image
 from safetensors.torch import load_file
 
+if "COMFYUI_PATH" not in os.environ:
+    reason = "no COMFYUI_PATH: set it to a ComfyUI checkout to compare the embedded host with the real one"
+    pytest.skip(reason, allow_module_level=True)
+
 pytestmark = pytest.mark.comfyui
 
 Graph = dict[str, Any]
@@ -34,8 +38,6 @@ ONE_LEVEL = 1.0
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     """The ComfyUI to compare with."""
-    if "COMFYUI_PATH" not in os.environ:
-        pytest.skip("no COMFYUI_PATH: set it to a ComfyUI checkout to compare the embedded host with the real one")
     return Path(os.environ["COMFYUI_PATH"]).resolve()
 
 
