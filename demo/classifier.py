@@ -16,7 +16,7 @@ from .training import DEVICE, learning_rate
 
 def new_classifier() -> nn.Sequential:
     """(B, 3, H, W) in -1..1 -> (B, number of patterns) logits."""
-    widths, layers = (3, 32, 64, 96, 128, 128), []
+    widths, layers = (3, 16, 32, 64, 96, 96), []
     for before, after in zip(widths, widths[1:], strict=False):
         layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], len(PATTERNS)))
@@ -38,7 +38,7 @@ def blurred(pictures: Tensor) -> Tensor:
     return torch.lerp(pictures, soft, share) + 0.05 * share * torch.randn_like(pictures)
 
 
-def train_classifier(path: Path, count: int = 3900, size: int = 128, steps: int = 700) -> tuple[nn.Module, float]:
+def train_classifier(path: Path, count: int = 2600, size: int = 128, steps: int = 500) -> tuple[nn.Module, float]:
     """Train on `count` drawn textures, or load `path`; returns it and its accuracy on 390 others."""
     torch.manual_seed(0)
     net = new_classifier().to(DEVICE)
@@ -55,7 +55,7 @@ def train_classifier(path: Path, count: int = 3900, size: int = 128, steps: int 
 def _fit(net: nn.Module, pictures: Tensor, kinds: Tensor, steps: int) -> None:
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
     for step in trange(steps, desc="classifier", mininterval=5):
-        chosen = torch.randint(len(pictures), (48,))
+        chosen = torch.randint(len(pictures), (32,))
         logits = net(blurred(pictures[chosen].to(DEVICE)))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, 2e-3, 50)

@@ -21,13 +21,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for data and checkpoints, about 1 GB")
     parser.add_argument("--out", type=Path, help="diffusers folder to write (default: WORK/texture-sd)")
-    parser.add_argument("--vae-steps", type=int, default=4000)
-    parser.add_argument("--unet-steps", type=int, default=8000)
-    parser.add_argument("--pool", type=int, default=8000, help="textures drawn for the VAE, and as many for the UNet")
+    parser.add_argument("--vae-steps", type=int, default=4150)
+    parser.add_argument("--unet-steps", type=int, default=6000)
+    parser.add_argument("--pool", type=int, default=6800, help="textures drawn for the VAE, and as many for the UNet")
     args = parser.parse_args()
     train_vae.train(args.work, args.work / "vae", args.vae_steps, args.pool)
     vae = AutoencoderKL.from_pretrained(args.work / "vae")
-    train_unet.train(vae, args.work, args.out or args.work / "texture-sd", args.unet_steps, args.pool, 24 * FACTOR)
+    train_unet.train(vae, args.work, args.out or args.work / "texture-sd", args.unet_steps, args.pool, 20 * FACTOR)
 
 
 if __name__ == "__main__":

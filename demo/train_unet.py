@@ -1,4 +1,4 @@
-"""Train the UNet and the text encoder of `texture-sd` on latents of drawn textures, v-prediction, min-SNR weighting."""
+"""Train the UNet and the text encoder of `texture-sd` on latents of drawn textures, v-prediction."""
 
 # diffusers declares its classes through lazy modules and unions that no checker follows.
 # pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .captions import caption, pairs
+from .captions import NAMES, caption, pairs
 from .parts import FACTOR, SCALING, new_scheduler, new_text_encoder, new_tokenizer, new_unet, save_pipeline
-from .textures import PATTERNS, draw
+from .textures import PALETTE, PATTERNS, draw
 from .training import DEVICE, Run, autocast
 
 Label = tuple[str, str, str]
@@ -36,10 +37,16 @@ PART = 200
 CROPS = 2
 """Crops of one picture that share a caption: the text encoder's 77 tokens cost as much as a small UNet."""
 
-MOST_SNR = 5.0
-"""Gamma of min-SNR weighting (Hang et al. 2023)."""
+NAMED = (PATTERNS, PALETTE, PALETTE)
+"""What a label's three parts are keys of."""
 
-STAGES: tuple[tuple[float, int, int], ...] = ((0.55, 8, 32), (0.95, 16, 32), (1.0, 24, 12))
+READING = 0.05
+"""Weight of the auxiliary loss."""
+
+LONGEST, READ_AT = 20, 4
+"""No caption has more tokens than LONGEST; READ_AT places after it are read."""
+
+STAGES: tuple[tuple[float, int, int], ...] = ((0.5, 12, 32), (0.99, 16, 32), (1.0, 20, 16))
 """(end as a share of all updates, latents along a side, batch): small crops first, since textures are stationary."""
 
 
@@ -114,12 +121,12 @@ class Diffusion:
     def __init__(self) -> None:
         self.alphas = new_scheduler().alphas_cumprod.to(DEVICE)
 
-    def loss(self, unet: UNet2DConditionModel, encoder: CLIPTextModel, latents: Tensor, ids: Tensor) -> Tensor:
-        """Mean squared error of v (Salimans and Ho 2022), weighted by min(SNR, 5) / (SNR + 1).
+    def loss(self, unet: UNet2DConditionModel, context: Tensor, latents: Tensor) -> Tensor:
+        """Mean squared error of v (Salimans and Ho 2022), all noise levels alike: high ones decide the pattern.
 
         Args:
             latents: (B, 4, h, w).
-            ids: tokens (B / CROPS, 77), each row for CROPS latents that follow each other.
+            context: encoded captions (B / CROPS, 77, 128), each for CROPS latents that follow each other.
         """
         count = len(latents)
         times = (torch.rand(count).add(torch.arange(count)).div(count) * 1000).long().to(DEVICE)
@@ -128,11 +135,53 @@ class Diffusion:
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         with autocast():
-            context = encoder(ids).last_hidden_state.repeat_interleave(CROPS, 0)
-            found = unet(noisy, times, context).sample
-        snr = (alpha / (1 - alpha)).flatten()
-        weight = snr.clamp(max=MOST_SNR) / (snr + 1)
-        return (weight * (found.float() - velocity).square().mean((1, 2, 3))).mean()
+            found = unet(noisy, times, context.repeat_interleave(CROPS, 0)).sample
+        return F.mse_loss(found.float(), velocity)
+
+
+class Reader(nn.Module):
+    """Reads pattern and colours back from encoded captions, as an auxiliary loss.
+
+    Most of the 77 tokens are padding, which a UNet attends to. Without this loss the padding carries colours alone,
+    and the UNet ignores the pattern's name for thousands of updates.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(width, len(names)) for names in NAMED)
+
+    def loss(self, context: Tensor, texts: list[str], shown: list[Label]) -> Tensor:
+        """Cross entropy at random places after the captions, of what they name."""
+        places = torch.randint(LONGEST, context.shape[1], (READ_AT,)).tolist()
+        wanted = torch.tensor([named(text, label) for text, label in zip(texts, shown, strict=True)])
+        wanted = wanted.to(context.device).repeat_interleave(READ_AT, 0)
+        hidden = context[:, places].flatten(0, 1).float()
+        parts = [F.cross_entropy(head(hidden), wanted[:, i], ignore_index=-1) for i, head in enumerate(self.heads)]
+        return torch.stack(parts).nansum()
+
+
+def teach(encoder: CLIPTextModel, reader: Reader, tokenizer: CLIPTokenizer, shown: list[Label], steps: int) -> None:
+    """Train the text encoder on the auxiliary loss alone, a matter of seconds, before a UNet sees what it says."""
+    rng, parameters = np.random.default_rng(0), [*encoder.parameters(), *reader.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99))
+    for step in trange(steps, desc="words", mininterval=5):
+        chosen = [shown[i] for i in rng.integers(len(shown), size=24)]
+        texts = [worded(rng, label) for label in chosen]
+        with autocast():
+            context = encoder(tokens(tokenizer, texts).to(DEVICE)).last_hidden_state
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 100)
+        optimizer.zero_grad()
+        reader.loss(context, texts, chosen).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+
+def named(text: str, label: Label) -> list[int]:
+    """Indices of pattern, main and second colour, -1 for what the text does not say."""
+    words = text.replace(",", " ").split()
+    said = (any(name in text for name in NAMES[label[0]]), label[1] in words, label[2] in words)
+    return [list(names).index(value) if s else -1 for names, value, s in zip(NAMED, label, said, strict=True)]
 
 
 def stage(step: int, total: int) -> tuple[int, int]:
@@ -143,7 +192,7 @@ def stage(step: int, total: int) -> tuple[int, int]:
 def export(run: Run, vae: AutoencoderKL, out: Path) -> None:
     """Write the diffusers folder with the averaged weights, in float16."""
     run.average.swap()
-    unet, encoder = (copy.deepcopy(m).cpu() for m in run.modules)
+    unet, encoder = (copy.deepcopy(m).cpu() for m in run.modules[:2])
     run.average.swap()
     assert isinstance(unet, UNet2DConditionModel) and isinstance(encoder, CLIPTextModel)
     save_pipeline(out, copy.deepcopy(vae).cpu(), unet, encoder)
@@ -169,7 +218,10 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, size
     if DEVICE.type == "cpu":  # the backward pass of fused attention is slow there
         unet.set_attn_processor(AttnProcessor())
         encoder.set_attn_implementation("eager")
-    run = Run([unet, encoder], steps, 1e-3, work / "unet.pt")
+    reader = Reader(encoder.config.hidden_size).to(DEVICE)
+    if not (work / "unet.pt").exists():
+        teach(encoder, reader, tokenizer, latents.labels, 350)
+    run = Run([unet, encoder, reader], steps, 1e-3, work / "unet.pt")
     torch.manual_seed(run.step)
     rng = np.random.default_rng(run.step)
     diffusion, log = Diffusion(), []
@@ -178,13 +230,17 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, size
         chosen = rng.integers(len(latents.labels), size=batch // CROPS).tolist()
         texts = ["" if rng.random() < DROPPED else worded(rng, latents.labels[i]) for i in chosen]
         values = crop(latents, [i for i in chosen for _ in range(CROPS)], side, rng).to(DEVICE)
-        loss = diffusion.loss(unet, encoder, values, tokens(tokenizer, texts).to(DEVICE))
-        run.update(loss)
+        with autocast():
+            context = encoder(tokens(tokenizer, texts).to(DEVICE)).last_hidden_state
+        loss = diffusion.loss(unet, context, values)
+        read = reader.loss(context, texts, [latents.labels[i] for i in chosen])
+        run.update(loss + READING * read)
         log.append(loss.item())
         if run.step % 50 == 0:
             bar.set_postfix(loss=f"{np.mean(log[-50:]):.4f}")
             with (work / "unet.jsonl").open("a") as file:
-                file.write(json.dumps({"step": run.step, "side": side, "loss": float(np.mean(log[-50:]))}) + "\n")
+                entry = {"step": run.step, "side": side, "loss": float(np.mean(log[-50:])), "read": float(read)}
+                file.write(json.dumps(entry) + "\n")
         if run.step % every == 0:
             run.save()
             export(run, vae, out)
@@ -197,9 +253,9 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True, help="diffusers folder of the VAE")
     parser.add_argument("--work", type=Path, required=True, help="folder for latents and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="diffusers folder to write")
-    parser.add_argument("--steps", type=int, default=8000)
-    parser.add_argument("--pool", type=int, default=6400, help="textures drawn and encoded")
-    parser.add_argument("--size", type=int, default=24 * FACTOR, help="their side in px")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--pool", type=int, default=4800, help="textures drawn and encoded")
+    parser.add_argument("--size", type=int, default=20 * FACTOR, help="their side in px")
     args = parser.parse_args()
     train(AutoencoderKL.from_pretrained(args.vae), args.work, args.out, args.steps, args.pool, args.size)
 
