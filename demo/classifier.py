@@ -32,13 +32,15 @@ def drawn(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def blurred(pictures: Tensor) -> Tensor:
-    """A little blur, strongest for the last picture, and noise: what a picture loses in an autoencoder."""
-    soft = F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    """Up to three 3x3 means, mixed in by a random share, and a little noise: what a picture loses in an autoencoder."""
+    soft = pictures
+    for _ in range(int(torch.randint(1, 4, ()))):
+        soft = F.avg_pool2d(F.pad(soft, (1, 1, 1, 1), mode="replicate"), 3, 1)
     share = torch.rand(len(pictures), 1, 1, 1, device=pictures.device)
     return torch.lerp(pictures, soft, share) + 0.05 * share * torch.randn_like(pictures)
 
 
-def train_classifier(path: Path, count: int = 2600, size: int = 128, steps: int = 500) -> tuple[nn.Module, float]:
+def train_classifier(path: Path, count: int = 3900, size: int = 128, steps: int = 900) -> tuple[nn.Module, float]:
     """Train on `count` drawn textures, or load `path`; returns it and its accuracy on 390 others."""
     torch.manual_seed(0)
     net = new_classifier().to(DEVICE)

