@@ -1,0 +1,31 @@
+"""The demo model on the embedded host: a batch is the same as its pictures one by one."""
+
+from __future__ import annotations
+
+import torch
+from tessera.contract import DEMO_CHECKPOINTS, demo_checkpoint
+from tessera.host.noise import prepare_noise
+from tessera.host.samplers import KSampler
+from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
+from torch import Tensor
+
+
+def test_batch_of_four_equals_four_single_runs() -> None:
+    model, clip, vae = demo_checkpoint(DEMO_CHECKPOINTS[0])
+    model, _ = TesseraSeamlessModel.execute(model, "both", 0.0, 1.0).args
+    (vae,) = TesseraSeamlessVAE.execute(vae, "both").args
+    texts = ("red and blue bricks", "")
+    positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts)
+    sampler = KSampler(model, steps=8, sampler="dpmpp_2m", scheduler="karras")
+
+    def draw(noise: Tensor) -> Tensor:
+        latents = sampler.sample(noise, positive, negative, cfg=4.0, latent_image=torch.zeros_like(noise), seed=5)
+        return vae.decode(latents)
+
+    noise = prepare_noise(torch.zeros(4, 4, 16, 16), seed=5)
+    with torch.inference_mode():
+        together = draw(noise)
+        alone = torch.cat([draw(one[None]) for one in noise])
+    assert together.shape == (4, 128, 128, 3)
+    assert together.std() > 0.05
+    assert (together - alone).abs().max() <= 1e-4
