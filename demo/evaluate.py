@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for contact sheets, numbers and the classifier")
     parser.add_argument("--sampler", choices=list(SAMPLERS), default="dpmpp_2m")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=3.0)
+    parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=64, help="pictures for colours and patterns")
     parser.add_argument("--seeds", type=int, default=16, help="pictures for the seam ratio; 0 leaves it out")
