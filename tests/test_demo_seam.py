@@ -1,4 +1,4 @@
-"""The promise of the pack, kept on the trained demo model: no seam with the nodes, a plain one without them."""
+"""What the example workflow promises, over 16 seeds: no seam with the nodes, a plain one without them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ratios() -> dict[str, float]:
     for tiling in ("off", "both"):
         seamless = TesseraSeamlessModel.execute(model, tiling, 0.0, 1.0).args[0]
         decoder = TesseraSeamlessVAE.execute(vae, tiling).args[0]
-        sampler = KSampler(seamless, steps=12, sampler="dpmpp_2m", scheduler="karras")
+        sampler = KSampler(seamless, steps=20, sampler="euler", scheduler="normal")
         with torch.inference_mode():
             latents = sampler.sample(noise, positive, negative, cfg=4.0, latent_image=torch.zeros_like(noise))
             found[tiling] = median(seam.ratio for seam in measure(decoder.decode(latents)))
