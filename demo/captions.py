@@ -25,7 +25,8 @@ HELD_OUT: frozenset[frozenset[str]] = frozenset(
         ("green", "red"),
     )
 )
-"""Pairs that no training picture shows, in either order. Each colour is in two of them, and seen with seven others."""
+"""Pairs that no training caption names together, in either order. Each colour is in two of them, and named with seven
+others. Pictures of them are in the data with captions that name one colour: the two must be joined by words alone."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "stripes": ("stripes", "stripes", "striped pattern"),
@@ -74,10 +75,12 @@ WORDINGS: tuple[str, ...] = (
 )
 VAGUE: tuple[str, ...] = ("{name}", "{a} {name}", "{a} and {b} texture", "{a} and {b}")
 """Wordings that leave something out."""
+ONE_COLOUR: tuple[str, ...] = ("{a} {name}", "{a} {name}", "{name} with {b}", "{name}")
+"""Wordings for pictures of held-out pairs."""
 
 
 def pairs(held_out: bool) -> list[Pair]:
-    """All ordered colour pairs (main, second) that are held out of training, or all those that are not."""
+    """All ordered colour pairs (main, second) that are held out of the captions, or all those that are not."""
     return [pair for pair in permutations(PALETTE, 2) if (frozenset(pair) in HELD_OUT) == held_out]
 
 
@@ -102,11 +105,20 @@ def caption(rng: np.random.Generator, pattern: str, colours: Pair) -> str:
     return wordings[rng.integers(len(wordings))].format(a=a, b=b, name=names[rng.integers(len(names))])
 
 
+def training_caption(rng: np.random.Generator, pattern: str, colours: Pair) -> str:
+    """`caption`, or of a held-out pair one that names one colour at most."""
+    if frozenset(colours) not in HELD_OUT:
+        return caption(rng, pattern, colours)
+    wording, names = ONE_COLOUR[rng.integers(len(ONE_COLOUR))], NAMES[pattern]
+    return wording.format(a=colours[0], b=colours[1], name=names[rng.integers(len(names))])
+
+
 def vocabulary() -> list[str]:
     """Every word that captions are made of, sorted."""
     texts = [
         *WORDINGS,
         *VAGUE,
+        *ONE_COLOUR,
         *PARTS.values(),
         *(name for names in NAMES.values() for name in names),
         *PALETTE,

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .captions import NAMES, caption, pairs
+from .captions import NAMES, pairs, training_caption
 from .parts import FACTOR, SCALING, new_scheduler, new_text_encoder, new_tokenizer, new_unet, save_pipeline
 from .textures import PALETTE, PATTERNS, draw
 from .training import DEVICE, Run, autocast
@@ -64,8 +64,8 @@ class Latents:
 
 
 def labels(count: int) -> list[Label]:
-    """Every pattern and allowed colour pair equally often; a longer list begins with the shorter one."""
-    every = [(pattern, a, b) for a, b in pairs(held_out=False) for pattern in PATTERNS]
+    """Every pattern and colour pair equally often; a longer list begins with the shorter one."""
+    every = [(pattern, a, b) for held_out in (False, True) for a, b in pairs(held_out) for pattern in PATTERNS]
     rng = np.random.default_rng(0)
     rounds = [rng.permutation(len(every)) for _ in range(-(-count // len(every)))]
     return [every[i] for i in np.concatenate(rounds)[:count]]
@@ -108,7 +108,7 @@ def crop(latents: Latents, chosen: list[int], side: int, rng: np.random.Generato
 
 def worded(rng: np.random.Generator, label: Label) -> str:
     pattern, a, b = label
-    return caption(rng, pattern, (a, b))
+    return training_caption(rng, pattern, (a, b))
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
