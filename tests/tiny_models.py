@@ -100,11 +100,11 @@ def vae_weights(config: dict[str, Any] = VAE) -> StateDict:
     return random_weights(AutoencoderKL.from_config(config), 1)
 
 
-def flux_weights() -> StateDict:
+def flux_weights(seed: int = 2) -> StateDict:
     """Of diffusers' Flux transformer."""
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-    return random_weights(FluxTransformer2DModel.from_config(FLUX), 2)
+    return random_weights(FluxTransformer2DModel.from_config(FLUX), seed)
 
 
 def text_weights(config: dict[str, Any], seed: int = 3) -> StateDict:

@@ -11,10 +11,14 @@ class Axes(NamedTuple):
     Args:
         horizontal: the left and the right edge meet (the width wraps).
         vertical: the top and the bottom edge meet (the height wraps).
+        half_drop: the repeat to the right lies half a height lower.
+        brick: the repeat below lies half a width further right.
     """
 
     horizontal: bool
     vertical: bool
+    half_drop: bool = False
+    brick: bool = False
 
 
 TILINGS: dict[str, Axes] = {

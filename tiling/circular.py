@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .axes import Axes
+from .swap import swapped
 
 ConvForward = Callable[[nn.Conv2d, Axes, Tensor, Tensor, "Tensor | None"], Tensor]
 
@@ -44,17 +44,8 @@ def circular(network: nn.Module, axes: Axes) -> Iterator[None]:
         NotPeriodicError: a layer reads beyond the border in a way that is not known here; nothing is changed then.
     """
     convolutions = list(wrapping_convolutions(network))
-    before: list[tuple[nn.Conv2d, Any]] = [(conv, conv.__dict__.get("_conv_forward")) for conv, _ in convolutions]
-    try:
-        for conv, forward in convolutions:
-            conv.__dict__["_conv_forward"] = partial(forward, conv, axes)
+    with swapped("_conv_forward", [(conv, partial(forward, conv, axes)) for conv, forward in convolutions]):
         yield
-    finally:
-        for conv, forward in before:
-            if forward is None:
-                conv.__dict__.pop("_conv_forward", None)
-            else:
-                conv.__dict__["_conv_forward"] = forward
 
 
 def wrapping_convolutions(network: nn.Module) -> Iterator[tuple[nn.Conv2d, ConvForward]]:

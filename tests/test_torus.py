@@ -1,0 +1,215 @@
+"""Torus RoPE: transformers take the far edge for a neighbour, only pictures are turned, nothing stays behind."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from statistics import median
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from diffusers.models.transformers.transformer_flux import FluxPosEmbed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tessera.host.architectures import build_flux
+from tessera.host.model_base import Flux
+from tessera.tiling.axes import TILINGS, Axes
+from tessera.tiling.circular import NotPeriodicError
+from tessera.tiling.torus import Grid, find_grids, torus, torus_angles
+from torch import Tensor, nn
+
+BOTH = TILINGS["both"]
+SEEDS = 12
+SIDE = 16
+
+
+class EmbedND(nn.Module):
+    """ComfyUI's embedder: rotation matrices (B, 1, N, D / 2, 2, 2) of positions (B, N, A)."""
+
+    def __init__(self, theta: int, axes_dim: list[int]) -> None:
+        super().__init__()
+        self.theta, self.axes_dim = theta, axes_dim
+
+    def forward(self, ids: Tensor) -> Tensor:
+        angles = [
+            ids[..., i, None].double() * self.theta ** -(torch.arange(0, dim, 2).double() / dim)
+            for i, dim in enumerate(self.axes_dim)
+        ]
+        turn = torch.cat(angles, dim=-1)
+        return torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos()), -1).unflatten(-1, (2, 2))[:, None].float()
+
+
+def picture(height: int, width: int, first: float = 0.0, index: float = 0.0, step: float = 1.0) -> Tensor:
+    """Positions (height * width, 3) of a picture's tokens."""
+    rows, columns = torch.arange(height) * step + first, torch.arange(width) * step + first
+    place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+    return torch.cat((torch.full((height, width, 1), index), place), dim=-1).flatten(0, 1)
+
+
+def flux(seed: int) -> Flux:
+    """A random Flux of one double and two single blocks."""
+    return Flux(build_flux(tiny_models.flux_weights(seed), torch.float32, tiny_models.FLUX))
+
+
+def draw(model: Flux, axes: Axes, seed: int) -> Tensor:
+    """Token means (16, SIDE, SIDE) of what the model makes of a constant latent: all structure is positional."""
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, 16, 1, 1, generator=random).expand(1, 16, 2 * SIDE, 2 * SIDE).contiguous()
+    text, pooled = torch.randn(1, 7, 32, generator=random), torch.randn(1, 64, generator=random)
+    with torch.no_grad(), torus(model.diffusion_model, axes, [(SIDE, SIDE)]) if any(axes) else nullcontext():
+        out = model.apply_model(x, torch.tensor([0.7]), c_crossattn=text, y=pooled, guidance=torch.tensor([3.5]))
+    return out[0].unflatten(1, (SIDE, 2)).unflatten(3, (SIDE, 2)).mean((2, 4))
+
+
+def border_ratio(tokens: Tensor, dim: int) -> float:
+    """Step across the border / mean step inside."""
+    other = tuple(i for i in range(3) if i != dim)
+    steps = (tokens - tokens.roll(1, dim)).abs().mean(other)
+    return float(steps[0] / steps[1:].mean())
+
+
+@pytest.fixture(scope="module")
+def ratios() -> dict[str, tuple[float, float]]:
+    """Median over random models of the ratio along (width, height), for each tiling."""
+    models = [flux(seed) for seed in range(SEEDS)]
+    found = {}
+    for name, axes in TILINGS.items():
+        drawn = [draw(model, axes, seed) for seed, model in enumerate(models)]
+        found[name] = (median(border_ratio(d, 2) for d in drawn), median(border_ratio(d, 1) for d in drawn))
+    return found
+
+
+def test_positional_seams_vanish_along_the_axes_that_wrap_only(ratios: dict[str, tuple[float, float]]) -> None:
+    for name, (across, down) in ratios.items():
+        for ratio, wraps in ((across, TILINGS[name].horizontal), (down, TILINGS[name].vertical)):
+            assert 0.6 < ratio < 1.6 if wraps else ratio > 2.5, (name, ratios)
+
+
+@pytest.mark.parametrize("tiling", ["both", "horizontal", "vertical"])
+@pytest.mark.parametrize("kind", [EmbedND, FluxPosEmbed])
+def test_only_bands_of_wrapping_axes_and_tokens_of_pictures_change(kind: type[nn.Module], tiling: str) -> None:
+    embedder, axes = kind(10000, [16, 56, 56]), TILINGS[tiling]
+    ids = torch.cat((torch.zeros(5, 3), picture(6, 9), picture(3, 4, index=1)))
+    ids = ids[None] if kind is EmbedND else ids
+    plain = embedder(ids)
+    with torus(embedder, axes, [(6, 9), (3, 4)]):
+        turned = embedder(ids)
+    if kind is EmbedND:
+        plain, turned = plain[0, 0, :, :, :, 0].flatten(1), turned[0, 0, :, :, :, 0].flatten(1)
+    else:
+        plain, turned = torch.cat(plain, 0).unflatten(0, (2, -1)), torch.cat(turned, 0).unflatten(0, (2, -1))
+        plain, turned = plain.movedim(0, 1).flatten(1), turned.movedim(0, 1).flatten(1)
+    same = (plain == turned).all(0)
+    assert torch.equal(plain[:5], turned[:5])
+    assert same.float().mean() >= 1 - (sum(axes) * 56) / 128
+    for start, stop in ((5, 59), (59, 71)):
+        assert not torch.equal(plain[start:stop], turned[start:stop])
+
+
+def test_both_layouts_hold_the_same_angles() -> None:
+    ids = torch.cat((torch.zeros(2, 3), picture(4, 6)))
+    matrices, pairs = EmbedND(10000, [16, 56, 56]), FluxPosEmbed(10000, [16, 56, 56])
+    with torus(matrices, BOTH, [(4, 6)]):
+        turned = matrices(ids[None])[0, 0]
+    with torus(pairs, BOTH, [(4, 6)]):
+        cos, sin = pairs(ids)
+    torch.testing.assert_close(turned[..., 0, 0].repeat_interleave(2, 1), cos)
+    torch.testing.assert_close(turned[..., 1, 0].repeat_interleave(2, 1), sin)
+
+
+def _embedded(ids: Tensor, axes: Axes, size: tuple[int, int]) -> Tensor:
+    embedder = EmbedND(10000, [16, 56, 56])
+    with torus(embedder, axes, [size]):
+        return embedder(ids[None])[0, 0]
+
+
+LATTICES = [
+    (Axes(True, True), (0, 8), (6, 0)),
+    (Axes(True, True, half_drop=True), (3, 8), (6, 0)),
+    (Axes(True, True, brick=True), (0, 8), (6, 4)),
+]
+
+
+@pytest.mark.parametrize(("axes", "across", "down"), LATTICES, ids=["square", "half_drop", "brick"])
+def test_a_token_and_its_repeats_have_one_angle(axes: Axes, across: tuple[int, int], down: tuple[int, int]) -> None:
+    """The embedding of a picture moved by a period of the lattice is that of the picture itself."""
+    ids = picture(6, 8)
+    still = _embedded(ids, axes, (6, 8))
+    for dy, dx in (across, down):
+        moved = _embedded(ids + torch.tensor([0.0, dy, dx]), axes, (6, 8))
+        torch.testing.assert_close(moved, still, atol=1e-5, rtol=0)
+    half = _embedded(ids + torch.tensor([0.0, 3.0, 0.0]), axes, (6, 8))
+    assert not torch.allclose(half, still, atol=0.1)
+
+
+def test_rope_options_of_a_host_scale_the_period() -> None:
+    """Positions twice as dense: the period is half as long in positions."""
+    ids = picture(6, 8, first=3.0, step=0.5)
+    moved = _embedded(ids + torch.tensor([0.0, 3.0, 4.0]), BOTH, (6, 8))
+    torch.testing.assert_close(moved, _embedded(ids, BOTH, (6, 8)), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(length=st.integers(1, 300), dim=st.sampled_from([2, 16, 32, 56]), theta=st.sampled_from([256.0, 2000.0, 1e4]))
+def test_angles_repeat_and_stay_close_to_the_stock_ones(length: int, dim: int, theta: float) -> None:
+    positions = torch.arange(2 * length)
+    angles = torus_angles(positions, float(length), dim, theta)
+    turns = (angles[length:] - angles[:length]) / (2 * math.pi)
+    torch.testing.assert_close(turns, turns.round(), atol=1e-9, rtol=0)
+    stock = positions[:, None] * theta ** -(torch.arange(0, dim, 2).double() / dim)
+    assert bool(((angles - stock).abs() <= math.pi / length * positions[:, None] + 1e-9).all())
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data(), text=st.integers(0, 5), height=st.integers(1, 6), width=st.integers(1, 6))
+def test_pictures_are_found_wherever_they_lie(data: st.DataObject, text: int, height: int, width: int) -> None:
+    count = data.draw(st.integers(1, 3))
+    ids = torch.cat([torch.zeros(text, 3), *(picture(height, width, index=float(i)) for i in range(count))])
+    found = find_grids(torch.cat((ids, torch.zeros(3, 3))), [(height, width)])
+    expected = [Grid(text + i * height * width, height, width, 1.0, 1.0) for i in range(count)]
+    if height * width > 1:  # a text's token looks like a picture of one token
+        assert found == expected
+
+
+def test_sequences_of_other_models_are_read() -> None:
+    flux2 = torch.cat((torch.tensor([[0.0, 0.0, 0.0, i] for i in range(9)]), nn.functional.pad(picture(3, 4), (0, 1))))
+    assert [grid.start for grid in find_grids(flux2, [(3, 4)])] == [9]
+    image2d = torch.cat((picture(3, 4)[:, 1:], torch.zeros(4, 2)))
+    assert find_grids(image2d, [(3, 4)]) == [Grid(0, 3, 4, 1.0, 1.0)]
+    diagonal_text = torch.arange(9.0)[:, None].expand(9, 3)
+    assert not find_grids(diagonal_text, [(1, 9), (9, 1), (3, 3)])
+
+
+def test_samples_of_a_batch_may_differ() -> None:
+    long = torch.cat((torch.zeros(4, 3), picture(3, 4)))
+    short = torch.cat((torch.zeros(1, 3), picture(3, 4), torch.zeros(3, 3)))
+    embedder = EmbedND(10000, [16, 56, 56])
+    with torus(embedder, BOTH, [(3, 4)]):
+        together = embedder(torch.stack((long, short)))
+        alone = torch.cat([embedder(ids[None]) for ids in (long, short)])
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+def test_afterwards_nothing_is_left(error: type[BaseException] | None) -> None:
+    model = flux(0)
+    keys = {name: set(module.__dict__) for name, module in model.named_modules()}
+    before = draw(model, TILINGS["off"], 0)
+    context: Any = pytest.raises(error) if error else nullcontext()
+    with context, torus(model.diffusion_model, BOTH, [(SIDE, SIDE)]):
+        draw(model, BOTH, 0)
+        model.diffusion_model.pos_embed(picture(SIDE, SIDE))
+        if error:
+            raise error
+    assert torch.equal(draw(model, TILINGS["off"], 0), before)
+    assert {name: set(module.__dict__) for name, module in model.named_modules()} == keys
+
+
+def test_a_model_that_was_not_reached_is_an_error() -> None:
+    with pytest.raises(NotPeriodicError, match="Linear has no rotary"), torus(nn.Linear(1, 1), BOTH, [(4, 4)]):
+        pass
+    embedder = EmbedND(10000, [16, 56, 56])
+    with pytest.raises(NotPeriodicError, match="9 x 6 tokens.*method rolling"), torus(embedder, BOTH, [(6, 9)]):
+        embedder(picture(6, 8)[None])

@@ -1,0 +1,197 @@
+"""Rotary position embeddings on a torus: attention that takes the far edge of the picture for its neighbour.
+
+A band of frequency w turns the token at position p by the angle w p. On an axis of period P, w is rounded to the
+nearest harmonic 2 pi k / P, so that the angles at p and p + P are the same (stable-diffusion.cpp, pull request 914; for
+the high bands also SHERPA, arXiv 2606.12213). As |w - w'| <= pi / P, hardly anything changes between neighbours; bands
+of less than half a turn, which only tell left from right, stand still.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .axes import Axes
+from .circular import NotPeriodicError
+from .swap import swapped
+
+Size = tuple[int, int]
+Forward = Callable[[Tensor], Any]
+Write = Callable[[Any, slice, slice, slice, Tensor], None]
+
+
+class Grid(NamedTuple):
+    """A picture among tokens, row by row: its first token, its size in tokens, the distance between neighbours."""
+
+    start: int
+    height: int
+    width: int
+    step_y: float
+    step_x: float
+
+    @property
+    def span(self) -> slice:
+        """Its tokens."""
+        return slice(self.start, self.start + self.height * self.width)
+
+
+@contextmanager
+def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size]) -> Iterator[None]:
+    """Let the rotary embeddings of `network` repeat along `axes`; on exit the network is what it was.
+
+    Only the tokens of pictures are turned differently, each picture with its own period; texts keep their angles.
+
+    Args:
+        network: holds embedders of the kinds in `EMBEDDERS`.
+        axes: along which axes pictures repeat.
+        sizes: (height, width) in tokens of the picture that is drawn, then of each reference picture.
+
+    Raises:
+        NotPeriodicError: no embedder is there, or when the block ends, none has met a picture of the first size.
+    """
+    embedders = list(rotary_embedders(network))
+    if not embedders:
+        raise NotPeriodicError(f"{type(network).__name__} has no rotary position embedding that is known here.")
+    met: set[Size] = set()
+    methods = [
+        (module, partial(_embed, module, write, axes, sizes, met, module.forward)) for module, write in embedders
+    ]
+    with swapped("forward", methods):
+        yield
+    if sizes[0] not in met:
+        height, width = sizes[0]
+        raise NotPeriodicError(
+            f"{type(network).__name__} should have drawn a picture of {width} x {height} tokens, but its position "
+            "embedding met none; use the method rolling."
+        )
+
+
+def rotary_embedders(network: nn.Module) -> Iterator[tuple[nn.Module, Write]]:
+    """Yield each position embedder in `network`, with the function that writes angles into what it returns."""
+    for module in network.modules():
+        for kind in type(module).__mro__:
+            if kind.__name__ in EMBEDDERS:
+                yield module, EMBEDDERS[kind.__name__]
+
+
+def find_grids(ids: Tensor, sizes: Sequence[Size]) -> list[Grid]:
+    """Find the pictures of these sizes in the positions of a sequence.
+
+    Args:
+        ids: (N, A) positions, float32 on the CPU, of which `spatial_axes` are row and column.
+        sizes: (height, width) in tokens; where several fit, the first counts.
+    """
+    y, x = spatial_axes(ids.shape[1])
+    rows = _runs(ids, x)
+    tops = ids[[start for start, _, _ in rows]]
+    columns = _runs(tops, y)
+    below = [(length - i, step) for _, length, step in columns for i in range(length)]
+    grids, at = [], 0
+    while at < len(rows):
+        start, length, step_x = rows[at]
+        size = next((s for s in sizes if s[1] == length and _stacked(rows, below, at, s)), None)
+        if size:
+            grids.append(Grid(start, *size, below[at][1], step_x))
+        at += size[0] if size else 1
+    return grids
+
+
+def _stacked(rows: list[tuple[int, int, float]], below: list[tuple[int, float]], at: int, size: Size) -> bool:
+    """Whether the row `at` and those below it are a picture of this size."""
+    return below[at][0] >= size[0] and all(length == size[1] for _, length, _ in rows[at : at + size[0]])
+
+
+def _runs(points: Tensor, axis: int) -> list[tuple[int, int, float]]:
+    """(start, length, step) of each longest run of `points` (N, A) along which `axis` alone counts up, evenly."""
+    moves = points[1:] - points[:-1]
+    steps = moves[:, axis]
+    joined = (steps > 0) & (moves.abs().sum(1) == steps)
+    uneven = (steps[1:] - steps[:-1]).abs() > 1e-3 * steps[1:]
+    joined[1:] &= ~(joined[:-1] & uneven)
+    starts = [0, *((~joined).nonzero()[:, 0] + 1).tolist(), len(points)]
+    return [
+        (start, end - start, float(steps[start]) if end - start > 1 else 1.0)
+        for start, end in zip(starts[:-1], starts[1:], strict=True)
+    ]
+
+
+def spatial_axes(count: int) -> Size:
+    """Which of `count` position axes are row and column: after the frame or picture number, where there is one."""
+    return (0, 1) if count == 2 else (1, 2)
+
+
+def torus_angles(along: Tensor, period: float, dim: int, theta: float, across: Tensor | None = None) -> Tensor:
+    """Angles (*L, dim / 2) of the bands of one axis (RoFormer, arXiv 2104.09864), each rounded to a harmonic.
+
+    Args:
+        along: (*L) positions along the axis.
+        period: of the axis, in positions.
+        dim: of the axis; even.
+        theta: base of the frequencies theta^(-2i / dim).
+        across: (*L) how many periods of the other axis a token lies from the origin, where a step over that axis's
+            border moves by half a period along this one: odd harmonics then make up for the half turn on the way.
+    """
+    frequencies = theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+    turns = (frequencies * period / (2 * math.pi)).round()
+    angles = along.double()[..., None] * turns * (2 * math.pi / period)
+    return angles if across is None else angles + across.double()[..., None] * (turns % 2) * math.pi
+
+
+def _embed(
+    module: Any, write: Write, axes: Axes, sizes: Sequence[Size], met: set[Size], forward: Forward, ids: Tensor
+) -> Any:
+    """What the embedder's own `forward` returns for `ids`, (B, N, A) or (N, A), with pictures on the torus."""
+    embedding = forward(ids)
+    samples = ids.detach().cpu().float().reshape(-1, *ids.shape[-2:])
+    alike = bool((samples == samples[:1]).all())
+    for sample, points in enumerate(samples[:1] if alike else samples):
+        for grid in find_grids(points, sizes):
+            met.add((grid.height, grid.width))
+            for axis, angles in _grid_angles(module, axes, grid, points):
+                first = sum(module.axes_dim[:axis]) // 2
+                bands = slice(first, first + angles.shape[-1])
+                turned = angles.expand(grid.height, grid.width, -1).flatten(0, 1)
+                write(embedding, slice(None) if alike else slice(sample, sample + 1), grid.span, bands, turned)
+    return embedding
+
+
+def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Each axis of `points` (N, A) along which the picture repeats, with its angles (h or 1, w or 1, bands)."""
+    place = points[grid.span].unflatten(0, (grid.height, grid.width))
+    y, x = spatial_axes(points.shape[1])
+    rows, columns = place[:, :1, y], place[:1, :, x]
+    high, wide = grid.height * grid.step_y, grid.width * grid.step_x
+    if axes.vertical:
+        drop = columns / wide if axes.half_drop else None
+        yield y, torus_angles(rows, high, module.axes_dim[y], module.theta, drop)
+    if axes.horizontal:
+        shift = rows / high if axes.brick else None
+        yield x, torus_angles(columns, wide, module.axes_dim[x], module.theta, shift)
+
+
+def _write_matrices(embedding: Tensor, samples: slice, span: slice, bands: slice, angles: Tensor) -> None:
+    """ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2)."""
+    cos, sin = angles.cos(), angles.sin()
+    matrices = torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
+    embedding[samples, 0, span, bands] = matrices.to(embedding)
+
+
+def _write_pairs(embedding: tuple[Tensor, Tensor], _: slice, span: slice, bands: slice, angles: Tensor) -> None:
+    """diffusers' `FluxPosEmbed`: cosines and sines (N, D), each twice."""
+    doubled = angles.repeat_interleave(2, dim=1)
+    for part, values in zip(embedding, (doubled.cos(), doubled.sin()), strict=True):
+        part[span, 2 * bands.start : 2 * bands.stop] = values.to(part)
+
+
+EMBEDDERS: dict[str, Write] = {
+    "EmbedND": _write_matrices,
+    "FluxPosEmbed": _write_pairs,
+    "Flux2PosEmbed": _write_pairs,
+}
+"""Classes of position embedders, and how angles are written into what their `forward(ids)` returns."""
