@@ -92,6 +92,20 @@ def _unet_place(match: re.Match[str], layers: int, keys: set[str]) -> str:
     return f"input_blocks.{number + 1}.{position}" if side == "down" else f"output_blocks.{number}.{position}"
 
 
+def original_block(resnet: str, layers: int) -> tuple[str, int]:
+    """The block of an original UNet that holds a diffusers resnet: "up_blocks.1.resnets.0" -> ("output", 3).
+
+    Args:
+        resnet: its path.
+        layers: resnets in each block of the way down.
+    """
+    match = _UNET_BLOCK.match(resnet)
+    if match is None:
+        return "middle", 0
+    side, number = _unet_place(match, layers, set()).split(".")[:2]
+    return side.removesuffix("_blocks"), int(number)
+
+
 def convert_unet(state_dict: StateDict) -> StateDict:
     """An original UNet (keys without prefix) in diffusers' layout.
 

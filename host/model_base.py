@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import latent_formats
+from .attention import patched_attention, unknown_patches
 from .conds import CONDCrossAttn, CONDRegular
 from .model_sampling import (
     CONST,
@@ -202,10 +203,13 @@ class BaseModel(torch.nn.Module):
         """Calls the denoiser inside its DIFFUSION_MODEL wrappers."""
         raise NotImplementedError
 
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        """The hooks inside blocks that this family does not call."""
+        return sorted({*options.get("patches", {}), *options.get("patches_replace", {})})
+
     def _inside_wrappers(self, forward: Callable[..., Tensor], options: dict[str, Any]) -> Callable[..., Tensor]:
         """The one place where hooks of `transformer_options` that reach into the denoiser begin."""
-        if options.get("patches") or options.get("patches_replace"):
-            names = sorted({*options.get("patches", {}), *options.get("patches_replace", {})})
+        if names := self._unknown_patches(options):
             raise NotImplementedError(
                 f"the model has patches inside its blocks ({', '.join(names)}), which need ComfyUI"
             )
@@ -215,6 +219,9 @@ class BaseModel(torch.nn.Module):
 
 class SD15(BaseModel):
     """Stable Diffusion 1 and 2: a diffusers UNet2DConditionModel."""
+
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        return unknown_patches(options)
 
     def denoise(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
@@ -235,7 +242,8 @@ class SD15(BaseModel):
     ) -> Tensor:
         """One call of the UNet: x (B, C, H, W), timesteps (B,), context (B, L, D), y (B, P) -> (B, C, H, W)."""
         added = None if y is None else {"text_embeds": y, "time_ids": conds["time_ids"]}
-        return self.diffusion_model(x, timesteps, context, added_cond_kwargs=added, return_dict=False)[0]
+        with patched_attention(self.diffusion_model, transformer_options or {}, x):
+            return self.diffusion_model(x, timesteps, context, added_cond_kwargs=added, return_dict=False)[0]
 
 
 class SDXL(SD15):

@@ -213,8 +213,8 @@ def test_flux_guidance_is_3_5_unless_given(transformer: Any) -> None:
 
 
 def test_patches_inside_blocks_are_refused_rather_than_ignored(sd15_unet: Any) -> None:
-    options = {"patches_replace": {"attn2": {("input", 1): None}}}
-    with pytest.raises(NotImplementedError, match="attn2"):
+    options = {"patches": {"input_block_patch": [None]}}
+    with pytest.raises(NotImplementedError, match="input_block_patch"):
         model_base.SD15(sd15_unet).apply_model(
             torch.zeros(1, 4, 8, 8),
             torch.tensor([1.0]),
