@@ -6,12 +6,10 @@ from typing import Any
 
 from ..contract import WrappersMP, io
 from ..tiling.axes import TILINGS
-from ..tiling.unet import CircularUNet
+from ..tiling.methods import METHODS, choose
 from ..tiling.vae import seamless_vae
 
 KEY = "tessera_seamless"
-METHODS = ["auto", "circular", "torus_rope", "rolling"]
-BUILT = ("auto", "circular")
 
 TILING_TOOLTIP = (
     "Which edges meet: horizontal joins the left and the right edge, vertical the top and the bottom, both all four."
@@ -31,7 +29,7 @@ class TesseraSeamlessModel(io.ComfyNode):
             description="Makes a model draw pictures that repeat without a seam; decode them with a Seamless VAE.",
             search_aliases=["seamless", "tiling", "tileable texture", "circular padding", "asymmetric tiling"],
             inputs=[
-                io.Model.Input("model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL); it stays as it is."),
+                io.Model.Input("model", tooltip="Stable Diffusion, SDXL, Flux or another model; it stays as it is."),
                 io.Combo.Input("tiling", options=list(TILINGS), default="both", tooltip=TILING_TOOLTIP),
                 io.Float.Input(
                     "start_percent",
@@ -51,10 +49,12 @@ class TesseraSeamlessModel(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method",
-                    options=METHODS,
+                    options=["auto", *METHODS],
                     default="auto",
                     advanced=True,
-                    tooltip="How edges are made to meet: auto takes what suits the model, circular wraps convolutions.",
+                    tooltip="How edges are made to meet: auto takes what suits the model, circular wraps convolutions "
+                    "(UNets), torus_rope lets positions repeat (Flux and other transformers), rolling moves the "
+                    "picture at each step (any model, not exact).",
                 ),
             ],
             outputs=[
@@ -71,17 +71,14 @@ class TesseraSeamlessModel(io.ComfyNode):
         axes = TILINGS[tiling]
         if not any(axes):
             return io.NodeOutput(_without_hooks(model), "Off: the model draws as it is.")
-        if method not in BUILT:
-            raise ValueError(f"The method {method} is not available yet; choose one of: {', '.join(BUILT)}.")
-        if start_percent > end_percent:
-            raise ValueError(
-                f"start_percent {start_percent} lies after end_percent {end_percent}; set a start that is not later."
-            )
-        hooks = CircularUNet(axes, start_percent, end_percent)
-        report = hooks.report(model)
+        hooks, report = choose(model, method, axes, start_percent, end_percent)
         seamless = _without_hooks(model).clone()
-        seamless.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, hooks.around_run)
-        seamless.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, hooks.around_step)
+        for kind, hook in (
+            (WrappersMP.OUTER_SAMPLE, hooks.around_run),
+            (WrappersMP.CALC_COND_BATCH, hooks.around_conds),
+            (WrappersMP.APPLY_MODEL, hooks.around_step),
+        ):
+            seamless.add_wrapper_with_key(kind, KEY, hook)
         return io.NodeOutput(seamless, report)
 
 
@@ -90,7 +87,7 @@ def _without_hooks(model: Any) -> Any:
     if not model.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         return model
     bare = model.clone()
-    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
+    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
         bare.remove_wrappers_with_key(kind, KEY)
     return bare
 

@@ -9,6 +9,8 @@ import pytest
 import tiny_models
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 
@@ -73,6 +75,27 @@ def autoencoder() -> Any:
             }
         )
     )
+
+
+VIDEO_VAE = {
+    "base_dim": 8,
+    "z_dim": 4,
+    "dim_mult": [1, 2, 2],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True],
+}
+
+
+@pytest.fixture(scope="session")
+def wan_vae() -> Any:
+    """An autoencoder of Wan's kind: factor 4, 4 latent channels, causal in time."""
+    return _random(AutoencoderKLWan.from_config(VIDEO_VAE))
+
+
+@pytest.fixture(scope="session")
+def qwen_vae() -> Any:
+    """An autoencoder of Qwen-Image's kind: factor 4, 4 latent channels, causal in time."""
+    return _random(AutoencoderKLQwenImage.from_config(VIDEO_VAE))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.circular import NotPeriodicError, circular
-from tessera.tiling.unet import check_size, control_names, downsampling, find_unet, whole_axes
+from tessera.tiling.hooks import check_size, controls, whole_axes
+from tessera.tiling.unet import downsampling, find_unet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,7 +44,7 @@ def _shifts(axes: Axes, down: int, right: int) -> tuple[int, int]:
 
 def _error(run: Run, x: Tensor, shift: tuple[int, int], scale: float) -> float:
     """Relative L2 distance between the output for a rolled input and the rolled output."""
-    rolled, moved = run(x.roll(shift, (2, 3))), run(x).roll([round(s * scale) for s in shift], (2, 3))
+    rolled, moved = run(x.roll(shift, (-2, -1))), run(x).roll([round(s * scale) for s in shift], (-2, -1))
     return float((rolled - moved).norm() / moved.norm())
 
 
@@ -51,6 +52,10 @@ def _error(run: Run, x: Tensor, shift: tuple[int, int], scale: float) -> float:
 @pytest.mark.parametrize(
     ("network", "run", "shape", "shift", "scale"),
     [
+        ("wan_vae", _decode, (1, 4, 1, 6, 8), (1, 3), 4),
+        ("wan_vae", _encode, (1, 3, 5, 24, 32), (4, 12), 1 / 4),
+        ("qwen_vae", _decode, (1, 4, 2, 6, 8), (1, 3), 4),
+        ("qwen_vae", _encode, (1, 3, 1, 24, 32), (4, 12), 1 / 4),
         ("sd15_unet", _predict, (1, 4, 16, 24), (8, 8), 1),
         ("sdxl_unet", _predict, (1, 4, 12, 16), (4, 8), 1),
         ("autoencoder", _decode, (1, 4, 6, 8), (1, 3), 8),
@@ -73,7 +78,7 @@ def test_rolling_the_input_rolls_the_output(
     with circular(module, axes):
         wrapped = _error(partial(run, module), x, moved, scale)
     assert wrapped <= EXACT
-    assert plain > 0.05
+    assert plain > 500 * EXACT
 
 
 @pytest.mark.parametrize(("tiling", "shift"), [("horizontal", (8, 0)), ("vertical", (0, 8))])
@@ -184,7 +189,7 @@ def test_lora_on_convolutions_wraps_too() -> None:
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv3d(1, 1, 3, padding=1),
+        nn.Conv3d(1, 1, 3),
         nn.ZeroPad2d(1),
         nn.Conv2d(1, 1, 3),
         nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"),
@@ -239,12 +244,12 @@ def test_a_region_of_the_picture_does_not_wrap() -> None:
     assert whole_axes(both, (16, 16), (16, 16)) == whole_axes(both, (5, 5), None) == both
 
 
-def test_control_networks_are_named_with_their_chain() -> None:
+def test_controls_are_found_with_their_chain_once() -> None:
     class Canny:
         previous_controlnet = None
 
     class Depth:
         previous_controlnet = Canny()
 
-    conds = {"positive": [{"control": Depth()}, {}], "negative": [{"control": Canny()}]}
-    assert control_names(conds) == ["Canny", "Depth"]
+    conds = [{"control": Depth()}, {}, {"control": Depth.previous_controlnet}]
+    assert [type(control) for control in controls(conds)] == [Depth, Canny]

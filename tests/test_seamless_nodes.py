@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from tessera.host.model_base import SD15
+from tessera.host.architectures import build_flux
+from tessera.host.model_base import SD15, Flux
 from tessera.host.patcher import ModelPatcher
+from tessera.host.patcher_extension import WrappersMP
 from tessera.host.progress import InterruptProcessingException, interrupt_current_processing
 from tessera.host.samplers import KSampler
 from tessera.nodes import NODES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.seam_check import TesseraSeamCheck
-from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
+from tessera.nodes.seamless import KEY, TesseraSeamlessModel, TesseraSeamlessVAE
+from tessera.tiling.axes import TILINGS
+from tessera.tiling.rolling import Rolling
+from tiny_models import FLUX, flux_weights
 from torch import Tensor, nn
 
 SHAPE = (1, 4, 16, 24)
@@ -167,30 +173,129 @@ def test_a_region_smaller_than_the_picture_keeps_its_own_edges(model: ModelPatch
     assert {width: bool(axes and axes.horizontal) for width, axes in seen} == {8: False, 24: True}
 
 
-def test_control_networks_are_named_in_the_log(model: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:
-    class Depth:
-        previous_controlnet = None
+class _Control:
+    """Stands for ComfyUI's `ControlNet`: the part of it that hooks and samplers ask for."""
 
-        def __getattr__(self, name: str) -> Callable[..., None]:
-            return lambda *_, **__: None
+    previous_controlnet = None
+
+    def __init__(self, network: Any) -> None:
+        self.control_model = network
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+def test_control_networks_wrap_while_conditionings_are_computed(model: ModelPatcher) -> None:
+    """A host asks control networks before it calls the denoiser, in CALC_COND_BATCH; regions keep their edges."""
+    whole, part = (nn.Conv2d(1, 1, 3, padding=1).requires_grad_(False) for _ in range(2))
+    seamless, wrapped = _seamless(model, "horizontal", end=0.6), []
+
+    def look(executor: Any, *args: Any) -> Any:
+        wrapped.append(["_conv_forward" in network.__dict__ for network in (whole, part)])
+        return executor(*args)
+
+    seamless.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "look", look)
+    region = _text(0.5, area=(16, 8, 0, 0), strength=1.0, control=_Control(part))
+    _sample(seamless, _noise(), _text(1.0, control=_Control(whole)) + region)
+    assert wrapped == [[True, False], [True, False], [False, False]]  # the last of three steps lies past the end
+    assert "_conv_forward" not in whole.__dict__
+
+
+def test_control_networks_that_cannot_wrap_are_named_in_the_log(
+    model: ModelPatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Depth(_Control):
+        previous_controlnet = _Control(nn.Conv2d(1, 1, 3, padding=1))
 
     with caplog.at_level(logging.WARNING):
-        _sample(_seamless(model), _noise(), _text(1.0, control=Depth()))
+        _sample(_seamless(model), _noise(), _text(1.0, control=Depth(nn.ConvTranspose2d(1, 1, 3))))
     assert "Depth is not made periodic" in caplog.text
+    assert "_Control" not in caplog.text
 
 
-@pytest.mark.parametrize("method", ["torus_rope", "rolling"])
-def test_methods_that_are_not_there_are_refused(model: ModelPatcher, method: str) -> None:
-    with pytest.raises(ValueError, match=f"{method} is not available yet; choose one of: auto, circular"):
-        _seamless(model, method=method)
+def test_methods_that_do_not_suit_the_model_are_refused(model: ModelPatcher, transformer: ModelPatcher) -> None:
+    with pytest.raises(
+        ValueError, match="torus_rope needs a transformer .* a UNet2DConditionModel; use the method auto"
+    ):
+        _seamless(model, method="torus_rope")
+    with pytest.raises(ValueError, match="circular makes UNet models .* a FluxTransformer2DModel; use the method auto"):
+        _seamless(transformer, method="circular")
 
 
 def test_other_bad_input(model: ModelPatcher) -> None:
     with pytest.raises(ValueError, match="start_percent 0.8 lies after end_percent 0.2"):
         _seamless(model, start=0.8, end=0.2)
-    transformer = ModelPatcher(SD15(nn.Linear(1, 1)), "cpu", "cpu")
-    with pytest.raises(ValueError, match="Linear"):
-        _seamless(transformer)
+    audio = SimpleNamespace(
+        conds={},
+        model_options={"transformer_options": {}},
+        model_patcher=ModelPatcher(SD15(nn.Linear(1, 1)), "cpu", "cpu"),
+    )
+    with pytest.raises(ValueError, match=r"latents of pictures, but these are \(1, 4, 16\)"):
+        Rolling(TILINGS["both"]).around_run(SimpleNamespace(class_obj=audio), torch.zeros(1, 4, 16))
+
+
+def test_an_unknown_model_is_rolled_and_the_report_says_so() -> None:
+    unknown = ModelPatcher(SD15(nn.Linear(1, 1)), "cpu", "cpu")
+    seamless, report = TesseraSeamlessModel.execute(unknown, "both", 0.0, 1.0, "auto").args
+    assert seamless is not unknown
+    assert "Linear: the picture is moved at every step (rolling)" in report
+    assert "not exact" in report
+
+
+@pytest.fixture(scope="module")
+def transformer() -> ModelPatcher:
+    return ModelPatcher(Flux(build_flux(flux_weights(), torch.float32, FLUX)), "cpu", "cpu")
+
+
+def _draw(model: Any, noise: Tensor, steps: int = 3, seed: int = 1, **options: Any) -> Tensor:
+    """A run of a transformer, with text of width 32."""
+    text = [[torch.linspace(-1, 1, 5 * 32).view(1, 5, 32), {"pooled_output": torch.ones(1, 64), **options}]]
+    run = KSampler(model, steps, "euler", "simple")
+    return run.sample(noise, text, text, 1.0, torch.zeros_like(noise), seed=seed)
+
+
+def test_a_transformer_draws_on_a_torus(transformer: ModelPatcher) -> None:
+    """Constant noise: what structure there is comes from positions, and is continuous over the border."""
+    noise = torch.randn(1, 16, 1, 1, generator=torch.Generator().manual_seed(3)).expand(1, 16, 24, 24).contiguous()
+    plain = _draw(transformer, noise)
+    seamless, report = TesseraSeamlessModel.execute(transformer, "horizontal", 0.0, 1.0).args
+    drawn = _draw(seamless, noise)
+    assert "torus RoPE" in report
+    assert "16 px" in report
+    tokens = drawn[0].unflatten(1, (12, 2)).unflatten(3, (12, 2)).mean((2, 4))
+    for dim, low, high in ((2, 0.2, 2.0), (1, 2.0, 99.0)):
+        steps = (tokens - tokens.roll(1, dim)).abs().mean([i for i in range(3) if i != dim])
+        assert low < steps[0] / steps[1:].mean() < high
+    assert torch.equal(_draw(transformer, noise), plain)
+    assert not any("forward" in layer.__dict__ for layer in transformer.model.modules())
+
+
+def test_sizes_of_a_transformer(transformer: ModelPatcher) -> None:
+    with pytest.raises(ValueError, match="width that is a multiple of 16 px .* 120 px; set the width to 112 or 128 px"):
+        _draw(_seamless(transformer), torch.zeros(1, 16, 16, 15))
+    assert _draw(_seamless(transformer, "vertical"), torch.zeros(1, 16, 16, 15), steps=1).shape[-1] == 15
+
+
+def test_a_transformer_keeps_its_edges_outside_the_range(transformer: ModelPatcher) -> None:
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(_draw(_seamless(transformer, start=0.99), noise), _draw(transformer, noise))
+
+
+def test_rolling_moves_what_has_the_size_of_the_picture_and_nothing_else(transformer: ModelPatcher) -> None:
+    """With a model that commutes with rolling nothing changes; the shift depends on seed and step alone."""
+    seamless = _seamless(transformer, method="rolling")
+    noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(_draw(seamless, noise), _draw(seamless, noise))
+    assert not torch.equal(_draw(seamless, noise, seed=2), _draw(seamless, noise))
+    assert _distance(_draw(seamless, noise), _draw(transformer, noise)) > 0.01
+
+
+def test_rolling_a_model_that_commutes_with_it_changes_nothing(model: ModelPatcher) -> None:
+    rolled = _seamless(model, method="rolling")
+    for step in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
+        for wrapper in _seamless(model).get_wrappers(step, KEY):
+            rolled.add_wrapper_with_key(step, "circular", wrapper)
+    assert _distance(_sample(rolled, _noise()), _sample(_seamless(model), _noise())) < 1e-5
 
 
 def test_report_says_what_was_done(model: ModelPatcher) -> None:

@@ -32,4 +32,7 @@ TILINGS: dict[str, Axes] = {
 def describe(axes: Axes) -> str:
     """Name the edges that meet, for reports and errors."""
     names = [name for name, wraps in (("left-right", axes.horizontal), ("top-bottom", axes.vertical)) if wraps]
-    return " and ".join(names) or "no edges"
+    if not names:
+        return "no edges meet"
+    shift = " shifted by half (half drop)" if axes.half_drop else " shifted by half (brick)" if axes.brick else ""
+    return f"{' and '.join(names)} edges meet{shift}"

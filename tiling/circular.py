@@ -6,21 +6,27 @@ commutes with rolling the picture, so what it draws repeats without a seam.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .axes import Axes
 from .swap import swapped
 
-ConvForward = Callable[[nn.Conv2d, Axes, Tensor, Tensor, "Tensor | None"], Tensor]
+Pads = tuple[int, int, int, int]
 
 # Classes whose forward adds one zero column on the right and one zero row below, then calls an unpadded convolution.
 END_PADDING_DOWNSAMPLERS = frozenset({"Downsample", "Downsample2D"})
 
+# Convolutions that were built with a padding, but add it themselves before they are called (diffusers' videos).
+SELF_PADDING_CONVOLUTIONS = frozenset({"WanCausalConv3d", "QwenImageCausalConv3d"})
+
+Conv = nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.ConstantPad3d, nn.ReplicationPad3d)
 
@@ -37,59 +43,111 @@ def circular(network: nn.Module, axes: Axes) -> Iterator[None]:
     just before the call still arrive. Blocks may nest: the inner one rules while it lasts.
 
     Args:
-        network: module whose convolutions are (B, C, H, W) in, (B, C', H', W') out.
+        network: module whose convolutions are (B, C, [T,] H, W) in, (B, C', [T',] H', W') out.
         axes: along which axes to wrap.
 
     Raises:
         NotPeriodicError: a layer reads beyond the border in a way that is not known here; nothing is changed then.
     """
-    convolutions = list(wrapping_convolutions(network))
-    with swapped("_conv_forward", [(conv, partial(forward, conv, axes)) for conv, forward in convolutions]):
+    borders = list(wrapping_convolutions(network))
+    forwards = [(border.conv, partial(_forward, border, axes)) for border in borders]
+    paddings = [(border.conv, border.remaining(axes)) for border in borders]
+    with swapped("_conv_forward", forwards), swapped("padding", paddings):
         yield
 
 
-def wrapping_convolutions(network: nn.Module) -> Iterator[tuple[nn.Conv2d, ConvForward]]:
-    """Yield each convolution that reads beyond its input's border, with the forward that makes it wrap.
+class Border(NamedTuple):
+    """What a convolution reads beyond its input's border: `pads` (left, right, top, bottom), and who adds them."""
+
+    conv: Conv
+    pads: Pads
+    there: bool
+
+    def remaining(self, axes: Axes) -> tuple[int, ...]:
+        """The convolution's own padding, less that of axes that wrap."""
+        left, _, top, _ = (0, 0, 0, 0) if self.there else self.pads
+        own = self.conv.padding[:-2]
+        assert not isinstance(own, str)
+        return (*own, 0 if axes.vertical else top, 0 if axes.horizontal else left)
+
+
+def wrapping_convolutions(network: nn.Module) -> Iterator[Border]:
+    """Yield each convolution of `network` that reads beyond its input's border.
 
     Raises:
         NotPeriodicError: as `circular`.
     """
     for parent, layer in _layers(network):
-        if not _reads_beyond_border(layer):
+        if not _reads_beyond_border(layer) or _pads_for_next(parent, layer):
             continue
-        if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-            if any(layer.padding):
-                yield layer, wrap_padded
-                continue
-            if END_PADDING_DOWNSAMPLERS.intersection(kind.__name__ for kind in type(parent).__mro__):
-                yield layer, wrap_end_padded
-                continue
-        raise NotPeriodicError(
-            f"{type(parent).__name__} holds {layer}, which has no periodic form here yet; "
-            "use a model of the Stable Diffusion 1.5 or SDXL kind."
-        )
+        border = _border(parent, layer) if isinstance(layer, Conv) and layer.padding_mode == "zeros" else None
+        if border is None:
+            raise NotPeriodicError(f"{type(parent).__name__} holds {layer}, which has no periodic form here.")
+        yield border
 
 
-def wrap_padded(conv: nn.Conv2d, axes: Axes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`conv` applied to `x` (B, C, H, W), its padding read from the opposite border along `axes`, else zeros."""
-    left, right, top, bottom = conv._reversed_padding_repeated_twice
+def _own_pads(conv: Conv) -> Pads:
+    """The convolution's spatial padding as it was built: `padding` itself may be exchanged already."""
+    left, right, top, bottom = conv._reversed_padding_repeated_twice[:4]
+    return left, right, top, bottom
+
+
+def _border(parent: nn.Module, conv: Conv) -> Border | None:
+    """The zeros around a convolution's input, its own or those that something just before it adds; None if unknown."""
+    if type(conv).__name__ in SELF_PADDING_CONVOLUTIONS:
+        return Border(conv, _own_pads(conv), there=True)
+    if any(_own_pads(conv)):
+        return Border(conv, _own_pads(conv), there=False)
+    if END_PADDING_DOWNSAMPLERS.intersection(kind.__name__ for kind in type(parent).__mro__):
+        return Border(conv, (0, 1, 0, 1), there=True)
+    before = _neighbour(parent, conv, -1)
+    if isinstance(before, nn.ZeroPad2d):
+        left, right, top, bottom = before.padding
+        return Border(conv, (left, right, top, bottom), there=True)
+    return None
+
+
+def _pads_for_next(parent: nn.Module, layer: nn.Module) -> bool:
+    """Whether `layer` adds zeros for an unpadded convolution right after it, which then wraps instead."""
+    after = _neighbour(parent, layer, 1)
+    return isinstance(layer, nn.ZeroPad2d) and isinstance(after, nn.Conv2d) and not any(_own_pads(after))
+
+
+def _neighbour(parent: nn.Module, layer: nn.Module, distance: int) -> nn.Module | None:
+    if not isinstance(parent, nn.Sequential):
+        return None
+    layers = list(parent)
+    at = layers.index(layer) + distance
+    return layers[at] if 0 <= at < len(layers) else None
+
+
+def _forward(border: Border, axes: Axes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The class's own `_conv_forward` on `x` (B, C, [T,] H, W) wrapped; weight, bias and what else comes pass by."""
+    forward: Any = type(border.conv)._conv_forward
+    left, right, top, bottom = border.pads
     across = (left, right) if axes.horizontal else (0, 0)
     down = (top, bottom) if axes.vertical else (0, 0)
-    wrapped = F.pad(x, (*across, *down), mode="circular")
-    zeros = (0 if axes.vertical else top, 0 if axes.horizontal else left)
-    return F.conv2d(wrapped, weight, bias, conv.stride, zeros, conv.dilation, conv.groups)
+    if border.there:
+        height, width = x.shape[-2:]
+        x = x[..., down[0] : height - down[1], across[0] : width - across[1]]
+    return forward(border.conv, wrap(x, axes, across, down), *args, **kwargs)
 
 
-def wrap_end_padded(conv: nn.Conv2d, axes: Axes, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`conv` applied to `x` (B, C, H + 1, W + 1), whose last column and row are zeros that the caller has just added.
+def wrap(x: Tensor, axes: Axes, across: tuple[int, int], down: tuple[int, int]) -> Tensor:
+    """Continue `x` (..., H, W) by `across` (left, right) and `down` (top, bottom) px, repeats shifted as in `axes`."""
+    if axes.half_drop:
+        return wrap(x.mT, axes._replace(half_drop=False, brick=True), down, across).mT
+    if axes.brick:
+        above, below = (x.roll(x.shape[-1] // 2, -1)[..., rows, :] for rows in (slice(-down[0], None), slice(down[1])))
+        x, down = torch.cat((above[..., : down[0], :], x, below), dim=-2), (0, 0)
+    return _circular(x, (*across, *down))
 
-    They are overwritten in place by the first column and row: `x` is the caller's own fresh copy.
-    """
-    if axes.horizontal:
-        x[..., -1] = x[..., 0]
-    if axes.vertical:
-        x[..., -1, :] = x[..., 0, :]
-    return F.conv2d(x, weight, bias, conv.stride, 0, conv.dilation, conv.groups)
+
+def _circular(x: Tensor, pads: tuple[int, ...]) -> Tensor:
+    """`F.pad` for x (B, C, [T,] H, W), which wants the pads of all axes but the first two."""
+    if not any(pads):
+        return x
+    return F.pad(x, (*pads, *(0, 0) * (x.ndim - 4)), mode="circular")
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -112,5 +170,5 @@ def _reads_beyond_border(layer: nn.Module) -> bool:
         return True
     if not isinstance(layer, _CONVOLUTIONS):
         return False
-    padded = layer.padding == "same" or (layer.padding != "valid" and any(layer.padding[-2:]))
+    padded = layer.padding == "same" or any(layer._reversed_padding_repeated_twice[:4])
     return padded or any(k > s for k, s in zip(layer.kernel_size[-2:], layer.stride[-2:], strict=True))

@@ -42,7 +42,7 @@ class Grid(NamedTuple):
 
 
 @contextmanager
-def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size]) -> Iterator[None]:
+def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = True) -> Iterator[None]:
     """Let the rotary embeddings of `network` repeat along `axes`; on exit the network is what it was.
 
     Only the tokens of pictures are turned differently, each picture with its own period; texts keep their angles.
@@ -51,6 +51,7 @@ def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size]) -> Iterator[Non
         network: holds embedders of the kinds in `EMBEDDERS`.
         axes: along which axes pictures repeat.
         sizes: (height, width) in tokens of the picture that is drawn, then of each reference picture.
+        demand: whether a network that is never asked for a picture of the first size is an error.
 
     Raises:
         NotPeriodicError: no embedder is there, or when the block ends, none has met a picture of the first size.
@@ -64,7 +65,7 @@ def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size]) -> Iterator[Non
     ]
     with swapped("forward", methods):
         yield
-    if sizes[0] not in met:
+    if demand and sizes[0] not in met:
         height, width = sizes[0]
         raise NotPeriodicError(
             f"{type(network).__name__} should have drawn a picture of {width} x {height} tokens, but its position "

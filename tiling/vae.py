@@ -74,7 +74,7 @@ def _crop_nothing(plain: Any, axes: Axes, pixels: Tensor) -> Tensor:
     factor = plain.spacial_compression_encode()
     if (axes.horizontal and width % factor) or (axes.vertical and height % factor):
         raise ValueError(
-            f"The image is {width} x {height} px, but one that repeats {describe(axes)} needs sides that are multiples "
+            f"The image is {width} x {height} px, but one whose {describe(axes)} needs sides that are multiples "
             f"of {factor} px; scale it first."
         )
     return plain.vae_encode_crop_pixels(pixels)

@@ -1,0 +1,40 @@
+"""Which way to a torus suits a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .axes import Axes
+from .circular import NotPeriodicError
+from .dit import TorusDiT
+from .hooks import SeamlessHooks
+from .rolling import Rolling
+from .unet import CircularUNet
+
+METHODS: dict[str, type[SeamlessHooks]] = {"circular": CircularUNet, "torus_rope": TorusDiT, "rolling": Rolling}
+
+
+def choose(model: Any, method: str, axes: Axes, start: float, end: float) -> tuple[SeamlessHooks, str]:
+    """The hooks that make a host's MODEL periodic, and what they do in words.
+
+    Args:
+        model: stays as it is.
+        method: one of `METHODS`, or auto: the exact ones first, rolling where none suits.
+        axes: along which axes pictures repeat.
+        start: fraction of the schedule (0..1).
+        end: fraction of the schedule (0..1), not before `start`.
+
+    Raises:
+        ValueError: the method does not suit the model or the tiling, or the range is empty.
+    """
+    if start > end:
+        raise ValueError(f"start_percent {start} lies after end_percent {end}; set a start that is not later.")
+    kinds = list(METHODS.values()) if method == "auto" else [METHODS[method]]
+    for kind in kinds:
+        hooks = kind(axes, start, end)
+        try:
+            return hooks, hooks.report(model)
+        except NotPeriodicError:
+            if kind is kinds[-1]:
+                raise
+    raise AssertionError

@@ -1,0 +1,134 @@
+"""Rolling: a denoiser that cannot be made periodic sees the picture moved on its torus, elsewhere at every noise level.
+
+The seam that each call draws lies where the next one draws none (noise rolling of ControlMat, arXiv 2309.01700). The
+sampler's own latents never move, so its history, masks and previews stay right: `unroll(model(roll(x, s)), s)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .axes import Axes
+from .circular import NotPeriodicError
+from .hooks import SEED, SeamlessHooks, go_on, patch_size
+from .unet import downsampling, find_unet, is_unet
+
+Shift = tuple[int, int]
+
+R2 = (0.7548776662466927, 0.5698402909980532)
+"""Fractions of a side between one shift and the next, which fill the plane evenly (M. Roberts' R2 sequence)."""
+
+TWO_CUTS = 0.75
+"""Fraction of the steps after which two calls with their seams half a picture apart are blended: none heals later."""
+
+
+class Rolling(SeamlessHooks):
+    """The picture is moved before each call of the denoiser, and back after it."""
+
+    def unit(self, network: nn.Module, channels: int) -> int:
+        """The side of a token, or the UNet's downsampling; 1 where neither is known."""
+        if self.axes.half_drop or self.axes.brick:
+            raise NotPeriodicError(
+                f"A {type(network).__name__} can only be rolled, which repeats straight; use the tiling both."
+            )
+        if is_unet(network):
+            return downsampling(find_unet(network))
+        try:
+            return patch_size(network, channels)
+        except AttributeError:
+            return 1
+
+    def summary(self, network: nn.Module) -> str:
+        """That the seam is spread, not gone, and what that takes."""
+        return (
+            "the picture is moved at every step (rolling), which spreads seams thin and is not exact: take 12 steps or "
+            f"more, of which the last {1 - TWO_CUTS:.0%} take twice the time"
+        )
+
+    def step(self, executor: Any, axes: Axes, unit: int, call: dict[str, Any]) -> Tensor:
+        """The call on moved latents; towards the end two of them, blended."""
+        options = call["transformer_options"]
+        height, width = call["x"].shape[-2:]
+        sigmas = options["sample_sigmas"]
+        index = int((sigmas > call["t"].max() * (1 + 1e-4)).sum())
+        shift = shift_at(options.get(SEED) or 0, index, (height, width), axes, unit)
+        run = partial(_run_rolled, executor, call, unit)
+        if index < TWO_CUTS * (len(sigmas) - 1):
+            return run(shift)
+        return blend_cuts(run, shift, (height, width), axes, unit)
+
+
+def shift_at(seed: int, index: int, size: Shift, axes: Axes, unit: int) -> Shift:
+    """How far (down, right) the picture moves at step `index` of a run with `seed`: whole units along `axes` only."""
+    wraps = (axes.vertical, axes.horizontal)
+    down, right = (
+        math.floor((seed % 10007 * 0.6180339887498949 + (index + 1) * step) % 1 * (length // unit)) * unit * along
+        for step, length, along in zip(R2, size, wraps, strict=True)
+    )
+    return down, right
+
+
+def blend_cuts(run: Callable[[Shift], Tensor], shift: Shift, size: Shift, axes: Axes, unit: int) -> Tensor:
+    """Two runs whose seams lie half a period apart, each weighted by its distance from its own seam.
+
+    Weights are sin^2 of the distance over the period, so that they vanish at the seam and add up to one.
+    """
+    wraps = (axes.vertical, axes.horizontal)
+    half = tuple(length // 2 // unit * unit * along for length, along in zip(size, wraps, strict=True))
+    other = (shift[0] + half[0], shift[1] + half[1])
+    first, second = run(shift), run(other)
+    one, two = (_distance(cut, size, axes).to(first) + 1e-4 for cut in (shift, other))
+    return torch.lerp(second, first, one / (one + two))
+
+
+def _distance(shift: Shift, size: Shift, axes: Axes) -> Tensor:
+    """(H, W): sin^2 of the distance to the seams of a picture moved by `shift`, multiplied over the axes that wrap."""
+    lines = [
+        torch.sin(math.pi * (torch.arange(length) + 0.5 + moved) / length) ** 2 if along else torch.ones(length)
+        for moved, length, along in zip(shift, size, (axes.vertical, axes.horizontal), strict=True)
+    ]
+    return lines[0][:, None] * lines[1]
+
+
+def _run_rolled(executor: Any, call: dict[str, Any], unit: int, shift: Shift) -> Tensor:
+    """The denoiser's output for latents moved by `shift`, moved back. What has the latents' size moves along."""
+    height, width = call["x"].shape[-2:]
+
+    def move(value: Any) -> Any:
+        if isinstance(value, list):
+            return [move(each) for each in value]
+        fits = isinstance(value, Tensor) and value.ndim >= 4 and value.shape[-2:] == (height, width)
+        return value.roll(shift, (-2, -1)) if fits else value
+
+    moved = {name: move(value) for name, value in call.items()}
+    if call["control"]:
+        roll = partial(roll_control, shift=shift, size=(height, width), unit=unit)
+        moved["control"] = {name: [roll(part) for part in parts] for name, parts in call["control"].items()}
+    return go_on(executor, moved).roll((-shift[0], -shift[1]), (-2, -1))
+
+
+def roll_control(part: Tensor | None, shift: Shift, size: Shift, unit: int) -> Tensor | None:
+    """What a control network adds to one layer, moved along: (B, C, h, w) of a UNet or (B, h * w, C) of a transformer.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    if part is None:
+        return None
+    height, width = size[0] // unit, size[1] // unit
+    if part.ndim == 4 and size[1] % part.shape[-1] == 0:
+        scale = size[1] // part.shape[-1]
+        return part.roll((shift[0] // scale, shift[1] // scale), (-2, -1))
+    if part.ndim == 3 and part.shape[1] == height * width:
+        grid = part.unflatten(1, (height, width))
+        return grid.roll((shift[0] // unit, shift[1] // unit), (1, 2)).flatten(1, 2)
+    raise ValueError(
+        f"A control network adds {tuple(part.shape)} to latents of {width * unit} x {height * unit}, which cannot be "
+        "moved along with them; take it off or use a model with another method than rolling."
+    )
