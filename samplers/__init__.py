@@ -1,0 +1,3 @@
+"""Sampling: diffusers' schedulers for models of any host, and guidance."""
+
+from __future__ import annotations

@@ -1,0 +1,60 @@
+"""Making a diffusers scheduler."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+from .registry import Entry
+
+OLDEST = "0.35"
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of diffusers.
+
+    Raises:
+        RuntimeError: diffusers, or the class in it, is missing.
+    """
+    try:
+        import diffusers
+    except ImportError as error:
+        raise RuntimeError(
+            f"{name} needs diffusers, which is not installed; run: pip install 'diffusers>={OLDEST}'"
+        ) from error
+    found = getattr(diffusers, name, None)
+    if found is None or hasattr(found, "_backends") and not hasattr(found, "config_name"):
+        raise RuntimeError(
+            f"diffusers {diffusers.__version__} has no {name}; update it: pip install --upgrade 'diffusers>={OLDEST}'"
+        )
+    return found
+
+
+def make(name: str, arguments: Mapping[str, Any]) -> Any:
+    """A fresh scheduler, given those of the arguments that its constructor knows."""
+    known = parameters(name)
+    return scheduler_class(name)(**{key: value for key, value in arguments.items() if key in known})
+
+
+def parameters(name: str) -> Set[str]:
+    """What the constructor of a class of diffusers takes."""
+    return inspect.signature(scheduler_class(name).__init__).parameters.keys()
+
+
+def only_known(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that a function has a parameter for."""
+    known = inspect.signature(function).parameters
+    return {key: value for key, value in arguments.items() if key in known}
+
+
+def check_options(entry: Entry, options: Iterable[str]) -> None:
+    """Refuse options that do not apply.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for option in options:
+        if option not in entry.options:
+            applying = ", ".join(entry.options) or "none"
+            raise ValueError(f"{option} does not apply to {entry.name} (these do: {applying}); set it back to auto.")

@@ -1,0 +1,234 @@
+"""The diffusers schedulers on offer, as data."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from . import inject, steppers
+from .bridge import Prediction, Space
+
+# A flow's first sigma is 1, where it has no signal and rho is infinite.
+NEAR_ONE = 1 - 1e-6
+# Where the scheduler subtracts latents of that size from each other, float32 needs this much signal.
+WELL_BELOW_ONE = 0.999
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One scheduler.
+
+    Args:
+        name: its class in diffusers.
+        family: what kind of method it is.
+        inject: how it takes noise levels.
+        space: what latents it works on.
+        prediction: what it is given; "model" is what the network predicts, epsilon or v.
+        calls: of the model for n steps.
+        noise: it draws noise in every step.
+        spacing: what `auto` means, on models that are no flow.
+        maker: the class whose `set_timesteps` makes its noise levels, if not its own.
+        config: arguments of its constructor that differ from diffusers' defaults.
+        options: the node's options that apply to it.
+        stepper: how it is stepped.
+        highest: a flow's first sigma at most.
+        ends_at_x0: the last step to zero takes the denoised latents.
+        fractional: diffusers gives the network timesteps between the trained ones.
+        rising: noise levels rise, from an image to its noise.
+        steps: a good number of them, for the docs.
+        fewest: below it the result is poor, on (other models, flows).
+        warning: what one has to know.
+    """
+
+    name: str
+    family: str
+    inject: inject.Inject
+    space: Space
+    prediction: Prediction | Literal["model"] = "sample"
+    calls: str = "n"
+    noise: bool = False
+    spacing: str = "linspace"
+    maker: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    stepper: steppers.Stepper = steppers.step
+    highest: float = NEAR_ONE
+    ends_at_x0: bool = False
+    fractional: bool = False
+    rising: bool = False
+    steps: str = "20-30"
+    fewest: tuple[int, int] = (1, 1)
+    warning: str = ""
+
+    @property
+    def short(self) -> str:
+        """The name without "Scheduler"."""
+        return self.name.removesuffix("Scheduler")
+
+
+ODE, SDE, MULTISTEP, DISTILLED, INVERSE = "one step", "stochastic", "multistep", "distilled", "inversion"
+SOLVER = ("solver_order", "solver_type")
+DPM_SOLVER = ("solver_order", "solver_type", "algorithm_type")
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry("DDPMScheduler", SDE, inject.table, "vp", noise=True, spacing="leading", steps="50-200", fewest=(20, 20)),
+    Entry("DDIMScheduler", ODE, inject.table, "vp", spacing="leading", options=("eta",), steps="30-50"),
+    Entry(
+        "PNDMScheduler",
+        MULTISTEP,
+        inject.pndm,
+        "vp",
+        prediction="model",
+        calls="n + 1",
+        spacing="leading",
+        config={"skip_prk_steps": True},
+        highest=WELL_BELOW_ONE,
+        fewest=(1, 12),
+    ),
+    Entry("LMSDiscreteScheduler", MULTISTEP, inject.sigma_list, "model", fractional=True, fewest=(1, 12)),
+    Entry("EulerDiscreteScheduler", ODE, inject.sigma_list, "model", fractional=True),
+    Entry(
+        "EulerAncestralDiscreteScheduler",
+        SDE,
+        inject.sigma_list,
+        "ve",
+        prediction="epsilon",
+        noise=True,
+        highest=WELL_BELOW_ONE,
+        fractional=True,
+    ),
+    Entry("DPMSolverMultistepScheduler", MULTISTEP, inject.sigma_list, "vp", options=DPM_SOLVER, steps="15-25"),
+    Entry("HeunDiscreteScheduler", ODE, inject.heun, "model", calls="2n - 1", fractional=True, steps="10-20"),
+    Entry(
+        "KDPM2DiscreteScheduler",
+        ODE,
+        inject.kdpm2,
+        "model",
+        prediction="epsilon",
+        # The levels are the same, and its own constructor takes a second.
+        maker="EulerDiscreteScheduler",
+        calls="2n - 1",
+        fractional=True,
+        steps="10-20",
+    ),
+    Entry(
+        "DPMSolverSinglestepScheduler",
+        ODE,
+        inject.singlestep,
+        "vp",
+        maker="DPMSolverMultistepScheduler",
+        options=DPM_SOLVER,
+        config={"lower_order_final": True},
+        steps="15-25",
+    ),
+    Entry(
+        "KDPM2AncestralDiscreteScheduler",
+        SDE,
+        inject.kdpm2_ancestral,
+        "ve",
+        prediction="epsilon",
+        # The levels are the same, and its own constructor takes a second.
+        maker="EulerDiscreteScheduler",
+        calls="2n - 1",
+        noise=True,
+        highest=WELL_BELOW_ONE,
+        fractional=True,
+        steps="10-25",
+    ),
+    Entry("UniPCMultistepScheduler", MULTISTEP, inject.sigma_list, "vp", options=("solver_order",), steps="10-25"),
+    Entry(
+        "DDIMInverseScheduler",
+        INVERSE,
+        inject.inverse,
+        "vp",
+        prediction="model",
+        spacing="leading",
+        maker="DDIMScheduler",
+        highest=WELL_BELOW_ONE,
+        rising=True,
+        steps="50-200",
+        warning="It turns an image into its noise: add no noise, and give it the latents of an image.",
+    ),
+    Entry(
+        "DEISMultistepScheduler",
+        MULTISTEP,
+        inject.sigma_list,
+        "vp",
+        options=("solver_order",),
+        highest=WELL_BELOW_ONE,
+        ends_at_x0=True,
+        steps="15-25",
+    ),
+    Entry(
+        "IPNDMScheduler",
+        MULTISTEP,
+        inject.alphas_betas,
+        "vp",
+        prediction="v_prediction",
+        spacing="trailing",
+        maker="EulerDiscreteScheduler",
+        highest=WELL_BELOW_ONE,
+    ),
+    Entry(
+        "KarrasVeScheduler",
+        SDE,
+        inject.sigma_list,
+        "ve",
+        calls="2n - 1",
+        noise=True,
+        spacing="karras",
+        maker="EulerDiscreteScheduler",
+        stepper=steppers.karras_ve,
+        highest=WELL_BELOW_ONE,
+        steps="25-50",
+        fewest=(1, 20),
+        warning="It calls the model twice a step.",
+    ),
+    Entry(
+        "ScoreSdeVeScheduler",
+        SDE,
+        inject.sigma_list,
+        "ve",
+        calls="2n",
+        noise=True,
+        spacing="exponential",
+        maker="EulerDiscreteScheduler",
+        stepper=steppers.score_sde_ve,
+        highest=WELL_BELOW_ONE,
+        steps="200",
+        fewest=(50, 50),
+        warning="It calls the model twice a step.",
+    ),
+    Entry(
+        "LCMScheduler",
+        DISTILLED,
+        inject.lcm,
+        "vp",
+        noise=True,
+        spacing="own",
+        maker="DDIMScheduler",
+        options=("original_inference_steps",),
+        steps="4-8",
+        warning="It needs a model or LoRA distilled for it (LCM); others draw smooth, empty pictures.",
+    ),
+)
+
+BY_NAME = {entry.name: entry for entry in ENTRIES}
+NAMES = list(BY_NAME)
+
+
+def find(name: str) -> Entry:
+    """The scheduler of a name, with or without "Scheduler".
+
+    Raises:
+        ValueError: there is none; the nearest names are offered.
+    """
+    for known in (name, f"{name}Scheduler"):
+        if known in BY_NAME:
+            return BY_NAME[known]
+    short = {entry.short.lower(): entry.name for entry in ENTRIES}
+    near = difflib.get_close_matches(name.removesuffix("Scheduler").lower(), short, n=3, cutoff=0.3)
+    offered = ", ".join(short[match] for match in near) or ", ".join(NAMES)
+    raise ValueError(f"There is no scheduler {name!r}; did you mean one of: {offered}?")

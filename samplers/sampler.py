@@ -1,0 +1,183 @@
+"""Running a diffusers scheduler as a ComfyUI sampler function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .bridge import Bridge
+from .build import make, only_known
+from .inject import Levels
+from .model_info import fractional_timesteps, is_a, is_flow, trained_timesteps
+from .registry import Entry
+from .steppers import Request, Run
+
+MAX_SEED = 2**64
+NoiseMode = Literal["portable", "diffusers"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A scheduler as it was chosen.
+
+    Args:
+        options: arguments of the scheduler's constructor or step, by diffusers' names.
+        noise: "portable" draws the noise of the steps from the next seed; "diffusers" draws what a pipeline would,
+            whose generator has made the initial latents before.
+    """
+
+    entry: Entry
+    options: Mapping[str, Any] = field(default_factory=dict)
+    noise: NoiseMode = "portable"
+
+
+def sample(
+    model: Any,
+    x: Tensor,
+    sigmas: Tensor,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    disable: bool | None = None,
+    *,
+    choice: Choice,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Sample with a diffusers scheduler; called as k-diffusion's functions are.
+
+    Args:
+        model: `f(x, sigma, **extra_args) -> x0`, as KSAMPLER hands it over, with x (B, ...) and sigma (B,).
+        x: noised latents at the first sigma (B, ...).
+        sigmas: noise levels (steps + 1,), falling; rising for an inversion.
+        extra_args: `seed` of the scheduler's noise, and more for the model.
+        callback: called once a step with `x`, `i`, `sigma`, `sigma_hat` and `denoised`.
+        check: called before each call of the model, to interrupt.
+
+    Returns:
+        Latents (B, ...) at the last sigma.
+
+    Raises:
+        ValueError: the sigmas do not suit the scheduler.
+        RuntimeError: the model gave something that is no number.
+    """
+    extra_args = extra_args or {}
+    check_sigmas(choice.entry, sigmas)
+    model_sampling = model.inner_model.inner_model.model_sampling
+    run = make_run(choice, model_sampling, sigmas, make_generator(choice.noise, extra_args.get("seed") or 0, x.shape))
+    begun = -1
+    with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
+        steps = choice.entry.stepper(run, start(run, model, x))
+        request = next(steps)
+        while True:
+            check()
+            latents, sigma = _scaled(request.sample, 1 / run.bridge.scale(request.rho)), run.bridge.sigma(request.rho)
+            x0 = model(latents, latents.new_full((len(x),), sigma), **extra_args)
+            if not x0.sum().isfinite():
+                raise RuntimeError(_not_a_number(choice.entry, request, sigma, run.levels.steps))
+            if request.step > begun and callback is not None:
+                at = sigmas[request.step]
+                callback({"x": latents, "i": request.step, "sigma": at, "sigma_hat": sigma, "denoised": x0})
+            begun = request.step
+            try:
+                request = steps.send(x0)
+            except StopIteration as end:
+                return _scaled(end.value, 1 / run.bridge.scale(float(run.levels.rho[-1])))
+
+
+def make_run(choice: Choice, model_sampling: Any, sigmas: Tensor, generator: torch.Generator) -> Run:
+    """A fresh scheduler with the noise levels of the run."""
+    entry = choice.entry
+    bridge = Bridge(entry.space, is_flow(model_sampling))
+    sigmas = sigmas.float().cpu()
+    rho, table = (bridge.rho(s, entry.highest) for s in (sigmas, model_sampling.sigmas.float().cpu()))
+    levels = Levels(rho, trained_timesteps(model_sampling, sigmas[:-1]), table)
+    own = "v_prediction" if is_a(model_sampling, "V_PREDICTION") else "epsilon"
+    prediction = own if entry.prediction == "model" else entry.prediction
+    arguments = {**constructor_arguments(levels), **entry.config, **choice.options, "prediction_type": prediction}
+    scheduler = make(entry.name, arguments)
+    calls = entry.inject(scheduler, levels)
+    options = (
+        only_known(scheduler.step, {"generator": generator, **choice.options}) if hasattr(scheduler, "step") else {}
+    )
+    return Run(scheduler, levels, bridge, prediction, calls, options, generator, entry.ends_at_x0)
+
+
+def constructor_arguments(levels: Levels) -> dict[str, Any]:
+    """What the constructors are told of a run; each takes what it knows."""
+    return {
+        "num_train_timesteps": levels.steps + levels.open,
+        # Made for pictures: on latents it cuts colours off.
+        "clip_sample": False,
+        "final_sigmas_type": "sigma_min" if levels.open else "zero",
+        "sigma_max": float(levels.rho.max()),
+        # Added noise must not lead above what the model was trained on; at most the root of two is added.
+        "s_max": min(50.0, float(levels.table[-1]) / math.sqrt(2)),
+    }
+
+
+def start(run: Run, model: Any, x: Tensor) -> Tensor:
+    """The scheduler's first latents.
+
+    From an empty latent a pipeline starts with noise in the scheduler's own strength, which is up to a percent off
+    ComfyUI's; with an image ComfyUI's mixture stands.
+    """
+    scale = run.bridge.scale(float(run.levels.rho[0]))
+    image, strength = model.latent_image, run.scheduler.init_noise_sigma
+    if image is None or run.bridge.flow or image.count_nonzero() > 0:
+        return _scaled(x, scale)
+    return _scaled(model.noise, float(strength))
+
+
+def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Generator:
+    """The source of the steps' noise, on the CPU, so that it is the same on every device."""
+    if mode == "portable":
+        return torch.Generator().manual_seed((seed + 1) % MAX_SEED)
+    generator = torch.Generator().manual_seed(seed)
+    torch.randn(shape, generator=generator)
+    return generator
+
+
+def check_sigmas(entry: Entry, sigmas: Tensor) -> None:
+    """Refuse noise levels that the scheduler cannot run.
+
+    Raises:
+        ValueError: too few, not finite, or not in order.
+    """
+    if len(sigmas) < 2:
+        raise ValueError(f"sigmas holds {len(sigmas)} noise levels, expected at least 2; take more steps.")
+    if not sigmas.isfinite().all() or sigmas.min() < 0:
+        raise ValueError(
+            f"sigmas are {_listed(sigmas)}, expected finite numbers of at least 0; check where they come from."
+        )
+    falls = sigmas.diff() < 0
+    if entry.rising and falls.any():
+        raise ValueError(
+            f"{entry.name} goes from an image to noise and needs rising sigmas, found {_listed(sigmas)}; take "
+            "them from the Scheduler node, or flip them."
+        )
+    if not entry.rising and not falls.all():
+        raise ValueError(
+            f"{entry.name} needs falling sigmas without repetition, found {_listed(sigmas)}; for rising ones take "
+            "DDIMInverseScheduler."
+        )
+
+
+def _listed(sigmas: Tensor) -> str:
+    numbers = [f"{sigma:.4g}" for sigma in sigmas.tolist()]
+    return ", ".join(numbers if len(numbers) < 9 else [*numbers[:4], "...", *numbers[-3:]])
+
+
+def _not_a_number(entry: Entry, request: Request, sigma: float, steps: int) -> str:
+    return (
+        f"The model gave a value that is no number at step {request.step + 1} of {steps} (sigma {sigma:.4g}, "
+        f"{entry.name}); run it in float32 or bfloat16, or check the model and its patches."
+    )
+
+
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    return x if factor == 1 else x * factor

@@ -1,0 +1,125 @@
+"""The noise levels of a run, spaced as diffusers' own `set_timesteps` does on the model's table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .build import make, parameters
+from .inject import alpha_bar
+from .model_info import is_flow
+from .registry import Entry
+
+TIMESTEPS = ("leading", "trailing", "linspace")
+SIGMAS = ("karras", "exponential", "beta")
+SPACINGS = ("auto", *TIMESTEPS, *SIGMAS, "flow")
+FINALS = ("zero", "sigma_min")
+MAX_STEPS = 1000
+EULER = "EulerDiscreteScheduler"
+# Stable Diffusion's, for leading spacing: its first step is at timestep 1.
+STEPS_OFFSET = 1
+
+
+def sigmas(
+    entry: Entry,
+    model_sampling: Any,
+    steps: int,
+    denoise: float = 1.0,
+    spacing: str = "auto",
+    final: str = "zero",
+    options: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Noise levels for a scheduler.
+
+    Args:
+        model_sampling: of the model.
+        steps: 1..1000.
+        denoise: 0..1; below 1 the last `steps` of `steps / denoise`; none at 0.
+        spacing: one of `SPACINGS`.
+        final: "zero", or "sigma_min" for the lowest trained level.
+        options: arguments of the scheduler.
+
+    Returns:
+        Falling sigmas (steps + 1,), rising for an inversion, float32; fewer where diffusers repeats levels.
+
+    Raises:
+        ValueError: steps or denoise are out of range, or the spacing does not suit the model.
+    """
+    flow = is_flow(model_sampling)
+    kind = resolve(entry, spacing, flow)
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps is {steps}, expected 1 to {MAX_STEPS}.")
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"denoise is {denoise}, expected 0 to 1.")
+    if denoise == 0:
+        return torch.zeros(0)
+    total = int(steps / denoise)
+    if total > MAX_STEPS:
+        raise ValueError(f"steps / denoise is {total}, expected at most {MAX_STEPS}; take fewer steps or more denoise.")
+    table = model_sampling.sigmas.float().cpu()
+    levels = _flow_levels(entry, table, total, kind) if flow else _levels(entry, table, total, kind, options or {})
+    last = table[:1] if final == "sigma_min" and levels[-1] > table[0] else table.new_zeros(1)
+    chosen = torch.cat([levels.unique_consecutive(), last])[-(steps + 1) :]
+    if not entry.rising:
+        return chosen
+    return (chosen.clamp(max=entry.highest) if flow else chosen).flip(0)
+
+
+def resolve(entry: Entry, spacing: str, flow: bool) -> str:
+    """What "auto" means for a scheduler and a model.
+
+    Raises:
+        ValueError: the spacing does not exist, or the model is no flow.
+    """
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing is {spacing!r}, expected one of: {', '.join(SPACINGS)}.")
+    if spacing == "flow" and not flow:
+        raise ValueError("spacing is flow, but the model is not a rectified flow such as Flux; set it to auto.")
+    return ("flow" if flow else entry.spacing) if spacing == "auto" else spacing
+
+
+def _levels(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Tensor:
+    scheduler = _timed(entry, table, steps, kind, options)
+    if hasattr(scheduler, "sigmas"):
+        levels = scheduler.sigmas[:-1][:: scheduler.order].float()
+        return levels[levels > 0]
+    return table[scheduler.timesteps.long()]
+
+
+def _flow_levels(entry: Entry, table: Tensor, steps: int, kind: str) -> Tensor:
+    if kind in TIMESTEPS:
+        return table[_timed(entry, table, steps, kind, {}).timesteps.unique_consecutive().round().long()]
+    even = table[[-1 - int(i * len(table) / steps) for i in range(steps)]]
+    if kind == "flow" or steps == 1:
+        return even
+    maker = make("FlowMatchEulerDiscreteScheduler", {f"use_{kind}_sigmas": True})
+    return torch.as_tensor(getattr(maker, f"_convert_to_{kind}")(even, steps)).float()
+
+
+def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Any:
+    arguments = {
+        "num_train_timesteps": len(table),
+        "timestep_spacing": kind,
+        "steps_offset": STEPS_OFFSET,
+        # LCM takes its steps from among so many.
+        "original_inference_steps": max(50, steps),
+        **entry.config,
+        **options,
+    }
+    if kind in SIGMAS:
+        arguments |= {f"use_{kind}_sigmas": True, "timestep_spacing": "linspace"}
+    scheduler = make(_maker(entry, kind), arguments)
+    scheduler.alphas_cumprod = alpha_bar(table)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _maker(entry: Entry, kind: str) -> str:
+    """The class that makes the levels; where a scheduler does not know a spacing, Euler's stands in."""
+    name = entry.maker or entry.name
+    if kind == "own":
+        return entry.name
+    return name if kind in TIMESTEPS or f"use_{kind}_sigmas" in parameters(name) else EULER
