@@ -1,9 +1,87 @@
-"""A margin of wrapped copies, added before work in tiles and blended away after it."""
+"""Margins of wrapped copies: added before work that knows no torus, cut or blended away after it."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+from .axes import Axes
+
+
+class Geometry(NamedTuple):
+    """How a picture was padded: its own size, and the margin at each side along both axes, in its own pixels."""
+
+    height: int
+    width: int
+    down: int
+    across: int
+
+    def at(self, size: tuple[int, int], padded: bool) -> Geometry:
+        """The geometry of the same picture at another scale.
+
+        Args:
+            size: (height, width) there.
+            padded: whether that is the size with margins.
+
+        Raises:
+            ValueError: the picture, or the margin that is to be added, would not be a whole number of pixels there.
+        """
+        tall, wide = (self.height + 2 * self.down, self.width + 2 * self.across) if padded else self[:2]
+        scales = Fraction(size[0], tall), Fraction(size[1], wide)
+        period = scales[0] * self.height, scales[1] * self.width
+        if any(length.denominator > 1 for length in period):
+            raise ValueError(
+                f"A picture of {size[1]} x {size[0]} px holds {float(period[1]):.2f} x {float(period[0]):.2f} px of "
+                f"the texture, not whole ones; scale it to {wide} x {tall} px or a whole multiple of that."
+            )
+        down, across = scales[0] * self.down, scales[1] * self.across
+        if not padded and (down.denominator > 1 or across.denominator > 1):
+            raise ValueError(
+                f"A padding of {max(self.down, self.across)} px is not a whole number of px of a mask or latent of "
+                f"{size[1]} x {size[0]} px; set a multiple of {max(down.denominator, across.denominator)} times that."
+            )
+        return Geometry(int(period[0]), int(period[1]), int(down), int(across))
+
+
+def margins(size: tuple[int, int], axes: Axes, padding: int) -> Geometry:
+    """The geometry of a picture of `size` (height, width) with `padding` px at the sides of axes that wrap."""
+    return Geometry(*size, padding if axes.vertical else 0, padding if axes.horizontal else 0)
+
+
+def pad(x: Tensor, geometry: Geometry) -> Tensor:
+    """Continue `x` (..., H, W) periodically at all sides; margins may be larger than the picture."""
+    height, width, down, across = geometry
+    rows = torch.arange(-down, height + down, device=x.device) % height
+    columns = torch.arange(-across, width + across, device=x.device) % width
+    return x[..., rows[:, None], columns]
+
+
+def crop(x: Tensor, geometry: Geometry, blend: float = 0.0) -> Tensor:
+    """Undo `pad`: (..., H + 2 down, W + 2 across) -> (..., H, W).
+
+    Args:
+        x: what became of the padded picture.
+        geometry: of `x` itself.
+        blend: fraction (0..1) of the margins that is blended with the picture it continues, so that the result is
+            continuous over the border even where both sides were seen differently. 0 cuts.
+    """
+    rows = _blend_rows(x, geometry.height, geometry.down, blend)
+    return _blend_rows(rows.mT, geometry.width, geometry.across, blend).mT.contiguous()
+
+
+def _blend_rows(x: Tensor, period: int, margin: int, blend: float) -> Tensor:
+    """At the border the picture and the margin count equally, `blend` of the margin further in the picture alone."""
+    picture = x[..., margin : margin + period, :]
+    reach = min(round(blend * margin), period // 2)
+    if reach == 0:
+        return picture
+    weight = (0.5 + (torch.arange(reach, device=x.device, dtype=x.dtype) + 0.5) / (2 * reach))[:, None]
+    first = torch.lerp(x[..., margin + period : margin + period + reach, :], picture[..., :reach, :], weight)
+    last = torch.lerp(x[..., margin - reach : margin, :], picture[..., period - reach :, :], weight.flip(0))
+    return torch.cat((first, picture[..., reach : period - reach, :], last), dim=-2)
 
 
 def extend(x: Tensor, down: int, across: int) -> Tensor:

@@ -1,0 +1,160 @@
+"""Wrap Pad and Wrap Crop: nodes between them see a picture that goes on, so what they make of it tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ..contract import io
+from ..tiling.axes import TILINGS
+from ..tiling.wrap import Geometry, crop, margins, pad
+
+WrapGeometry = io.Custom("TESSERA_WRAP_GEOMETRY")
+LATENT_PIXEL = 8
+STRAIGHT = ["both", "horizontal", "vertical"]
+
+
+class TesseraWrapPad(io.ComfyNode):
+    """Adds a margin of wrapped copies."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraWrapPad",
+            display_name="Wrap Pad",
+            category="Tessera/tiling",
+            description="Continues a texture over its edges, so that an upscaler, a blur or a depth model keeps it "
+            "tileable; Wrap Crop takes the margin off again.",
+            search_aliases=["wrap pad", "circular padding", "tile upscale", "seamless upscale", "periodic border"],
+            inputs=[
+                io.Int.Input(
+                    "padding",
+                    default=64,
+                    min=0,
+                    max=4096,
+                    tooltip="Width of the margin at each side, in px of the image; as far as the next node looks.",
+                ),
+                io.Combo.Input(
+                    "tiling", options=STRAIGHT, default="both", tooltip="Which sides get a margin: those that repeat."
+                ),
+                io.Image.Input("image", optional=True, tooltip="The texture, or a batch of textures."),
+                io.Mask.Input("mask", optional=True, tooltip="A mask of the texture, padded in proportion."),
+                io.Latent.Input(
+                    "latent", optional=True, tooltip="A latent, padded with its noise mask; one of its pixels is 8 px."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The continued texture."),
+                WrapGeometry.Output(display_name="geometry", tooltip="What Wrap Crop needs to know."),
+                io.Mask.Output(display_name="mask", tooltip="The continued mask."),
+                io.Latent.Output(display_name="latent", tooltip="The continued latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        padding: int,
+        tiling: str,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+        latent: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        """Pad what is connected."""
+        size, margin = _size(image, mask, latent, padding)
+        geometry = margins(size, TILINGS[tiling], margin)
+        return io.NodeOutput(
+            None if image is None else _pad(image.movedim(-1, -3), geometry).movedim(-3, -1),
+            geometry,
+            None if mask is None else _pad(mask, geometry),
+            None if latent is None else _latent(latent, lambda x: _pad(x, geometry)),
+        )
+
+
+class TesseraWrapCrop(io.ComfyNode):
+    """Takes a margin of wrapped copies off."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraWrapCrop",
+            display_name="Wrap Crop",
+            category="Tessera/tiling",
+            description="Takes off the margin that Wrap Pad added, whatever the nodes in between scaled the image to.",
+            search_aliases=["wrap crop", "unpad", "remove padding", "seamless upscale"],
+            inputs=[
+                WrapGeometry.Input("geometry", tooltip="From Wrap Pad."),
+                io.Float.Input(
+                    "blend",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Part of the margin that is blended over the edge; for nodes that see the whole image, as "
+                    "depth models. 0 cuts the margin off.",
+                ),
+                io.Image.Input("image", optional=True, tooltip="What became of the continued texture."),
+                io.Mask.Input("mask", optional=True, tooltip="What became of the continued mask."),
+                io.Latent.Input("latent", optional=True, tooltip="What became of the continued latent."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The texture, which tiles as before."),
+                io.Mask.Output(display_name="mask", tooltip="The mask."),
+                io.Latent.Output(display_name="latent", tooltip="The latent."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        geometry: Geometry,
+        blend: float,
+        image: Tensor | None = None,
+        mask: Tensor | None = None,
+        latent: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        """Crop what is connected."""
+        _size(image, mask, latent, 0)
+
+        def cut(x: Tensor) -> Tensor:
+            return crop(x, geometry.at((x.shape[-2], x.shape[-1]), padded=True), blend)
+
+        return io.NodeOutput(
+            None if image is None else cut(image.movedim(-1, -3)).movedim(-3, -1),
+            None if mask is None else cut(mask),
+            None if latent is None else _latent(latent, cut),
+        )
+
+
+def _size(
+    image: Tensor | None, mask: Tensor | None, latent: dict[str, Any] | None, padding: int
+) -> tuple[tuple[int, int], int]:
+    """(height, width) of the first that is connected, and the padding in its px.
+
+    Raises:
+        ValueError: none is, or only a latent and the padding is not a whole number of its px.
+    """
+    if image is not None:
+        return (image.shape[1], image.shape[2]), padding
+    if mask is not None:
+        return (mask.shape[-2], mask.shape[-1]), padding
+    if latent is None:
+        raise ValueError("Nothing is connected; connect an image, a mask or a latent.")
+    if padding % LATENT_PIXEL:
+        raise ValueError(
+            f"A padding of {padding} px is not a whole number of latent pixels; set a multiple of {LATENT_PIXEL}."
+        )
+    return (latent["samples"].shape[-2], latent["samples"].shape[-1]), padding // LATENT_PIXEL
+
+
+def _pad(x: Tensor, geometry: Geometry) -> Tensor:
+    return pad(x, geometry.at((x.shape[-2], x.shape[-1]), padded=False))
+
+
+def _latent(latent: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """The latent with its samples and noise mask changed."""
+    return latent | {name: change(latent[name]) for name in ("samples", "noise_mask") if name in latent}
