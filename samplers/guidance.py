@@ -1,0 +1,135 @@
+"""Steering away from a negative prompt: classifier-free guidance, a soft form of it, and guidance inside attention.
+
+A strength of 0 is no guidance; the scale of the literature is 1 + strength.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TAU, ALPHA = 2.5, 0.25
+"""Limit and share of normalized attention guidance that its authors use for Flux (arXiv 2505.21179)."""
+
+SOFTNESS = 0.3
+"""Share of the strength that `soft_cfg` applies."""
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""q, k, v (B, H, N, D) and a mask or None to (B, N, H D)."""
+
+
+def cfg(positive: Tensor, negative: Tensor, strength: float) -> Tensor:
+    """Classifier-free guidance, as diffusers' `true_cfg_scale = 1 + strength` (arXiv 2207.12598).
+
+    Args:
+        positive: prediction of the image (B, C, H, W).
+        negative: likewise, for the negative prompt.
+        strength: from 0.
+    """
+    return positive + strength * (positive - negative)
+
+
+def soft_cfg(positive: Tensor, negative: Tensor, strength: float) -> Tensor:
+    """Classifier-free guidance that neither brightens nor burns.
+
+    Only what stands at right angles to the positive prediction is added (APG, arXiv 2410.02416), and each sample is
+    scaled back to the positive's norm.
+
+    Args:
+        positive: prediction of the image (B, C, H, W).
+        negative: likewise, for the negative prompt.
+        strength: from 0.
+    """
+    axes = tuple(range(1, positive.ndim))
+    difference = positive - negative
+    power = positive.square().sum(axes, keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
+    across = difference - (difference * positive).sum(axes, keepdim=True) / power * positive
+    guided = positive + SOFTNESS * strength * across
+    norm = guided.square().sum(axes, keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
+    return guided * (power / norm).sqrt().clamp_max(1.0)
+
+
+def nag(positive: Tensor, negative: Tensor, strength: float, tau: float = TAU, alpha: float = ALPHA) -> Tensor:
+    """Normalized attention guidance (arXiv 2505.21179) of attention outputs, with scale 1 + strength.
+
+    Args:
+        positive: (..., D), each D a token.
+        negative: likewise, for the negative prompt.
+        strength: from 0.
+        tau: how much longer (L1) than the positive the extrapolation may be.
+        alpha: its share in the result, 0..1.
+
+    Returns:
+        (..., D); no token is longer than alpha tau + 1 - alpha times the positive one.
+    """
+    guided = positive + strength * (positive - negative)
+    length = positive.abs().sum(-1, keepdim=True)
+    ratio = guided.abs().sum(-1, keepdim=True) / length.clamp_min(torch.finfo(positive.dtype).tiny)
+    limited = guided * (tau / ratio.clamp_min(tau))
+    return torch.lerp(positive, limited, alpha)
+
+
+class Sequence(NamedTuple):
+    """How many tokens of each kind follow each other in a joint attention: negative text, positive text, picture."""
+
+    negative: int
+    text: int
+    picture: int
+
+    @property
+    def length(self) -> int:
+        """All tokens."""
+        return sum(self)
+
+
+def joint_nag(
+    attend: Attend,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    tokens: Sequence,
+    rows: Tensor,
+    strength: float,
+) -> Tensor:
+    """Attention of Flux over both texts and the picture, with `nag` of the picture's tokens.
+
+    The positive text and the picture see each other and never the negative text. The negative text sees itself and the
+    picture. The picture takes its output from both views; linear layers and norms run once for all.
+
+    Args:
+        attend: plain attention.
+        q, k, v: (B, H, N, D) with rotary positions applied, in the order of `tokens`.
+        mask: for positive text and picture alone, (..., 1 or N', 1 or N'), True or 0 where a key is seen.
+        rows: (B,) bool, the samples to guide; in others the picture's tokens are not changed.
+        strength: of `nag`.
+
+    Returns:
+        (B, N, H D).
+    """
+    first = tokens.negative
+    positive = attend(q[:, :, first:], k[:, :, first:], v[:, :, first:], mask)
+    q, k, v = (torch.cat([part[rows, :, :first], part[rows, :, first + tokens.text :]], 2) for part in (q, k, v))
+    against = attend(q, k, v, negative_mask(mask, tokens, rows))
+    text, picture = positive[:, : tokens.text], positive[:, tokens.text :]
+    picture, other = picture.clone(), text.new_zeros(len(text), first, text.shape[-1])
+    picture[rows] = nag(picture[rows], against[:, first:], strength)
+    other[rows] = against[:, :first]
+    return torch.cat([other, text, picture], 1)
+
+
+def negative_mask(mask: Tensor | None, tokens: Sequence, rows: Tensor) -> Tensor | None:
+    """The mask of negative text and picture: the picture's part of `mask`, all seen where the negative text begins."""
+    if mask is None:
+        return None
+    if mask.ndim > 2 and mask.shape[0] == len(rows):
+        mask = mask[rows]
+    for dim in (-2, -1):
+        if mask.shape[dim] > 1:
+            mask = mask.narrow(dim, tokens.text, tokens.picture)
+    wide, high = (tokens.negative if mask.shape[dim] > 1 else 0 for dim in (-1, -2))
+    return F.pad(mask, (wide, 0, high, 0), value=mask.dtype == torch.bool)
