@@ -1,0 +1,308 @@
+"""Train `texture-flux` on latents of drawn textures: text encoders, then the transformer, then its guidance.
+
+The text encoders first learn to say what captions say and stay as they are from then on. The transformer learns to
+predict velocities (Liu et al. 2022, Lipman et al. 2022); at last a copy of it learns, in one pass, what it predicts
+with classifier-free guidance, at a scale that is one of its inputs (Meng et al. 2022), as in Flux dev.
+"""
+
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import trange
+from transformers import CLIPTextModel, T5EncoderModel
+
+from .captions import NAMES, caption
+from .flux_parts import SCALING, SHIFT, Prompts, new_clip, new_t5, new_transformer, patchify, save_pipeline
+from .textures import PALETTE, PATTERNS, draw
+from .training import DEVICE, Run, autocast
+
+Label = tuple[str, str, str]
+"""Pattern, main colour, second colour."""
+
+DROPPED = 0.1
+"""Share of captions replaced by the empty prompt, for classifier-free guidance (Ho and Salimans 2022)."""
+
+SINGLE = 0.1
+"""Share of captions that are one word, as negative prompts often are."""
+
+PART = 195
+"""Textures in one file of the pool."""
+
+STAGES: tuple[tuple[float, int, int], ...] = ((0.5, 12, 48), (1.0, 16, 32))
+"""(end as a share of all updates, latents along a side, batch): small crops first, since textures are stationary."""
+
+STRETCH = 2.0
+"""Noise levels are drawn more often near 1, where the pattern is decided; Flux.1's own schedule stretches by 3.2."""
+
+SCALES = (1.0, 8.0)
+"""Guidance scales of distillation."""
+
+
+def labels(count: int) -> list[Label]:
+    """Every pattern and ordered colour pair equally often; a longer list begins with the shorter one."""
+    every = [(pattern, a, b) for a, b in permutations(PALETTE, 2) for pattern in PATTERNS]
+    rng = np.random.default_rng(0)
+    rounds = [rng.permutation(len(every)) for _ in range(-(-count // len(every)))]
+    return [every[i] for i in np.concatenate(rounds)[:count]]
+
+
+def worded(rng: np.random.Generator, label: Label) -> str:
+    """A caption, or one word of it: "red"."""
+    if rng.random() < SINGLE:
+        return str(rng.choice([*label[1:], NAMES[label[0]][0]]))
+    return caption(rng, label[0], label[1:])
+
+
+def named(text: str, label: Label) -> list[int]:
+    """Indices of pattern, main and second colour, -1 for what the text does not say."""
+    words = text.replace(",", " ").split()
+    said = (any(name in text for name in NAMES[label[0]]), label[1] in words, label[2] in words)
+    said = said if len(words) > 1 else (said[0], said[1] or said[2], False)  # one colour alone has no role
+    values = label if len(words) > 1 or said[0] else (label[0], words[0], label[2])
+    kinds = (PATTERNS, PALETTE, PALETTE)
+    return [list(kind).index(value) if s else -1 for kind, value, s in zip(kinds, values, said, strict=True)]
+
+
+def teach(clip: CLIPTextModel, t5: T5EncoderModel, prompts: Prompts, steps: int) -> None:
+    """Teach T5 to say pattern and colours at every position, and CLIP's pooled text to say the pattern alone.
+
+    What the pooled text says reaches the picture past attention, where guidance on attention cannot take it back.
+    """
+    torch.manual_seed(0)
+    rng, every = np.random.default_rng(0), labels(len(PATTERNS) * 90)
+    width = t5.config.d_model
+    heads = nn.ModuleList(nn.Linear(width, len(names)) for names in (PATTERNS, PALETTE, PALETTE, PATTERNS))
+    parameters = [*clip.parameters(), *t5.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-2)
+    for step in (bar := trange(steps, desc="text", mininterval=5)):
+        chosen = [every[i] for i in rng.integers(len(every), size=48)]
+        texts = [worded(rng, label) for label in chosen]
+        targets = torch.tensor([named(t, label) for t, label in zip(texts, chosen, strict=True)]).T
+        context, pooled = prompts(clip, t5, texts)
+        places = context[torch.arange(len(texts)), torch.randint(context.shape[1], (len(texts),))]
+        read = [head(places) for head in heads[:3]] + [heads[3](pooled)]
+        loss = torch.stack(
+            [F.cross_entropy(r, t, ignore_index=-1) for r, t in zip(read, [*targets, targets[0]], strict=True)]
+        ).sum()
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1, (step + 1) / 30) * (1 - step / steps)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, count: int, size: int, work: Path) -> Tensor:
+    """Normalised latents (count, 16, size / 8, size / 8) in bfloat16; parts that lie in `work` already are read.
+
+    They are larger than what the transformer sees: crops of latents carry no trace of the encoder's zero padding.
+    """
+    vae.to(DEVICE, memory_format=torch.channels_last).eval()
+    parts = []
+    for part in trange(count // PART, desc="encode", mininterval=5):
+        path = work / f"flux-latents-{part:03}.pt"
+        if not path.exists():
+            torch.save(encode_part(vae, part, size), path)
+        parts.append(torch.load(path, weights_only=True))
+    return torch.cat(parts)
+
+
+def encode_part(vae: AutoencoderKL, part: int, size: int) -> Tensor:
+    rng, shown = np.random.default_rng((1, part)), labels((part + 1) * PART)[-PART:]
+    drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown])).permute(0, 3, 1, 2)
+    found = []
+    for some in drawn.split(8):
+        pictures = (some.to(DEVICE).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        with autocast():
+            latents = vae.encode(pictures).latent_dist.mode()
+        found.append(((latents.float().cpu() - SHIFT) * SCALING).bfloat16())
+    return torch.cat(found)
+
+
+def crop(latents: Tensor, chosen: list[int], side: int, rng: np.random.Generator) -> Tensor:
+    """(B, 16, side, side), each crop from a place of its own."""
+    corners = rng.integers(0, latents.shape[-1] - side + 1, (len(chosen), 2))
+    cut = [latents[i, :, y : y + side, x : x + side] for i, (y, x) in zip(chosen, corners, strict=True)]
+    return torch.stack(cut).float()
+
+
+def levels(count: int) -> Tensor:
+    """Noise levels (count,) in 0..1, one of each stratum, in random order."""
+    even = (torch.randperm(count) + torch.rand(count)) / count
+    return STRETCH * even / (1 + (STRETCH - 1) * even)
+
+
+def velocity(
+    transformer: FluxTransformer2DModel, noisy: Tensor, t: Tensor, context: Tensor, pooled: Tensor, guidance: Tensor
+) -> Tensor:
+    """Predicted velocities as tokens (B, N, 64) of latents (B, 16, h, w) at noise levels (B,)."""
+    tokens, ids = patchify(noisy)
+    with autocast(), sdpa_kernel(SDPBackend.MATH):  # the backward pass of fused attention is slow on CPUs
+        found = transformer(
+            tokens,
+            encoder_hidden_states=context,
+            pooled_projections=pooled,
+            timestep=t,
+            img_ids=ids,
+            txt_ids=ids.new_zeros(context.shape[1], 3),
+            guidance=guidance,
+            return_dict=False,
+        )[0]
+    return found.float()
+
+
+class Batches:
+    """What an update sees.
+
+    Args:
+        latents: of `encode`.
+        clip, t5: taught, frozen.
+        seed: of captions and crops.
+    """
+
+    def __init__(self, latents: Tensor, clip: CLIPTextModel, t5: T5EncoderModel, prompts: Prompts, seed: int) -> None:
+        self.latents, self.clip, self.t5, self.prompts = latents, clip, t5, prompts
+        self.labels, self.rng = labels(len(latents)), np.random.default_rng(seed)
+
+    @torch.no_grad()
+    def texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        return self.prompts(self.clip, self.t5, texts)
+
+    def draw(self, side: int, count: int, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Latents (B, 16, side, side), noise, noise levels (B,), context (B, L, D) and pooled text (B, P)."""
+        chosen = self.rng.integers(len(self.labels), size=count).tolist()
+        texts = ["" if self.rng.random() < dropped else worded(self.rng, self.labels[i]) for i in chosen]
+        context, pooled = self.texts(texts)
+        clean = crop(self.latents, chosen, side, self.rng).to(DEVICE)
+        return clean, torch.randn_like(clean), levels(count).to(DEVICE), context, pooled
+
+
+def learn(transformer: FluxTransformer2DModel, batches: Batches, side: int, count: int) -> Tensor:
+    """Mean squared error of velocities, at guidance 1."""
+    clean, noise, t, context, pooled = batches.draw(side, count, DROPPED)
+    mix = t[:, None, None, None]
+    found = velocity(transformer, (1 - mix) * clean + mix * noise, t, context, pooled, torch.ones_like(t))
+    return F.mse_loss(found, patchify(noise - clean)[0])
+
+
+def distil(
+    transformer: FluxTransformer2DModel, teacher: FluxTransformer2DModel, batches: Batches, side: int, count: int
+) -> Tensor:
+    """Mean squared distance from the teacher's guided velocity."""
+    clean, noise, t, context, pooled = batches.draw(side, count, DROPPED)
+    mix = t[:, None, None, None]
+    noisy = (1 - mix) * clean + mix * noise
+    low, high = SCALES
+    scale = low + (high - low) * torch.rand(count, device=DEVICE)
+    with torch.no_grad():
+        none = [part.expand(count, *part.shape[1:]) for part in batches.texts([""])]
+        one = torch.ones_like(t)
+        with_text = velocity(teacher, noisy, t, context, pooled, one)
+        without = velocity(teacher, noisy, t, none[0], none[1], one)
+        target = without + scale[:, None, None] * (with_text - without)
+    return F.mse_loss(velocity(transformer, noisy, t, context, pooled, scale), target)
+
+
+def stage(step: int, total: int) -> tuple[int, int]:
+    """Latents along a side and batch size at an update."""
+    return next((side, batch) for end, side, batch in STAGES if step < end * total or end == 1.0)
+
+
+def averaged(run: Run) -> FluxTransformer2DModel:
+    """A copy of the transformer with the averaged weights."""
+    run.average.swap()
+    transformer = copy.deepcopy(run.modules[0])
+    run.average.swap()
+    assert isinstance(transformer, FluxTransformer2DModel)
+    return transformer.eval().requires_grad_(False)
+
+
+def fit(run: Run, batches: Batches, steps: int, teacher: FluxTransformer2DModel | None, log: Path) -> None:
+    """Run the updates that are left, with a checkpoint every 250."""
+    name, losses = ("learn" if teacher is None else "distil"), []
+    (transformer,) = run.modules
+    assert isinstance(transformer, FluxTransformer2DModel)
+    torch.manual_seed(run.step)
+    for step in (bar := trange(run.step, steps, desc=name, mininterval=5)):
+        side, count = stage(step, steps) if teacher is None else STAGES[-1][1:]
+        loss = (
+            learn(transformer, batches, side, count)
+            if teacher is None
+            else distil(transformer, teacher, batches, side, count)
+        )
+        run.update(loss)
+        losses.append(loss.item())
+        if run.step % 50 == 0:
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}")
+            with log.open("a") as file:
+                entry = {"what": name, "step": run.step, "side": side, "loss": float(np.mean(losses[-50:]))}
+                file.write(json.dumps(entry) + "\n")
+        if run.step % 250 == 0:
+            run.save()
+    run.save()
+
+
+def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, distil_steps: int, pool: int, size: int = 160) -> None:
+    """Train and write `out`; goes on where an interrupted call stopped.
+
+    Args:
+        vae: with normalised latents.
+        work: folder of the encoded pool and of checkpoints, outside the repository.
+        out: the diffusers folder to write.
+        steps: updates of the transformer.
+        distil_steps: updates of its guidance.
+        pool: pictures drawn.
+        size: their width and height in px.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    prompts = Prompts(work / "tokenizers")
+    clip, t5 = new_clip(prompts.clip), new_t5()
+    text = work / "flux-text.pt"
+    if not text.exists():
+        teach(clip, t5, prompts, 600)
+        torch.save([clip.state_dict(), t5.state_dict()], text)
+    for module, weights in zip((clip, t5), torch.load(text, weights_only=True), strict=True):
+        module.load_state_dict(weights)
+        module.to(DEVICE).eval().requires_grad_(False)
+    latents = encode(vae, pool, size, work)
+    torch.manual_seed(0)
+    run = Run([new_transformer().to(DEVICE)], steps, 1e-3, work / "flux.pt")
+    fit(run, Batches(latents, clip, t5, prompts, run.step), steps, None, work / "flux.jsonl")
+    teacher = averaged(run)
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    second = Run([student], distil_steps, 3e-4, work / "flux-distil.pt", warmup=50)
+    batches = Batches(latents, clip, t5, prompts, second.step + 1)
+    fit(second, batches, distil_steps, teacher, work / "flux.jsonl")
+    save_pipeline(out, vae.cpu(), averaged(second).cpu(), clip.cpu(), t5.cpu())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vae", type=Path, required=True, help="diffusers folder of the VAE")
+    parser.add_argument("--work", type=Path, required=True, help="folder for latents and checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="diffusers folder to write")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--distil-steps", type=int, default=1000)
+    parser.add_argument("--pool", type=int, default=30 * PART, help="textures drawn and encoded")
+    args = parser.parse_args()
+    train(AutoencoderKL.from_pretrained(args.vae), args.work, args.out, args.steps, args.distil_steps, args.pool)
+
+
+if __name__ == "__main__":
+    main()
