@@ -28,7 +28,7 @@ class Levels:
     """The noise levels of a run.
 
     Args:
-        rho: of the scheduler (steps + 1,), float32 on the CPU.
+        rho: of the scheduler (steps + 1,), on the CPU, in the type that the scheduler works in.
         timesteps: the model's own timestep at each level but the last, 0..999.
         table: noise levels the model was trained on, in rising order.
     """
@@ -53,7 +53,7 @@ Inject = Callable[[Any, Levels], list[Call]]
 
 def alpha_bar(rho: Tensor) -> Tensor:
     """Share of the signal in the variance (alphas_cumprod)."""
-    return 1 / (1 + rho.double() ** 2)
+    return (1 / (1 + rho.double() ** 2)).to(rho.dtype)
 
 
 def sigma_list(scheduler: Any, levels: Levels) -> list[Call]:
@@ -117,7 +117,7 @@ def table(scheduler: Any, levels: Levels) -> list[Call]:
     A level above zero at the end is an entry of its own, which no call is made at.
     """
     entries = len(levels.rho) if levels.open else levels.steps
-    kept = alpha_bar(levels.rho).float()
+    kept = alpha_bar(levels.rho)
     scheduler.alphas_cumprod = kept[:entries].flip(0)
     scheduler.final_alpha_cumprod = scheduler.one = kept[-1]
     _set_steps(scheduler, torch.arange(entries - 1, -1, -1))
@@ -146,7 +146,7 @@ def lcm(scheduler: Any, levels: Levels) -> list[Call]:
 
 def inverse(scheduler: Any, levels: Levels) -> list[Call]:
     """DDIM inverse: rising levels; the model answers for the end of the step it stands before (Mokady et al. 2022)."""
-    kept = alpha_bar(levels.rho).float()
+    kept = alpha_bar(levels.rho)
     scheduler.initial_alpha_cumprod = kept[0]
     scheduler.alphas_cumprod = kept[1:]
     _set_steps(scheduler, torch.arange(levels.steps))
@@ -155,8 +155,9 @@ def inverse(scheduler: Any, levels: Levels) -> list[Call]:
 
 def alphas_betas(scheduler: Any, levels: Levels) -> list[Call]:
     """IPNDM: the signal and the noise of each level."""
-    kept = alpha_bar(levels.rho)
-    scheduler.alphas, scheduler.betas = kept.sqrt().float(), (1 - kept).sqrt().float()
+    rho = levels.rho.double()
+    alphas = 1 / (1 + rho**2).sqrt()
+    scheduler.alphas, scheduler.betas = alphas.to(levels.rho.dtype), (alphas * rho).to(levels.rho.dtype)
     _set_steps(scheduler, torch.tensor(levels.timesteps))
     return [Call(i, float(levels.rho[i]), t) for i, t in enumerate(levels.timesteps)]
 

@@ -34,6 +34,7 @@ class Entry:
         options: the node's options that apply to it.
         stepper: how it is stepped.
         highest: a flow's first sigma at most.
+        cancels: on a flow its first step subtracts numbers so large that float32 does not do.
         ends_at_x0: the last step to zero takes the denoised latents.
         fractional: diffusers gives the network timesteps between the trained ones.
         rising: noise levels rise, from an image to its noise.
@@ -55,6 +56,7 @@ class Entry:
     options: tuple[str, ...] = ()
     stepper: steppers.Stepper = steppers.step
     highest: float = NEAR_ONE
+    cancels: bool = False
     ends_at_x0: bool = False
     fractional: bool = False
     rising: bool = False
@@ -85,6 +87,7 @@ ENTRIES: tuple[Entry, ...] = (
         spacing="leading",
         config={"skip_prk_steps": True},
         highest=WELL_BELOW_ONE,
+        cancels=True,
         fewest=(1, 12),
     ),
     Entry("LMSDiscreteScheduler", MULTISTEP, inject.sigma_list, "model", fractional=True, fewest=(1, 12)),
@@ -170,6 +173,7 @@ ENTRIES: tuple[Entry, ...] = (
         spacing="trailing",
         maker="EulerDiscreteScheduler",
         highest=WELL_BELOW_ONE,
+        cancels=True,
     ),
     Entry(
         "KarrasVeScheduler",

@@ -68,14 +68,16 @@ def sample(
     extra_args = extra_args or {}
     check_sigmas(choice.entry, sigmas)
     model_sampling = model.inner_model.inner_model.model_sampling
-    run = make_run(choice, model_sampling, sigmas, make_generator(choice.noise, extra_args.get("seed") or 0, x.shape))
+    generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
+    run = make_run(choice, model_sampling, sigmas, generator, working_type(choice.entry, x))
     begun = -1
     with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
         steps = choice.entry.stepper(run, start(run, model, x))
         request = next(steps)
         while True:
             check()
-            latents, sigma = _scaled(request.sample, 1 / run.bridge.scale(request.rho)), run.bridge.sigma(request.rho)
+            sigma = run.bridge.sigma(request.rho)
+            latents = _scaled(request.sample, 1 / run.bridge.scale(request.rho)).to(x)
             x0 = model(latents, latents.new_full((len(x),), sigma), **extra_args)
             if not x0.sum().isfinite():
                 raise RuntimeError(_not_a_number(choice.entry, request, sigma, run.levels.steps))
@@ -86,15 +88,21 @@ def sample(
             try:
                 request = steps.send(x0)
             except StopIteration as end:
-                return _scaled(end.value, 1 / run.bridge.scale(float(run.levels.rho[-1])))
+                return _scaled(end.value, 1 / run.bridge.scale(float(run.levels.rho[-1]))).to(x)
 
 
-def make_run(choice: Choice, model_sampling: Any, sigmas: Tensor, generator: torch.Generator) -> Run:
+def working_type(entry: Entry, x: Tensor) -> torch.dtype:
+    """float32; float64 where the scheduler subtracts large numbers from each other and the device has it."""
+    return torch.float64 if entry.cancels and x.device.type != "mps" else torch.float32
+
+
+def make_run(
+    choice: Choice, model_sampling: Any, sigmas: Tensor, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Run:
     """A fresh scheduler with the noise levels of the run."""
     entry = choice.entry
     bridge = Bridge(entry.space, is_flow(model_sampling))
-    sigmas = sigmas.float().cpu()
-    rho, table = (bridge.rho(s, entry.highest) for s in (sigmas, model_sampling.sigmas.float().cpu()))
+    rho, table = (bridge.rho(s.to("cpu", dtype), entry.highest) for s in (sigmas, model_sampling.sigmas))
     levels = Levels(rho, trained_timesteps(model_sampling, sigmas[:-1]), table)
     own = "v_prediction" if is_a(model_sampling, "V_PREDICTION") else "epsilon"
     prediction = own if entry.prediction == "model" else entry.prediction
@@ -129,8 +137,8 @@ def start(run: Run, model: Any, x: Tensor) -> Tensor:
     scale = run.bridge.scale(float(run.levels.rho[0]))
     image, strength = model.latent_image, run.scheduler.init_noise_sigma
     if image is None or run.bridge.flow or image.count_nonzero() > 0:
-        return _scaled(x, scale)
-    return _scaled(model.noise, float(strength))
+        return _scaled(x.to(run.levels.rho.dtype), scale)
+    return _scaled(model.noise.to(run.levels.rho.dtype), float(strength))
 
 
 def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Generator:

@@ -112,7 +112,7 @@ def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[
     if kind in SIGMAS:
         arguments |= {f"use_{kind}_sigmas": True, "timestep_spacing": "linspace"}
     scheduler = make(_maker(entry, kind), arguments)
-    scheduler.alphas_cumprod = alpha_bar(table)
+    scheduler.alphas_cumprod = alpha_bar(table.double())
     scheduler.set_timesteps(steps)
     return scheduler
 

@@ -1,0 +1,317 @@
+"""The bridge as a sampler: any noise levels, masks, parts of a run, callbacks, noise, wrong input."""
+
+from __future__ import annotations
+
+import math
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scheduler_models import SEED, Flow, Model, from_noise, levels, model_sampling, noise, relative, resume
+from tessera.host.samplers import KSAMPLER
+from tessera.samplers import build, model_info, sampler, spacing
+from tessera.samplers.bridge import Bridge
+from tessera.samplers.registry import ENTRIES, NAMES, find
+from torch import Tensor
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+KINDS = ["epsilon", "flow"]
+FORWARD = [entry.name for entry in ENTRIES if not entry.rising]
+DETERMINISTIC = [entry.name for entry in ENTRIES if not entry.noise and not entry.rising]
+ONE_STEP = [name for name in DETERMINISTIC if find(name).family == "one step" and "Singlestep" not in name]
+# What n steps call, with a last level of zero.
+CALLS = {"n": lambda n: n, "n + 1": lambda n: n + 1, "2n - 1": lambda n: 2 * n - 1, "2n": lambda n: 2 * n}
+PEAK = 0.9
+WIDTH = (1 - PEAK**2) ** 0.5
+
+
+def two_peaks(kind: str) -> Any:
+    """The exact denoiser of values around +-0.9 whose spread is 1: what is sampled has that spread too."""
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        signal = 1 - sigma if kind == "flow" else torch.ones_like(sigma)
+        variance = (signal * WIDTH) ** 2 + sigma**2
+        side = torch.tanh(signal * PEAK * x / variance)
+        return side * PEAK * sigma**2 / variance + signal * WIDTH**2 * x / variance
+
+    return denoise
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORWARD)
+def test_many_steps_reach_the_distribution(name: str, kind: str) -> None:
+    model = Model(kind, denoiser=two_peaks(kind))
+    sampled = from_noise(name, model, levels(name, model, 200), noise((4, 4, 16, 16)))
+    assert 0.9 < sampled.std() < 1.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORWARD)
+def test_few_steps_are_finite_and_call_as_said(name: str, kind: str) -> None:
+    for steps in (1, 2, 3, 4):
+        model = Model(kind, denoiser=two_peaks(kind))
+        assert from_noise(name, model, levels(name, model, steps)).isfinite().all()
+        assert len(model.calls) == (1 if steps == 1 and find(name).calls == "n + 1" else CALLS[find(name).calls](steps))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "v_prediction"])
+@pytest.mark.parametrize("name", FORWARD)
+def test_the_callback_comes_once_a_step(name: str, kind: str) -> None:
+    model, seen = Model(kind), []
+    sigmas = levels(name, model, 5)
+    x = model.model_sampling.noise_scaling(sigmas[0], noise(), torch.zeros_like(noise()), True)
+    choice = sampler.Choice(find(name))
+    sampler.sample(model, x, sigmas, {"seed": 0}, lambda step: seen.append((step["i"], step["sigma"])), choice=choice)
+    assert seen == list(enumerate(sigmas[:-1]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ONE_STEP)
+def test_two_halves_make_a_whole(name: str, kind: str) -> None:
+    """Heun, KDPM2: the first half ends as exactly as a step in the middle."""
+    model = Model(kind)
+    sigmas = levels(name, model, 12, spacing="trailing")
+    whole = from_noise(name, model, sigmas)
+    half = from_noise(name, model, sigmas[:7])
+    model.latent_image = half
+    assert relative(resume(name, model, half, sigmas[6:]), whole) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_run_may_end_with_noise_left(name: str, kind: str) -> None:
+    """Its spread is that of the noise level, stochastic schedulers included."""
+    model = Model(kind, denoiser=two_peaks(kind))
+    sigmas = levels(name, model, 60, spacing="trailing")[:41]
+    sampled, last = from_noise(name, model, sigmas, noise((4, 4, 16, 16))), float(sigmas[-1])
+    expected = math.hypot(1 - last, last) if kind == "flow" else math.hypot(1, last)
+    # LCM puts the average picture under the noise.
+    assert sampled.std() / expected == pytest.approx(1, abs=0.25 if name == "LCMScheduler" else 0.06)
+
+
+class Guider:
+    """A model with what KSAMPLER asks of a guider."""
+
+    def __init__(self, kind: str) -> None:
+        self.model = Model(kind)
+        self.inner_model = self
+        self.model_sampling = self.model.model_sampling
+
+    def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        return self.model(x, sigma)
+
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
+        return self.model_sampling.noise_scaling(sigma.reshape(-1, 1, 1, 1), noise, latent_image)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORWARD)
+def test_inpainting_keeps_the_rest(name: str, kind: str) -> None:
+    image, mask = noise().roll(1), torch.zeros(2, 4, 8, 8)
+    mask[..., :4] = 1
+    guider: Any = Guider(kind)
+    for denoise in (1.0, 0.5):
+        sigmas = levels(name, guider.model, 8, denoise=denoise)
+        made = KSAMPLER(sampler.sample, {"choice": sampler.Choice(find(name))})
+        out = made.sample(guider, sigmas, {"seed": SEED}, None, noise(), image, mask)
+        assert (out - image)[..., 4:].abs().max() < 1e-5
+        assert (out - image)[..., :4].abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("kind", "bounds"), [("epsilon", (0.1, 0.05, 0.02)), ("flow", (0.13, 0.06, 0.03))])
+def test_inversion_and_back_returns_the_image(kind: str, bounds: tuple[float, ...]) -> None:
+    image = from_noise("DDIM", Model(kind, denoiser=two_peaks(kind)), levels("DDIM", Model(kind), 50))
+    for steps, bound in zip((20, 50, 200), bounds, strict=True):
+        model = Model(kind, denoiser=two_peaks(kind))
+        up = levels("DDIMInverse", model, steps)
+        model.latent_image, model.noise = image, torch.zeros_like(image)
+        noised = resume("DDIMInverse", model, image, up)
+        model.latent_image = noised
+        back = resume("DDIM", model, noised, up.flip(0))
+        assert (back - image).square().mean().sqrt() / image.std() < bound
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES if entry.noise])
+def test_noise_follows_the_seed(name: str) -> None:
+    model = Model("epsilon")
+    sigmas = levels(name, model, 6)
+    first, again = (from_noise(name, model, sigmas) for _ in range(2))
+    assert torch.equal(first, again)
+    choice = sampler.Choice(find(name))
+    other = sampler.sample(model, noise() * sigmas[0], sigmas, {"seed": SEED + 1}, choice=choice)
+    assert relative(other, first) > 0.01
+
+
+def test_steps_do_not_repeat_the_initial_noise() -> None:
+    generator = sampler.make_generator("portable", SEED, noise().shape)
+    assert not torch.equal(torch.randn(noise().shape, generator=generator), noise())
+    pipeline = torch.Generator().manual_seed(SEED)
+    assert torch.equal(torch.randn(noise().shape, generator=pipeline), noise())
+    after = sampler.make_generator("diffusers", SEED, noise().shape)
+    assert torch.equal(torch.randn(4, generator=after), torch.randn(4, generator=pipeline))
+    assert sampler.make_generator("portable", 2**64 - 1, noise().shape).initial_seed() == 0
+
+
+def test_an_empty_latent_starts_as_a_pipeline_does() -> None:
+    """Euler's strength depends on the spacing: sigma for trailing, sqrt(1 + sigma^2) for leading."""
+    model, seen = Model("epsilon"), []
+    sigmas = levels("EulerDiscrete", model, 4)
+    model.latent_image, model.noise = torch.zeros_like(noise()), noise()
+    for kind, strength in (("leading", math.hypot(1, float(sigmas[0]))), ("trailing", float(sigmas[0]))):
+        choice = sampler.Choice(find("EulerDiscrete"), {"timestep_spacing": kind})
+        sampler.sample(model, torch.zeros_like(noise()), sigmas, {}, lambda step: seen.append(step["x"]), choice=choice)
+        assert torch.allclose(seen[-4], noise() * strength)
+
+
+@given(st.lists(st.floats(0.01, 14), min_size=2, max_size=12, unique=True), st.sampled_from(FORWARD))
+@settings(max_examples=40, deadline=None)
+def test_any_falling_levels_work(values: list[float], name: str) -> None:
+    sigmas = torch.tensor(sorted(values, reverse=True))
+    gaps = (sigmas[:-1] / sigmas[1:]).log()
+    if gaps.min() < 0.01:
+        return
+    model = Model("epsilon", denoiser=two_peaks("epsilon"))
+    assert resume(name, model, noise() * sigmas[0], sigmas).isfinite().all()
+
+
+@given(st.sampled_from(["ve", "vp"]), st.booleans(), st.floats(0.01, 0.99))
+def test_the_bridge_is_exact(space: Any, flow: bool, sigma: float) -> None:
+    bridge = Bridge(space, flow)
+    x0, n = noise().double(), noise().double().roll(1)
+    x = (1 - sigma) * x0 + sigma * n if flow else x0 + sigma * n
+    rho = float(bridge.rho(torch.tensor(sigma, dtype=torch.float64), 1.0))
+    assert bridge.sigma(rho) == pytest.approx(sigma)
+    sample = x * bridge.scale(rho)
+    kept = 1 / math.hypot(1, rho)
+    expected = (x0 + rho * n) * (kept if space == "vp" else 1)
+    assert torch.allclose(sample, expected)
+    assert torch.allclose(bridge.predict("epsilon", sample, x0, rho), n)
+    assert torch.allclose(bridge.predict("v_prediction", sample, x0, rho), kept * n - rho * kept * x0)
+
+
+def test_timesteps_between_the_trained_ones_last_for_the_run() -> None:
+    space = model_sampling("epsilon")
+    between = (space.sigmas[500] * space.sigmas[501]).sqrt().reshape(1)
+    assert space.timestep(between) in (500, 501)
+    with pytest.raises(KeyError), model_info.fractional_timesteps(space):
+        assert space.timestep(between).item() == pytest.approx(500.5, abs=0.01)
+        assert space.timestep(space.sigmas[[3, 999]]).tolist() == [3, 999]
+        raise KeyError
+    assert "timestep" not in vars(space)
+
+
+def test_flows_keep_their_timesteps() -> None:
+    space = Flow()
+    with model_info.fractional_timesteps(space):
+        assert "timestep" not in vars(space)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "v_prediction"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_spacing_gives_ordered_levels(name: str, kind: str) -> None:
+    space = model_sampling(kind)
+    for asked in spacing.SPACINGS:
+        if asked == "flow" and kind != "flow":
+            continue
+        for steps, denoise in ((1, 1.0), (7, 1.0), (20, 0.5)):
+            sigmas = spacing.sigmas(find(name), space, steps, denoise, asked)
+            sampler.check_sigmas(find(name), sigmas)
+            assert len(sigmas) == steps + 1
+            assert sigmas.max() <= space.sigmas[-1]
+
+
+def test_levels_without_denoise_are_none() -> None:
+    assert len(spacing.sigmas(find("DDIM"), model_sampling("epsilon"), 20, 0.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps is 0, expected 1 to 1000"),
+        ({"steps": 1001}, "steps is 1001, expected 1 to 1000"),
+        ({"denoise": 1.5}, "denoise is 1.5"),
+        ({"steps": 100, "denoise": 0.05}, "steps / denoise is 2000"),
+        ({"spacing": "karas"}, "spacing is 'karas', expected one of"),
+        ({"spacing": "flow"}, "not a rectified flow"),
+    ],
+)
+def test_wrong_levels_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        spacing.sigmas(find("DDIM"), model_sampling("epsilon"), **{"steps": 20, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "sigmas", "message"),
+    [
+        ("DDIM", [], "0 noise levels"),
+        ("DDIM", [3.0], "1 noise levels"),
+        ("DDIM", [0.0, 1.0, 3.0], "DDIMInverseScheduler"),
+        ("DDIM", [3.0, 3.0, 0.0], "falling"),
+        ("DDIM", [3.0, math.nan, 0.0], "finite"),
+        ("DDIMInverse", [3.0, 1.0, 0.0], "rising"),
+    ],
+)
+def test_wrong_sigmas_are_refused(name: str, sigmas: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resume(name, Model("epsilon"), noise(), torch.tensor(sigmas))
+
+
+def test_a_name_may_leave_out_scheduler() -> None:
+    assert find("DDIM") is find("DDIMScheduler")
+    with pytest.raises(ValueError, match="DPMSolverMultistepScheduler"):
+        find("DPMSolverMultstep")
+
+
+def test_options_that_do_not_apply_are_refused() -> None:
+    build.check_options(find("DDIM"), ["eta"])
+    with pytest.raises(ValueError, match="solver_order does not apply to DDIMScheduler"):
+        build.check_options(find("DDIM"), ["solver_order"])
+
+
+def test_every_option_is_known_to_its_scheduler() -> None:
+    for entry in ENTRIES:
+        kind = build.scheduler_class(entry.name)
+        step = getattr(kind, "step", None)
+        known = build.parameters(entry.name) | set(step.__code__.co_varnames if step else ())
+        assert set(entry.options) | set(entry.config) <= known
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_number_is_named_with_its_step(value: float) -> None:
+    calls = iter(range(10))
+    model = Model("epsilon", denoiser=lambda x, sigma: x * (value if next(calls) == 2 else 0.5))
+    with pytest.raises(RuntimeError, match=r"no number at step 3 of 5 \(sigma .*DDIMScheduler"):
+        from_noise("DDIM", model, levels("DDIM", model, 5))
+
+
+def test_a_run_can_be_interrupted_before_every_call() -> None:
+    model, calls = Model("epsilon"), []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 4:
+            raise InterruptedError
+
+    sigmas = levels("HeunDiscrete", model, 5)
+    with pytest.raises(InterruptedError):
+        choice = sampler.Choice(find("HeunDiscrete"))
+        sampler.sample(model, noise() * sigmas[0], sigmas, {}, choice=choice, check=check)
+    assert len(model.calls) == 3
+    assert "timestep" not in vars(model.model_sampling)
+
+
+def test_missing_diffusers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(RuntimeError, match="pip install 'diffusers>="):
+        build.scheduler_class("DDIMScheduler")
+
+
+def test_an_old_diffusers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = SimpleNamespace(__version__="0.10.0")
+    monkeypatch.setitem(sys.modules, "diffusers", old)
+    with pytest.raises(RuntimeError, match="diffusers 0.10.0 has no LCMScheduler; update it"):
+        build.scheduler_class("LCMScheduler")
