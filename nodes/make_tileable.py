@@ -1,0 +1,58 @@
+"""The node that makes an existing texture repeat."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..contract import io
+from ..tiling.axes import TILINGS
+from ..tiling.tileable import make_tileable
+from .wrap import STRAIGHT
+
+
+class TesseraMakeTileable(io.ComfyNode):
+    """Lets an existing texture repeat, and masks where a model should paint over it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraMakeTileable",
+            display_name="Make Tileable",
+            category="Tessera/tiling",
+            description="Makes a photo or an existing texture repeat without a seam, and masks the border for one "
+            "inpainting pass with a seamless model.",
+            search_aliases=["make seamless", "tileable photo", "remove seam", "texture from photo", "offset filter"],
+            inputs=[
+                io.Image.Input("image", tooltip="The texture, or a batch of them."),
+                io.Int.Input(
+                    "border",
+                    default=32,
+                    min=1,
+                    max=2048,
+                    tooltip="Width in px of the band at each edge that may change; the inside stays as it is.",
+                ),
+                io.Combo.Input("tiling", options=STRAIGHT, default="both", tooltip="Which edges have to meet."),
+                io.Float.Input(
+                    "lighting",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How much light that drifts over the whole image is evened out; 1 for photos that are "
+                    "brighter on one side. It changes the inside, too.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The texture, which repeats; its border is blended."),
+                io.Mask.Output(
+                    display_name="mask", tooltip="The border, softly: what to inpaint at a denoise of 0.5-1."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, border: int, tiling: str, lighting: float) -> io.NodeOutput:
+        """Blend the border."""
+        made, mask = make_tileable(image.movedim(-1, 1), TILINGS[tiling], border, lighting)
+        return io.NodeOutput(made.clamp(0, 1).movedim(1, -1), mask.expand(len(image), -1, -1))
