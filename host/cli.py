@@ -1,4 +1,4 @@
-"""The command line: `tessera run`, `tessera nodes`, `tessera check`.
+"""The command line: `tessera run`, `tessera check`, `tessera nodes`, `tessera params`.
 
 Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C; 1 anything else. Errors are single lines on standard
 error.
@@ -88,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     nodes = commands.add_parser("nodes", parents=[everywhere], help="list the nodes")
     nodes.add_argument("--json", action="store_true", help="in the shape of ComfyUI's /object_info")
     nodes.set_defaults(command=_nodes)
+    params = commands.add_parser("params", help="list what becomes of hosted services' parameters in a workflow")
+    params.add_argument("service", nargs="?", metavar="SERVICE", help="only this one")
+    shape = params.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="as JSON")
+    shape.add_argument("--markdown", action="store_true", help="as the page in host/importer")
+    params.set_defaults(command=_params, verbose=False)
     return parser
 
 
@@ -123,6 +129,20 @@ def _nodes(options: argparse.Namespace) -> int:
         return DONE
     for node_id, node in sorted(info.items(), key=lambda item: (item[1]["category"], item[0])):
         print(f"{node_id:<24} {node['description']}")
+    return DONE
+
+
+def _params(options: argparse.Namespace) -> int:
+    from .importer import pages
+    from .importer.services import SERVICES, find_service
+
+    services = [find_service(options.service)] if options.service else list(SERVICES.values())
+    if options.markdown:
+        print(pages.markdown(), end="")
+    elif options.json:
+        print(json.dumps(pages.records(services), indent=1))
+    else:
+        print(pages.text(services))
     return DONE
 
 

@@ -1,0 +1,1 @@
+"""Requests of hosted image services become workflows: `tessera import` and `tessera params`."""

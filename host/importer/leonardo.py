@@ -1,0 +1,253 @@
+"""Leonardo: Create a Generation of Images.
+
+The document names few of its parameters beside the descriptions; names are those of the public API, as are the values
+of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNetType`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .schedulers import LEONARDO
+from .styles import LEONARDO_STYLES
+
+if TYPE_CHECKING:
+    from .request import Request
+
+_CONTROL = "No node loads ControlNets in tessera run yet."
+_ALCHEMY = "Alchemy is a pipeline of the service that is not public."
+_CONTRAST = "No node changes the contrast yet."
+_CANVAS = "Say which file it is with --image."
+
+
+def _side(name: str, default: int) -> Parameter:
+    return Parameter(name, "whole", MAPPED, (f"size:EmptyLatentImage.{name}",), "", default, (32, 1536), step=8)
+
+
+def _switch(name: str, outcome: str, how: str, default: bool | None = None, goes: tuple[str, ...] = ()) -> Parameter:
+    return Parameter(name, "flag", outcome, goes, how, default)
+
+
+def _elements(name: str, key: str) -> Parameter:
+    goes = ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model")
+    return Parameter(name, "objects", MAPPED, goes, f"Each {{{key}, weight}} is a LoRA file of that name.")
+
+
+PARAMETERS = (
+    _switch("alchemy", MEANINGLESS, _ALCHEMY, True),
+    Parameter("contrastRatio", "number", NOT_YET, how=_CONTRAST, within=(0.0, 1.0)),
+    Parameter("contrast", "number", NOT_YET, how=_CONTRAST, choices=(1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5)),
+    Parameter("controlnets", "objects", NOT_YET, how=_CONTROL),
+    _elements("elements", "akUUID"),
+    _elements("userElements", "userLoraId"),
+    _switch("expandedDomain", MEANINGLESS, _ALCHEMY),
+    _switch("fantasyAvatar", MEANINGLESS, "A feature of the service that is not public."),
+    Parameter(
+        "guidance_scale",
+        "number",
+        MAPPED,
+        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        "Left out: the recommended 7; for Flux 3.5.",
+        None,
+        (1.0, 20.0),
+    ),
+    _side("height", 768),
+    _switch("highContrast", NOT_YET, _CONTRAST),
+    _switch("highResolution", NOT_YET, "No second pass at twice the size yet."),
+    Parameter(
+        "imagePrompts", "texts", MAPPED, ("image prompt:LoadImage.image",), "Say which file each is with --image."
+    ),
+    Parameter(
+        "imagePromptWeight",
+        "number",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.scale",),
+        "Of every image prompt; the document has no range, 0.9 where it is left out.",
+    ),
+    Parameter(
+        "init_generation_image_id",
+        "text",
+        MAPPED,
+        ("init image:LoadImage.image",),
+        "Say which file it is with --image.",
+    ),
+    Parameter(
+        "init_image_id",
+        "text",
+        MAPPED,
+        ("init image:LoadImage.image",),
+        "Say which file it is with --image. Ignored beside init_generation_image_id.",
+    ),
+    Parameter(
+        "init_strength",
+        "number",
+        MAPPED,
+        ("scheduler:TesseraScheduler.denoise", "sigmas:BasicScheduler.denoise"),
+        "How much of the picture stays: denoise is 1 minus it. Left out: 0.5.",
+        None,
+        (0.1, 0.9),
+    ),
+    Parameter(
+        "modelId",
+        "text",
+        APPROXIMATED,
+        ("model:CheckpointLoaderSimple.ckpt_name",),
+        "The checkpoint of that name, or the one given with --model; else the demo model.",
+        "b24e16ff-06e3-43eb-8d33-4416c2d75876",
+    ),
+    Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
+    Parameter(
+        "num_images",
+        "whole",
+        MAPPED,
+        ("size:EmptyLatentImage.batch_size",),
+        "Up to 4 where width or height is above 768.",
+        4,
+        (1, 8),
+    ),
+    Parameter(
+        "num_inference_steps",
+        "whole",
+        MAPPED,
+        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        "",
+        15,
+        (10, 60),
+    ),
+    _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, ("positive:CLIPTextEncode.text",)),
+    Parameter("photoRealVersion", "choice", MEANINGLESS, how="There is one wording for both.", choices=("v1", "v2")),
+    Parameter(
+        "photoRealStrength",
+        "number",
+        APPROXIMATED,
+        ("positive:CLIPTextEncode.text",),
+        "Depth of field, in words behind the prompt.",
+        0.55,
+        choices=(0.55, 0.5, 0.45),
+    ),
+    Parameter(
+        "presetStyle",
+        "choice",
+        APPROXIMATED,
+        ("positive:CLIPTextEncode.text",),
+        "Words of our own behind the prompt; DYNAMIC, LEONARDO and NONE add none.",
+        "DYNAMIC",
+        choices=LEONARDO_STYLES,
+    ),
+    Parameter(
+        "prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), "", "A majestic cat in the snow", required=True
+    ),
+    _switch(
+        "promptMagic",
+        APPROXIMATED,
+        "A fixed rule adds words on quality to the prompt; the service's is not public.",
+        None,
+        ("positive:CLIPTextEncode.text",),
+    ),
+    Parameter("promptMagicStrength", "number", MEANINGLESS, how="The fixed rule has no strength.", within=(0.1, 1.0)),
+    Parameter("promptMagicVersion", "choice", MEANINGLESS, how="There is one fixed rule.", choices=("v2", "v3")),
+    _switch("public", MEANINGLESS, "There is no feed to show it in."),
+    Parameter(
+        "scheduler",
+        "choice",
+        MAPPED,
+        ("scheduler:TesseraScheduler.scheduler",),
+        "LEONARDO is not public; DPMSolverMultistepScheduler stands for it.",
+        "EULER_DISCRETE",
+        choices=tuple(LEONARDO),
+    ),
+    Parameter(
+        "sd_version",
+        "choice",
+        APPROXIMATED,
+        ("model:CheckpointLoaderSimple.ckpt_name",),
+        "Tells the family of the model where modelId is left out; the file is the one given with --model.",
+        "v1_5",
+        choices=(
+            "v1_5",
+            "v2",
+            "v3",
+            "SDXL_0_8",
+            "SDXL_0_9",
+            "SDXL_1_0",
+            "SDXL_LIGHTNING",
+            "PHOENIX",
+            "FLUX",
+            "FLUX_DEV",
+        ),
+    ),
+    Parameter(
+        "seed",
+        "seed",
+        MAPPED,
+        ("noise:RandomNoise.noise_seed",),
+        "Random where it is left out.",
+        None,
+        (0, 9999999998),
+        family_within=dict.fromkeys(("flux-dev", "flux-pro"), (0, 2147483637)),
+    ),
+    _switch("tiling", MAPPED, "On both axes.", None, ("seamless model:TesseraSeamlessModel.tiling",)),
+    Parameter(
+        "transparency",
+        "choice",
+        NOT_YET,
+        how="No node cuts out the foreground yet.",
+        choices=("disabled", "foreground_only"),
+    ),
+    _switch("ultra", MEANINGLESS, "A pipeline of the service that is not public; refused beside alchemy."),
+    _switch("unzoom", NOT_YET, "No node widens the canvas yet."),
+    Parameter("unzoomAmount", "number", NOT_YET, how="No node widens the canvas yet."),
+    Parameter("upscaleRatio", "number", NOT_YET, how="No node enlarges the result yet."),
+    _side("width", 1024),
+    Parameter("controlNet", "flag", NOT_YET, how=_CONTROL, instead="controlnets"),
+    Parameter(
+        "controlNetType", "choice", NOT_YET, how=_CONTROL, choices=("POSE", "CANNY", "DEPTH"), instead="controlnets"
+    ),
+    Parameter("weighting", "number", NOT_YET, how=_CONTROL, instead="controlnets"),
+    _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image:LoadImage.image",)),
+    Parameter(
+        "canvasRequestType",
+        "choice",
+        APPROXIMATED,
+        ("init image:LoadImage.image",),
+        "INPAINT and OUTPAINT paint what the mask shows white, SKETCH2IMG and IMG2IMG the whole picture.",
+        choices=("INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"),
+    ),
+    Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS),
+    Parameter("canvasMaskId", "text", MAPPED, ("mask:LoadImageMask.image",), _CANVAS),
+    _switch(
+        "enhancePrompt",
+        APPROXIMATED,
+        "A fixed rule adds words on quality to the prompt; the service writes it anew.",
+        None,
+        ("positive:CLIPTextEncode.text",),
+    ),
+    Parameter(
+        "enhancePromptInstructions", "text", NOT_YET, how="Instructions need a model that writes text, none is run yet."
+    ),
+)
+
+
+def refusals(request: Request) -> list[str]:
+    """What the document forbids across parameters."""
+    alchemy, style = request["alchemy"], request["presetStyle"]
+    large = max(request["width"], request["height"]) > 768
+    photo_real = request["photoReal"]
+    wrong = {
+        f"num_images: found {request['num_images']}; expected 1 to 4 where width or height is above 768": large
+        and request["num_images"] > 4,
+        "ultra: found beside alchemy; expected one of the two": request["ultra"]
+        and "alchemy" in request.given
+        and alchemy,
+        f"presetStyle: found {style}; expected LEONARDO or NONE where alchemy is false": not alchemy
+        and "presetStyle" in request.given
+        and style not in ("LEONARDO", "NONE"),
+        "photoReal: found without alchemy; expected both": photo_real and not alchemy,
+        "photoReal: found beside modelId; expected no modelId for photoRealVersion v1": photo_real
+        and "modelId" in request.given
+        and request["photoRealVersion"] == "v1",
+        "unzoom: found without unzoomAmount and init_image_id; expected all three": request["unzoom"]
+        and not {"unzoomAmount", "init_image_id"} <= request.given,
+    }
+    return [line for line, is_wrong in wrong.items() if is_wrong]

@@ -1,0 +1,177 @@
+"""ModelsLab: text to image with a choice of 18 diffusers schedulers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .schedulers import DIFFUSERS
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+def _side(name: str) -> Parameter:
+    goes = (f"size:EmptyLatentImage.{name}",)
+    how = "The document has no default; 512 is taken. The nearest lower multiple of 8."
+    return Parameter(name, "whole", MAPPED, goes, how, None, (16, 1024))
+
+
+def _switch(name: str, outcome: str, how: str, goes: tuple[str, ...] = (), default: str = "yes") -> Parameter:
+    return Parameter(name, "yes/no", outcome, goes, how, default)
+
+
+WEBHOOK = "Belongs to the run: tessera run --webhook URL --track-id ID."
+
+PARAMETERS = (
+    Parameter("key", "text", MEANINGLESS, how="Nothing is asked of the service."),
+    Parameter(
+        "model_id",
+        "text",
+        APPROXIMATED,
+        ("model:CheckpointLoaderSimple.ckpt_name",),
+        "The checkpoint of that name, or the one given with --model; else the demo model.",
+    ),
+    Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
+    Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
+    Parameter(
+        "init_image",
+        "text",
+        MAPPED,
+        ("init image:LoadImage.image",),
+        "Base64 is written to the input folder; a link is never followed: say which file it is with --image.",
+    ),
+    Parameter(
+        "mask_image",
+        "text",
+        MAPPED,
+        ("mask:LoadImageMask.image",),
+        "As init_image, which it needs; white is painted anew.",
+    ),
+    _side("width"),
+    _side("height"),
+    Parameter(
+        "samples",
+        "whole",
+        MAPPED,
+        ("size:EmptyLatentImage.batch_size",),
+        "The document has no default; 1 is taken.",
+        None,
+        (1, 4),
+    ),
+    Parameter(
+        "num_inference_steps",
+        "whole",
+        MAPPED,
+        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        "The document has no default; 31 is taken.",
+        choices=(21, 31, 41),
+    ),
+    _switch("safety_checker", NOT_YET, "No node checks pictures yet."),
+    Parameter(
+        "safety_checker_type",
+        "choice",
+        NOT_YET,
+        how="No node checks pictures yet.",
+        default="sensitive_content_text",
+        choices=("blur", "sensitive_content_text", "pixelate", "black"),
+    ),
+    _switch(
+        "enhance_prompt",
+        APPROXIMATED,
+        "A fixed rule adds words on quality to the prompt; the service writes it anew.",
+        ("positive:CLIPTextEncode.text",),
+    ),
+    Parameter(
+        "guidance_scale",
+        "number",
+        MAPPED,
+        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        "The document has no default; 7.5 is taken, for Flux 3.5.",
+        None,
+        (1.0, 20.0),
+    ),
+    Parameter(
+        "strength",
+        "number",
+        MAPPED,
+        ("scheduler:TesseraScheduler.denoise", "sigmas:BasicScheduler.denoise"),
+        "Needs init_image; 1 keeps nothing of it. The document has no default; 0.7 is taken.",
+        None,
+        (0.0, 1.0),
+    ),
+    _switch(
+        "tomesd", MAPPED, "Merges 40 % of the tokens. Stable Diffusion only.", ("token merging:TomePatchModel.ratio",)
+    ),
+    _switch(
+        "use_karras_sigmas",
+        MAPPED,
+        "The noise levels of Karras et al.",
+        ("scheduler:TesseraScheduler.spacing", "sigmas:BasicScheduler.scheduler"),
+    ),
+    Parameter(
+        "algorithm_type",
+        "choice",
+        MAPPED,
+        ("scheduler:TesseraScheduler.scheduler",),
+        "DPMSolverMultistepScheduler runs as dpmsolver++ in any case.",
+        choices=("none", "dpmsolver++", "dpmsolver+++"),
+    ),
+    Parameter("vae", "text", MAPPED, ("vae:VAELoader.vae_name",), "The file of that name in models/vae."),
+    Parameter(
+        "lora_strength",
+        "strengths",
+        MAPPED,
+        ("lora:LoraLoader.strength_model",),
+        "One for each LoRA, or one for all; 1 where it is left out.",
+        None,
+        (0.1, 1.0),
+    ),
+    Parameter(
+        "lora_model",
+        "text",
+        MAPPED,
+        ("lora:LoraLoader.lora_name",),
+        "Names with commas between them, each a file in models/loras.",
+    ),
+    Parameter(
+        "scheduler",
+        "choice",
+        MAPPED,
+        ("scheduler:TesseraScheduler.scheduler",),
+        "Left out: euler, on karras noise levels unless use_karras_sigmas is no.",
+        choices=DIFFUSERS,
+    ),
+    Parameter(
+        "seed", "seed", MAPPED, ("noise:RandomNoise.noise_seed",), "Random where it is left out.", None, (0, 2**64 - 1)
+    ),
+    Parameter("webhook", "text", MEANINGLESS, how=WEBHOOK),
+    Parameter("track_id", "text", MEANINGLESS, how=WEBHOOK),
+    Parameter(
+        "clip_skip",
+        "whole",
+        MAPPED,
+        ("clip skip:CLIPSetLastLayer.stop_at_clip_layer",),
+        "1 is the last layer.",
+        None,
+        (1, 8),
+    ),
+    _switch("base64", MEANINGLESS, "Pictures are files; those in the request may be base64 in any case.", default="no"),
+    _switch("temp", MAPPED, "yes: the pictures are previews that are not kept.", ("save:PreviewImage.images",), "no"),
+)
+
+
+def refusals(request: Request) -> list[str]:
+    """What the document forbids across parameters."""
+    lines = []
+    if request["mask_image"] and not request["init_image"]:
+        lines.append("mask_image: found without init_image; expected both, or neither")
+    names, strengths = lora_names(request), request["lora_strength"] or [1.0]
+    if len(strengths) not in (1, len(names)):
+        lines.append(f"lora_strength: found {len(strengths)} numbers for {len(names)} LoRAs; expected one each, or one")
+    return lines
+
+
+def lora_names(request: Request) -> list[str]:
+    """The names in lora_model."""
+    return [name.strip() for name in (request["lora_model"] or "").split(",") if name.strip()]

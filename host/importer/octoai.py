@@ -1,0 +1,224 @@
+"""OctoAI: Generate SDXL, which also served SD 1.5, SSD and SD3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
+from .schedulers import DIFFUSERS, OCTOAI
+from .styles import OCTOAI_STYLES
+
+if TYPE_CHECKING:
+    from .request import Request
+
+# The documented (width, height) pairs; SSD's and SD3's are SDXL's.
+SIZES = {
+    "sdxl": frozenset(
+        [(1536, 640), (768, 1344), (832, 1216), (1344, 768), (1152, 896), (640, 1536), (1216, 832), (896, 1152)]
+        + [(1024, 1024)]
+    ),
+    "sd15": frozenset(
+        [(768, 576), (1024, 576), (640, 512), (384, 704), (640, 768), (640, 640), (1024, 768), (1536, 1024)]
+        + [(768, 1024), (576, 448), (1024, 1024), (896, 896), (704, 1216), (512, 512), (448, 576), (832, 512)]
+        + [(512, 704), (576, 768), (1216, 704), (512, 768), (512, 832), (1024, 1536), (576, 1024), (704, 384)]
+        + [(768, 512)]
+    ),
+}
+
+_CONTROL = "No node loads ControlNets in tessera run yet."
+
+
+def _side(name: str) -> Parameter:
+    goes = (f"size:EmptyLatentImage.{name}",)
+    how = "One of the documented sizes of the family. Left out: 512 for SD 1.5, 1024 for SDXL."
+    return Parameter(name, "whole", MAPPED, goes, how, family_default={"sd15": 512, "sdxl": 1024})
+
+
+PARAMETERS = (
+    Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
+    Parameter(
+        "cfg_scale",
+        "number",
+        MAPPED,
+        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        "",
+        12.0,
+        (0.0, 50.0),
+        above=True,
+    ),
+    Parameter(
+        "checkpoint",
+        "text",
+        APPROXIMATED,
+        ("model:CheckpointLoaderSimple.ckpt_name",),
+        "The checkpoint of that name, or the one given with --model; else the demo model.",
+    ),
+    Parameter(
+        "clip_skip",
+        "whole",
+        MAPPED,
+        ("clip skip:CLIPSetLastLayer.stop_at_clip_layer",),
+        "How many layers before the last one: 1 is the one before it.",
+        None,
+        (0, 23),
+    ),
+    Parameter("controlnet", "text", NOT_YET, how=_CONTROL),
+    Parameter("controlnet_conditioning_scale", "number", NOT_YET, how=_CONTROL, default=1.0),
+    Parameter("controlnet_early_stop", "number", NOT_YET, how=_CONTROL),
+    Parameter("controlnet_image", "text", NOT_YET, how=_CONTROL),
+    Parameter("controlnet_preprocess", "flag", NOT_YET, how=_CONTROL),
+    _side("height"),
+    Parameter(
+        "high_noise_frac",
+        "number",
+        NOT_YET,
+        how="Without use_refiner it does nothing.",
+        default=0.8,
+        within=(0.0, 1.0),
+    ),
+    Parameter(
+        "image_encoding",
+        "choice",
+        NOT_YET,
+        how="Pictures are saved as PNG; no node saves JPEG yet.",
+        choices=("jpeg", "png"),
+    ),
+    Parameter("init_image", "text", MAPPED, ("init image:LoadImage.image",), "Base64, written to the input folder."),
+    Parameter(
+        "ip_adapter_image", "text", MAPPED, ("image prompt:LoadImage.image",), "Base64, written to the input folder."
+    ),
+    Parameter(
+        "ip_adapter_mask_image",
+        "text",
+        MAPPED,
+        ("image prompt mask:LoadImageMask.image",),
+        "White is where the picture acts. Needs ip_adapter_image.",
+    ),
+    Parameter(
+        "ip_adapter_method",
+        "choice",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.type",),
+        "Left out: full.",
+        choices=("full", "style", "composition"),
+    ),
+    Parameter(
+        "ip_adapter_mode",
+        "choice",
+        MAPPED,
+        ("image prompt adapter:TesseraLoadIPAdapter.ip_adapter",),
+        "base is the only mode, and what an adapter file does.",
+        choices=("base",),
+    ),
+    Parameter(
+        "ip_adapter_scale",
+        "number",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.scale",),
+        "Above 1 it acts as 1.",
+        1.0,
+    ),
+    Parameter(
+        "loras",
+        "weights",
+        MAPPED,
+        ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model"),
+        "Each name is a file in models/loras; a weight of null is 1.",
+    ),
+    Parameter("mask_image", "text", MAPPED, ("mask:LoadImageMask.image",), "White is painted anew. Needs init_image."),
+    Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
+    Parameter(
+        "negative_prompt_2",
+        "text",
+        APPROXIMATED,
+        ("negative:CLIPTextEncode.text",),
+        "Joined to negative_prompt: both encoders of SDXL read both texts.",
+    ),
+    Parameter(
+        "num_images",
+        "whole",
+        MAPPED,
+        ("size:EmptyLatentImage.batch_size",),
+        "",
+        1,
+        (1, None),
+    ),
+    Parameter("outpainting", "flag", NOT_YET, how="init_image and mask_image without it are painted as usual."),
+    Parameter(
+        "prompt_2",
+        "text",
+        APPROXIMATED,
+        ("positive:CLIPTextEncode.text",),
+        "Joined to prompt: both encoders of SDXL read both texts.",
+    ),
+    Parameter(
+        "sampler",
+        "choice",
+        MAPPED,
+        ("scheduler:TesseraScheduler.scheduler",),
+        "The document lists no names; these and those of diffusers are known. Left out: euler.",
+        choices=(*OCTOAI, *DIFFUSERS),
+    ),
+    Parameter(
+        "seed",
+        "seeds",
+        MAPPED,
+        ("noise:RandomNoise.noise_seed",),
+        "Random where it is left out.",
+        None,
+        (1, 2**32 - 1),
+    ),
+    Parameter(
+        "steps",
+        "whole",
+        MAPPED,
+        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        "",
+        30,
+        (1, 200),
+    ),
+    Parameter(
+        "strength",
+        "number",
+        MAPPED,
+        ("scheduler:TesseraScheduler.denoise", "sigmas:BasicScheduler.denoise"),
+        "Needs init_image; 1 keeps nothing of it.",
+        0.8,
+        (0.0, 1.0),
+        above=True,
+    ),
+    Parameter(
+        "style_preset",
+        "choice",
+        APPROXIMATED,
+        ("positive:CLIPTextEncode.text",),
+        "Words of our own behind the prompt; the document lists no names, these are known.",
+        choices=OCTOAI_STYLES,
+    ),
+    Parameter(
+        "textual_inversions",
+        "names",
+        MAPPED,
+        ("positive:CLIPTextEncode.text", "negative:CLIPTextEncode.text"),
+        "Each trigger word in the prompts becomes embedding:NAME, a file in models/embeddings.",
+    ),
+    Parameter("transfer_images", "samples", NOT_YET, how="No node teaches a trigger word from pictures yet."),
+    Parameter("use_refiner", "flag", NOT_YET, how="No second model takes over yet."),
+    Parameter("vae", "text", MAPPED, ("vae:VAELoader.vae_name",), "The file of that name in models/vae."),
+    _side("width"),
+)
+
+
+def refusals(request: Request) -> list[str]:
+    """What the document forbids across parameters."""
+    lines = [
+        f"{name}: found without {needed}; expected both, or neither"
+        for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
+        if request[name] and not request[needed]
+    ]
+    sizes = SIZES.get(request.family or "")
+    size = (request["width"], request["height"])
+    if sizes and {"width", "height"} & request.given and size not in sizes:
+        known = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+        lines.append(f"width, height: found {size[0]}x{size[1]}; expected one of {known}")
+    return lines

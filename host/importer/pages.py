@@ -1,0 +1,82 @@
+"""The table of parameters as text, as JSON and as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .parameters import FAMILIES, Parameter
+from .services import SERVICES, Service
+
+_HEAD = """# Requests of hosted image services as workflows
+
+`tessera import SERVICE request.json -o workflow.json` makes a workflow of a request body, and says of each parameter
+what became of it. This page is what `tessera params --markdown` prints: do not change it by hand.
+
+* **mapped**: the workflow does the same.
+* **approximated**: the workflow does something like it; `--strict` refuses it.
+* **not yet possible**: no node does it; `--strict` refuses it.
+* **without meaning**: it is about the service, not about the picture.
+"""
+
+
+def text(services: Sequence[Service]) -> str:
+    """For a terminal: a line for each parameter."""
+    return "\n".join(line for service in services for line in _block(service))
+
+
+def _block(service: Service) -> Iterator[str]:
+    yield f"{service.name} ({service.title})"
+    width = max(len(parameter.name) for parameter in service.parameters)
+    for parameter in service.parameters:
+        what = "; ".join(part for part in (", ".join(parameter.goes), parameter.how.rstrip(".")) if part)
+        yield f"  {parameter.name:<{width}}  {parameter.outcome:<16}  {takes(parameter)}; {what}"
+
+
+def takes(parameter: Parameter) -> str:
+    """The values of a parameter, its default and its replacement in words."""
+    families = [parameter.expected(family) for family in parameter.family_within]
+    defaults = [f"{value:g} for {FAMILIES[family]}" for family, value in parameter.family_default.items()]
+    parts = [
+        "; ".join(dict.fromkeys([parameter.expected(), *families])),
+        "required" if parameter.required else "",
+        f"default {', '.join(defaults) or parameter.default}" if defaults or parameter.default is not None else "",
+        f"deprecated, use {parameter.instead}" if parameter.instead else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def markdown() -> str:
+    """The page."""
+    return _HEAD + "".join(_section(service) for service in SERVICES.values())
+
+
+def _section(service: Service) -> str:
+    rows = "".join(
+        f"| `{parameter.name}` | {takes(parameter)} | **{parameter.outcome}**{_where(parameter)} |\n"
+        for parameter in service.parameters
+    )
+    return f"\n## {service.title}: `{service.name}`\n\n| parameter | takes | here |\n|---|---|---|\n{rows}"
+
+
+def _where(parameter: Parameter) -> str:
+    places = ", ".join(f"`{place.partition(':')[2]}`" for place in parameter.goes)
+    return "".join(f" {part}" for part in (f"to {places}." if places else "", parameter.how) if part)
+
+
+def records(services: Sequence[Service]) -> dict[str, list[dict[str, Any]]]:
+    """For programs."""
+    return {
+        service.name: [
+            {
+                "name": parameter.name,
+                "takes": takes(parameter),
+                "default": parameter.default,
+                "outcome": parameter.outcome,
+                "goes": list(parameter.goes),
+                "how": parameter.how,
+            }
+            for parameter in service.parameters
+        ]
+        for service in services
+    }

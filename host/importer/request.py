@@ -1,0 +1,148 @@
+"""Requests checked against what the services document, by pydantic models that are made from the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from ..errors import GraphError, closest, shown
+from .parameters import Parameter
+from .services import Service
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+MOST_NUMBERS = 128
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that its service would take.
+
+    Attributes:
+        service: the service it is for.
+        family: the family of its model, a key of FAMILIES; None where it is not known.
+        values: every parameter's value; omitted ones have their default, or None.
+        given: the names of the parameters that the request sets.
+        unknown: names that the service does not document.
+    """
+
+    service: Service
+    family: str | None
+    values: dict[str, Any]
+    given: set[str] = field(default_factory=set)
+    unknown: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def parse(service: Service, document: Any, family: str | None = None) -> Request:
+    """Check a request body. null stands for a parameter that is left out, in every service.
+
+    Raises:
+        GraphError: a line for each value that the service's document does not allow.
+    """
+    if not isinstance(document, dict):
+        raise GraphError([f"found {shown(document)}; expected the JSON object that is sent to {service.title}"])
+    given = {name: value for name, value in document.items() if value is not None}
+    model = _model(service.name, family)
+    from pydantic import ValidationError
+
+    try:
+        parsed = model.model_validate(given)
+    except ValidationError as error:
+        raise GraphError(_lines(service, error.errors(include_url=False), family)) from None
+    values = {parameter.name: getattr(parsed, parameter.name) for parameter in service.parameters}
+    names = set(given) & service.by_name.keys()
+    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()))
+    if wrong := service.refusals(request):
+        raise GraphError(wrong)
+    return request
+
+
+def hint_at(service: Service, name: str) -> str:
+    """What an undocumented name may have meant."""
+    return closest(name, service.by_name)
+
+
+def _lines(service: Service, errors: list[Any], family: str | None) -> list[str]:
+    found = {}
+    for error in errors:
+        name = error["loc"][0]
+        what = "missing" if error["type"] == "missing" else f"found {shown(error['input'])}"
+        found.setdefault(name, f"{name}: {what}; expected {service.by_name[name].expected(family)}")
+    return list(found.values())
+
+
+@cache
+def _model(service: str, family: str | None) -> type[BaseModel]:
+    """The pydantic model of a service's requests, for models of a family."""
+    from .services import SERVICES
+
+    try:
+        import pydantic
+    except ModuleNotFoundError as error:
+        line = 'pydantic is not installed, which reads requests; install it: pip install "tessera-nodes[host]"'
+        raise GraphError([line]) from error
+    fields: dict[str, Any] = {
+        parameter.name: (
+            (_type(parameter, family), ...)
+            if parameter.required
+            else (_type(parameter, family) | None, parameter.default_for(family))
+        )
+        for parameter in SERVICES[service].parameters
+    }
+    config = pydantic.ConfigDict(protected_namespaces=(), validate_default=True)
+    return pydantic.create_model(service, __config__=config, **fields)
+
+
+def _type(parameter: Parameter, family: str | None) -> Any:
+    """The annotated type of a parameter's values; numbers may be written as text, as the services' own pages do."""
+    from pydantic import BeforeValidator, Field
+
+    low, high = parameter.range_for(family)
+    bounds: dict[str, Any] = {"gt" if parameter.above else "ge": low, "le": high, "multiple_of": parameter.step}
+    within = Field(**{name: bound for name, bound in bounds.items() if bound is not None})
+    no_flag = BeforeValidator(_no_flag)
+    whole: Any = Annotated[int, no_flag, within]
+    number: Any = Annotated[float, no_flag, Field(allow_inf_nan=False), within]
+    if parameter.choices and parameter.kind != "yes/no":
+        numeric = {"whole": no_flag, "number": no_flag}.get(parameter.kind)
+        values = Literal[parameter.choices]
+        return Annotated[values, BeforeValidator(_as_number), numeric] if numeric else values
+    types: dict[str, Any] = {
+        "text": str,
+        "whole": whole,
+        "number": number,
+        "flag": bool,
+        "yes/no": bool,
+        "seed": whole,
+        "seeds": whole | Annotated[list[whole], Field(min_length=1, max_length=MOST_NUMBERS)],
+        "texts": Annotated[list[str], Field(max_length=MOST_NUMBERS)],
+        "numbers": Annotated[list[number], Field(max_length=MOST_NUMBERS)],
+        "objects": Annotated[list[dict[str, Any]], Field(max_length=MOST_NUMBERS)],
+        "weights": dict[str, number | None],
+        "names": dict[str, str | None],
+        "samples": dict[str, list[str] | None],
+        "strengths": Annotated[list[number], BeforeValidator(_split), Field(max_length=MOST_NUMBERS)],
+    }
+    return types[parameter.kind]
+
+
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a flag is no number")
+    return value
+
+
+def _as_number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _split(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value

@@ -1,0 +1,54 @@
+"""The services whose requests can be imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..errors import GraphError, closest, listed, shown
+from . import leonardo, modelslab, octoai, scenario
+from .parameters import Parameter
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+@dataclass(frozen=True)
+class Service:
+    """One endpoint: its name on the command line, its title, its parameters, and what it forbids across them."""
+
+    name: str
+    title: str
+    parameters: Sequence[Parameter]
+    refusals: Callable[[Request], list[str]]
+
+    @cached_property
+    def by_name(self) -> dict[str, Parameter]:
+        """The parameters by name."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+
+SERVICES = {
+    service.name: service
+    for service in (
+        Service("scenario-texture", "Scenario txt2img-texture", scenario.TEXTURE, scenario.refusals),
+        Service("scenario-ip-adapter", "Scenario txt2img-ip-adapter", scenario.IP_ADAPTER, scenario.refusals),
+        Service("modelslab", "ModelsLab", modelslab.PARAMETERS, modelslab.refusals),
+        Service("octoai", "OctoAI Generate SDXL", octoai.PARAMETERS, octoai.refusals),
+        Service("leonardo", "Leonardo Create a Generation of Images", leonardo.PARAMETERS, leonardo.refusals),
+    )
+}
+
+
+def find_service(name: str) -> Service:
+    """The service of a name.
+
+    Raises:
+        GraphError: there is none.
+    """
+    if name not in SERVICES:
+        hint = closest(name, SERVICES) or f"; expected one of {listed(SERVICES)}"
+        raise GraphError([f"{shown(name)}: no such service{hint}"])
+    return SERVICES[name]

@@ -1,0 +1,218 @@
+"""The tables of service parameters against the documents, as tests/data/service_parameters.json transcribes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tessera.host.cli import main
+from tessera.host.errors import GraphError
+from tessera.host.importer import pages
+from tessera.host.importer.families import family_of
+from tessera.host.importer.parameters import APPROXIMATED, FAMILIES, KINDS, MAPPED, MEANINGLESS, NOT_YET
+from tessera.host.importer.request import parse
+from tessera.host.importer.services import SERVICES
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = json.loads((ROOT / "tests" / "data" / "service_parameters.json").read_text(encoding="utf-8"))
+
+services = pytest.mark.parametrize("name", DOCUMENTS)
+
+
+def smallest(name: str) -> dict[str, Any]:
+    return dict.fromkeys(DOCUMENTS[name]["required"], "moss")
+
+
+def refused(name: str, request: Any, family: str | None = None) -> list[str]:
+    with pytest.raises(GraphError) as caught:
+        parse(SERVICES[name], request, family)
+    return caught.value.lines
+
+
+@services
+def test_table_has_every_documented_parameter_and_no_other(name: str) -> None:
+    assert sorted(SERVICES[name].by_name) == sorted(DOCUMENTS[name]["names"])
+    assert len(SERVICES[name].parameters) == len(DOCUMENTS[name]["names"])
+
+
+@services
+def test_every_row_says_where_a_value_goes_or_why_it_does_not(name: str) -> None:
+    for row in SERVICES[name].parameters:
+        assert row.kind in KINDS
+        assert row.outcome in (MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS)
+        assert bool(row.goes) == (row.outcome in (MAPPED, APPROXIMATED)), row.name
+        assert row.how or row.outcome == MAPPED, row.name
+        assert all(place.count(":") == 1 and place.count(".") == 1 for place in row.goes)
+
+
+@services
+def test_required_and_deprecated_are_as_documented(name: str) -> None:
+    rows = SERVICES[name].parameters
+    assert sorted(row.name for row in rows if row.required) == sorted(DOCUMENTS[name]["required"])
+    assert sorted(row.name for row in rows if row.instead) == sorted(DOCUMENTS[name]["deprecated"])
+    for missing in DOCUMENTS[name]["required"]:
+        others = {key: value for key, value in smallest(name).items() if key != missing}
+        assert refused(name, others) == [f"{missing}: missing; expected text"]
+
+
+@services
+def test_omitted_parameters_get_the_documented_defaults(name: str) -> None:
+    request = parse(SERVICES[name], smallest(name))
+    for parameter, default in DOCUMENTS[name]["defaults"].items():
+        assert request[parameter] == default, parameter
+    assert request.given == set(DOCUMENTS[name]["required"])
+
+
+@services
+def test_ranges_are_as_documented_and_said_when_they_are_left(name: str) -> None:
+    for parameter, (low, high) in DOCUMENTS[name]["ranges"].items():
+        row = SERVICES[name].by_name[parameter]
+        assert high is None or row.within[1] == high, parameter
+        assert low is None or row.within[0] == low, parameter
+        many = row.kind == "numbers"
+        for outside in [bound for bound in (low and low - (row.step or 1), high and high + (row.step or 1)) if bound]:
+            (line,) = refused(name, smallest(name) | {parameter: [outside] if many else outside})
+            assert line.startswith(f"{parameter}: found ")
+            assert high is None or f"{high:g}" in line or str(high) in line
+
+
+@services
+def test_null_stands_for_a_parameter_left_out(name: str) -> None:
+    nulls = dict.fromkeys(SERVICES[name].by_name) | smallest(name)
+    assert parse(SERVICES[name], nulls).values == parse(SERVICES[name], smallest(name)).values
+
+
+GUIDANCE = {"flux-dev": (3.5, 0, 10), "flux-pro": (3, 2, 5), "sdxl": (6, 0, 20), "sd15": (7.5, 0, 20)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_guidance_of_scenario_differs_by_family(family: str) -> None:
+    default, low, high = GUIDANCE[family]
+    request = smallest("scenario-texture")
+    assert parse(SERVICES["scenario-texture"], request, family)["guidance"] == default
+    for inside in (low, high):
+        assert parse(SERVICES["scenario-texture"], request | {"guidance": inside}, family)["guidance"] == inside
+    (line,) = refused("scenario-texture", request | {"guidance": high + 0.5}, family)
+    assert line == (f"guidance: found {high + 0.5}; expected a number from {low} to {high} for {FAMILIES[family]}")
+
+
+def test_sizes_of_scenario_differ_by_family() -> None:
+    request = smallest("scenario-texture")
+    refused("scenario-texture", request | {"width": 504}, "sdxl")
+    refused("scenario-texture", request | {"height": 1032}, "sd15")
+    refused("scenario-texture", request | {"width": 516})
+    parse(SERVICES["scenario-texture"], request | {"width": 64, "height": 1024}, "sd15")
+
+
+@pytest.mark.parametrize("strength", [{}, {"negativePromptStrength": 0}])
+def test_negative_prompt_on_flux_needs_a_strength(strength: dict[str, float]) -> None:
+    request = smallest("scenario-texture") | {"negativePrompt": "blur"} | strength
+    (line,) = refused("scenario-texture", request, "flux-dev")
+    assert line.startswith("negativePromptStrength: missing beside negativePrompt")
+    parse(SERVICES["scenario-texture"], request, "sdxl")
+    parse(SERVICES["scenario-texture"], request | {"negativePromptStrength": 0.1}, "flux-dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("scenario-ip-adapter", {"ipAdapterImageId": "a", "ipAdapterImage": "b"}, "ipAdapterImageId"),
+        ("modelslab", {"num_inference_steps": 30}, "21, 31, 41"),
+        ("modelslab", {"mask_image": "a"}, "init_image"),
+        ("modelslab", {"lora_model": "a,b,c", "lora_strength": "0.5,1"}, "2 numbers for 3"),
+        ("octoai", {"mask_image": "a"}, "init_image"),
+        ("leonardo", {"num_images": 5}, "1 to 4"),
+        ("leonardo", {"alchemy": True, "ultra": True}, "ultra"),
+        ("leonardo", {"alchemy": False, "presetStyle": "ANIME"}, "LEONARDO or NONE"),
+        ("leonardo", {"photoReal": True, "alchemy": False}, "alchemy"),
+        ("leonardo", {"photoReal": True, "photoRealVersion": "v1", "modelId": "a"}, "modelId"),
+        ("leonardo", {"unzoom": True}, "unzoomAmount"),
+        ("leonardo", {"contrast": 2.0}, "1.0, 1.3, 1.8"),
+    ],
+)
+def test_what_documents_forbid_is_refused(name: str, values: dict[str, Any], said: str) -> None:
+    (line,) = refused(name, smallest(name) | values)
+    assert said in line
+
+
+def test_octoai_takes_the_listed_sizes_only() -> None:
+    request = smallest("octoai")
+    assert parse(SERVICES["octoai"], request, "sdxl")["width"] == 1024
+    assert parse(SERVICES["octoai"], request, "sd15")["height"] == 512
+    parse(SERVICES["octoai"], request | {"width": 640, "height": 1536}, "sdxl")
+    (line,) = refused("octoai", request | {"width": 512, "height": 512}, "sdxl")
+    assert "1536x640" in line
+
+
+def test_seed_of_leonardo_is_bounded_by_family() -> None:
+    request = smallest("leonardo") | {"seed": 9999999998}
+    parse(SERVICES["leonardo"], request)
+    assert "2147483637" in refused("leonardo", request, "flux-dev")[0]
+
+
+def test_several_wrong_values_are_a_line_each() -> None:
+    lines = refused("octoai", {"steps": 0, "cfg_scale": float("nan"), "seed": [1, 0], "loras": 3})
+    assert [line.partition(":")[0] for line in lines] == ["prompt", "cfg_scale", "loras", "seed", "steps"]
+
+
+@pytest.mark.parametrize(
+    ("names", "family"),
+    [
+        (("flux.1.1-pro-ultra",), "flux-pro"),
+        (("flux.1-dev",), "flux-dev"),
+        (("texture-flux",), "flux-dev"),
+        (("flux.1-schnell",), "flux-schnell"),
+        (("stable-diffusion-xl-base-1.0",), "sdxl"),
+        (("v1-5-pruned.safetensors",), "sd15"),
+        (("texture-sd",), "sd15"),
+        (("model_abc", None), None),
+        (("model_abc", "sdxl"), "sdxl"),
+    ],
+)
+def test_family_is_told_by_the_name(names: tuple[str | None, ...], family: str | None) -> None:
+    assert family_of(*names) == family
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@services
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_any_object_is_taken_or_refused_in_lines(name: str, data: st.DataObject) -> None:
+    names = st.sampled_from(DOCUMENTS[name]["names"]) | st.text(max_size=8)
+    document = data.draw(st.dictionaries(names, JSON, max_size=6)) | data.draw(st.just(smallest(name)) | st.just({}))
+    try:
+        parse(SERVICES[name], document, data.draw(st.sampled_from([None, *FAMILIES])))
+    except GraphError as error:
+        assert error.lines
+        assert all("\n" not in line for line in error.lines)
+
+
+def test_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["params", "--markdown"]) == 0
+    page = capsys.readouterr().out
+    assert page == (ROOT / "host" / "importer" / "README.md").read_text(encoding="utf-8")
+    assert all(f"| `{row.name}` |" in page for service in SERVICES.values() for row in service.parameters)
+
+
+def test_params_prints_one_service_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["params", "modelslab"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(SERVICES["modelslab"].parameters)
+    assert main(["params", "modelslab", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in printed["modelslab"]] == list(SERVICES["modelslab"].by_name)
+    assert main(["params", "modelab"]) == 2
+    assert capsys.readouterr().err == '"modelab": no such service; did you mean "modelslab"?\n'
+
+
+def test_text_lists_every_service() -> None:
+    assert all(service.title in pages.text(list(SERVICES.values())) for service in SERVICES.values())
