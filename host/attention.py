@@ -24,10 +24,17 @@ def optimized_attention(
     heads: int,
     mask: Tensor | None = None,
     attn_precision: torch.dtype | None = None,
+    skip_reshape: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """Attention of q (B, L, C) to k, v (B, M, C) -> (B, L, C), as diffusers' own processor computes it."""
-    q, k, v = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (q, k, v))
+    """Attention of q (B, L, C) to k, v (B, M, C) -> (B, L, C), as diffusers' own processor computes it.
+
+    `skip_reshape`: q, k and v are (B, H, L or M, D) already. A mask of three dimensions is (B, L, M).
+    """
+    if not skip_reshape:
+        q, k, v = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (q, k, v))
+    if mask is not None and mask.ndim == 3:
+        mask = mask[:, None]
     return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
 
 

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from . import latent_formats
 from .attention import patched_attention, unknown_patches
 from .conds import CONDCrossAttn, CONDRegular
+from .flux_transformer import HookedAttention, forward_flux
+from .flux_transformer import unknown_patches as unknown_flux_patches
 from .model_sampling import (
     CONST,
     EPS,
@@ -279,6 +281,13 @@ class Flux(BaseModel):
     default_type = ModelType.FLUX
     default_latent_format = latent_formats.Flux
 
+    def __init__(self, diffusion_model: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(diffusion_model, *args, **kwargs)
+        diffusion_model.set_attn_processor(HookedAttention())
+
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        return unknown_flux_patches(options)
+
     def encode_adm(self, **kwargs: Any) -> Tensor | None:
         """The pooled text (B, 768)."""
         return kwargs.get("pooled_output")
@@ -319,16 +328,18 @@ class Flux(BaseModel):
         if y is None:
             y = x.new_zeros(x.shape[0], config.pooled_projection_dim)
         tokens, ids = patchify(x)
-        output = transformer(
+        output = forward_flux(
+            transformer,
             tokens,
-            encoder_hidden_states=context,
-            pooled_projections=y[:, : config.pooled_projection_dim],
-            timestep=timestep,
-            img_ids=ids,
-            txt_ids=ids.new_zeros(context.shape[1], 3),
-            guidance=guidance if config.guidance_embeds else None,
-            return_dict=False,
-        )[0]
+            ids,
+            context,
+            timestep,
+            y[:, : config.pooled_projection_dim],
+            guidance if config.guidance_embeds else None,
+            control,
+            conds.get("attention_mask"),
+            transformer_options or {},
+        )
         return unpatchify(output, x.shape[2], x.shape[3])
 
 

@@ -11,8 +11,13 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from hypothesis import settings
 from torch import nn
+
+settings.register_profile("tessera", deadline=None)  # no test asserts a time
+settings.load_profile("tessera")
 
 
 def _random(network: Any) -> Any:
@@ -57,6 +62,26 @@ def sdxl_unet() -> Any:
                 "addition_embed_type": "text_time",
                 "addition_time_embed_dim": 8,
                 "projection_class_embeddings_input_dim": 64,
+            }
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def flux_transformer() -> Any:
+    """A Flux of two double and two single blocks with heads of 16: text of width 16, pooled text of width 24."""
+    return _random(
+        FluxTransformer2DModel.from_config(
+            {
+                "in_channels": 64,
+                "num_layers": 2,
+                "num_single_layers": 2,
+                "attention_head_dim": 16,
+                "num_attention_heads": 2,
+                "joint_attention_dim": 16,
+                "pooled_projection_dim": 24,
+                "guidance_embeds": True,
+                "axes_dims_rope": [4, 6, 6],
             }
         )
     )
