@@ -14,12 +14,16 @@ IN_COMFYUI = find_spec("comfy_api") is not None
 if TYPE_CHECKING or not IN_COMFYUI:
     from ..host import folder_paths, io, ui
     from ..host.api import ComfyExtension
+    from ..host.cond_batch import calc_cond_batch
+    from ..host.conds import convert_cond
     from ..host.patcher_extension import WrappersMP
     from ..host.progress import ProgressBar, throw_exception_if_processing_interrupted
 else:
     import folder_paths
     from comfy.model_management import throw_exception_if_processing_interrupted
     from comfy.patcher_extension import WrappersMP
+    from comfy.sampler_helpers import convert_cond
+    from comfy.samplers import calc_cond_batch
     from comfy.utils import ProgressBar
     from comfy_api.latest import ComfyExtension, io, ui
 
@@ -31,6 +35,8 @@ __all__ = [
     "ComfyExtension",
     "ProgressBar",
     "WrappersMP",
+    "calc_cond_batch",
+    "convert_cond",
     "demo_checkpoint",
     "folder_paths",
     "io",

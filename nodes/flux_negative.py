@@ -1,0 +1,108 @@
+"""The node that gives Flux a negative prompt."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..contract import WrappersMP, calc_cond_batch, convert_cond, io
+from ..samplers.flux_negative import KEY, METHODS, FluxNegative, check_text, check_whole, flux_blocks
+
+STRONGEST = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class TesseraFluxNegative(io.ComfyNode):
+    """Steers Flux away from a prompt."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraFluxNegative",
+            display_name="Flux Negative Prompt",
+            category="Tessera/sampling",
+            description="Gives Flux a negative prompt with a strength; leave KSampler's cfg at 1.",
+            search_aliases=["negative prompt", "nag", "normalized attention guidance", "true cfg", "flux negative"],
+            inputs=[
+                io.Model.Input("model", tooltip="A Flux model; it stays as it is."),
+                io.Conditioning.Input("negative", tooltip="What shall not be in the picture, encoded like the prompt."),
+                io.Float.Input(
+                    "strength",
+                    default=0.0,
+                    min=0.0,
+                    max=STRONGEST,
+                    step=0.1,
+                    tooltip="0 changes nothing and costs nothing; 4 is a good start; guidance scales are one more.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=["auto", *METHODS],
+                    default="auto",
+                    tooltip="nag guides attention for about a quarter more time; cfg takes a second pass and burns "
+                    "when strong; cfg_soft takes one and does not burn; auto is nag.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Part of the schedule that runs before the negative prompt acts.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Part of the schedule after which the negative prompt no longer acts, which saves time.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, steered away from the negative.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, negative: Any, strength: float, method: str, start_percent: float, end_percent: float
+    ) -> io.NodeOutput:
+        """Hook a clone of the model; at strength 0 the model itself."""
+        if not 0.0 <= strength <= STRONGEST:
+            raise ValueError(f"strength is {strength}; set it from 0 to {STRONGEST:g}.")
+        if strength == 0.0:
+            _log.info("Flux Negative Prompt: strength is 0, the negative prompt has no effect; raise it to 4, say.")
+            return io.NodeOutput(model)
+        if start_percent > end_percent:
+            raise ValueError(
+                f"start_percent {start_percent} lies after end_percent {end_percent}; set a start that is not later."
+            )
+        method = checked(model, negative, method)
+        hooks = FluxNegative(negative, strength, method, start_percent, end_percent, convert_cond, calc_cond_batch)
+        steered = model.clone()
+        for kind, wrapper in (
+            (WrappersMP.OUTER_SAMPLE, hooks.around_run),
+            (WrappersMP.PREDICT_NOISE, hooks.around_prediction),
+            (WrappersMP.DIFFUSION_MODEL, hooks.around_transformer),
+        ):
+            steered.remove_wrappers_with_key(kind, KEY)
+            if kind != WrappersMP.DIFFUSION_MODEL or hooks.method == "nag":
+                steered.add_wrapper_with_key(kind, KEY, wrapper)
+        return io.NodeOutput(steered)
+
+
+def checked(model: Any, negative: Any, method: str) -> str:
+    """The method that `method` means, when model and negative suit it.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not negative:
+        raise ValueError("The negative prompt is empty; link a CONDITIONING to negative, or set strength to 0.")
+    check_whole(negative)
+    if method in ("auto", "nag"):
+        network = model.get_model_object("diffusion_model")
+        flux_blocks(network)
+        check_text(network, negative)
+        return "nag"
+    return method
