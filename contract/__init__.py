@@ -14,12 +14,14 @@ IN_COMFYUI = find_spec("comfy_api") is not None
 if TYPE_CHECKING or not IN_COMFYUI:
     from ..host import folder_paths, io, ui
     from ..host.api import ComfyExtension
+    from ..host.attention import optimized_attention
     from ..host.cond_batch import calc_cond_batch
     from ..host.conds import convert_cond
     from ..host.patcher_extension import WrappersMP
     from ..host.progress import ProgressBar, throw_exception_if_processing_interrupted
 else:
     import folder_paths
+    from comfy.ldm.modules.attention import optimized_attention
     from comfy.model_management import throw_exception_if_processing_interrupted
     from comfy.patcher_extension import WrappersMP
     from comfy.sampler_helpers import convert_cond
@@ -29,8 +31,10 @@ else:
 
 DEMO_MODELS = Path(__file__).parents[1] / "demo" / "models"
 DEMO_CHECKPOINTS = ["texture-sd"]
+DEMO_ADAPTER = DEMO_MODELS / "texture-ip"
 
 __all__ = [
+    "DEMO_ADAPTER",
     "DEMO_CHECKPOINTS",
     "ComfyExtension",
     "ProgressBar",
@@ -40,9 +44,30 @@ __all__ = [
     "demo_checkpoint",
     "folder_paths",
     "io",
+    "load_clip_vision",
+    "optimized_attention",
     "throw_exception_if_processing_interrupted",
     "ui",
 ]
+
+if "ipadapter" not in folder_paths.folder_names_and_paths:
+    folder_paths.add_model_folder_path("ipadapter", str(Path(folder_paths.models_dir) / "ipadapter"))
+
+
+def load_clip_vision(path: str | Path) -> Any:
+    """Load a CLIP_VISION from a file, or from a folder with `config.json` and `model.safetensors`.
+
+    Raises:
+        ValueError: it holds no image encoder.
+    """
+    path = Path(path)
+    if not IN_COMFYUI:
+        from ..host.loaders import load_clip_vision
+
+        return load_clip_vision(path)
+    from .comfyui_demo import load_image_encoder
+
+    return load_image_encoder(path)
 
 
 def demo_checkpoint(name: str) -> tuple[Any, Any, Any]:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import comfy.clip_vision
 import comfy.diffusers_convert
 import comfy.model_base
 import comfy.model_management as devices
@@ -188,6 +189,25 @@ def vae_params(config: Config) -> Config:
         },
         "embed_dim": config["latent_channels"],
     }
+
+
+def load_image_encoder(path: Path) -> Any:
+    """Load a `comfy.clip_vision.ClipVisionModel` from a file, or from a folder that says its own shape.
+
+    Raises:
+        ValueError: the file holds no image encoder.
+        RuntimeError: a weight of the folder's is missing, or has no place.
+    """
+    if not path.is_dir():
+        encoder = comfy.clip_vision.load(str(path))
+        if encoder is None:
+            raise ValueError(f"{path.name} holds no image encoder; put CLIP's image encoders into models/clip_vision.")
+        return encoder
+    encoder = comfy.clip_vision.ClipVisionModel(str(path / "config.json"))
+    weights = comfy.utils.load_torch_file(str(path / "model.safetensors"), safe_load=True)
+    missing, unplaced = encoder.load_sd(weights)
+    _demand_complete("image encoder", set(missing), {key for key in unplaced if not key.endswith("position_ids")})
+    return encoder
 
 
 def _demand_complete(part: str, missing: Set[str], unplaced: Set[str]) -> None:

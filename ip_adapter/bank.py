@@ -1,0 +1,87 @@
+"""Images as keys and values of every cross-attention, computed once: they depend on no step, seed or prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .formats import Adapter
+from .sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One image, baked.
+
+    Args:
+        pairs: by site number: keys and values, both (2, T, channels); row 0 is the image, row 1 the unconditional one.
+        width: of the tokens they came from.
+        sites: how many cross-attentions the adapter has.
+        mark: of the adapter.
+        name: of the adapter, for messages.
+    """
+
+    pairs: dict[int, tuple[Tensor, Tensor]]
+    width: int
+    sites: int
+    mark: str
+    name: str
+
+
+def bake(tokens: Tensor, unconditional: Tensor, adapter: Adapter, numbers: Iterable[int]) -> Reference:
+    """Compute the keys and values of one image in float32.
+
+    Args:
+        tokens: (T, D).
+        unconditional: (T, D).
+        adapter: whose weights project them.
+        numbers: the sites that are needed.
+
+    Raises:
+        ValueError: the tokens are not finite.
+    """
+    both = torch.stack([tokens, unconditional]).float()
+    if not torch.isfinite(both).all():
+        raise ValueError(
+            "The image prompt holds values that are no numbers; look at the image and at the encoder's precision."
+        )
+    pairs = {n: (_project(both, adapter.sites[n][0]), _project(both, adapter.sites[n][1])) for n in numbers}
+    return Reference(pairs, adapter.width, len(adapter.sites), adapter.mark, adapter.name)
+
+
+def _project(tokens: Tensor, weight: Tensor) -> Tensor:
+    return F.linear(tokens, weight.to(tokens))
+
+
+def check_fit(name: str, width: int, count: int, channels: dict[int, int], sites: list[Site]) -> None:
+    """Raise ValueError when an adapter, or an image baked by it, is not for a UNet.
+
+    Args:
+        name: of the adapter.
+        width: of its tokens.
+        count: of its cross-attentions.
+        channels: of some of them, by number.
+        sites: the UNet's.
+    """
+    fits = (
+        count == len(sites)
+        and width == sites[0].width
+        and all(channels[s.number] == s.channels for s in sites if s.number in channels)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} is for a UNet with {count} cross-attentions and text of width {width} ({family(count, width)}), "
+            f"but the model has {len(sites)} and {sites[0].width} ({family(len(sites), sites[0].width)}); use an "
+            "IP-Adapter for this model."
+        )
+
+
+def family(count: int, width: int) -> str:
+    """The usual name of UNets with so many cross-attentions and text of this width."""
+    return {(16, 768): "SD 1.5", (16, 1024): "SD 2", (70, 2048): "SDXL", (7, 128): "texture-sd"}.get(
+        (count, width), "of another kind"
+    )

@@ -1,0 +1,178 @@
+"""Image encoders (a host's CLIP_VISION): which one an adapter needs, and what it says of an image as tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import projectors
+from .formats import Adapter
+
+FITS = ["crop", "pad", "stretch"]
+UNCONDITIONALS = ["reference", "black", "noise"]
+SMALLEST = 8
+"""Pixels along a side of the smallest image that is taken."""
+
+_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_NAMES = {
+    ("base", 1024): "CLIP ViT-H",
+    ("base", 1280): "CLIP ViT-bigG",
+    ("base", 768): "CLIP ViT-L",
+    ("patches", 1280): "CLIP ViT-H",
+    ("patches", 1664): "CLIP ViT-bigG",
+    ("patches", 1024): "CLIP ViT-L",
+    ("patches", 1152): "SigLIP so400m",
+}
+_PROJECTIONS = {"visual_projection.weight": (0, 1), "visual.proj": (1, 0)}
+"""Keys of the encoder's projection in both layouts, and the axes that are (embedding, patch) wide."""
+
+Widths = tuple[int, int]
+"""Of an encoder: of its embeddings, of its patches."""
+
+
+def needed(adapter: Adapter) -> str:
+    """The encoder that an adapter needs, in words."""
+    kind = "base" if adapter.kind == "base" else "patches"
+    what = "embeddings" if adapter.kind == "base" else "patches"
+    name = _NAMES.get((kind, adapter.features))
+    return f"{name or 'an image encoder'} ({what} of width {adapter.features})"
+
+
+def fits(adapter: Adapter, widths: Widths) -> bool:
+    """Whether an encoder of these widths is the adapter's."""
+    return widths[0 if adapter.kind == "base" else 1] == adapter.features
+
+
+def encoder_widths(encoder: Any) -> Widths:
+    """Widths of a CLIP_VISION."""
+    weights = encoder.model.state_dict()
+    if "visual_projection.weight" in weights:
+        embedding, patch = weights["visual_projection.weight"].shape
+        return embedding, patch
+    width = weights["vision_model.embeddings.position_embedding.weight"].shape[-1]
+    return width, width
+
+
+def file_widths(path: Path) -> Widths | None:
+    """Widths of an image encoder in a safetensors file or a folder with one, from its header; None for other files."""
+    from safetensors import SafetensorError, safe_open
+
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files or files[0].suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(files[0], "pt") as file:
+            key = next((key for key in _PROJECTIONS if key in file.keys()), None)  # noqa: SIM118 - no container
+            shape = file.get_slice(key).get_shape() if key else None
+    except SafetensorError:
+        return None
+    if key is None or shape is None:
+        return None
+    embedding, patch = _PROJECTIONS[key]
+    return shape[embedding], shape[patch]
+
+
+def choose_encoder(adapter: Adapter, names: Iterable[str], full_path: Callable[[str], str]) -> str:
+    """The name of the first file that holds the adapter's encoder.
+
+    Args:
+        adapter: the adapter.
+        names: of the files in models/clip_vision.
+        full_path: from a name to where it lies.
+
+    Raises:
+        ValueError: there is none; the message says which to get, and what was found.
+    """
+    found = {name: file_widths(Path(full_path(name))) for name in names}
+    for name, widths in found.items():
+        if widths is not None and fits(adapter, widths):
+            return name
+    seen = ", ".join(f"{name} ({w[0]} and {w[1]})" if w else f"{name} (not read)" for name, w in found.items())
+    raise ValueError(
+        f"{adapter.name} needs {needed(adapter)}, but models/clip_vision has {seen or 'no files'}; put it there, or "
+        "connect it to encoder."
+    )
+
+
+def check_encoder(adapter: Adapter, encoder: Any, name: str) -> None:
+    """Raise ValueError when a CLIP_VISION is not the one that an adapter was trained with."""
+    widths = encoder_widths(encoder)
+    if not fits(adapter, widths):
+        raise ValueError(
+            f"{adapter.name} needs {needed(adapter)}, but {name} has embeddings of width {widths[0]} and patches of "
+            f"width {widths[1]}; choose the right one from models/clip_vision."
+        )
+
+
+def check_image(image: Tensor) -> Tensor:
+    """The pictures of an IMAGE (B, H, W, 1, 3 or 4) as (B, H, W, 3); transparency is left out.
+
+    Raises:
+        ValueError: there are none, or they are too small, not finite, or of other channels.
+    """
+    if image.ndim != 4 or image.shape[0] == 0 or image.shape[-1] not in (1, 3, 4):
+        raise ValueError(
+            f"The image has the shape {tuple(image.shape)}; expected at least one picture of grey, RGB or RGBA, "
+            "(B, H, W, C)."
+        )
+    if min(image.shape[1:3]) < SMALLEST:
+        raise ValueError(
+            f"The image is {image.shape[2]} x {image.shape[1]} px; an image prompt needs at least {SMALLEST} px along "
+            "both sides."
+        )
+    if not torch.isfinite(image).all():
+        raise ValueError("The image holds values that are no numbers; look at the node that made it.")
+    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+
+
+def encode(
+    adapter: Adapter, encoder: Any, image: Tensor, fit: str = "crop", unconditional: str = "reference"
+) -> tuple[Tensor, Tensor]:
+    """Tokens of one picture.
+
+    Args:
+        adapter: whose projector makes the tokens.
+        encoder: a CLIP_VISION.
+        image: (1, H, W, 3) in 0..1.
+        fit: how a picture becomes square: one of FITS.
+        unconditional: what guidance pushes away from, one of UNCONDITIONALS. "reference" is what adapters are trained
+            with: zeros for embeddings, a picture of the encoder's mean colour for patches. "black" is a black
+            picture, "noise" this picture with its pixels shuffled.
+
+    Returns:
+        The tokens of the picture and of the unconditional one, (T, D) each.
+    """
+    square = pad(image) if fit == "pad" else image
+    seen = _features(adapter, encoder.encode_image(square, crop=fit == "crop"))
+    if unconditional == "reference" and adapter.kind == "base":
+        blank = torch.zeros_like(seen)
+    else:
+        picture = _unconditional(encoder, square, unconditional)
+        blank = _features(adapter, encoder.encode_image(picture, crop=fit == "crop"))
+    project = getattr(projectors, adapter.kind)
+    return project(adapter.image_proj, seen)[0], project(adapter.image_proj, blank)[0]
+
+
+def _features(adapter: Adapter, output: Any) -> Tensor:
+    return (output.image_embeds if adapter.kind == "base" else output.penultimate_hidden_states).float().cpu()
+
+
+def _unconditional(encoder: Any, image: Tensor, kind: str) -> Tensor:
+    if kind == "noise":
+        order = torch.randperm(image.shape[1] * image.shape[2], generator=torch.Generator().manual_seed(0))
+        return image.flatten(1, 2)[:, order.to(image.device)].reshape(image.shape)
+    colour = getattr(encoder, "image_mean", _CLIP_MEAN) if kind == "reference" else (0.0, 0.0, 0.0)
+    return image.new_tensor(colour).expand(image.shape)
+
+
+def pad(image: Tensor) -> Tensor:
+    """A picture (1, H, W, C) in the middle of a black square."""
+    height, width = image.shape[1:3]
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    return F.pad(image, (0, 0, left, side - width - left, top, side - height - top))

@@ -1,0 +1,169 @@
+"""IP-Adapter files, recognised by what they hold and not by their names."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+PREFIXES = {
+    "image_proj.": "image_proj",
+    "image_proj_model.": "image_proj",
+    "ip_adapter.": "ip_adapter",
+    "adapter_modules.": "ip_adapter",
+}
+KINDS = {
+    "base": "image embeddings",
+    "plus": "patches",
+    "full": "patches",
+    "face": "face embeddings",
+    "face_plus": "face embeddings and patches",
+}
+"""Projectors, and what of an image they read."""
+
+_DETECT = (
+    ("proj.weight", "base"),
+    ("proj.3.weight", "full"),
+    ("perceiver_resampler.proj_in.weight", "face_plus"),
+    ("latents", "plus"),
+    ("proj.2.weight", "face"),
+)
+_SITE = re.compile(r"(\d+)\.to_([kv])_ip\.weight")
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """The weights of an IP-Adapter for a UNet.
+
+    Args:
+        name: for messages.
+        kind: a key of KINDS.
+        image_proj: the projector's weights.
+        sites: by number N of the cross-attention (1, 3, 5, ...): key and value weights, both (channels, width).
+        width: of a token (768 for SD 1.5, 2048 for SDXL).
+        tokens: of one image.
+        features: width of what the projector reads of the image encoder; 512 for faces.
+        mark: names these weights in baked references.
+    """
+
+    name: str
+    kind: str
+    image_proj: Weights
+    sites: dict[int, tuple[Tensor, Tensor]]
+    width: int
+    tokens: int
+    features: int
+    mark: str
+
+
+def read_adapter(path: str | Path) -> Adapter:
+    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them.
+
+    Args:
+        path: `.safetensors`, or a pickle of tensors (`.bin`), of which nothing is executed.
+
+    Raises:
+        ValueError: the file holds something else; the message says what.
+    """
+    path = Path(path)
+    return parse_adapter(_read(path), path.name)
+
+
+def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
+    """Recognise an adapter in weights: flat with prefixes, or nested as `image_proj` and `ip_adapter`.
+
+    Raises:
+        ValueError: they are none, or one for another architecture.
+    """
+    parts = _parts(weights)
+    _refuse_others(weights, parts, name)
+    image_proj, sites = parts["image_proj"], _sites(parts["ip_adapter"], name)
+    kind = next((kind for key, kind in _DETECT if key in image_proj), None)
+    if kind is None:
+        raise ValueError(
+            f"{name}: the projector has {', '.join(sorted(image_proj)[:3])}, which no known IP-Adapter has; expected "
+            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL."
+        )
+    width = sites[1][0].shape[1]
+    tokens, features = _sizes(kind, image_proj, width)
+    mark = hashlib.sha256(sites[1][0].contiguous().float().numpy().tobytes()).hexdigest()[:16]
+    return Adapter(name, kind, image_proj, sites, width, tokens, features, mark)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path.name} is no safetensors file ({error}); download it again.") from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f"{path.name} holds more than tensors and was refused; use a .safetensors file.") from None
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{path.name} cannot be read ({str(error).splitlines()[0]}); download it again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds a {type(content).__name__}, expected the weights of an IP-Adapter.")
+    return content
+
+
+def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:
+    parts: dict[str, Weights] = {"image_proj": {}, "ip_adapter": {}}
+    for key, value in weights.items():
+        nested = PREFIXES.get(key + ".")
+        if isinstance(value, Mapping) and nested:
+            parts[nested] |= value
+        prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), None)
+        if isinstance(value, Tensor) and prefix:
+            parts[PREFIXES[prefix]][key[len(prefix) :]] = value
+    return parts
+
+
+def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: str) -> None:
+    if any("ip_adapter_double_stream" in key for key in weights):
+        raise ValueError(f"{name} is an IP-Adapter for Flux (XLabs); expected one for SD 1.5 or SDXL.")
+    if "0.to_k_ip.weight" in parts["ip_adapter"]:
+        raise ValueError(f"{name} is an IP-Adapter for a transformer such as Flux; expected one for SD 1.5 or SDXL.")
+    if not parts["image_proj"] or not parts["ip_adapter"]:
+        found = ", ".join(sorted(map(str, weights))[:3]) or "nothing"
+        raise ValueError(
+            f"{name} is no IP-Adapter: it has {found}; expected image_proj and ip_adapter. Put IP-Adapters into "
+            "models/ipadapter."
+        )
+
+
+def _sites(weights: Weights, name: str) -> dict[int, tuple[Tensor, Tensor]]:
+    pairs: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in weights.items():
+        if match := _SITE.fullmatch(key):
+            pairs.setdefault(int(match[1]), {})[match[2]] = tensor
+    expected = list(range(1, 2 * len(pairs), 2))
+    if not pairs or sorted(pairs) != expected or any(len(pair) != 2 for pair in pairs.values()):
+        raise ValueError(
+            f"{name}: the IP-Adapter has attention layers {sorted(pairs)[:4]}..., expected key and value weights for "
+            "1, 3, 5 and so on; the file is incomplete."
+        )
+    return {number: (pairs[number]["k"], pairs[number]["v"]) for number in expected}
+
+
+def _sizes(kind: str, weights: Weights, width: int) -> tuple[int, int]:
+    """Tokens of an image, and the width of what the projector reads."""
+    if kind == "base":
+        return weights["proj.weight"].shape[0] // width, weights["proj.weight"].shape[1]
+    if kind == "full":
+        return 0, weights["proj.0.weight"].shape[1]
+    if kind == "plus":
+        return weights["latents"].shape[1], weights["proj_in.weight"].shape[1]
+    return weights["proj.2.weight"].shape[0] // width, weights["proj.0.weight"].shape[1]

@@ -1,0 +1,262 @@
+"""Image prompts in a MODEL: patches at its cross-attentions, and wrappers that say what acts at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attend import Bank, attend, make_banks
+from .bank import Reference
+from .masks import check_aspect, pool
+from .presets import Gains, gain_at
+from .sites import Site, find_sites
+
+KEY = "tessera_image_prompts"
+RUN, STEP = "tessera_image_prompts_run", "tessera_image_prompts_step"
+CONDITIONAL = {"positive", "middle"}
+"""Names of a guider's conditionings that see the images; all others see the unconditional tokens."""
+
+Attention = Callable[..., Tensor]
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """An image at work.
+
+    Args:
+        reference: its keys and values.
+        scale: 0..1.
+        gains: weights of the blocks.
+        start: fraction of the schedule at which it begins to act.
+        end: fraction of the schedule at which it ceases to.
+        mask: where it acts (H, W) in 0..1; None for everywhere.
+    """
+
+    reference: Reference
+    scale: float
+    gains: Gains
+    start: float = 0.0
+    end: float = 1.0
+    mask: Tensor | None = None
+
+    def weight(self, site: Site) -> float:
+        """How strongly it acts at a cross-attention."""
+        return self.scale * gain_at(self.gains, site)
+
+    def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
+        """Whether it acts at a noise level."""
+        return percent_to_sigma(self.end) <= sigma <= percent_to_sigma(self.start)
+
+    @property
+    def always(self) -> bool:
+        """Whether it acts at every step; asking for sigma would make a GPU wait."""
+        return (self.start, self.end) == (0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Images that are combined: one of `attend.COMBINES`."""
+
+    uses: tuple[Use, ...]
+    combine: str
+
+
+@dataclass(eq=False)
+class Run:
+    """What is kept from the first step of a run to its last.
+
+    Args:
+        size: of the latents (height, width).
+        names: uuid of a conditioning -> its name in the guider.
+        banks: keys and values on the device, by site, images that act, and rows.
+    """
+
+    size: tuple[int, int] | None = None
+    names: dict[Any, str] = field(default_factory=dict)
+    banks: dict[Any, list[tuple[Bank, Tensor | None]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one call of the model needs to know.
+
+    Args:
+        run: its run.
+        stacks: the images that act.
+        active: their numbers.
+        roles: for each conditioning in the batch 0 (sees the images) or 1 (sees the unconditional tokens).
+    """
+
+    run: Run
+    stacks: list[Stack]
+    active: tuple[int, ...]
+    roles: tuple[int, ...]
+
+    def banks(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int]) -> list[tuple[Bank, Tensor | None]]:
+        """The images at a site and their masks, from the run's memory."""
+        rows = (*self.roles, q.shape[0])
+        key = (site.number, self.active, rows, grid, q.dtype, q.device)
+        if key not in self.run.banks:
+            self.run.banks[key] = [
+                entry for stack in self.stacks for entry in _load(stack, site, self.roles, q, heads, grid)
+            ]
+        return self.run.banks[key]
+
+
+def _load(
+    stack: Stack, site: Site, roles: tuple[int, ...], q: Tensor, heads: int, grid: tuple[int, int]
+) -> list[tuple[Bank, Tensor | None]]:
+    uses = [use for use in stack.uses if use.weight(site)]
+    if not uses:
+        return []
+    rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
+    pairs = [use.reference.pairs[site.number] for use in uses]
+    keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
+    banks = make_banks(keys, values, [use.weight(site) for use in uses], heads, stack.combine)
+    masks = [(bank, pool([uses[i].mask for i in group], grid)) for bank, group in banks]
+    return [(bank, None if mask is None else mask.to(q)) for bank, mask in masks]
+
+
+class ImageAttention:
+    """Stands under one attn2 key: what was there before, plus the images. Nothing is kept between calls.
+
+    Args:
+        site: which cross-attention it is.
+        attention: the host's `optimized_attention`.
+        previous: what was installed there.
+    """
+
+    def __init__(self, site: Site, attention: Attention, previous: Callable[..., Tensor] | None) -> None:
+        self.site, self.attention, self.previous = site, attention, previous
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ImageAttention:
+        return self
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        """q (B, L, C), k and v of the text (B, M, C) -> (B, L, C), before the output projection."""
+        if self.previous is not None:
+            # Another pack may have wrapped an object of this class: the outermost acts.
+            out = self.previous(q, k, v, {name: value for name, value in extra.items() if name != STEP})
+        else:
+            precision = extra.get("attn_precision")
+            out = self.attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
+        step: Step | None = extra.get(STEP)
+        if step is None or not step.active:
+            return out
+        height, width = extra["activations_shape"][-2:]
+        for bank, mask in step.banks(self.site, q, extra["n_heads"], (height, width)):
+            out = out + attend(q, bank, mask)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Hooks:
+    """The wrappers, for a host's OUTER_SAMPLE and APPLY_MODEL."""
+
+    stacks: tuple[Stack, ...]
+
+    @property
+    def uses(self) -> list[Use]:
+        """All images of all stacks."""
+        return [use for stack in self.stacks for use in stack.uses]
+
+    def around_run(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """OUTER_SAMPLE: check the masks against the latents (B, C, H, W), and note what the steps need.
+
+        Raises:
+            ValueError: a mask has another aspect than the picture.
+        """
+        guider = executor.class_obj
+        size = (noise.shape[-2], noise.shape[-1])
+        for use in self.uses:
+            if use.mask is not None:
+                check_aspect(use.mask, size)
+        names = {cond["uuid"]: name for name, conds in guider.conds.items() for cond in conds or () if "uuid" in cond}
+        guider.model_options["transformer_options"][RUN] = Run(size, names)
+        return executor(noise, *args, **kwargs)
+
+    def around_step(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
+        control: Any,
+        transformer_options: dict[str, Any],
+        **kwargs: Any,
+    ) -> Tensor:
+        """APPLY_MODEL: decide once which images act. x: (B, C, H, W); t: (B,) sigmas.
+
+        Raises:
+            ValueError: a masked image meets a conditioning that covers a part of the picture.
+        """
+        run = transformer_options.get(RUN) or Run()
+        size = (x.shape[-2], x.shape[-1])
+        if run.size not in (None, size) and any(use.mask is not None for use in self.uses):
+            raise ValueError(
+                "Image prompts with masks do not go together with conditionings that cover a part of the picture; "
+                "take the areas away, or use masks on the conditionings."
+            )
+        active = self._active(t, executor.class_obj.model_sampling.percent_to_sigma)
+        step = Step(run, self._stacks(active), active, self._roles(run, transformer_options))
+        return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, STEP: step}, **kwargs)
+
+    def _active(self, t: Tensor, percent_to_sigma: Callable[[float], float]) -> tuple[int, ...]:
+        uses = self.uses
+        if all(use.always for use in uses):
+            return tuple(range(len(uses)))
+        sigma = float(t.max())
+        return tuple(i for i, use in enumerate(uses) if use.always or use.acts(sigma, percent_to_sigma))
+
+    def _stacks(self, active: Sequence[int]) -> list[Stack]:
+        kept = {id(use) for i, use in enumerate(self.uses) if i in active}
+        return [Stack(tuple(use for use in s.uses if id(use) in kept), s.combine) for s in self.stacks]
+
+    @staticmethod
+    def _roles(run: Run, options: dict[str, Any]) -> tuple[int, ...]:
+        """By the conditionings' names; where a host does not tell them, the second of them is the negative one."""
+        numbers = options.get("cond_or_uncond") or [0]
+        names = [run.names.get(each) for each in options.get("uuids") or [None] * len(numbers)]
+        return tuple(
+            int(number == 1) if name is None else int(name not in CONDITIONAL)
+            for number, name in zip(numbers, names, strict=True)
+        )
+
+
+def install(model: Any, stack: Stack, attention: Attention, outer_sample: str, apply_model: str) -> Any:
+    """Return a clone of a host's MODEL on which the images act, together with those that acted before.
+
+    Args:
+        model: the MODEL; it stays as it is.
+        stack: the images.
+        attention: the host's `optimized_attention`.
+        outer_sample: the host's name of this kind of wrapper.
+        apply_model: the host's name of this kind of wrapper.
+    """
+    earlier = model.get_wrappers(apply_model, KEY)
+    before: tuple[Stack, ...] = earlier[0].__self__.stacks if earlier else ()
+    hooks = Hooks(_merge(before, stack))
+    clone = model.clone()
+    for kind, wrapper in ((outer_sample, hooks.around_run), (apply_model, hooks.around_step)):
+        clone.remove_wrappers_with_key(kind, KEY)
+        clone.add_wrapper_with_key(kind, KEY, wrapper)
+    installed = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    for site in find_sites(model.get_model_object("diffusion_model")):
+        previous = installed.get(site.key, installed.get(site.key[:2]))
+        if any(use.weight(site) for use in hooks.uses) and not isinstance(previous, ImageAttention):
+            clone.set_model_attn2_replace(ImageAttention(site, attention, previous), *site.key)
+    return clone
+
+
+def _merge(before: tuple[Stack, ...], stack: Stack) -> tuple[Stack, ...]:
+    """Images that are combined in the same way are combined with each other."""
+    same = next((each for each in before if each.combine == stack.combine), None)
+    if same is None:
+        return (*before, stack)
+    return tuple(Stack(s.uses + stack.uses, s.combine) if s is same else s for s in before)

@@ -1,0 +1,69 @@
+"""How strongly an image acts in each part of a UNet, by what the user wants of it.
+
+Sources: InstantStyle (Wang et al. 2024) names SDXL's style block `up_blocks.0.attentions.1` and its layout block
+`down_blocks.2.attentions.1`; for SD 1.5 it takes `up_blocks.1`, and `down_blocks.2` with the middle. A second practice
+for SD 1.5, `style_broad`, excludes the layout's blocks and keeps all others. `character` has no definition elsewhere:
+here all blocks act, those of style at 0.3, so that a subject is kept and the prompt rules the rendering.
+"""
+
+from __future__ import annotations
+
+from .sites import Site
+
+Gains = dict[str, float]
+"""Prefixes of diffusers' names and weights; the longest prefix that fits counts, "" stands for all."""
+
+_XL_STYLE, _XL_LAYOUT = "up_blocks.0.attentions.1", "down_blocks.2.attentions.1"
+_SDXL: dict[str, Gains] = {
+    "style": {_XL_STYLE: 1.0},
+    "character": {"": 1.0, _XL_STYLE: 0.3},
+    "composition": {_XL_LAYOUT: 1.0},
+    "full": {"": 1.0},
+    "style_broad": {"": 1.0, _XL_LAYOUT: 0.0},
+    "composition_narrow": {_XL_LAYOUT: 1.0},
+}
+_SD15: dict[str, Gains] = {
+    "style": {"up_blocks.1": 1.0},
+    "character": {"": 1.0, "up_blocks.1": 0.3},
+    "composition": {"down_blocks.2": 1.0, "mid_block": 1.0},
+    "full": {"": 1.0},
+    "style_broad": {"": 1.0, "down_blocks.2": 0.0},
+    "composition_narrow": {"down_blocks.2.attentions.0": 0.25, "down_blocks.2.attentions.1": 1.0},
+}
+TYPES = list(_SD15)
+
+
+def gains_of(kind: str, sites: list[Site]) -> Gains:
+    """The weights of a type on a UNet: SDXL's where transformers are deep, else those of SD 1.5."""
+    deep = any(site.key[2] > 0 for site in sites)
+    return (_SDXL if deep else _SD15)[kind]
+
+
+def gain_at(gains: Gains, site: Site) -> float:
+    """The weight at one cross-attention, 0 where no prefix fits."""
+    fitting = [prefix for prefix in gains if _fits(prefix, site.name)]
+    return gains[max(fitting, key=len)] if fitting else 0.0
+
+
+def parse_gains(text: str, sites: list[Site]) -> Gains:
+    """Weights written as "up_blocks.1=0.5, mid_block=0"; "all" stands for every block.
+
+    Raises:
+        ValueError: a part is no name and number, or names no cross-attention of this UNet.
+    """
+    gains = {}
+    for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        prefix = "" if name == "all" else name
+        if not any(_fits(prefix, site.name) for site in sites):
+            names = ", ".join(dict.fromkeys(site.name.split(".transformer")[0] for site in sites))
+            raise ValueError(f'blocks: no block is called "{name}"; use all, or the beginning of one of: {names}.')
+        try:
+            gains[prefix] = float(number)
+        except ValueError:
+            raise ValueError(f'blocks: "{part}" is no name and weight; write them like up_blocks.1=0.5.') from None
+    return gains
+
+
+def _fits(prefix: str, name: str) -> bool:
+    return not prefix or name == prefix or name.startswith(prefix + ".")

@@ -1,0 +1,76 @@
+"""What an image encoder says of an image, as tokens of the UNet's text width.
+
+Sources: Ye et al. 2023 (IP-Adapter); the resampler is that of Alayrac et al. 2022 (Flamingo).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .formats import Weights
+
+HEAD = 64
+
+
+def base(w: Weights, embeds: Tensor) -> Tensor:
+    """Tokens (n, T, D) of image embeddings (n, E)."""
+    width = w["norm.weight"].shape[0]
+    return _norm(_linear(embeds, w, "proj").unflatten(-1, (-1, width)), w, "norm")
+
+
+def full(w: Weights, hidden: Tensor) -> Tensor:
+    """Tokens (n, P, D) of patches (n, P, E), one for each."""
+    return _norm(_linear(F.gelu(_linear(hidden, w, "proj.0")), w, "proj.2"), w, "proj.3")
+
+
+def plus(w: Weights, hidden: Tensor) -> Tensor:
+    """Tokens (n, T, D) of patches (n, P, E)."""
+    return _resample(w, "", w["latents"].to(hidden).expand(hidden.shape[0], -1, -1), hidden)
+
+
+def face(w: Weights, faces: Tensor) -> Tensor:
+    """Tokens (n, T, D) of face embeddings (n, 512)."""
+    width = w["norm.weight"].shape[0]
+    return _norm(_linear(F.gelu(_linear(faces, w, "proj.0")), w, "proj.2").unflatten(-1, (-1, width)), w, "norm")
+
+
+def face_plus(w: Weights, faces: Tensor, hidden: Tensor, structure: float | None = None) -> Tensor:
+    """Tokens (n, T, D) of face embeddings (n, 512) and patches (n, P, E).
+
+    Args:
+        structure: weight of the patches in FaceID plus v2; None for plus v1, whose weights have the same shapes.
+    """
+    identity = face(w, faces)
+    mixed = _resample(w, "perceiver_resampler.", identity, hidden)
+    return mixed if structure is None else identity + structure * mixed
+
+
+def _resample(w: Weights, prefix: str, latents: Tensor, hidden: Tensor) -> Tensor:
+    x = _linear(hidden, w, prefix + "proj_in")
+    layer = 0
+    while (name := f"{prefix}layers.{layer}.") + "0.to_q.weight" in w:
+        latents = latents + _perceive(w, name + "0.", x, latents)
+        y = F.gelu(_linear(_norm(latents, w, name + "1.0"), w, name + "1.1"))
+        latents = latents + _linear(y, w, name + "1.3")
+        layer += 1
+    return _norm(_linear(latents, w, prefix + "proj_out"), w, prefix + "norm_out")
+
+
+def _perceive(w: Weights, name: str, x: Tensor, latents: Tensor) -> Tensor:
+    latents = _norm(latents, w, name + "norm2")
+    both = torch.cat([_norm(x, w, name + "norm1"), latents], dim=1)
+    q, (k, v) = _linear(latents, w, name + "to_q"), _linear(both, w, name + "to_kv").chunk(2, dim=-1)
+    q, k, v = (t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in (q, k, v))
+    return _linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), w, name + "to_out")
+
+
+def _linear(x: Tensor, w: Weights, name: str) -> Tensor:
+    bias = w.get(f"{name}.bias")
+    return F.linear(x, w[f"{name}.weight"].to(x), None if bias is None else bias.to(x))
+
+
+def _norm(x: Tensor, w: Weights, name: str) -> Tensor:
+    weight = w[f"{name}.weight"].to(x)
+    return F.layer_norm(x, weight.shape, weight, w[f"{name}.bias"].to(x))

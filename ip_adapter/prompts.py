@@ -1,0 +1,114 @@
+"""Image prompts as the user describes them, and as a model uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from .bank import Reference, bake, check_fit
+from .encoders import encode
+from .formats import Adapter
+from .hooks import Use
+from .presets import Gains, gain_at, gains_of, parse_gains
+from .sites import Site
+
+MOST = 100
+"""Images in one stack."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePrompt:
+    """A picture and how it acts.
+
+    Args:
+        source: the picture (1, H, W, 3) in 0..1, or one that was baked.
+        scale: 0..1.
+        type: one of `presets.TYPES`.
+        start: fraction of the schedule at which it begins to act.
+        end: fraction of the schedule at which it ceases to.
+        mask: where it acts (H, W).
+        blocks: weights of the blocks as text, instead of the type.
+        fit: one of `encoders.FITS`.
+        unconditional: one of `encoders.UNCONDITIONALS`.
+    """
+
+    source: Tensor | Reference
+    scale: float = 0.9
+    type: str = "style"
+    start: float = 0.0
+    end: float = 1.0
+    mask: Tensor | None = None
+    blocks: str = ""
+    fit: str = "crop"
+    unconditional: str = "reference"
+
+    def gains(self, sites: list[Site]) -> Gains:
+        """Weights of the blocks of a UNet."""
+        return parse_gains(self.blocks, sites) if self.blocks.strip() else gains_of(self.type, sites)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedAdapter:
+    """An IP_ADAPTER: the weights and the CLIP_VISION that goes with them."""
+
+    adapter: Adapter
+    encoder: Any
+
+
+def check_range(start: float, end: float) -> None:
+    """Raise ValueError when a range of the schedule ends before it starts."""
+    if start > end:
+        raise ValueError(f"start_percent {start} lies after end_percent {end}; set a start that is not later.")
+
+
+def check_count(prompts: Sequence[ImagePrompt]) -> None:
+    """Raise ValueError when a stack holds no images, or more than MOST."""
+    if not 0 < len(prompts) <= MOST:
+        raise ValueError(f"The stack holds {len(prompts)} image prompts; expected 1 to {MOST}.")
+
+
+def use(prompt: ImagePrompt, loaded: LoadedAdapter | None, sites: list[Site]) -> Use | None:
+    """What a model needs of a prompt; None when it acts nowhere.
+
+    Raises:
+        ValueError: a picture without an adapter, or a baked one that does not go with the model or the adapter.
+    """
+    gains = prompt.gains(sites)
+    numbers = [site.number for site in sites if prompt.scale * gain_at(gains, site)]
+    reference = _reference(prompt, loaded, numbers, sites)
+    if not numbers:
+        return None
+    return Use(reference, prompt.scale, gains, prompt.start, prompt.end, prompt.mask)
+
+
+def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[int], sites: list[Site]) -> Reference:
+    if isinstance(prompt.source, Reference):
+        return _checked(prompt.source, loaded, sites)
+    if loaded is None:
+        raise ValueError("The image prompts hold a picture, which needs ip_adapter; connect a Load IP-Adapter node.")
+    adapter = loaded.adapter
+    check_fit(
+        adapter.name, adapter.width, len(adapter.sites), {n: k.shape[0] for n, (k, _) in adapter.sites.items()}, sites
+    )
+    return baked(prompt, loaded, numbers)
+
+
+def baked(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Reference:
+    """The picture of a prompt as keys and values of the numbered cross-attentions."""
+    assert isinstance(prompt.source, Tensor)
+    tokens, blank = encode(loaded.adapter, loaded.encoder, prompt.source, prompt.fit, prompt.unconditional)
+    return bake(tokens, blank, loaded.adapter, numbers)
+
+
+def _checked(reference: Reference, loaded: LoadedAdapter | None, sites: list[Site]) -> Reference:
+    if loaded is not None and loaded.adapter.mark != reference.mark:
+        raise ValueError(
+            f"The saved reference was made with {reference.name} ({reference.mark}), but {loaded.adapter.name} "
+            f"({loaded.adapter.mark}) is connected; apply it in a node of its own without ip_adapter, or save it again."
+        )
+    channels = {n: pair[0].shape[-1] for n, pair in reference.pairs.items()}
+    check_fit(reference.name, reference.width, reference.sites, channels, sites)
+    return reference

@@ -1,0 +1,88 @@
+"""The cross-attentions of a UNet, named as diffusers, ComfyUI and adapter files name them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+Key = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One cross-attention.
+
+    Args:
+        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle.
+        key: ComfyUI's (block, number of the block, index in it).
+        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0".
+        channels: of queries.
+        width: of the text.
+    """
+
+    number: int
+    key: Key
+    name: str
+    channels: int
+    width: int
+
+
+def find_sites(network: nn.Module) -> list[Site]:
+    """Walk ComfyUI's `UNetModel` or a diffusers UNet, wherever in `network` it is.
+
+    Raises:
+        ValueError: there is no UNet with cross-attention.
+    """
+    for module in network.modules():
+        if hasattr(module, "input_blocks") and hasattr(module, "output_blocks"):
+            found = list(_comfyui(module))
+        elif hasattr(module, "down_blocks") and hasattr(module, "up_blocks"):
+            found = list(_diffusers(module))
+        else:
+            continue
+        if found:
+            return [_site(2 * k + 1, *place) for k, place in enumerate(found)]
+    raise ValueError(
+        f"IP-Adapters act on UNet models (Stable Diffusion 1.5, SDXL), but the model is a {type(network).__name__}; "
+        "load one of those."
+    )
+
+
+Place = tuple[Key, str, Any]
+
+
+def _site(number: int, key: Key, name: str, attention: Any) -> Site:
+    return Site(number, key, name, attention.to_q.weight.shape[0], attention.to_k.weight.shape[1])
+
+
+def _comfyui(unet: Any) -> Iterator[Place]:
+    size = 1 + (unet.num_res_blocks if isinstance(unet.num_res_blocks, int) else unet.num_res_blocks[0])
+    for side, blocks, first, name in (("input", unet.input_blocks, 1, "down"), ("output", unet.output_blocks, 0, "up")):
+        for number, block in enumerate(blocks):
+            level, layer = divmod(number - first, size)
+            yield from _blocks(block, (side, number), f"{name}_blocks.{level}.attentions.{layer}")
+    if unet.middle_block is not None:
+        yield from _blocks(unet.middle_block, ("middle", 0), "mid_block.attentions.0")
+
+
+def _diffusers(unet: Any) -> Iterator[Place]:
+    size = 1 + len(unet.down_blocks[0].resnets)
+    for side, blocks, first, name in (("input", unet.down_blocks, 1, "down"), ("output", unet.up_blocks, 0, "up")):
+        for level, block in enumerate(blocks):
+            for layer, attention in enumerate(getattr(block, "attentions", ())):
+                number = size * level + layer + first
+                yield from _blocks(attention, (side, number), f"{name}_blocks.{level}.attentions.{layer}")
+    for attention in getattr(unet.mid_block, "attentions", ()):
+        yield from _blocks(attention, ("middle", 0), "mid_block.attentions.0")
+
+
+def _blocks(module: nn.Module, block: tuple[str, int], name: str) -> Iterator[Place]:
+    """The cross-attentions of every transformer in a block."""
+    for part in module.modules():
+        blocks = getattr(part, "transformer_blocks", ())
+        for index, transformer in enumerate(blocks):
+            if transformer.attn2 is not None:
+                yield (*block, index), f"{name}.transformer_blocks.{index}", transformer.attn2

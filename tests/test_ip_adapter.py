@@ -1,0 +1,280 @@
+"""The IP-Adapter library: files, projectors, attention sites, attention, masks, types."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_adapters
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from tessera.ip_adapter import attend as attending
+from tessera.ip_adapter import projectors
+from tessera.ip_adapter.attend import COMBINES, attend, make_banks
+from tessera.ip_adapter.formats import parse_adapter, read_adapter
+from tessera.ip_adapter.masks import check_aspect, one_mask, pool
+from tessera.ip_adapter.presets import TYPES, gain_at, gains_of, parse_gains
+from tessera.ip_adapter.sites import find_sites
+from torch import Tensor
+
+SD15: dict[str, Any] = {
+    "block_out_channels": [320, 640, 1280, 1280],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+SDXL: dict[str, Any] = {
+    "block_out_channels": [320, 640, 1280],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+}
+
+
+def _unet(config: dict[str, Any]) -> Any:
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(config)
+
+
+# Sites
+
+
+@pytest.mark.parametrize(("config", "count", "channels"), [(SD15, 16, 12480), (SDXL, 70, 83200)])
+def test_sites_are_numbered_as_diffusers_registers_processors(
+    config: dict[str, Any], count: int, channels: int
+) -> None:
+    unet = _unet(config)
+    sites = find_sites(unet)
+    registered = [name.removesuffix(".attn2.processor") for name in unet.attn_processors]
+    assert len(sites) == count
+    assert sum(site.channels for site in sites) == channels
+    assert [registered[site.number] for site in sites] == [site.name for site in sites]
+
+
+def test_sites_have_comfyuis_keys() -> None:
+    sd15, sdxl = find_sites(_unet(SD15)), find_sites(_unet(SDXL))
+    assert [site.key[:2] for site in sd15] == [
+        *(("input", n) for n in (1, 2, 4, 5, 7, 8)),
+        *(("output", n) for n in range(3, 12)),
+        ("middle", 0),
+    ]
+    blocks = dict.fromkeys(site.key[:2] for site in sdxl)
+    assert list(blocks) == [*(("input", n) for n in (4, 5, 7, 8)), *(("output", n) for n in range(6)), ("middle", 0)]
+    assert {site.number: site.key for site in sdxl}[121] == ("middle", 0, 0)
+
+
+def test_a_model_without_unet_is_named() -> None:
+    with pytest.raises(ValueError, match="Linear"):
+        find_sites(torch.nn.Linear(1, 1))
+
+
+# Files
+
+
+@pytest.mark.parametrize("kind", ["base", "plus", "full", "face", "face_plus"])
+@pytest.mark.parametrize("layout", ["bin", "safetensors", "adapter_modules"])
+def test_every_projector_and_layout_is_recognised(sd15_unet: Any, kind: str, layout: str, tmp_path: Path) -> None:
+    weights = tiny_adapters.random_adapter(sd15_unet, kind)
+    path = tmp_path / f"any name.{'bin' if layout == 'bin' else 'safetensors'}"
+    if layout == "bin":
+        torch.save(weights, path)
+    else:
+        names = ("ip_adapter", "image_proj") if layout == "safetensors" else ("adapter_modules", "image_proj_model")
+        save_file(tiny_adapters.flat(weights, *names), path)
+    adapter = read_adapter(path)
+    assert (adapter.kind, adapter.width, len(adapter.sites)) == (kind, 16, 10)
+    assert adapter.features == {"base": tiny_adapters.EMBEDDING, "face": 512, "face_plus": 512}.get(
+        kind, tiny_adapters.PATCH
+    )
+    assert adapter.mark == parse_adapter(weights, "x").mark
+
+
+def test_files_of_other_kinds_are_refused_in_a_line(sd15_unet: Any, tmp_path: Path) -> None:
+    good = tiny_adapters.random_adapter(sd15_unet)
+    gap = {key: tensor for key, tensor in good["ip_adapter"].items() if not key.startswith("5.")}
+    for weights, words in (
+        ({"lora_up.weight": torch.ones(1)}, "no IP-Adapter.*lora_up.weight.*models/ipadapter"),
+        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1)}, "Flux"),
+        ({**good, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}}, "Flux"),
+        ({**good, "ip_adapter": gap}, "incomplete"),
+        ({**good, "image_proj": {"strange.weight": torch.ones(1)}}, "strange.weight.*base, plus, full"),
+    ):
+        with pytest.raises(ValueError, match=words) as refused:
+            parse_adapter(weights, "file")
+        assert "\n" not in str(refused.value)
+    (tmp_path / "broken.safetensors").write_bytes(b"x" * 100)
+    torch.save({"image_proj": object()}, tmp_path / "code.bin")
+    for name, words in (("broken.safetensors", "no safetensors"), ("code.bin", "more than tensors")):
+        with pytest.raises(ValueError, match=words):
+            read_adapter(tmp_path / name)
+
+
+# Projectors
+
+
+@pytest.mark.parametrize("kind", ["base", "plus", "full", "face", "face_plus"])
+def test_projectors_equal_diffusers(sd15_unet: Any, kind: str) -> None:
+    weights = tiny_adapters.random_adapter(_wide(sd15_unet, kind), kind)["image_proj"]
+    unet: Any = UNet2DConditionModel.from_config(sd15_unet.config)
+    theirs: Any = unet._convert_ip_adapter_image_proj_to_diffusers(dict(weights), low_cpu_mem_usage=False)
+    faces, hidden = torch.randn(2, 512), torch.randn(2, tiny_adapters.PATCHES, tiny_adapters.PATCH)
+    if kind == "face_plus":
+        theirs.clip_embeds = hidden[:, None]
+        for structure, shortcut in ((None, False), (1.0, True)):
+            theirs.shortcut = shortcut
+            ours = projectors.face_plus(weights, faces, hidden, structure)
+            torch.testing.assert_close(ours, theirs(faces).reshape(ours.shape), atol=1e-5, rtol=1e-5)
+        return
+    seen = {"base": torch.randn(2, tiny_adapters.EMBEDDING), "face": faces}.get(kind, hidden)
+    ours = getattr(projectors, kind)(weights, seen)
+    torch.testing.assert_close(ours, theirs(seen).reshape(ours.shape), atol=1e-5, rtol=1e-5)
+
+
+def _wide(unet: Any, kind: str) -> Any:
+    """FaceID plus has heads of 64 in its tokens, so its text must be so wide."""
+    return _unet({**unet.config, "cross_attention_dim": 64}) if kind == "face_plus" else unet
+
+
+# Attention
+
+
+def _slow(q: Tensor, keys: list[Tensor], values: list[Tensor], weights: Tensor, heads: int, combine: str) -> Tensor:
+    """The formulas of the module's docstring, image by image and pixel by pixel in float64. weights: (n, L)."""
+    b, length, channels = q.shape
+    out = torch.zeros(b, length, channels, dtype=torch.float64)
+    size = channels // heads
+    for row in range(b):
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            for pixel in range(length):
+                query = q[row, pixel, part].double()
+                exps = [(k[row, :, part].double() @ query / math.sqrt(size)).exp() for k in keys]
+                sums = torch.stack([e.sum() for e in exps])
+                means = torch.stack([e @ v[row, :, part].double() / e.sum() for e, v in zip(exps, values, strict=True)])
+                w = weights[:, pixel].double()
+                if combine == "concat":
+                    w = w * sums / sums.sum()
+                if combine == "share" and w.any():
+                    w = w.max() * w * sums / (w * sums).sum()
+                out[row, pixel, part] = w @ means
+    return out
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+@pytest.mark.parametrize("masked", [False, True])
+@given(data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_attention_equals_the_formulas_in_float64(combine: str, masked: bool, data: st.DataObject) -> None:
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 9999)))
+    tokens = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    scales = [data.draw(st.floats(0.01, 1.0)) for _ in tokens]
+    heads, channels, length = 2, 6, 5
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    q = 2 * rand(2, length, channels)
+    keys, values = ([rand(2, t, channels) for t in tokens] for _ in range(2))
+    mask = (rand(len(tokens), length) * 0.5 + 0.5).clamp(0, 1) if masked else None
+    weights = torch.tensor(scales, dtype=torch.float64)[:, None] * (torch.ones(1, length) if mask is None else mask)
+    out = sum(
+        attend(q, bank, None if mask is None else mask[group])
+        for bank, group in make_banks(keys, values, scales, heads, combine)
+    )
+    torch.testing.assert_close(out, _slow(q, keys, values, weights, heads, combine), atol=1e-9, rtol=1e-9)
+
+
+def test_large_pictures_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, keys = torch.randn(1, 50, 8), [torch.randn(1, 3, 8) for _ in range(2)]
+    ((bank, _),) = make_banks(keys, keys, [0.5, 0.9], 2, "sum")
+    mask = torch.rand(2, 50)
+    whole = attend(q, bank, mask), attend(q, bank)
+    monkeypatch.setattr(attending, "LARGEST", 2 * 6 * 7)
+    torch.testing.assert_close((attend(q, bank, mask), attend(q, bank)), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("combine", COMBINES)
+def test_half_precision_stays_close_and_finite(dtype: torch.dtype, combine: str) -> None:
+    q, keys, values = 3 * torch.randn(1, 64, 32), [torch.randn(1, 4, 32) for _ in range(3)], []
+    values = [torch.randn(1, 4, 32) for _ in range(3)]
+    mask = torch.zeros(3, 64)
+    mask[0, :32], mask[1, 16:48] = 1.0, 0.5
+
+    def run(dtype: torch.dtype) -> Tensor:
+        parts = make_banks([k.to(dtype) for k in keys], [v.to(dtype) for v in values], [0.9, 0.5, 0.3], 4, combine)
+        return sum((attend(q.to(dtype), bank, mask[group].to(dtype)) for bank, group in parts), torch.zeros(1))
+
+    half = run(dtype)
+    assert torch.isfinite(half).all()
+    torch.testing.assert_close(half.float(), run(torch.float32), atol=0.06, rtol=0.06)
+    assert half[:, 48:].abs().max() == 0
+
+
+# Masks
+
+
+def test_masks_are_averaged_over_the_grid() -> None:
+    mask = torch.zeros(64, 96)
+    mask[:, :48] = 1.0
+    pooled = pool([mask, None], (3, 5))
+    assert pooled is not None
+    torch.testing.assert_close(
+        pooled[0].view(3, 5), torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0]).expand(3, 5), atol=0.05, rtol=0
+    )
+    assert torch.equal(pooled[1], torch.ones(15))
+    assert pool([None, None], (3, 5)) is None
+
+
+def test_masks_that_cannot_be_meant_are_refused() -> None:
+    assert one_mask(torch.ones(1, 4, 4)).shape == (4, 4)
+    for mask, words in (
+        (torch.zeros(1, 64, 64), "black everywhere"),
+        (torch.ones(2, 4, 4), "batch of 2"),
+        (torch.full((4, 4), torch.nan), "no numbers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            one_mask(mask)
+    check_aspect(torch.ones(512, 768), (16, 24))
+    with pytest.raises(ValueError, match="64 x 32.*24 x 16"):
+        check_aspect(torch.ones(32, 64), (16, 24))
+
+
+# Types
+
+
+def test_types_are_the_published_blocks() -> None:
+    sdxl, sd15 = find_sites(_unet(SDXL)), find_sites(_unet(SD15))
+
+    def blocks(sites: list[Any], kind: str) -> set[tuple[Any, ...]]:
+        return {(*site.key[:2], gain) for site in sites if (gain := gain_at(gains_of(kind, sites), site))}
+
+    assert blocks(sdxl, "style") == {("output", 1, 1.0)}
+    assert blocks(sdxl, "composition") == {("input", 8, 1.0)}
+    assert blocks(sd15, "style") == {("output", n, 1.0) for n in (3, 4, 5)}
+    assert blocks(sd15, "composition") == {("input", 7, 1.0), ("input", 8, 1.0), ("middle", 0, 1.0)}
+    assert blocks(sd15, "composition_narrow") == {("input", 7, 0.25), ("input", 8, 1.0)}
+    assert len([site for site in sd15 if gain_at(gains_of("style_broad", sd15), site)]) == 14
+    for sites in (sd15, sdxl):
+        assert all(gain_at(gains_of("full", sites), site) == 1.0 for site in sites)
+        assert {gain_at(gains_of("character", sites), site) for site in sites} == {0.3, 1.0}
+        assert all(any(gain_at(gains_of(kind, sites), site) for site in sites) for kind in TYPES)
+
+
+def test_blocks_as_text() -> None:
+    sites = find_sites(_unet(SD15))
+    gains = parse_gains("all=0.2, up_blocks.1=1\nmid_block=0", sites)
+    found = {site.name.split(".transformer")[0]: gain_at(gains, site) for site in sites}
+    assert found["up_blocks.1.attentions.2"] == 1.0
+    assert found["mid_block.attentions.0"] == 0.0
+    assert found["down_blocks.0.attentions.0"] == 0.2
+    for text, words in (("up_block.1=1", 'no block is called "up_block.1"'), ("all=much", "no name and weight")):
+        with pytest.raises(ValueError, match=words):
+            parse_gains(text, sites)

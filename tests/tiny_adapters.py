@@ -1,0 +1,104 @@
+"""Random IP-Adapters in the layouts of published files, and an image encoder that needs no weights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from tessera.ip_adapter.sites import find_sites
+from torch import Tensor, nn
+
+StateDict = dict[str, Tensor]
+EMBEDDING, PATCHES, PATCH = 24, 5, 128
+TOKENS = {"base": 4, "plus": 3, "full": PATCHES}
+
+
+def random_adapter(unet: nn.Module, kind: str = "base", seed: int = 0) -> dict[str, StateDict]:
+    """An adapter for a UNet, nested as in `.bin` files."""
+    torch.manual_seed(seed)
+    sites = find_sites(unet)
+    width = sites[0].width
+    image_proj = {"base": _base, "plus": _plus, "full": _full, "face": _face, "face_plus": _face_plus}[kind](width)
+    ip_adapter = {}
+    for site in sites:
+        for part in "kv":
+            ip_adapter[f"{site.number}.to_{part}_ip.weight"] = torch.randn(site.channels, width) * width**-0.5
+    return {"image_proj": {key: tensor.clone() for key, tensor in image_proj.items()}, "ip_adapter": ip_adapter}
+
+
+def flat(adapter: dict[str, StateDict], ip_adapter: str = "ip_adapter", image_proj: str = "image_proj") -> StateDict:
+    """The same as in `.safetensors` files."""
+    names = {"ip_adapter": ip_adapter, "image_proj": image_proj}
+    return {f"{names[part]}.{key}": tensor for part, weights in adapter.items() for key, tensor in weights.items()}
+
+
+def _spread(module: nn.Module) -> StateDict:
+    return {key: t + 0.1 * torch.randn_like(t) for key, t in module.state_dict().items()}
+
+
+def _base(width: int) -> StateDict:
+    parts = nn.ModuleDict({"proj": nn.Linear(EMBEDDING, 4 * width), "norm": nn.LayerNorm(width)})
+    return _spread(parts)
+
+
+def _full(width: int) -> StateDict:
+    layers = [nn.Linear(PATCH, PATCH), nn.GELU(), nn.Linear(PATCH, width), nn.LayerNorm(width)]
+    return _spread(nn.ModuleDict({"proj": nn.Sequential(*layers)}))
+
+
+def _face(width: int) -> StateDict:
+    layers = [nn.Linear(512, 1024), nn.GELU(), nn.Linear(1024, 4 * width)]
+    return _spread(nn.ModuleDict({"proj": nn.Sequential(*layers), "norm": nn.LayerNorm(width)}))
+
+
+def _resampler(inner: int, width: int, depth: int) -> nn.Module:
+    def layer() -> nn.Module:
+        attention = {
+            "norm1": nn.LayerNorm(inner),
+            "norm2": nn.LayerNorm(inner),
+            "to_q": nn.Linear(inner, inner, bias=False),
+            "to_kv": nn.Linear(inner, 2 * inner, bias=False),
+            "to_out": nn.Linear(inner, inner, bias=False),
+        }
+        wide = [nn.Linear(inner, 4 * inner, bias=False), nn.GELU(), nn.Linear(4 * inner, inner, bias=False)]
+        return nn.ModuleList([nn.ModuleDict(attention), nn.Sequential(nn.LayerNorm(inner), *wide)])
+
+    parts = {
+        "proj_in": nn.Linear(PATCH, inner),
+        "proj_out": nn.Linear(inner, width),
+        "norm_out": nn.LayerNorm(width),
+        "layers": nn.ModuleList([layer() for _ in range(depth)]),
+    }
+    return nn.ModuleDict(parts)
+
+
+def _plus(width: int) -> StateDict:
+    return {**_spread(_resampler(128, width, 4)), "latents": torch.randn(1, TOKENS["plus"], 128)}
+
+
+def _face_plus(width: int) -> StateDict:
+    inside = _spread(_resampler(width, width, 4))
+    return _face(width) | {f"perceiver_resampler.{key}": tensor for key, tensor in inside.items()}
+
+
+class Encoder:
+    """Stands for a CLIP_VISION: what it says depends on the picture, smoothly."""
+
+    def __init__(self, embedding: int = EMBEDDING, patch: int = PATCH) -> None:
+        generator = torch.Generator().manual_seed(3)
+        self.weight = torch.randn(3, embedding, generator=generator)
+        self.patches = torch.randn(3, PATCHES * patch, generator=generator)
+        self.model = SimpleNamespace(state_dict=lambda: {"visual_projection.weight": torch.empty(embedding, patch)})
+        self.calls = 0
+
+    def encode_image(self, image: Tensor, crop: bool = True) -> Any:
+        self.calls += 1
+        colour = image[..., :3].mean((1, 2))
+        hidden = (colour @ self.patches).unflatten(-1, (PATCHES, -1))
+        return SimpleNamespace(image_embeds=colour @ self.weight, penultimate_hidden_states=hidden)
+
+
+def picture(red: float, green: float = 0.5, blue: float = 0.2, size: int = 16) -> Tensor:
+    """A picture (1, size, size, 3) of one colour."""
+    return torch.tensor([red, green, blue]).expand(1, size, size, 3)
