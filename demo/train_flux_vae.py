@@ -1,7 +1,7 @@
 """Train the 16-channel VAE of `texture-flux`, begun from the 4-channel one of `texture-sd`.
 
-The wider latents carry four times as much of what the same encoder and decoder already see, so a few hundred updates
-on small crops halve the error.
+The wider latents carry four times as much of what the same encoder and decoder already see, so a thousand updates on
+small crops are enough. The decoder can go on alone while a transformer learns the latents.
 """
 
 # diffusers declares its classes through lazy modules and unions that no checker follows.
@@ -71,33 +71,42 @@ def widened(narrow: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def export(run: Run, pool: Tensor, out: Path) -> AutoencoderKL:
+def export(run: Run, pool: Tensor, out: Path, decoder_only: bool) -> AutoencoderKL:
     """Write the averaged weights, normalised, as a diffusers folder in float32."""
     run.average.swap()
     vae = new_vae()
     vae.load_state_dict(run.modules[0].state_dict())
     run.average.swap()
-    normalise(vae.eval(), crops(pool, 64, pool.shape[-1]))
+    if not decoder_only:
+        normalise(vae.eval(), crops(pool, 64, pool.shape[-1]))
     vae.save_pretrained(out)
     return vae
 
 
-def train(narrow: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, every: int = 250) -> AutoencoderKL:
+def train(
+    start: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, decoder_only: bool = False
+) -> AutoencoderKL:
     """Train and write `out`; goes on where an interrupted call stopped.
 
     Args:
-        narrow: the VAE of `texture-sd`.
+        start: the VAE of `texture-sd`, or with `decoder_only` the one that this function made.
         work: folder of the drawn pool and of the checkpoint, outside the repository.
         out: the VAE's diffusers folder.
         steps: updates.
         pool: pictures drawn.
+        decoder_only: latents stay what they are.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     drawn = draw_pool(pool, 128, work / "pool.npy")
-    vae = widened(narrow)
-    normalise(vae, crops(drawn, 32, 128))
-    run = Run([vae.to(DEVICE, memory_format=torch.channels_last)], steps, 3e-4, work / "vae.pt", warmup=100)
+    vae = start if decoder_only else widened(start)
+    if decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quant_conv.requires_grad_(False)
+    else:
+        normalise(vae, crops(drawn, 32, 128))
+    checkpoint = work / ("decoder.pt" if decoder_only else "vae.pt")
+    run = Run([vae.to(DEVICE, memory_format=torch.channels_last)], steps, 3e-4, checkpoint, warmup=100)
     torch.manual_seed(run.step)
     errors: list[float] = []
     for _ in (bar := trange(run.step, steps, desc="vae", mininterval=5)):
@@ -109,22 +118,24 @@ def train(narrow: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, e
             bar.set_postfix(error=f"{np.mean(errors[-50:]):.4f}")
             with (work / "vae.jsonl").open("a") as file:
                 file.write(json.dumps({"step": run.step, "error": float(np.mean(errors[-50:]))}) + "\n")
-        if run.step % every == 0:
+        if run.step % 250 == 0:
             run.save()
-            export(run, drawn, out)
+            export(run, drawn, out, decoder_only)
     run.save()
-    return export(run, drawn, out)
+    return export(run, drawn, out, decoder_only)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--narrow", type=Path, default=Path(__file__).parent / "models" / "texture-sd" / "vae")
+    parser.add_argument("--start", type=Path, default=Path(__file__).parent / "models" / "texture-sd" / "vae")
+    parser.add_argument("--decoder-only", action="store_true", help="go on with --start, whose latents stay")
     parser.add_argument("--work", type=Path, required=True, help="folder for the drawn textures and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="the VAE's diffusers folder to write")
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--pool", type=int, default=6500, help="textures drawn")
     args = parser.parse_args()
-    train(AutoencoderKL.from_pretrained(args.narrow), args.work, args.out, args.steps, args.pool)
+    start = AutoencoderKL.from_pretrained(args.start)
+    train(start, args.work, args.out, args.steps, args.pool, args.decoder_only)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text
 from .bpe import load_t5_tokenizer
 from .clip import CLIP
 from .ldm_layout import convert_openclip
-from .state_dicts import StateDict, count_blocks, name_keys, refuse_quantized, with_prefix
+from .state_dicts import StateDict, count_blocks, name_keys, read_json, refuse_quantized, with_prefix
 from .text_encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
-from .tokenizer import MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
+from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 
 CLIP_PROBE = "text_model.encoder.layers.0.mlp.fc1.weight"
 T5_PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
@@ -108,6 +108,13 @@ def sdxl_clip(
     return CLIP(model, MultiTokenizer(g=second, l=first))
 
 
+def t5_length(folder: Path) -> int:
+    """Tokens to which prompts for T5 are padded: ComfyUI's 256, or fewer where the tokenizer in `folder` has fewer."""
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    return min(T5_MIN_LENGTH, config.get("model_max_length", T5_MIN_LENGTH))
+
+
 def flux_clip(
     clip_l: TextWeights,
     t5: TextWeights,
@@ -125,7 +132,8 @@ def flux_clip(
         tokenizer: of CLIP-L; OpenAI's vocabulary by default.
     """
     tokenizer = tokenizer or _clip_tokenizer(clip_l, "clip_l", directories or [])
-    t5_tokenizer = t5_prompt_tokenizer(load_t5_tokenizer(t5_tokenizer_folder), embedding_directories=directories)
+    encode, length = load_t5_tokenizer(t5_tokenizer_folder), t5_length(t5_tokenizer_folder)
+    t5_tokenizer = t5_prompt_tokenizer(encode, length, directories)
     module: torch.nn.Module = build_t5(t5.weights, devices.text_encoder_dtype(wide_range=True))
     encoder = T5TextEncoder(module, None, t5_tokenizer.end, t5_tokenizer.pad)
     return CLIP(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..contract import io
 from .demo import TesseraDemoCheckpoint
+from .flux_negative import TesseraFluxNegative
 from .offset import TesseraOffsetImage
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
@@ -14,4 +15,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSeamlessVAE,
     TesseraSeamCheck,
     TesseraOffsetImage,
+    TesseraFluxNegative,
 ]

@@ -1,0 +1,160 @@
+"""Measure `texture-flux`: does it draw what is named, and does a negative prompt take a named colour away?"""
+
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ..host.loaders import load_checkpoint
+from ..host.noise import prepare_noise
+from ..host.samplers import KSampler
+from ..nodes.flux_negative import TesseraFluxNegative
+from .captions import NAMES, plain
+from .classifier import classify, train_classifier
+from .evaluate import contact_sheet
+from .measures import dominating
+from .textures import PALETTE, PATTERNS
+
+STRENGTHS = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0)
+BATCH = 8
+
+Asked = tuple[str, str, str]
+"""Pattern, main colour, second colour."""
+
+
+class Model:
+    """A diffusers folder and how to sample it.
+
+    Args:
+        folder: of a FluxPipeline.
+        steps: of Euler's method on the simple schedule.
+        guidance: distilled.
+        size: width and height in px.
+    """
+
+    def __init__(self, folder: Path, steps: int, guidance: float, size: int) -> None:
+        self.model, self.clip, self.vae = load_checkpoint(folder)
+        self.steps, self.guidance, self.size = steps, guidance, size
+
+    def encode(self, text: str) -> list[list[Any]]:
+        assert self.clip is not None
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text), add_dict={"guidance": self.guidance})
+
+    @torch.inference_mode()
+    def draw(self, text: str, seed: int, negative: str = "", strength: float = 0.0, method: str = "auto") -> Tensor:
+        """(size, size, 3) in 0..1."""
+        assert self.vae is not None
+        model = TesseraFluxNegative.execute(self.model, self.encode(negative), strength, method, 0.0, 0.5).args[0]
+        empty = torch.zeros(1, 16, self.size // 8, self.size // 8)
+        sampler = KSampler(model, self.steps, "euler", "simple")
+        positive = self.encode(text)
+        latents = sampler.sample(
+            prepare_noise(empty, seed), positive, positive, 1.0, empty, seed=seed, disable_pbar=True
+        )
+        return self.vae.decode(latents)[0]
+
+
+def prompts(count: int) -> list[Asked]:
+    """Patterns in turn, colours at random."""
+    rng, names, colours = np.random.default_rng(6), list(PATTERNS), list(PALETTE)
+    pairs = [rng.choice(colours, 2, replace=False) for _ in range(count)]
+    return [(names[i % len(names)], str(a), str(b)) for i, (a, b) in enumerate(pairs)]
+
+
+def share(picture: Tensor, colour: str) -> float:
+    """Share of pixels of (H, W, 3) in 0..1 to which no other colour of the palette is nearer."""
+    palette = torch.tensor(list(PALETTE.values())) / 255
+    nearest = torch.cdist(picture.reshape(-1, 3), palette).argmin(1)
+    return float((nearest == list(PALETTE).index(colour)).float().mean())
+
+
+def clipped(picture: Tensor) -> float:
+    """Share of pixels of which a channel is black or full to the last level."""
+    levels = (picture * 255).round()
+    return float(((levels <= 0) | (levels >= 255)).any(-1).float().mean())
+
+
+def bytes_of(pictures: Tensor) -> NDArray[np.uint8]:
+    return (pictures.clamp(0, 1) * 255 + 0.5).byte().numpy()
+
+
+def patterns_seen(judge: torch.nn.Module, pictures: Tensor) -> list[str]:
+    """The patterns that pictures (N, H, W, 3) show."""
+    return [list(PATTERNS)[i] for i in classify(judge, pictures.permute(0, 3, 1, 2) * 2 - 1).tolist()]
+
+
+def negatives(
+    model: Model, judge: torch.nn.Module, asked: list[Asked], method: str, out: Path
+) -> list[dict[str, float]]:
+    """For each strength the shares of the colour named in the negative, right patterns and clipped pixels."""
+    named = [a if i % 2 else b for i, (_, a, b) in enumerate(asked)]
+    rows, drawn = [], []
+    for strength in STRENGTHS:
+        texts = [plain(pattern, (a, b)) for pattern, a, b in asked]
+        pictures = torch.stack(
+            [model.draw(t, i, n, strength, method) for i, (t, n) in enumerate(zip(tqdm(texts), named, strict=True))]
+        )
+        drawn.append(pictures)
+        found = patterns_seen(judge, pictures)
+        rows.append(
+            {
+                "strength": strength,
+                "colour": float(np.mean([share(p, n) for p, n in zip(pictures, named, strict=True)])),
+                "patterns": float(np.mean([f == a[0] for f, a in zip(found, asked, strict=True)])),
+                "clipped": float(np.mean([clipped(p) for p in pictures])),
+            }
+        )
+        print({name: round(value, 3) for name, value in rows[-1].items()})
+    sheet = torch.stack(drawn, 1)[:13].flatten(0, 1)
+    contact_sheet(bytes_of(sheet), out / f"negatives_{method}.png", columns=len(STRENGTHS))
+    return rows
+
+
+def obedience(model: Model, judge: torch.nn.Module, asked: list[Asked], out: Path) -> dict[str, float]:
+    """Shares of pictures with both named colours, and with the named pattern."""
+    texts = [plain(pattern, (a, b)) for pattern, a, b in asked]
+    pictures = torch.stack([model.draw(text, i) for i, text in enumerate(tqdm(texts))])
+    contact_sheet(bytes_of(pictures), out / "prompts.png", columns=13)
+    found = patterns_seen(judge, pictures)
+    colours = [dominating(p) == {a, b} for p, (_, a, b) in zip(bytes_of(pictures), asked, strict=True)]
+    for name in PATTERNS:
+        right = [f == a[0] for f, a in zip(found, asked, strict=True) if a[0] == name]
+        print(f"  {NAMES[name][0]}: {np.mean(right):.2f}")
+    return {
+        "colours": float(np.mean(colours)),
+        "patterns": float(np.mean([f == a[0] for f, a in zip(found, asked, strict=True)])),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "models" / "texture-flux")
+    parser.add_argument("--out", type=Path, required=True, help="folder for contact sheets, numbers and the classifier")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=3.5)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--methods", nargs="*", default=["nag"])
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    judge, real = train_classifier(args.out / "classifier.pt")
+    model, asked = Model(args.model, args.steps, args.guidance, args.size), prompts(args.count)
+    numbers: dict[str, Any] = {"classifier on drawn textures": real, **obedience(model, judge, asked, args.out)}
+    print(numbers)
+    numbers |= {method: negatives(model, judge, asked, method, args.out) for method in args.methods}
+    (args.out / "flux.json").write_text(json.dumps({**vars(args), **numbers}, default=str, indent=2))
+
+
+if __name__ == "__main__":
+    main()
