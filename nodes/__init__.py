@@ -6,6 +6,7 @@ from ..contract import io
 from .demo import TesseraDemoCheckpoint
 from .flux_negative import TesseraFluxNegative
 from .offset import TesseraOffsetImage
+from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 
@@ -16,4 +17,7 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSeamCheck,
     TesseraOffsetImage,
     TesseraFluxNegative,
+    TesseraScheduler,
+    TesseraSchedulerKSampler,
+    TesseraSchedulerCompare,
 ]

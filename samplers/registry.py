@@ -70,7 +70,8 @@ class Entry:
         return self.name.removesuffix("Scheduler")
 
 
-ODE, SDE, MULTISTEP, DISTILLED, INVERSE = "one step", "stochastic", "multistep", "distilled", "inversion"
+ODE, SDE, SINGLESTEP, MULTISTEP = "one step", "stochastic", "singlestep", "multistep"
+DISTILLED, INVERSE = "distilled", "inversion"
 SOLVER = ("solver_order", "solver_type")
 DPM_SOLVER = ("solver_order", "solver_type", "algorithm_type")
 
@@ -88,7 +89,7 @@ ENTRIES: tuple[Entry, ...] = (
         config={"skip_prk_steps": True},
         highest=WELL_BELOW_ONE,
         cancels=True,
-        fewest=(1, 12),
+        fewest=(12, 12),
     ),
     Entry("LMSDiscreteScheduler", MULTISTEP, inject.sigma_list, "model", fractional=True, fewest=(1, 12)),
     Entry("EulerDiscreteScheduler", ODE, inject.sigma_list, "model", fractional=True),
@@ -118,7 +119,7 @@ ENTRIES: tuple[Entry, ...] = (
     ),
     Entry(
         "DPMSolverSinglestepScheduler",
-        ODE,
+        SINGLESTEP,
         inject.singlestep,
         "vp",
         maker="DPMSolverMultistepScheduler",
@@ -174,6 +175,7 @@ ENTRIES: tuple[Entry, ...] = (
         maker="EulerDiscreteScheduler",
         highest=WELL_BELOW_ONE,
         cancels=True,
+        fewest=(12, 12),
     ),
     Entry(
         "KarrasVeScheduler",

@@ -16,7 +16,7 @@ from .build import make, only_known
 from .inject import Levels
 from .model_info import fractional_timesteps, is_a, is_flow, trained_timesteps
 from .registry import Entry
-from .steppers import Request, Run
+from .steppers import Run
 
 MAX_SEED = 2**64
 NoiseMode = Literal["portable", "diffusers"]
@@ -71,24 +71,23 @@ def sample(
     generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
     run = make_run(choice, model_sampling, sigmas, generator, working_type(choice.entry, x))
     begun = -1
+
+    def denoise(step: int, rho: float, latents: Tensor) -> Tensor:
+        nonlocal begun
+        check()
+        sigma = run.bridge.sigma(rho)
+        latents = _scaled(latents, 1 / run.bridge.scale(rho)).to(x)
+        x0 = model(latents, latents.new_full((len(x),), sigma), **extra_args)
+        if not x0.sum().isfinite():
+            raise RuntimeError(_not_a_number(choice.entry, step, sigma, run.levels.steps))
+        if step > begun and callback is not None:
+            callback({"x": latents, "i": step, "sigma": sigmas[step], "sigma_hat": sigma, "denoised": x0})
+        begun = step
+        return x0
+
     with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
-        steps = choice.entry.stepper(run, start(run, model, x))
-        request = next(steps)
-        while True:
-            check()
-            sigma = run.bridge.sigma(request.rho)
-            latents = _scaled(request.sample, 1 / run.bridge.scale(request.rho)).to(x)
-            x0 = model(latents, latents.new_full((len(x),), sigma), **extra_args)
-            if not x0.sum().isfinite():
-                raise RuntimeError(_not_a_number(choice.entry, request, sigma, run.levels.steps))
-            if request.step > begun and callback is not None:
-                at = sigmas[request.step]
-                callback({"x": latents, "i": request.step, "sigma": at, "sigma_hat": sigma, "denoised": x0})
-            begun = request.step
-            try:
-                request = steps.send(x0)
-            except StopIteration as end:
-                return _scaled(end.value, 1 / run.bridge.scale(float(run.levels.rho[-1]))).to(x)
+        sampled = choice.entry.stepper(run, start(run, model, x), denoise)
+    return _scaled(sampled, 1 / run.bridge.scale(float(run.levels.rho[-1]))).to(x)
 
 
 def working_type(entry: Entry, x: Tensor) -> torch.dtype:
@@ -180,9 +179,9 @@ def _listed(sigmas: Tensor) -> str:
     return ", ".join(numbers if len(numbers) < 9 else [*numbers[:4], "...", *numbers[-3:]])
 
 
-def _not_a_number(entry: Entry, request: Request, sigma: float, steps: int) -> str:
+def _not_a_number(entry: Entry, step: int, sigma: float, steps: int) -> str:
     return (
-        f"The model gave a value that is no number at step {request.step + 1} of {steps} (sigma {sigma:.4g}, "
+        f"The model gave a value that is no number at step {step + 1} of {steps} (sigma {sigma:.4g}, "
         f"{entry.name}); run it in float32 or bfloat16, or check the model and its patches."
     )
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 KINDS = ["epsilon", "flow"]
 FORWARD = [entry.name for entry in ENTRIES if not entry.rising]
 DETERMINISTIC = [entry.name for entry in ENTRIES if not entry.noise and not entry.rising]
-ONE_STEP = [name for name in DETERMINISTIC if find(name).family == "one step" and "Singlestep" not in name]
+ONE_STEP = [name for name in DETERMINISTIC if find(name).family == "one step"]
 # What n steps call, with a last level of zero.
 CALLS = {"n": lambda n: n, "n + 1": lambda n: n + 1, "2n - 1": lambda n: 2 * n - 1, "2n": lambda n: 2 * n}
 PEAK = 0.9

@@ -1,0 +1,92 @@
+"""Pictures with lines and letters on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+PAPER, GRID, LINE, INK = "#202124", "#3c4043", "#8ab4f8", "#e8eaed"
+PLOT = (480, 240)
+MARGIN = 34
+
+
+def sigma_plot(sigmas: Tensor) -> Tensor:
+    """Noise levels over steps, on a logarithmic scale where they span much.
+
+    Args:
+        sigmas: (steps + 1,), of at least 0.
+
+    Returns:
+        A picture (1, 240, 480, 3), 0..1.
+    """
+    image = Image.new("RGB", PLOT, PAPER)
+    draw = ImageDraw.Draw(image)
+    positive = sigmas[sigmas > 0]
+    if len(positive) == 0:
+        return _to_tensor(image)
+    low, high = float(positive.min()), float(positive.max())
+    heights = [_height(float(sigma), low, high) for sigma in sigmas]
+    for share in (0.0, 0.5, 1.0):
+        y = _at(share, PLOT[1], flip=True)
+        draw.line([(MARGIN, y), (PLOT[0] - MARGIN, y)], fill=GRID)
+    points = [(_at(i / (len(heights) - 1), PLOT[0]), _at(h, PLOT[1], flip=True)) for i, h in enumerate(heights)]
+    draw.line(points, fill=LINE, width=2)
+    for x, y in points:
+        draw.ellipse([x - 2, y - 2, x + 2, y + 2], fill=INK)
+    draw.text((4, 4), f"sigma {float(sigmas[0]):.4g} to {float(sigmas[-1]):.4g}", fill=INK)
+    draw.text((PLOT[0] - 64, PLOT[1] - 16), f"{len(sigmas) - 1} steps", fill=INK)
+    return _to_tensor(image)
+
+
+def _height(sigma: float, low: float, high: float) -> float:
+    """0..1; zero lies below the lowest level."""
+    if high < 10 * low:
+        return sigma / high
+    bottom = math.log(low) - math.log(high / low) / 8
+    return (math.log(sigma) - bottom) / (math.log(high) - bottom) if sigma > 0 else 0.0
+
+
+def _at(share: float, length: int, flip: bool = False) -> float:
+    return MARGIN + (1 - share if flip else share) * (length - 2 * MARGIN)
+
+
+def contact_sheet(pictures: Sequence[Tensor], labels: Sequence[str], columns: int) -> Tensor:
+    """Pictures side by side, each under its label.
+
+    Args:
+        pictures: (H, W, 3) each, of one size, 0..1.
+        labels: one for each.
+        columns: pictures in a row.
+
+    Returns:
+        (1, rows * (H + label), columns * W, 3).
+    """
+    cells = [
+        torch.cat([_label(text, picture.shape[1]), picture.cpu()])
+        for picture, text in zip(pictures, labels, strict=True)
+    ]
+    columns = min(columns, len(cells))
+    empty = torch.zeros_like(cells[0])
+    cells += [empty] * (-len(cells) % columns)
+    rows = [torch.cat(cells[i : i + columns], dim=1) for i in range(0, len(cells), columns)]
+    return torch.cat(rows)[None]
+
+
+def _label(text: str, width: int) -> Tensor:
+    """A strip (h, width, 3) with a line of text, as large as the pictures ask for, shortened to fit."""
+    size = max(11, width // 24)
+    font = ImageFont.load_default(size)
+    while font.getlength(text) > width - 4 and len(text) > 1:
+        text = text[:-1]
+    strip = Image.new("RGB", (width, size + size // 2), PAPER)
+    ImageDraw.Draw(strip).text((3, size // 8), text, fill=INK, font=font)
+    return _to_tensor(strip)[0]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(image).copy())[None].float() / 255

@@ -1,0 +1,356 @@
+"""The scheduler nodes: every diffusers scheduler as a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..contract import io, throw_exception_if_processing_interrupted, ui
+from ..contract.sampling import KSAMPLER, sample_latent
+from ..samplers import build, report, spacing
+from ..samplers.model_info import is_flow
+from ..samplers.registry import NAMES, find
+from ..samplers.sampler import Choice, NoiseMode, sample
+from . import pictures
+
+AUTO = "auto"
+# What stands for "the scheduler's own" in widgets of numbers.
+OWN: Mapping[str, Any] = {
+    "solver_order": 0,
+    "solver_type": AUTO,
+    "algorithm_type": AUTO,
+    "eta": -1.0,
+    "original_inference_steps": 0,
+}
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+def choose(
+    model: Any,
+    scheduler: str,
+    steps: int,
+    denoise: float,
+    spacing_name: str,
+    final: str,
+    noise: NoiseMode,
+    options: Mapping[str, Any],
+) -> tuple[KSAMPLER, Tensor, str]:
+    """SAMPLER, SIGMAS and report of a choice; options at the value in `OWN` are the scheduler's."""
+    entry = find(scheduler)
+    given = {key: value for key, value in options.items() if value != OWN[key]}
+    build.check_options(entry, given)
+    model_sampling = model.get_model_object("model_sampling")
+    kind = spacing.resolve(entry, spacing_name, is_flow(model_sampling))
+    sigmas = spacing.sigmas(entry, model_sampling, steps, denoise, spacing_name, final, given)
+    # A pipeline's first noise is as strong as its spacing says.
+    choice = Choice(entry, {**given, **({"timestep_spacing": kind} if kind in spacing.TIMESTEPS else {})}, noise)
+    sampler = KSAMPLER(sample, {"choice": choice, "check": throw_exception_if_processing_interrupted})
+    return sampler, sigmas, report.describe(entry, sigmas, kind, steps, is_flow(model_sampling))
+
+
+def scheduler_input() -> io.Input:
+    """The scheduler's name."""
+    return io.Combo.Input(
+        "scheduler",
+        options=NAMES,
+        default="DPMSolverMultistepScheduler",
+        tooltip="The diffusers scheduler; the node's page says which is good for what.",
+    )
+
+
+def spacing_input() -> io.Input:
+    """The spacing's name."""
+    return io.Combo.Input(
+        "spacing",
+        options=list(spacing.SPACINGS),
+        default=AUTO,
+        tooltip="How noise levels are spaced: auto is the scheduler's own, or even flow times on models such as Flux.",
+    )
+
+
+def denoise_input() -> io.Input:
+    """The part of the schedule."""
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="How much of the schedule is run; lower values keep more of the given image, as strength in diffusers.",
+    )
+
+
+def steps_input(default: int) -> io.Input:
+    """The number of steps."""
+    return io.Int.Input("steps", default=default, min=1, max=spacing.MAX_STEPS, tooltip="Number of steps.")
+
+
+def option_inputs() -> list[io.Input]:
+    """The options; each is refused by schedulers that it does not apply to."""
+    return [
+        io.Combo.Input(
+            "final_sigma",
+            options=list(spacing.FINALS),
+            default="zero",
+            advanced=True,
+            tooltip="The last noise level: zero, or sigma_min, where Stable Diffusion's own DDIM and PNDM end.",
+        ),
+        io.Combo.Input(
+            "noise",
+            options=["portable", "diffusers"],
+            default="portable",
+            advanced=True,
+            tooltip="What stochastic schedulers draw: the same on every device, or a diffusers pipeline's own.",
+        ),
+        io.Int.Input(
+            "solver_order",
+            default=0,
+            min=0,
+            max=3,
+            advanced=True,
+            tooltip="Order of DPMSolver, UniPC and DEIS; 0 is the scheduler's own.",
+        ),
+        io.Combo.Input(
+            "solver_type",
+            options=[AUTO, "midpoint", "heun"],
+            default=AUTO,
+            advanced=True,
+            tooltip="Form of DPMSolver's second order.",
+        ),
+        io.Combo.Input(
+            "algorithm_type",
+            options=[AUTO, "dpmsolver++", "sde-dpmsolver++"],
+            default=AUTO,
+            advanced=True,
+            tooltip="DPMSolver's equation: deterministic, or with noise (sde).",
+        ),
+        io.Float.Input(
+            "eta",
+            default=-1.0,
+            min=-1.0,
+            max=1.0,
+            step=0.05,
+            advanced=True,
+            tooltip="DDIM's share of fresh noise, from 0 to DDPM's at 1; -1 is the scheduler's own.",
+        ),
+        io.Int.Input(
+            "original_inference_steps",
+            default=0,
+            min=0,
+            max=spacing.MAX_STEPS,
+            advanced=True,
+            tooltip="The number of steps that LCM takes its own from; 0 is the scheduler's own, 50.",
+        ),
+    ]
+
+
+class TesseraScheduler(io.ComfyNode):
+    """A diffusers scheduler as SAMPLER and SIGMAS."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraScheduler",
+            display_name="Scheduler (diffusers)",
+            category="Tessera/sampling",
+            description="Makes any diffusers scheduler a sampler, with its own noise levels, for SamplerCustom.",
+            search_aliases=["diffusers scheduler", "scheduler switch", "ddim", "pndm", "unipc", "deis", "ipndm", "lcm"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model whose noise levels are used; it stays as it is."),
+                scheduler_input(),
+                steps_input(30),
+                denoise_input(),
+                spacing_input(),
+                *option_inputs(),
+            ],
+            outputs=[
+                io.Sampler.Output(display_name="sampler", tooltip="The scheduler; it works with other sigmas too."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels, rising for DDIMInverseScheduler."),
+                io.String.Output(display_name="report", tooltip="What will run, and what has to be watched."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        scheduler: str,
+        steps: int,
+        denoise: float,
+        spacing: str,
+        final_sigma: str = "zero",
+        noise: NoiseMode = "portable",
+        **options: Any,
+    ) -> io.NodeOutput:
+        """Choose, and show the noise levels."""
+        chosen = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
+        return io.NodeOutput(*chosen, ui=ui.PreviewImage(pictures.sigma_plot(chosen[1]), cls=cls))
+
+
+class TesseraSchedulerKSampler(io.ComfyNode):
+    """Samples with a diffusers scheduler."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSchedulerKSampler",
+            display_name="KSampler (diffusers)",
+            category="Tessera/sampling",
+            description="Samples latents with any diffusers scheduler, as KSampler does with ComfyUI's samplers.",
+            search_aliases=["ksampler", "diffusers sampler", "scheduler switch", "ddim", "pndm", "unipc", "lcm"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that denoises."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Names the noise: the same seed gives the same image.",
+                ),
+                steps_input(30),
+                _cfg_input(),
+                scheduler_input(),
+                spacing_input(),
+                io.Conditioning.Input("positive", tooltip="What the image should show."),
+                io.Conditioning.Input("negative", tooltip="What the image should not show."),
+                io.Latent.Input("latent_image", tooltip="The latents to start from; empty ones for a new image."),
+                denoise_input(),
+                *option_inputs(),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The sampled latents."),
+                io.String.Output(display_name="report", tooltip="What was run, and what has to be watched."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        scheduler: str,
+        spacing: str,
+        positive: Any,
+        negative: Any,
+        latent_image: dict[str, Any],
+        denoise: float,
+        final_sigma: str = "zero",
+        noise: NoiseMode = "portable",
+        **options: Any,
+    ) -> io.NodeOutput:
+        """Choose, then sample; an inversion starts from the image as it is."""
+        sampler, sigmas, said = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
+        add_noise = not find(scheduler).rising
+        latent = sample_latent(model, sampler, sigmas, seed, cfg, positive, negative, latent_image, add_noise)
+        return io.NodeOutput(latent, said)
+
+
+class TesseraSchedulerCompare(io.ComfyNode):
+    """One picture by each of several schedulers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSchedulerCompare",
+            display_name="Compare Schedulers",
+            category="Tessera/sampling",
+            description="Draws the same picture with several diffusers schedulers on one labelled sheet.",
+            search_aliases=["compare samplers", "contact sheet", "xy plot", "scheduler comparison"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that denoises."),
+                io.Vae.Input("vae", tooltip="The VAE that decodes the pictures."),
+                io.Conditioning.Input("positive", tooltip="What the image should show."),
+                io.Conditioning.Input("negative", tooltip="What the image should not show."),
+                io.Latent.Input("latent_image", tooltip="The latents to start from; of a batch the first is shown."),
+                io.String.Input(
+                    "schedulers",
+                    default="EulerDiscrete, DPMSolverMultistep, UniPCMultistep, DDIM",
+                    multiline=True,
+                    tooltip="Names with or without Scheduler, by commas or lines; or all, for every one.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Names the noise, the same for all.",
+                ),
+                steps_input(20),
+                _cfg_input(),
+                denoise_input(),
+                spacing_input(),
+                io.Int.Input("columns", default=4, min=1, max=16, tooltip="Pictures in a row."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="sheet", tooltip="All pictures under their schedulers' names."),
+                io.Image.Output(display_name="images", tooltip="The pictures by themselves, in the same order."),
+                io.String.Output(display_name="report", tooltip="What was run, a paragraph for each scheduler."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        vae: Any,
+        positive: Any,
+        negative: Any,
+        latent_image: dict[str, Any],
+        schedulers: str,
+        seed: int,
+        steps: int,
+        cfg: float,
+        denoise: float,
+        spacing: str,
+        columns: int,
+    ) -> io.NodeOutput:
+        """Sample with one after the other, then draw the sheet."""
+        entries = listed(schedulers)
+        chosen = [choose(model, each, steps, denoise, spacing, "zero", "portable", {}) for each in entries]
+        run = partial(
+            sample_latent, model, seed=seed, cfg=cfg, positive=positive, negative=negative, latent=latent_image
+        )
+        images = torch.cat([vae.decode(run(sampler, sigmas)["samples"][:1]) for sampler, sigmas, _ in chosen])
+        labels = [find(each).short for each in entries]
+        sheet = pictures.contact_sheet(list(images), labels, columns)
+        return io.NodeOutput(sheet, images, "\n\n".join(said for _, _, said in chosen))
+
+
+def listed(text: str) -> list[str]:
+    """The names in a text, in order.
+
+    Raises:
+        ValueError: there is none, or one is unknown or makes noise of a picture.
+    """
+    asked = [name.strip() for name in text.replace(",", "\n").splitlines() if name.strip()]
+    if [name.lower() for name in asked] == ["all"]:
+        return [name for name in NAMES if not find(name).rising]
+    if not asked:
+        raise ValueError("schedulers names none; write some, by commas or lines, or all.")
+    inverting = [find(name).name for name in asked if find(name).rising]
+    if inverting:
+        raise ValueError(f"{inverting[0]} makes noise of a picture and has none to compare; leave it out.")
+    return asked
+
+
+def _cfg_input() -> io.Input:
+    return io.Float.Input(
+        "cfg",
+        default=7.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="Guidance scale: how far to go from the negative towards the positive prompt; 1 is none.",
+    )
