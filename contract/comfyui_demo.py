@@ -27,17 +27,21 @@ import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from comfy.supported_models_base import ClipTarget
 
+from . import comfyui_flux_demo as flux
+
 Config = dict[str, Any]
 Weights = dict[str, torch.Tensor]
 
 
 def load(folder: Path) -> tuple[Any, Any, Any]:
-    """Load a diffusers folder of the Stable Diffusion 1 kind as MODEL, CLIP and VAE.
+    """Load a diffusers folder of the Stable Diffusion 1 or the Flux.1 kind as MODEL, CLIP and VAE.
 
     Raises:
         RuntimeError: a weight is missing, or has no place.
     """
     vae_config = _config(folder / "vae" / "config.json")
+    if (folder / "transformer").is_dir():
+        return flux.load_model(folder), flux.load_clip(folder, _TextEncoder), load_vae(folder, vae_config)
     return (
         load_model(folder, vae_config["scaling_factor"]),
         load_clip(folder),
