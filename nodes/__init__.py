@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..contract import io
 from .demo import TesseraDemoCheckpoint
 from .flux_negative import TesseraFluxNegative
+from .make_tileable import TesseraMakeTileable
 from .offset import TesseraOffsetImage
 from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
+from .wrap import TesseraWrapCrop, TesseraWrapPad
 
 NODES: list[type[io.ComfyNode]] = [
     TesseraDemoCheckpoint,
@@ -16,8 +18,11 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSeamlessVAE,
     TesseraSeamCheck,
     TesseraOffsetImage,
-    TesseraFluxNegative,
+    TesseraWrapPad,
+    TesseraWrapCrop,
+    TesseraMakeTileable,
     TesseraScheduler,
     TesseraSchedulerKSampler,
     TesseraSchedulerCompare,
+    TesseraFluxNegative,
 ]

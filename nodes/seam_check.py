@@ -6,6 +6,9 @@ from torch import Tensor
 
 from ..contract import io
 from ..tiling import seam
+from ..tiling.axes import TILINGS
+
+REPEATS = {"straight": TILINGS["both"], "half_drop": TILINGS["half_drop"], "brick": TILINGS["brick"]}
 
 
 class TesseraSeamCheck(io.ComfyNode):
@@ -31,6 +34,14 @@ class TesseraSeamCheck(io.ComfyNode):
                 io.Image.Input("images", tooltip="The texture, or a batch of textures of one size."),
                 io.Int.Input("columns", default=3, min=1, max=16, tooltip="How often the preview repeats sideways."),
                 io.Int.Input("rows", default=3, min=1, max=16, tooltip="How often the preview repeats downwards."),
+                io.Combo.Input(
+                    "repeat",
+                    options=list(REPEATS),
+                    default="straight",
+                    advanced=True,
+                    tooltip="How repeats lie: half_drop shifts those to the right half a height down, brick those "
+                    "below half a width to the right.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="tiled", tooltip="The texture repeated columns x rows times."),
@@ -47,12 +58,13 @@ class TesseraSeamCheck(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Tensor, columns: int, rows: int) -> io.NodeOutput:
+    def execute(cls, images: Tensor, columns: int, rows: int, repeat: str = "straight") -> io.NodeOutput:
         """Measure, then draw."""
-        seams = seam.measure(images)
+        axes = REPEATS[repeat]
+        seams = seam.measure(images, axes)
         return io.NodeOutput(
-            seam.repeat(images, columns, rows),
-            seam.heat_map(images),
+            seam.repeat(images, columns, rows, axes),
+            seam.heat_map(images, axes),
             max(found.ratio for found in seams),
             seam.report(seams),
         )

@@ -12,7 +12,8 @@ from ..tiling.vae import seamless_vae
 KEY = "tessera_seamless"
 
 TILING_TOOLTIP = (
-    "Which edges meet: horizontal joins the left and the right edge, vertical the top and the bottom, both all four."
+    "Which edges meet: horizontal joins the left and the right edge, vertical the top and the bottom, both all four; "
+    "half_drop and brick do as well and shift each repeat to the right, or below, by half."
 )
 
 

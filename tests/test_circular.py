@@ -14,6 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.circular import NotPeriodicError, circular
 from tessera.tiling.hooks import check_size, controls, whole_axes
+from tessera.tiling.seam import repeat
 from tessera.tiling.unet import downsampling, find_unet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,6 +80,39 @@ def test_rolling_the_input_rolls_the_output(
         wrapped = _error(partial(run, module), x, moved, scale)
     assert wrapped <= EXACT
     assert plain > 500 * EXACT
+
+
+@pytest.mark.parametrize("kind", ["half_drop", "brick"])
+@pytest.mark.parametrize(
+    ("network", "run", "shape", "unit", "scale"),
+    [
+        ("sd15_unet", _predict, (1, 4, 16, 16), 8, 1),
+        ("autoencoder", _decode, (1, 4, 6, 8), 1, 8),
+        ("autoencoder", _encode, (1, 3, 48, 64), 8, 1 / 8),
+    ],
+)
+def test_shifted_repeats_are_the_straight_repeat_of_two(
+    request: pytest.FixtureRequest,
+    network: str,
+    run: Callable[[Any, Tensor], Tensor],
+    shape: tuple[int, ...],
+    unit: int,
+    scale: float,
+    kind: str,
+) -> None:
+    """One period of a brick lattice is the upper half of a straight one that holds two rows of bricks."""
+    module, axes = request.getfixturevalue(network), TILINGS[kind]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    double = repeat(x.movedim(1, -1), 1 + axes.half_drop, 1 + axes.brick, axes).movedim(-1, 1)
+    with circular(module, axes):
+        small = run(module, x)
+    with circular(module, TILINGS["both"]):
+        large = run(module, double)
+    part = large[..., : small.shape[-2], : small.shape[-1]]
+    assert float((part - small).norm() / small.norm()) <= EXACT
+    with pytest.raises(NotPeriodicError, match="shifted by half"), circular(module, axes):
+        odd = x[..., : shape[2] - unit, : shape[3] - unit] if scale != 1 else x[..., :15, :15]
+        run(module, odd)
 
 
 @pytest.mark.parametrize(("tiling", "shift"), [("horizontal", (8, 0)), ("vertical", (0, 8))])

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.tiling import seam
+from tessera.tiling.axes import TILINGS
 from tessera.tiling.roll import offset
 from tessera.tiling.wrap import extend, fold
 from torch import Tensor
@@ -119,6 +120,31 @@ def test_channels_and_dtypes(channels: int, dtype: torch.dtype) -> None:
     assert seam.heat_map(picture).shape == (2, 9, 7, 3)
 
 
+def test_a_picture_that_repeats_itself_is_reported() -> None:
+    motif = _noise(64, 0)
+    (twice,), (once,) = seam.measure(motif.tile(1, 1, 2, 1)), seam.measure(_noise(128, 0))
+    assert twice.alike > 0.99
+    assert (twice.down, twice.right) == (0, 64)
+    assert "moved by 64 px to the right and 0 px down" in seam.report([twice])
+    assert once.alike < 0.8
+    assert "Repetition" not in seam.report([once])
+
+
+@pytest.mark.parametrize("kind", ["half_drop", "brick"])
+def test_shifted_repeats_are_measured_where_they_meet(kind: str) -> None:
+    """A period of a brick lattice, cut from a picture of two rows of bricks, has no seam but a straight one."""
+    axes, rows = TILINGS[kind], _noise(256, 3)
+    wall = rows + rows.roll((128, 128), (1, 2))
+    lattice = wall[:, :128] if kind == "brick" else wall.transpose(1, 2)[:, :, :128]
+    whole = wall if kind == "brick" else wall.transpose(1, 2)
+    torch.testing.assert_close(seam.repeat(lattice, 1 + axes.half_drop, 1 + axes.brick, axes), whole)
+    edge = "vertical" if kind == "brick" else "horizontal"
+    (shifted,), (straight,) = seam.measure(lattice, axes), seam.measure(lattice)
+    assert getattr(straight, edge).visible
+    assert not getattr(shifted, edge).visible
+    assert seam.heat_map(lattice, axes).mean() < seam.heat_map(lattice).mean()
+
+
 def test_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="1 x 9 px"):
         seam.measure(torch.rand(1, 9, 1, 3))
@@ -153,17 +179,19 @@ sizes = st.integers(1, 12)
 
 
 @settings(max_examples=80, deadline=None)
-@given(height=sizes, width=sizes, data=st.data())
-def test_folding_a_continued_picture_gives_it_back(height: int, width: int, data: st.DataObject) -> None:
+@given(height=sizes, width=sizes, tiling=st.sampled_from(["both", "half_drop", "brick"]), data=st.data())
+def test_folding_a_continued_picture_gives_it_back(height: int, width: int, tiling: str, data: st.DataObject) -> None:
+    height, width = (2 * height, 2 * width) if tiling != "both" else (height, width)
     down, across = data.draw(st.integers(0, height)), data.draw(st.integers(0, width))
     picture = torch.rand(2, 3, height, width)
-    margin = extend(picture, down, across)
-    assert torch.equal(margin, picture.tile(1, 1, 2, 2)[..., : height + down, : width + across])
-    torch.testing.assert_close(fold(margin, down, across), picture)
+    margin = extend(picture, TILINGS[tiling], down, across)
+    tiled = seam.repeat(picture.movedim(1, -1), 2, 2, TILINGS[tiling]).movedim(-1, 1)
+    assert torch.equal(margin, tiled[..., : height + down, : width + across])
+    torch.testing.assert_close(fold(margin, TILINGS[tiling], down, across), picture)
 
 
 def test_folding_continues_over_the_border() -> None:
     line = torch.arange(12.0).view(1, 1, 1, 12)
-    folded = fold(line, 0, 4)[0, 0, 0]
+    folded = fold(line, TILINGS["both"], 0, 4)[0, 0, 0]
     assert folded[0] - folded[-1] == 1.0
     assert folded.tolist() == [8.0, 7.0, 6.0, 5.0, 4.0, 5.0, 6.0, 7.0]

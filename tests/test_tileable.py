@@ -89,10 +89,10 @@ def test_a_picture_that_repeats_is_hardly_touched() -> None:
 
 
 def test_the_mask_is_whole_at_the_edge_and_falls() -> None:
-    weight = edge_weight(40, 8)
-    assert weight[0] == weight[-1] == 1
+    weight = edge_weight(40, 3, 8)
+    assert bool((weight[:4] == 1).all())
     assert not weight[8:32].any()
-    assert bool((weight[:8].diff() < 0).all())
+    assert bool((weight[3:9].diff() < 0).all())
     assert torch.equal(weight, weight.flip(0))
 
 

@@ -63,10 +63,14 @@ def draw(model: Flux, axes: Axes, seed: int) -> Tensor:
     return out[0].unflatten(1, (SIDE, 2)).unflatten(3, (SIDE, 2)).mean((2, 4))
 
 
-def border_ratio(tokens: Tensor, dim: int) -> float:
-    """Step across the border / mean step inside."""
-    other = tuple(i for i in range(3) if i != dim)
-    steps = (tokens - tokens.roll(1, dim)).abs().mean(other)
+def border_ratio(tokens: Tensor, dim: int, shifted: bool) -> float:
+    """Step across the border, where the repeat may lie half a side further on / mean step inside."""
+    other = 3 - dim
+    before = tokens.roll(1, dim)
+    if shifted:
+        first = before.select(dim, 0)
+        first.copy_(first.roll(SIDE // 2, 1))
+    steps = (tokens - before).abs().mean((0, other))
     return float(steps[0] / steps[1:].mean())
 
 
@@ -77,7 +81,10 @@ def ratios() -> dict[str, tuple[float, float]]:
     found = {}
     for name, axes in TILINGS.items():
         drawn = [draw(model, axes, seed) for seed, model in enumerate(models)]
-        found[name] = (median(border_ratio(d, 2) for d in drawn), median(border_ratio(d, 1) for d in drawn))
+        found[name] = (
+            median(border_ratio(d, 2, axes.half_drop) for d in drawn),
+            median(border_ratio(d, 1, axes.brick) for d in drawn),
+        )
     return found
 
 

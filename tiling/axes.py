@@ -26,6 +26,8 @@ TILINGS: dict[str, Axes] = {
     "horizontal": Axes(True, False),
     "vertical": Axes(False, True),
     "off": Axes(False, False),
+    "half_drop": Axes(True, True, half_drop=True),
+    "brick": Axes(True, True, brick=True),
 }
 
 

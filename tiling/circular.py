@@ -138,6 +138,8 @@ def wrap(x: Tensor, axes: Axes, across: tuple[int, int], down: tuple[int, int]) 
     if axes.half_drop:
         return wrap(x.mT, axes._replace(half_drop=False, brick=True), down, across).mT
     if axes.brick:
+        if x.shape[-1] % 2:
+            raise NotPeriodicError(f"A side of {x.shape[-1]} cannot be shifted by half; use a size that is even there.")
         above, below = (x.roll(x.shape[-1] // 2, -1)[..., rows, :] for rows in (slice(-down[0], None), slice(down[1])))
         x, down = torch.cat((above[..., : down[0], :], x, below), dim=-2), (0, 0)
     return _circular(x, (*across, *down))

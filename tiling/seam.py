@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .axes import Axes
+
 RUN = 32
 """Length in px of the runs over which signed steps are averaged for CR: faint steps of one sign survive that."""
 
@@ -23,6 +25,12 @@ USUAL = 1.5
 
 LARGEST = 1.1
 """Ratios to the 99th percentile up to here are chance: periodic 1/f noise reaches 1.06."""
+
+
+ALIKE = 0.8
+"""Correlation of a picture with itself, moved, from which the report speaks of repetition."""
+
+STRAIGHT = Axes(True, True)
 
 
 @dataclass(frozen=True)
@@ -51,10 +59,21 @@ class AxisSeam:
 
 @dataclass(frozen=True)
 class Seam:
-    """The seams of one picture: where its left and right edge meet, and where its top and bottom do."""
+    """The seams of one picture: where its left and right edge meet, and where its top and bottom do.
+
+    Args:
+        horizontal: where left and right meet.
+        vertical: where top and bottom meet.
+        alike: how much the picture looks like itself (correlation, -1..1) when it is moved, at best,
+        down: by so many px down,
+        right: and so many to the right.
+    """
 
     horizontal: AxisSeam
     vertical: AxisSeam
+    alike: float
+    down: int
+    right: int
 
     @property
     def ratio(self) -> float:
@@ -62,11 +81,12 @@ class Seam:
         return max(self.horizontal.sr, self.vertical.sr)
 
 
-def measure(images: Tensor) -> list[Seam]:
+def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
     """Measure the seams of each picture of a batch.
 
     Args:
         images: (B, H, W, C), values 0..1, both sides at least 2 px.
+        axes: how repeats are shifted; both edges are measured whether they are to meet or not.
 
     Raises:
         ValueError: a side is shorter than 2 px, so there is nothing inside to compare the border with.
@@ -75,12 +95,23 @@ def measure(images: Tensor) -> list[Seam]:
     if min(height, width) < 2:
         raise ValueError(f"The image is {width} x {height} px; a seam check needs at least 2 px along both axes.")
     pictures = images.detach().float().cpu()
-    return [Seam(_axis_seam(p.transpose(0, 1)), _axis_seam(p)) for p in pictures]
+    return [
+        Seam(_axis_seam(p.transpose(0, 1), axes.half_drop), _axis_seam(p, axes.brick), *_repetition(p))
+        for p in pictures
+    ]
 
 
-def _axis_seam(lines: Tensor) -> AxisSeam:
+def _steps(lines: Tensor, shifted: bool) -> Tensor:
+    """(N, L, C) -> (N, L, C): each line less the one before it; before the first the last, half a line along if so."""
+    before = lines.roll(1, 0)
+    if shifted:
+        before[0] = before[0].roll(lines.shape[1] // 2, 0)
+    return lines - before
+
+
+def _axis_seam(lines: Tensor, shifted: bool) -> AxisSeam:
     """The seam between the first and the last of `lines` (N, L, C)."""
-    steps = lines - lines.roll(1, 0)
+    steps = _steps(lines, shifted)
     sharp = steps.abs().mean((1, 2))
     faint = _runs(steps).mean(2).abs().mean((1, 2))
     sr, sr_max = _ratios(sharp)
@@ -101,19 +132,48 @@ def _ratios(steps: Tensor) -> tuple[float, float]:
     return border / median, border / high
 
 
-def repeat(images: Tensor, columns: int, rows: int) -> Tensor:
-    """Lay `images` (B, H, W, C) side by side: (B, rows * H, columns * W, C)."""
-    return images.repeat(1, rows, columns, 1)
+def _repetition(picture: Tensor) -> tuple[float, int, int]:
+    """The highest peak of the circular autocorrelation (-1..1) of `picture` (H, W, C) away from 0, and where it lies.
+
+    Lags shorter than an eighth of the picture do not count; 0 for a picture without a peak or without contrast.
+    """
+    height, width = picture.shape[:2]
+    spectrum = torch.fft.rfft2((picture - picture.mean((0, 1))).permute(2, 0, 1))
+    alike = torch.fft.irfft2((spectrum * spectrum.conj()).real.sum(0), s=(height, width))
+    if float(alike[0, 0]) <= LEAST_STEP**2 * picture.numel():
+        return 0.0, 0, 0
+    alike = alike / alike[0, 0]
+    around = F.max_pool2d(F.pad(alike[None, None], (1, 1, 1, 1), mode="circular"), 3, 1)[0, 0]
+    down, across = (torch.minimum(torch.arange(n), n - torch.arange(n)) / n for n in (height, width))
+    far = torch.hypot(down[:, None], across.expand(height, -1)) >= 1 / 8
+    peaks = torch.where(far & (alike == around), alike, torch.zeros(()))
+    at = int(peaks.argmax())
+    return float(peaks.flatten()[at]), at // width, at % width
 
 
-def heat_map(images: Tensor) -> Tensor:
+def repeat(images: Tensor, columns: int, rows: int, axes: Axes = STRAIGHT) -> Tensor:
+    """Lay `images` (B, H, W, C) side by side: (B, rows * H, columns * W, C), shifted as `axes` says."""
+    height, width = images.shape[1:3]
+    pieces = [
+        [
+            images.roll((c % 2 * axes.half_drop * (height // 2), r % 2 * axes.brick * (width // 2)), (1, 2))
+            for c in range(columns)
+        ]
+        for r in range(rows)
+    ]
+    return torch.cat([torch.cat(row, dim=2) for row in pieces], dim=1)
+
+
+def heat_map(images: Tensor, axes: Axes = STRAIGHT) -> Tensor:
     """Show where steps stand out: (B, H, W, 3), the picture offset by half, so that its borders cross in the middle.
 
     The picture is dark grey. Red to yellow to white lies over it where the step to the left or upper neighbour,
     averaged over 9 px along the edge, goes from the 99th percentile of the steps inside to four times that.
     """
     pictures = images.detach().float().cpu()
-    heat = torch.stack([torch.maximum(_heat(p), _heat(p.transpose(0, 1)).T) for p in pictures])[..., None]
+    heat = torch.stack(
+        [torch.maximum(_heat(p, axes.brick), _heat(p.transpose(0, 1), axes.half_drop).T) for p in pictures]
+    )[..., None]
     glow = torch.cat([(heat * 3 - i).clamp(0, 1) for i in range(3)], dim=-1)
     grey = pictures[..., :3].mean(-1, keepdim=True) * 0.4
     height, width = images.shape[1:3]
@@ -123,12 +183,24 @@ def heat_map(images: Tensor) -> Tensor:
 def report(seams: list[Seam]) -> str:
     """Say in words what `measure` found, one paragraph a picture."""
     paragraphs = [
-        "\n".join((_sentence("left and right", seam.horizontal), _sentence("top and bottom", seam.vertical)))
+        "\n".join(
+            (_sentence("left and right", seam.horizontal), _sentence("top and bottom", seam.vertical), _inside(seam))
+        ).strip()
         for seam in seams
     ]
     if len(paragraphs) == 1:
         return paragraphs[0]
     return "\n\n".join(f"Picture {number}\n{text}" for number, text in enumerate(paragraphs, 1))
+
+
+def _inside(seam: Seam) -> str:
+    """A warning about a picture that repeats itself already, where that is so."""
+    if seam.alike < ALIKE:
+        return ""
+    return (
+        f"Repetition: moved by {seam.right} px to the right and {seam.down} px down, the picture is {seam.alike:.0%} "
+        "like itself; laid out widely it shows fewer different things than its size allows."
+    )
 
 
 def _sentence(edges: str, seam: AxisSeam) -> str:
@@ -145,9 +217,9 @@ def _sentence(edges: str, seam: AxisSeam) -> str:
     )
 
 
-def _heat(lines: Tensor) -> Tensor:
+def _heat(lines: Tensor, shifted: bool) -> Tensor:
     """(N, L, C) -> (N, L), 0..1: how far each step between lines exceeds the usual ones."""
-    steps = _smooth((lines - lines.roll(1, 0)).abs().mean(2))
+    steps = _smooth(_steps(lines, shifted).abs().mean(2))
     inside = steps[1:].flatten()
     usual = max(float(inside.kthvalue(max(1, round(0.99 * len(inside))))[0]), LEAST_STEP)
     return ((steps / usual - 1) / 3).clamp(0, 1)

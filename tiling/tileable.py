@@ -13,6 +13,10 @@ from .axes import Axes
 SEARCHED = 64
 """Lines across which candidates are compared: enough to tell a pattern's phase."""
 
+FADED = 0.7
+MASKED = 0.5
+"""Parts of the border: what fades, and what is masked fully: the middle of the fade, where two patterns mix."""
+
 
 def make_tileable(pictures: Tensor, axes: Axes, border: int, lighting: float) -> tuple[Tensor, Tensor]:
     """Let pictures repeat along `axes`; further than `border` from the edges only their light changes.
@@ -24,7 +28,7 @@ def make_tileable(pictures: Tensor, axes: Axes, border: int, lighting: float) ->
         lighting: fraction (0..1) of the smooth part, light that drifts over the picture, that is taken off.
 
     Returns:
-        Pictures (B, C, H, W), and a mask (H, W) of the band: 1 at the edges, falling smoothly to 0.
+        Pictures (B, C, H, W), and a mask (H, W) of the band: 1 where they were faded, falling smoothly to 0.
 
     Raises:
         ValueError: a side that repeats is shorter than three borders.
@@ -39,8 +43,8 @@ def make_tileable(pictures: Tensor, axes: Axes, border: int, lighting: float) ->
     even = pictures - lighting * smooth_part(pictures, axes)
     made = torch.stack([_repeat_rows(p, border) for p in even]) if axes.vertical else even
     made = torch.stack([_repeat_rows(p.mT, border).mT for p in made]) if axes.horizontal else made
-    down = edge_weight(height, border) if axes.vertical else torch.zeros(height)
-    across = edge_weight(width, border) if axes.horizontal else torch.zeros(width)
+    down = edge_weight(height, MASKED * border, border) if axes.vertical else torch.zeros(height)
+    across = edge_weight(width, MASKED * border, border) if axes.horizontal else torch.zeros(width)
     return made, torch.maximum(down[:, None], across)
 
 
@@ -68,20 +72,18 @@ def smooth_part(pictures: Tensor, axes: Axes) -> Tensor:
     return torch.fft.irfft2(spectrum, s=(height, width)).to(pictures)
 
 
-def edge_weight(length: int, border: int) -> Tensor:
-    """(length,): 1 at both ends, falling as a smooth step to 0 at `border` px and more from them."""
-    ends = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) / max(border, 1)
-    inside = ends.clamp(max=1)
+def edge_weight(length: int, begin: float, end: float) -> Tensor:
+    """(length,): 1 up to `begin` px from both ends, falling as a smooth step to 0 at `end` px and more from them."""
+    distance = torch.minimum(torch.arange(length), torch.arange(length).flip(0))
+    inside = ((distance - begin) / (end - begin)).clamp(0, 1)
     return 1 - inside * inside * (3 - 2 * inside)
 
 
 def _repeat_rows(picture: Tensor, border: int) -> Tensor:
     """(C, H, W) with its top and bottom band faded into rows from inside that follow each other there."""
     height = picture.shape[-2]
-    if border == 0:
-        return picture
     shifted = picture.roll(-_best_row(picture, border), -2)
-    weight = edge_weight(height, border).to(picture)[:, None]
+    weight = edge_weight(height, 0, FADED * border).to(picture)[:, None]
     return torch.lerp(picture, shifted, weight)
 
 

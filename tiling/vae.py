@@ -65,6 +65,8 @@ def seamless_vae(vae: Any, axes: Axes) -> Any:
     seamless.vae_encode_crop_pixels = partial(_crop_nothing, plain, axes)
     seamless.decode_tiled_ = partial(_decode_tiled, plain, axes)
     seamless.encode_tiled_ = partial(_encode_tiled, plain, axes)
+    seamless.decode_tiled_3d = partial(_decode_tiled_3d, plain, axes)
+    seamless.encode_tiled_3d = partial(_encode_tiled_3d, plain, axes)
     return seamless
 
 
@@ -72,10 +74,11 @@ def _crop_nothing(plain: Any, axes: Axes, pixels: Tensor) -> Tensor:
     """The host's crop of `pixels` (B, H, W, C) to whole latents, refused where it would break the repeat."""
     height, width = pixels.shape[-3:-1]
     factor = plain.spacial_compression_encode()
-    if (axes.horizontal and width % factor) or (axes.vertical and height % factor):
+    units = factor * (2 if axes.brick else 1), factor * (2 if axes.half_drop else 1)
+    if (axes.horizontal and width % units[0]) or (axes.vertical and height % units[1]):
         raise ValueError(
             f"The image is {width} x {height} px, but one whose {describe(axes)} needs sides that are multiples "
-            f"of {factor} px; scale it first."
+            f"of {max(units)} px; scale it first."
         )
     return plain.vae_encode_crop_pixels(pixels)
 
@@ -97,8 +100,37 @@ def _encode_tiled(
     return _over_wrapped_grid(run, axes, pixels, math.ceil(overlap / factor) * factor, 1 / factor)
 
 
+def _decode_tiled_3d(
+    plain: Any,
+    axes: Axes,
+    samples: Tensor,
+    tile_t: int = 999,
+    tile_x: int = 32,
+    tile_y: int = 32,
+    overlap: tuple[int, int, int] = (1, 8, 8),
+) -> Tensor:
+    """ComfyUI's `VAE.decode_tiled_3d` over a wrapped grid. samples: (B, C, T, h, w); sizes in latent pixels."""
+    run = partial(plain.decode_tiled_3d, tile_t=tile_t, tile_x=tile_x, tile_y=tile_y, overlap=overlap)
+    return _over_wrapped_grid(run, axes, samples, max(overlap[1:]), plain.spacial_compression_decode())
+
+
+def _encode_tiled_3d(
+    plain: Any,
+    axes: Axes,
+    samples: Tensor,
+    tile_t: int = 9999,
+    tile_x: int = 512,
+    tile_y: int = 512,
+    overlap: tuple[int, int, int] = (1, 64, 64),
+) -> Tensor:
+    """ComfyUI's `VAE.encode_tiled_3d` over a wrapped grid. samples: (B, C, T, H, W); sizes in pixels."""
+    run = partial(plain.encode_tiled_3d, tile_t=tile_t, tile_x=tile_x, tile_y=tile_y, overlap=overlap)
+    factor = plain.spacial_compression_encode()
+    return _over_wrapped_grid(run, axes, samples, math.ceil(max(overlap[1:]) / factor) * factor, 1 / factor)
+
+
 def _over_wrapped_grid(run: Callable[[Tensor], Tensor], axes: Axes, x: Tensor, overlap: int, scale: float) -> Tensor:
     """Run tiles over `x` (B, C, H, W) continued by `overlap` along `axes`; fold the output, `scale` times as large."""
     down = min(overlap, x.shape[-2]) if axes.vertical else 0
     across = min(overlap, x.shape[-1]) if axes.horizontal else 0
-    return fold(run(extend(x, down, across)), round(down * scale), round(across * scale))
+    return fold(run(extend(x, axes, down, across)), axes, round(down * scale), round(across * scale))

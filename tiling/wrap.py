@@ -84,27 +84,33 @@ def _blend_rows(x: Tensor, period: int, margin: int, blend: float) -> Tensor:
     return torch.cat((first, picture[..., reach : period - reach, :], last), dim=-2)
 
 
-def extend(x: Tensor, down: int, across: int) -> Tensor:
-    """Continue `x` (..., H, W) periodically, below and to the right: (..., H + down, W + across)."""
+def extend(x: Tensor, axes: Axes, down: int, across: int) -> Tensor:
+    """Continue `x` (..., H, W) periodically, below and to the right: (..., H + down, W + across), repeats shifted."""
+    if axes.half_drop:
+        return extend(x.mT, axes._replace(half_drop=False, brick=True), across, down).mT
     height, width = x.shape[-2:]
-    rows = torch.arange(height + down, device=x.device) % height
-    columns = torch.arange(width + across, device=x.device) % width
-    return x[..., rows[:, None], columns]
+    rows = torch.arange(height + down, device=x.device)[:, None]
+    columns = torch.arange(width + across, device=x.device) + rows // height * (width // 2 if axes.brick else 0)
+    return x[..., rows % height, columns % width]
 
 
-def fold(x: Tensor, down: int, across: int) -> Tensor:
+def fold(x: Tensor, axes: Axes, down: int, across: int) -> Tensor:
     """Undo `extend`: cut the last `down` rows and `across` columns of `x` (..., H, W), faded into the first ones.
 
     The fade is linear, the cut part counting fully at the border, so the result continues over the border exactly as
     `x` continued from its period into the margin. Margins may be as large as the period, not larger.
     """
-    return _fold_rows(_fold_rows(x, down).mT, across).mT.contiguous()
+    if axes.half_drop:
+        return fold(x.mT, axes._replace(half_drop=False, brick=True), across, down).mT.contiguous()
+    whole = _fold_rows(x.mT, across, 0).mT
+    return _fold_rows(whole, down, whole.shape[-1] // 2 if axes.brick else 0).contiguous()
 
 
-def _fold_rows(x: Tensor, margin: int) -> Tensor:
+def _fold_rows(x: Tensor, margin: int, shift: int) -> Tensor:
+    """The last rows faded into the first, moved right by `shift` as the repeat below lies that far to the right."""
     if margin == 0:
         return x
     period = x.shape[-2] - margin
     fade = torch.arange(margin, device=x.device, dtype=x.dtype)[:, None] / margin
-    head = torch.lerp(x[..., period:, :], x[..., :margin, :], fade)
+    head = torch.lerp(x[..., period:, :].roll(shift, -1), x[..., :margin, :], fade)
     return torch.cat((head, x[..., margin:period, :]), dim=-2)

@@ -184,6 +184,52 @@ class ImageBatch(io.ComfyNode):
         return io.NodeOutput(torch.cat([image1, image2]))
 
 
+class ImageCompositeMasked(io.ComfyNode):
+    """ComfyUI's Image Composite Masked."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="ImageCompositeMasked",
+            display_name="Image Composite Masked",
+            category="image/compositing",
+            description="Lays one image over another, where a mask lets it show.",
+            inputs=[
+                io.Image.Input("destination", tooltip="The image below."),
+                io.Image.Input("source", tooltip="The image that is laid over it."),
+                io.Int.Input("x", default=0, min=0, max=MAX_RESOLUTION, tooltip="Where its left edge lies, in px."),
+                io.Int.Input("y", default=0, min=0, max=MAX_RESOLUTION, tooltip="Where its top edge lies, in px."),
+                io.Boolean.Input("resize_source", default=False, tooltip="Whether it takes the size of the one below."),
+                io.Mask.Input("mask", optional=True, tooltip="1 where the upper image shows; takes its size."),
+            ],
+            outputs=[io.Image.Output(tooltip="Both.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, destination: Tensor, source: Tensor, x: int, y: int, resize_source: bool, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        """Blend; what lies outside the image below is cut off."""
+        below = destination.movedim(-1, 1).clone()
+        above = F.pad(source, (0, max(0, below.shape[1] - source.shape[-1])), value=1.0)
+        above = above[..., : below.shape[1]].movedim(-1, 1)
+        if resize_source:
+            above = F.interpolate(above, size=below.shape[-2:], mode="bilinear")
+        show = torch.ones_like(above[:1, :1]) if mask is None else mask.reshape(-1, 1, *mask.shape[-2:])
+        show = F.interpolate(show, size=above.shape[-2:], mode="bilinear")
+        above, show = (_to_batch(part, len(below)) for part in (above, show))
+        under = below[..., y : y + above.shape[-2], x : x + above.shape[-1]]
+        height, width = under.shape[-2:]
+        under.lerp_(above[..., :height, :width], show[..., :height, :width].to(under))
+        return io.NodeOutput(below.movedim(1, -1))
+
+
+def _to_batch(x: Tensor, count: int) -> Tensor:
+    """The first `count` samples, beginning again where there are fewer."""
+    return x[torch.arange(count) % len(x)]
+
+
 class SaveImage(io.ComfyNode):
     """ComfyUI's Save Image."""
 
@@ -247,6 +293,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadImageMask,
     ImageScale,
     ImageBatch,
+    ImageCompositeMasked,
     SaveImage,
     PreviewImage,
 ]
