@@ -1,4 +1,4 @@
-"""The command line: `tessera run`, `tessera check`, `tessera nodes`, `tessera params`.
+"""The command line: `tessera run`, `tessera check`, `tessera nodes`, `tessera import`, `tessera params`.
 
 Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C; 1 anything else. Errors are single lines on standard
 error.
@@ -88,6 +88,22 @@ def _parser() -> argparse.ArgumentParser:
     nodes = commands.add_parser("nodes", parents=[everywhere], help="list the nodes")
     nodes.add_argument("--json", action="store_true", help="in the shape of ComfyUI's /object_info")
     nodes.set_defaults(command=_nodes)
+    made = commands.add_parser("import", parents=[everywhere], help="make a workflow of a hosted service's request")
+    made.add_argument("service", metavar="SERVICE", help="one that tessera params lists, such as scenario-texture")
+    made.add_argument("request", metavar="REQUEST", help="the JSON body that was sent to the service")
+    made.add_argument("-o", "--output", metavar="FILE", required=True, help="the workflow to write")
+    made.add_argument("--strict", action="store_true", help="refuse what would only be approximated or left out")
+    made.add_argument("--model", metavar="NAME", help="the checkpoint to use (default: the one of the request's name)")
+    made.add_argument("--family", choices=["sd15", "sdxl", "flux-dev", "flux-pro", "flux-schnell"], help="of the model")
+    made.add_argument("--seed", type=int, help="for a request that names none (default: a random one)")
+    made.add_argument(
+        "--image",
+        metavar="NAME=FILE",
+        action="append",
+        default=[],
+        help="the picture that a name or link in the request stands for; nothing is fetched",
+    )
+    made.set_defaults(command=_import)
     params = commands.add_parser("params", help="list what becomes of hosted services' parameters in a workflow")
     params.add_argument("service", nargs="?", metavar="SERVICE", help="only this one")
     shape = params.add_mutually_exclusive_group()
@@ -129,6 +145,14 @@ def _nodes(options: argparse.Namespace) -> int:
         return DONE
     for node_id, node in sorted(info.items(), key=lambda item: (item[1]["category"], item[0])):
         print(f"{node_id:<24} {node['description']}")
+    return DONE
+
+
+def _import(options: argparse.Namespace) -> int:
+    from .importer.command import run
+
+    for line in run(options, _object_info(options)):
+        print(line)
     return DONE
 
 

@@ -248,3 +248,16 @@ def test_flux_shift_follows_the_size(model: ModelPatcher, pixels: int, shift: fl
     patched = result(sampling.ModelSamplingFlux.execute(model, 1.15, 0.5, pixels, pixels))
     assert patched.get_model_object("model_sampling").shift == pytest.approx(shift)
     assert not model.object_patches
+
+
+def test_repeated_latents_have_masks_and_places_of_their_own() -> None:
+    pair = {
+        "samples": torch.arange(2.0).reshape(2, 1, 1, 1),
+        "noise_mask": torch.tensor([0.25, 0.5]).reshape(2, 1, 1, 1),
+    }
+    repeated = result(latent.RepeatLatentBatch.execute(pair | {"batch_index": [4, 5]}, 2))
+    assert repeated["samples"].flatten().tolist() == [0, 1, 0, 1]
+    assert repeated["noise_mask"].flatten().tolist() == [0.25, 0.5, 0.25, 0.5]
+    assert repeated["batch_index"] == [4, 5, 6, 7]
+    one_mask = result(latent.RepeatLatentBatch.execute(pair | {"noise_mask": torch.ones(1, 1, 1, 1)}, 3))
+    assert one_mask["noise_mask"].shape[0] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -92,4 +93,40 @@ class SetLatentNoiseMask(io.ComfyNode):
         return io.NodeOutput({**samples, "noise_mask": mask.reshape(-1, 1, *mask.shape[-2:])})
 
 
-NODES: list[type[io.ComfyNode]] = [EmptyLatentImage, EmptySD3LatentImage, SetLatentNoiseMask]
+class RepeatLatentBatch(io.ComfyNode):
+    """A batch of latents, several times."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="RepeatLatentBatch",
+            display_name="Repeat Latent Batch",
+            category="model/latent/batch",
+            description="Repeats latents, to make several images of one.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The latents; of several, the whole batch is repeated."),
+                io.Int.Input("amount", default=1, min=1, max=64, tooltip="How often."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The longer batch.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], amount: int) -> io.NodeOutput:
+        """Repeat latents and masks; each copy has its own place in the noise of a seed."""
+        found = samples["samples"]
+        made = {**samples, "samples": found.repeat(amount, *[1] * (found.ndim - 1))}
+        mask = samples.get("noise_mask")
+        if mask is not None and mask.shape[0] > 1:
+            repeats = math.ceil(found.shape[0] / mask.shape[0])
+            made["noise_mask"] = mask.repeat(repeats, *[1] * (mask.ndim - 1))[: found.shape[0]].repeat(
+                amount, *[1] * (mask.ndim - 1)
+            )
+        places = samples.get("batch_index")
+        if places is not None:
+            step = max(places) - min(places) + 1
+            made["batch_index"] = [place + step * copy for copy in range(amount) for place in places]
+        return io.NodeOutput(made)
+
+
+NODES: list[type[io.ComfyNode]] = [EmptyLatentImage, EmptySD3LatentImage, SetLatentNoiseMask, RepeatLatentBatch]

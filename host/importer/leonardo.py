@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import LEONARDO
-from .styles import LEONARDO_STYLES
+from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS, described
 
 if TYPE_CHECKING:
     from .request import Request
@@ -47,7 +48,7 @@ PARAMETERS = (
         "guidance_scale",
         "number",
         MAPPED,
-        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
         "Left out: the recommended 7; for Flux 3.5.",
         None,
         (1.0, 20.0),
@@ -83,7 +84,7 @@ PARAMETERS = (
         "init_strength",
         "number",
         MAPPED,
-        ("scheduler:TesseraScheduler.denoise", "sigmas:BasicScheduler.denoise"),
+        ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
         "How much of the picture stays: denoise is 1 minus it. Left out: 0.5.",
         None,
         (0.1, 0.9),
@@ -91,9 +92,9 @@ PARAMETERS = (
     Parameter(
         "modelId",
         "text",
-        APPROXIMATED,
+        MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name",),
-        "The checkpoint of that name, or the one given with --model; else the demo model.",
+        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
         "b24e16ff-06e3-43eb-8d33-4416c2d75876",
     ),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
@@ -101,7 +102,7 @@ PARAMETERS = (
         "num_images",
         "whole",
         MAPPED,
-        ("size:EmptyLatentImage.batch_size",),
+        ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
         "Up to 4 where width or height is above 768.",
         4,
         (1, 8),
@@ -110,7 +111,7 @@ PARAMETERS = (
         "num_inference_steps",
         "whole",
         MAPPED,
-        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
         "",
         15,
         (10, 60),
@@ -152,7 +153,7 @@ PARAMETERS = (
         "scheduler",
         "choice",
         MAPPED,
-        ("scheduler:TesseraScheduler.scheduler",),
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
         "LEONARDO is not public; DPMSolverMultistepScheduler stands for it.",
         "EULER_DISCRETE",
         choices=tuple(LEONARDO),
@@ -181,7 +182,7 @@ PARAMETERS = (
         "seed",
         "seed",
         MAPPED,
-        ("noise:RandomNoise.noise_seed",),
+        ("sampler:KSampler.seed",),
         "Random where it is left out.",
         None,
         (0, 9999999998),
@@ -251,3 +252,60 @@ def refusals(request: Request) -> list[str]:
         and not {"unzoomAmount", "init_image_id"} <= request.given,
     }
     return [line for line, is_wrong in wrong.items() if is_wrong]
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    made = Recipe(
+        prompt=described(request["prompt"], *_additions(request)),
+        size=(request["width"], request["height"]),
+        seeds=[seed if request["seed"] is None else request["seed"]],
+        negative=request["negative_prompt"] or "",
+        model=request["modelId"],
+        count=request["num_images"],
+        steps=request["num_inference_steps"],
+        guidance=request["guidance_scale"],
+        scheduler=LEONARDO[request["scheduler"]],
+        loras=[
+            *named_weights("elements", request["elements"], "akUUID", "weight"),
+            *named_weights("userElements", request["userElements"], "userLoraId", "weight"),
+        ],
+        tiling=bool(request["tiling"]),
+    )
+    if request["guidance_scale"] is None and not (request.family or "").startswith("flux"):
+        made.guidance = 7.0
+    scale = 0.9 if request["imagePromptWeight"] is None else min(max(request["imagePromptWeight"], 0.0), 1.0)
+    made.image_prompts = [
+        ImagePrompt(picture("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
+    ]
+    _first_picture(request, picture, made)
+    if request["presetStyle"] in ("NONE", "LEONARDO"):
+        made.notes["presetStyle"] = (MAPPED, "adds no words")
+    if request["transparency"] == "disabled":
+        made.notes["transparency"] = (MAPPED, "pictures have no transparency")
+    return made
+
+
+def _additions(request: Request) -> list[str]:
+    """The words that go behind the prompt."""
+    words = [WORDS[request["presetStyle"]]]
+    if request["photoReal"]:
+        words += [PHOTO_REAL, DEPTH_OF_FIELD[request["photoRealStrength"]]]
+    return [*words, QUALITY if request["promptMagic"] or request["enhancePrompt"] else ""]
+
+
+def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the picture to start from: the canvas, a generated one, or an uploaded one, in this order."""
+    canvas = request["canvasRequest"]
+    names = ("canvasInitId",) * bool(canvas) + ("init_generation_image_id", "init_image_id")
+    name = next((each for each in names if request[each]), None)
+    if name is None:
+        return
+    made.init_image = picture(name, request[name])
+    masked = canvas and request["canvasMaskId"] and request["canvasRequestType"] in (None, "INPAINT", "OUTPAINT")
+    if masked:
+        made.mask = picture("canvasMaskId", request["canvasMaskId"])
+    kept = request["init_strength"]
+    made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
+    ignored = [each for each in names if each != name and request[each]]
+    made.notes |= dict.fromkeys(ignored, (MEANINGLESS, f"ignored beside {name}"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .recipe import PictureFinder, Recipe
 from .schedulers import DIFFUSERS
+from .styles import QUALITY, described
 
 if TYPE_CHECKING:
     from .request import Request
@@ -21,6 +23,9 @@ def _switch(name: str, outcome: str, how: str, goes: tuple[str, ...] = (), defau
     return Parameter(name, "yes/no", outcome, goes, how, default)
 
 
+# The part of the tokens that the library tomesd merges in its examples.
+MERGED = 0.5
+
 WEBHOOK = "Belongs to the run: tessera run --webhook URL --track-id ID."
 
 PARAMETERS = (
@@ -28,9 +33,9 @@ PARAMETERS = (
     Parameter(
         "model_id",
         "text",
-        APPROXIMATED,
+        MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name",),
-        "The checkpoint of that name, or the one given with --model; else the demo model.",
+        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
     ),
     Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
@@ -54,7 +59,7 @@ PARAMETERS = (
         "samples",
         "whole",
         MAPPED,
-        ("size:EmptyLatentImage.batch_size",),
+        ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
         "The document has no default; 1 is taken.",
         None,
         (1, 4),
@@ -63,7 +68,7 @@ PARAMETERS = (
         "num_inference_steps",
         "whole",
         MAPPED,
-        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
         "The document has no default; 31 is taken.",
         choices=(21, 31, 41),
     ),
@@ -86,7 +91,7 @@ PARAMETERS = (
         "guidance_scale",
         "number",
         MAPPED,
-        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
         "The document has no default; 7.5 is taken, for Flux 3.5.",
         None,
         (1.0, 20.0),
@@ -95,25 +100,25 @@ PARAMETERS = (
         "strength",
         "number",
         MAPPED,
-        ("scheduler:TesseraScheduler.denoise", "sigmas:BasicScheduler.denoise"),
+        ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
         "Needs init_image; 1 keeps nothing of it. The document has no default; 0.7 is taken.",
         None,
         (0.0, 1.0),
     ),
     _switch(
-        "tomesd", MAPPED, "Merges 40 % of the tokens. Stable Diffusion only.", ("token merging:TomePatchModel.ratio",)
+        "tomesd", MAPPED, "Merges half of the tokens. Stable Diffusion only.", ("token merging:TomePatchModel.ratio",)
     ),
     _switch(
         "use_karras_sigmas",
         MAPPED,
         "The noise levels of Karras et al.",
-        ("scheduler:TesseraScheduler.spacing", "sigmas:BasicScheduler.scheduler"),
+        ("sampler:TesseraSchedulerKSampler.spacing", "sampler:KSampler.scheduler"),
     ),
     Parameter(
         "algorithm_type",
         "choice",
         MAPPED,
-        ("scheduler:TesseraScheduler.scheduler",),
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
         "DPMSolverMultistepScheduler runs as dpmsolver++ in any case.",
         choices=("none", "dpmsolver++", "dpmsolver+++"),
     ),
@@ -138,13 +143,11 @@ PARAMETERS = (
         "scheduler",
         "choice",
         MAPPED,
-        ("scheduler:TesseraScheduler.scheduler",),
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
         "Left out: euler, on karras noise levels unless use_karras_sigmas is no.",
         choices=DIFFUSERS,
     ),
-    Parameter(
-        "seed", "seed", MAPPED, ("noise:RandomNoise.noise_seed",), "Random where it is left out.", None, (0, 2**64 - 1)
-    ),
+    Parameter("seed", "seed", MAPPED, ("sampler:KSampler.seed",), "Random where it is left out.", None, (0, 2**64 - 1)),
     Parameter("webhook", "text", MEANINGLESS, how=WEBHOOK),
     Parameter("track_id", "text", MEANINGLESS, how=WEBHOOK),
     Parameter(
@@ -175,3 +178,32 @@ def refusals(request: Request) -> list[str]:
 def lora_names(request: Request) -> list[str]:
     """The names in lora_model."""
     return [name.strip() for name in (request["lora_model"] or "").split(",") if name.strip()]
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    names, strengths = lora_names(request), request["lora_strength"] or [1.0]
+    enhance = request["enhance_prompt"]
+    made = Recipe(
+        prompt=described(request["prompt"], QUALITY if enhance else ""),
+        size=((request["width"] or 512) // 8 * 8, (request["height"] or 512) // 8 * 8),
+        seeds=[seed if request["seed"] is None else request["seed"]],
+        negative=request["negative_prompt"] or "",
+        model=request["model_id"] or "",
+        count=request["samples"] or 1,
+        steps=request["num_inference_steps"] or 31,
+        guidance=request["guidance_scale"],
+        scheduler=request["scheduler"],
+        karras=request["use_karras_sigmas"],
+        loras=list(zip(names, strengths if len(strengths) > 1 else strengths * len(names), strict=True)),
+        vae=request["vae"] or "",
+        last_layer=-(request["clip_skip"] or 1),
+        token_merging=MERGED if request["tomesd"] else 0.0,
+        keep=not request["temp"],
+    )
+    if request["init_image"]:
+        made.init_image = picture("init_image", request["init_image"])
+        made.strength = 0.7 if request["strength"] is None else request["strength"]
+    if request["mask_image"]:
+        made.mask = picture("mask_image", request["mask_image"])
+    return made

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
-from .schedulers import DIFFUSERS, OCTOAI
-from .styles import OCTOAI_STYLES
+from .recipe import ImagePrompt, PictureFinder, Recipe
+from .schedulers import DIFFUSERS, KARRAS, OCTOAI
+from .styles import OCTOAI_STYLES, WORDS, described
 
 if TYPE_CHECKING:
     from .request import Request
@@ -31,7 +33,7 @@ _CONTROL = "No node loads ControlNets in tessera run yet."
 def _side(name: str) -> Parameter:
     goes = (f"size:EmptyLatentImage.{name}",)
     how = "One of the documented sizes of the family. Left out: 512 for SD 1.5, 1024 for SDXL."
-    return Parameter(name, "whole", MAPPED, goes, how, family_default={"sd15": 512, "sdxl": 1024})
+    return Parameter(name, "whole", MAPPED, goes, how, default=1024, family_default={"sd15": 512, "sdxl": 1024})
 
 
 PARAMETERS = (
@@ -40,7 +42,7 @@ PARAMETERS = (
         "cfg_scale",
         "number",
         MAPPED,
-        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
         "",
         12.0,
         (0.0, 50.0),
@@ -49,9 +51,9 @@ PARAMETERS = (
     Parameter(
         "checkpoint",
         "text",
-        APPROXIMATED,
+        MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name",),
-        "The checkpoint of that name, or the one given with --model; else the demo model.",
+        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
     ),
     Parameter(
         "clip_skip",
@@ -124,6 +126,7 @@ PARAMETERS = (
         MAPPED,
         ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model"),
         "Each name is a file in models/loras; a weight of null is 1.",
+        within=(-20.0, 20.0),
     ),
     Parameter("mask_image", "text", MAPPED, ("mask:LoadImageMask.image",), "White is painted anew. Needs init_image."),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
@@ -138,10 +141,10 @@ PARAMETERS = (
         "num_images",
         "whole",
         MAPPED,
-        ("size:EmptyLatentImage.batch_size",),
-        "",
+        ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
+        "Up to 64, what RepeatLatentBatch takes.",
         1,
-        (1, None),
+        (1, 64),
     ),
     Parameter("outpainting", "flag", NOT_YET, how="init_image and mask_image without it are painted as usual."),
     Parameter(
@@ -155,7 +158,7 @@ PARAMETERS = (
         "sampler",
         "choice",
         MAPPED,
-        ("scheduler:TesseraScheduler.scheduler",),
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
         "The document lists no names; these and those of diffusers are known. Left out: euler.",
         choices=(*OCTOAI, *DIFFUSERS),
     ),
@@ -163,8 +166,8 @@ PARAMETERS = (
         "seed",
         "seeds",
         MAPPED,
-        ("noise:RandomNoise.noise_seed",),
-        "Random where it is left out.",
+        ("sampler:KSampler.seed", "seeds:TesseraSeeds.seeds"),
+        "Random where it is left out. A list: one picture each, num_images does nothing.",
         None,
         (1, 2**32 - 1),
     ),
@@ -172,7 +175,7 @@ PARAMETERS = (
         "steps",
         "whole",
         MAPPED,
-        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
         "",
         30,
         (1, 200),
@@ -181,7 +184,7 @@ PARAMETERS = (
         "strength",
         "number",
         MAPPED,
-        ("scheduler:TesseraScheduler.denoise", "sigmas:BasicScheduler.denoise"),
+        ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
         "Needs init_image; 1 keeps nothing of it.",
         0.8,
         (0.0, 1.0),
@@ -216,9 +219,65 @@ def refusals(request: Request) -> list[str]:
         for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
         if request[name] and not request[needed]
     ]
-    sizes = SIZES.get(request.family or "")
+    sizes = SIZES["sd15" if request.family == "sd15" else "sdxl"]
     size = (request["width"], request["height"])
-    if sizes and {"width", "height"} & request.given and size not in sizes:
+    if {"width", "height"} & request.given and size not in sizes:
         known = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
         lines.append(f"width, height: found {size[0]}x{size[1]}; expected one of {known}")
     return lines
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    seeds = [seed] if request["seed"] is None else request["seed"]
+    style = WORDS[request["style_preset"]] if request["style_preset"] else ""
+    triggers = {word or name: name for name, word in (request["textual_inversions"] or {}).items()}
+    made = Recipe(
+        prompt=_with_embeddings(described(request["prompt"], request["prompt_2"] or "", style), triggers),
+        size=(request["width"], request["height"]),
+        seeds=seeds if isinstance(seeds, list) else [seeds],
+        negative=_with_embeddings(
+            described(request["negative_prompt"] or "", request["negative_prompt_2"] or ""), triggers
+        ),
+        model=request["checkpoint"] or "",
+        count=request["num_images"],
+        steps=request["steps"],
+        guidance=request["cfg_scale"],
+        scheduler=OCTOAI.get(request["sampler"], request["sampler"]),
+        karras=request["sampler"] in KARRAS,
+        loras=[(name, 1.0 if weight is None else weight) for name, weight in (request["loras"] or {}).items()],
+        vae=request["vae"] or "",
+        last_layer=-1 - (request["clip_skip"] or 0),
+    )
+    if request["init_image"]:
+        made.init_image = picture("init_image", request["init_image"])
+        made.strength = request["strength"]
+    if request["mask_image"]:
+        made.mask = picture("mask_image", request["mask_image"])
+    if request["ip_adapter_image"]:
+        made.image_prompts = [_reference(request, picture)]
+    if request["image_encoding"] == "png":
+        made.notes["image_encoding"] = (MAPPED, "pictures are saved as PNG")
+    return made
+
+
+def _reference(request: Request, picture: PictureFinder) -> ImagePrompt:
+    mask = request["ip_adapter_mask_image"]
+    return ImagePrompt(
+        picture("ip_adapter_image", request["ip_adapter_image"]),
+        min(max(request["ip_adapter_scale"], 0.0), 1.0),
+        request["ip_adapter_method"] or "full",
+        picture("ip_adapter_mask_image", mask) if mask else None,
+    )
+
+
+def _with_embeddings(prompt: str, triggers: dict[str, str]) -> str:
+    """A prompt whose trigger words name embeddings; a word counts where it stands alone."""
+    if not triggers:
+        return prompt
+    words = "|".join(re.escape(word) for word in sorted(triggers, key=len, reverse=True) if word)
+    return (
+        re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: f"embedding:{triggers[found[0]]}", prompt)
+        if words
+        else prompt
+    )

@@ -6,9 +6,12 @@ The documents name few of their parameters beside the descriptions; names are th
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from ..errors import GraphError, shown
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import DIFFUSERS
 
 if TYPE_CHECKING:
@@ -18,6 +21,8 @@ _GUIDANCE = {"flux-dev": 3.5, "flux-pro": 3.0, "sdxl": 6.0, "sd15": 7.5}
 _GUIDANCE_RANGES = {"flux-dev": (0.0, 10.0), "flux-pro": (2.0, 5.0), "sdxl": (0.0, 20.0), "sd15": (0.0, 20.0)}
 _SIZES = {"sdxl": (512, 2048), "sd15": (64, 1024)}
 
+USUAL_SCALE = 0.9
+
 
 def _side(name: str) -> Parameter:
     goes = (f"size:EmptyLatentImage.{name}",)
@@ -26,15 +31,13 @@ def _side(name: str) -> Parameter:
 
 COMMON = (
     Parameter("originalAssets", "text", MEANINGLESS, how="Files are saved as they were made."),
-    Parameter(
-        "seed", "seed", MAPPED, ("noise:RandomNoise.noise_seed",), "Random where it is left out.", None, (0, 2**64 - 1)
-    ),
+    Parameter("seed", "seed", MAPPED, ("sampler:KSampler.seed",), "Random where it is left out.", None, (0, 2**64 - 1)),
     Parameter(
         "modelId",
         "text",
-        APPROXIMATED,
+        MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name",),
-        "The checkpoint of that name, or the one given with --model; else the demo model.",
+        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
         required=True,
     ),
     Parameter(
@@ -52,7 +55,7 @@ COMMON = (
         "scheduler",
         "choice",
         MAPPED,
-        ("scheduler:TesseraScheduler.scheduler",),
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
         "Left out: euler on the model's usual noise levels.",
         choices=DIFFUSERS,
     ),
@@ -70,7 +73,7 @@ COMMON = (
         "guidance",
         "number",
         MAPPED,
-        ("guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
         "Stable Diffusion: the guidance scale, where below 1 means none. Flux: the guidance it was trained with.",
         None,
         (0.0, 20.0),
@@ -81,7 +84,7 @@ COMMON = (
         "numInferenceSteps",
         "whole",
         MAPPED,
-        ("scheduler:TesseraScheduler.steps", "sigmas:BasicScheduler.steps"),
+        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
         "",
         30,
         (1, 150),
@@ -100,7 +103,7 @@ COMMON = (
     Parameter(
         "baseModelId",
         "text",
-        APPROXIMATED,
+        MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name",),
         "As modelId, which then names a LoRA on top of it.",
     ),
@@ -187,3 +190,66 @@ def refusals(request: Request) -> list[str]:
     if {"ipAdapterImageId", "ipAdapterImage"} <= request.given:
         lines.append("ipAdapterImageId: found beside ipAdapterImage; expected one of the two")
     return lines
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    made = Recipe(
+        prompt=request["prompt"],
+        size=(request["width"], request["height"]),
+        seeds=[seed if request["seed"] is None else request["seed"]],
+        negative=request["negativePrompt"] or "",
+        negative_strength=request["negativePromptStrength"],
+        model=request["baseModelId"] or request["modelId"],
+        lora_on_base=request["modelId"] if request["baseModelId"] else "",
+        count=request["numSamples"],
+        steps=request["numInferenceSteps"],
+        guidance=request["guidance"],
+        scheduler=request["scheduler"],
+        loras=named_weights("concepts", request["concepts"], "modelId", "scale"),
+        tiling=request.service.name == "scenario-texture",
+    )
+    if request["guidance"] is not None and request["guidance"] < 1:
+        made.notes["negativePrompt"] = (MAPPED, "without effect, since guidance is below 1")
+    if request.service.name == "scenario-ip-adapter":
+        _reference(request, picture, made)
+    return made
+
+
+def _reference(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the reference pictures: lists go before their deprecated forms, data URLs before asset ids."""
+    name = next((each for each in ("ipAdapterImages", "ipAdapterImageIds") if request[each]), None)
+    name = name or next((each for each in ("ipAdapterImage", "ipAdapterImageId") if request[each]), "")
+    values = request[name] if name else []
+    files = [picture(name, value) for value in (values if isinstance(values, list) else [values])]
+    scales = request["ipAdapterScales"] or [request["ipAdapterScale"]] * len(files)
+    scales = [*scales, *[USUAL_SCALE] * len(files)]
+    made.image_prompts = [
+        ImagePrompt(file, scale, request["ipAdapterType"]) for file, scale in zip(files, scales, strict=False)
+    ]
+    ignored = {"ipAdapterImages", "ipAdapterImageIds", "ipAdapterImage", "ipAdapterImageId"} - {name}
+    made.notes |= dict.fromkeys(ignored & request.given, (MEANINGLESS, f"ignored beside {name}"))
+    if request["ipAdapterScales"]:
+        made.notes["ipAdapterScale"] = (MEANINGLESS, "ignored beside ipAdapterScales")
+    ultra = "ultra" in request["modelId"] and not {"width", "height"} & request.given
+    if ultra:
+        made.size = size_of_ratio(request["aspectRatio"])
+    else:
+        made.notes["aspectRatio"] = (MEANINGLESS, "the service takes it for flux.1.1-pro-ultra without a size alone")
+
+
+def size_of_ratio(ratio: str) -> tuple[int, int]:
+    """The size of about one megapixel, in steps of 16, of an aspect ratio "width:height".
+
+    >>> size_of_ratio("16:9")
+    (1360, 768)
+
+    Raises:
+        GraphError: it is not of that form, or beyond 4:1.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", ratio)
+    wide = int(found[1]) / int(found[2]) if found else 0.0
+    if not 0.25 <= wide <= 4.0:
+        line = f'aspectRatio: found {shown(ratio)}; expected "width:height" from 1:4 to 4:1, such as "16:9"'
+        raise GraphError([line])
+    return round(1024 * wide**0.5 / 16) * 16, round(1024 / wide**0.5 / 16) * 16

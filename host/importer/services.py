@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import GraphError, closest, listed, shown
 from . import leonardo, modelslab, octoai, scenario
 from .parameters import Parameter
+from .recipe import PictureFinder, Recipe
 
 if TYPE_CHECKING:
     from .request import Request
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Service:
-    """One endpoint: its name on the command line, its title, its parameters, and what it forbids across them."""
+    """One endpoint: its name on the command line, its title, its parameters, and what it forbids across them,
+    what a request asks for, and the family of its models where nothing tells another."""
 
     name: str
     title: str
     parameters: Sequence[Parameter]
     refusals: Callable[[Request], list[str]]
+    recipe: Callable[[Request, PictureFinder, int], Recipe]
+    family: str | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Parameter]:
@@ -33,11 +37,23 @@ class Service:
 SERVICES = {
     service.name: service
     for service in (
-        Service("scenario-texture", "Scenario txt2img-texture", scenario.TEXTURE, scenario.refusals),
-        Service("scenario-ip-adapter", "Scenario txt2img-ip-adapter", scenario.IP_ADAPTER, scenario.refusals),
-        Service("modelslab", "ModelsLab", modelslab.PARAMETERS, modelslab.refusals),
-        Service("octoai", "OctoAI Generate SDXL", octoai.PARAMETERS, octoai.refusals),
-        Service("leonardo", "Leonardo Create a Generation of Images", leonardo.PARAMETERS, leonardo.refusals),
+        Service("scenario-texture", "Scenario txt2img-texture", scenario.TEXTURE, scenario.refusals, scenario.recipe),
+        Service(
+            "scenario-ip-adapter",
+            "Scenario txt2img-ip-adapter",
+            scenario.IP_ADAPTER,
+            scenario.refusals,
+            scenario.recipe,
+        ),
+        Service("modelslab", "ModelsLab", modelslab.PARAMETERS, modelslab.refusals, modelslab.recipe),
+        Service("octoai", "OctoAI Generate SDXL", octoai.PARAMETERS, octoai.refusals, octoai.recipe, "sdxl"),
+        Service(
+            "leonardo",
+            "Leonardo Create a Generation of Images",
+            leonardo.PARAMETERS,
+            leonardo.refusals,
+            leonardo.recipe,
+        ),
     )
 }
 

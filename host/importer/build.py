@@ -1,0 +1,199 @@
+"""A recipe drawn with the nodes that are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ..object_info import inputs_of
+from .drawing import Drawing, Node, Output
+from .families import family_of
+from .parameters import APPROXIMATED, NOT_YET
+from .recipe import ImagePrompt, Recipe
+
+DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
+FLUX_GUIDANCE = 3.5
+USUAL_GUIDANCE = 7.5
+
+
+def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -> list[str]:
+    """What a list of a node offers; nothing where there is no such node."""
+    return list(inputs_of(info[class_type])[name].options.get("options", [])) if class_type in info else []
+
+
+def named_file(name: str, files: list[str]) -> str | None:
+    """The file that a name stands for: its path, or the path without its suffix or folder, in any case of letters."""
+    wanted = name.strip().lower()
+    for file in files:
+        path = file.lower().replace("\\", "/")
+        stem = path.rsplit("/", 1)[-1]
+        if wanted and wanted in (path, stem, path.rsplit(".", 1)[0], stem.rsplit(".", 1)[0]):
+            return file
+    return None
+
+
+def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> Drawing:
+    """Draw a recipe. What has no node here is left out, and `recipe.missing` says which files are.
+
+    Args:
+        family: of the model that was asked for; it decides where the name of the file that is used does not tell.
+    """
+    graph = Drawing(info)
+    model, clip, vae, flux = _model(graph, recipe, family)
+    model, clip = _loras(graph, recipe, model, clip)
+    if recipe.last_layer < -1:
+        clip = graph.add("clip skip", "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=recipe.last_layer)[0]
+    vae = _vae(graph, recipe, vae)
+    if recipe.token_merging and not flux and graph.has("TomePatchModel"):
+        model = graph.add("token merging", "TomePatchModel", model=model, ratio=recipe.token_merging)[0]
+    if recipe.tiling and graph.has("TesseraSeamlessModel", "TesseraSeamlessVAE"):
+        model = graph.add("seamless model", "TesseraSeamlessModel", model=model, tiling="both")[0]
+        vae = graph.add("seamless VAE", "TesseraSeamlessVAE", vae=vae, tiling="both")[0]
+    if not flux:
+        model = _image_prompts(graph, recipe, model, family)
+    model, positive, negative = _prompts(graph, recipe, model, clip, flux)
+    latent = _latent(graph, recipe, vae, flux)
+    sampled = _sampler(graph, recipe, model, positive, negative, latent, flux)
+    image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
+    if recipe.keep:
+        graph.add("save", "SaveImage", images=image, filename_prefix="tessera")
+    else:
+        graph.add("save", "PreviewImage", images=image)
+    return graph
+
+
+def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, bool]:
+    files = choices(graph.info, "CheckpointLoaderSimple", "ckpt_name")
+    found = named_file(recipe.model, files)
+    if found:
+        node = graph.add("model", "CheckpointLoaderSimple", ckpt_name=found)
+        drawn_as = family_of(found) or family
+    else:
+        demos = choices(graph.info, "TesseraDemoCheckpoint", "name")
+        name = recipe.model if recipe.model in demos else DEMO.get(family or "", "")
+        name = name if name in demos else demos[0]
+        node = graph.add("model", "TesseraDemoCheckpoint", name=name)
+        drawn_as = family_of(name)
+        if name != recipe.model:
+            why = f"{name} stands for it: no such file in models/checkpoints, name one with --model"
+            recipe.missing["model"] = (APPROXIMATED, why)
+    return node[0], node[1], node[2], (drawn_as or "").startswith("flux")
+
+
+def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
+    files = choices(graph.info, "LoraLoader", "lora_name")
+    wanted = [*recipe.loras, *([(recipe.lora_on_base, 1.0)] if recipe.lora_on_base else [])]
+    for name, strength in wanted:
+        file = named_file(name, files)
+        if file is None:
+            recipe.missing["lora"] = (NOT_YET, f'left out: no file "{name}" in models/loras; put it there')
+            continue
+        role = "lora" if "lora" not in graph.nodes else f"lora {len(graph.nodes)}"
+        strengths = {"strength_model": strength, "strength_clip": strength}
+        node = graph.add(role, "LoraLoader", model=model, clip=clip, lora_name=file, **strengths)
+        model, clip = node[0], node[1]
+    return model, clip
+
+
+def _vae(graph: Drawing, recipe: Recipe, vae: Output) -> Output:
+    if not recipe.vae:
+        return vae
+    file = named_file(recipe.vae, choices(graph.info, "VAELoader", "vae_name"))
+    if file is None:
+        recipe.missing["vae"] = (NOT_YET, f'left out: no file "{recipe.vae}" in models/vae; put it there')
+        return vae
+    return graph.add("vae", "VAELoader", vae_name=file)[0]
+
+
+def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str | None) -> Output:
+    classes = ("TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts")
+    if not recipe.image_prompts or not graph.has(*classes):
+        return model
+    adapters = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
+    fitting = [name for name in adapters if family and family_of(name) == family]
+    demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
+    adapter = graph.add("image prompt adapter", classes[0], ip_adapter=(adapters if demo else [*fitting, *adapters])[0])
+    previous: dict[str, Output] = {}
+    for number, each in enumerate(recipe.image_prompts, 1):
+        previous = {"previous": _image_prompt(graph, each, f"image prompt {number}", previous)[0]}
+    apply = {"ip_adapter": adapter[0], "image_prompts": previous["previous"]}
+    return graph.add("image prompts", classes[2], model=model, **apply)[0]
+
+
+def _image_prompt(graph: Drawing, prompt: ImagePrompt, role: str, previous: Mapping[str, Output]) -> Node:
+    image = graph.add(f"{role} picture", "LoadImage", image=prompt.file)[0]
+    masks = {}
+    if prompt.mask:
+        masks = {"mask": graph.add(f"{role} mask", "LoadImageMask", image=prompt.mask, channel="red")[0]}
+    acts = {"scale": prompt.scale, "type": prompt.type}
+    return graph.add(role, "TesseraImagePrompt", image=image, **acts, **masks, **previous)
+
+
+def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, flux: bool) -> tuple[Output, Output, Output]:
+    positive = graph.add("positive", "CLIPTextEncode", text=literal(recipe.prompt), clip=clip)[0]
+    if not flux:
+        negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
+        return model, positive, negative
+    if recipe.negative and recipe.negative_strength and graph.has("TesseraFluxNegative"):
+        negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
+        strength = {"negative": negative, "strength": recipe.negative_strength}
+        model = graph.add("flux negative", "TesseraFluxNegative", model=model, **strength)[0]
+    nothing = graph.add("no negative", "ConditioningZeroOut", conditioning=positive)[0]
+    guidance = FLUX_GUIDANCE if recipe.guidance is None else recipe.guidance
+    return model, graph.add("guidance", "FluxGuidance", conditioning=positive, guidance=guidance)[0], nothing
+
+
+def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
+    width, height = recipe.size
+    if recipe.init_image is None:
+        count = 1 if len(recipe.seeds) > 1 else recipe.count
+        kind = "EmptySD3LatentImage" if flux else "EmptyLatentImage"
+        return graph.add("size", kind, width=width, height=height, batch_size=count)[0]
+    picture = graph.add("init image", "LoadImage", image=recipe.init_image)[0]
+    fit = {"upscale_method": "lanczos", "width": width, "height": height, "crop": "center"}
+    pixels = graph.add("size", "ImageScale", image=picture, **fit)[0]
+    latent = graph.add("encode", "VAEEncode", pixels=pixels, vae=vae)[0]
+    if recipe.mask:
+        mask = graph.add("mask", "LoadImageMask", image=recipe.mask, channel="red")[0]
+        latent = graph.add("noise mask", "SetLatentNoiseMask", samples=latent, mask=mask)[0]
+    if recipe.count > 1 and len(recipe.seeds) == 1 and graph.has("RepeatLatentBatch"):
+        latent = graph.add("count", "RepeatLatentBatch", samples=latent, amount=recipe.count)[0]
+    return latent
+
+
+def _sampler(
+    graph: Drawing, recipe: Recipe, model: Output, positive: Output, negative: Output, latent: Output, flux: bool
+) -> Output:
+    guidance = USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance
+    shared: dict[str, Any] = {
+        "model": model,
+        "seed": _seed(graph, recipe),
+        # Below 1 the services do without guidance.
+        "cfg": 1.0 if flux else max(guidance, 1.0),
+        "positive": positive,
+        "negative": negative,
+        "latent_image": latent,
+        "denoise": recipe.strength,
+    }
+    karras = recipe.karras and not flux
+    if recipe.scheduler and graph.has("TesseraSchedulerKSampler"):
+        how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": recipe.steps}
+        return graph.add("sampler", "TesseraSchedulerKSampler", **shared, **how)[0]
+    levels = "simple" if flux else "karras" if karras else "normal"
+    # KSampler runs all its steps below `denoise`; the services skip those above.
+    steps = max(1, math.floor(recipe.steps * recipe.strength))
+    return graph.add("sampler", "KSampler", **shared, steps=steps, sampler_name="euler", scheduler=levels)[0]
+
+
+def _seed(graph: Drawing, recipe: Recipe) -> int | Output:
+    if len(recipe.seeds) == 1 or not graph.has("TesseraSeeds"):
+        return recipe.seeds[0]
+    return graph.add("seeds", "TesseraSeeds", seeds=", ".join(map(str, recipe.seeds)))[0]
+
+
+def literal(text: str) -> str:
+    """A prompt whose braces stay: ComfyUI's interface would choose among `{a|b}` and leave `//` comments out."""
+    for sign in "{}|":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("//", "/ /").replace("/*", "/ *")

@@ -1,0 +1,87 @@
+"""What a request asks for, in the words of no service: the step between a request and a workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import GraphError, shown
+
+# The file name in the input folder of a picture: the parameter that holds it, and what it holds.
+PictureFinder = Callable[[str, str], str]
+# Of a LoRA.
+STRONGEST = 20
+# An outcome (MAPPED, ...) and what happened, in words.
+Note = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """A reference picture: its file in the input folder, how strongly and in which way it acts, and where."""
+
+    file: str
+    scale: float
+    type: str
+    mask: str | None = None
+
+
+@dataclass
+class Recipe:
+    """A picture to be made.
+
+    Attributes:
+        model: the name of the model in the request.
+        lora_on_base: the name of a model that is a LoRA on top of `model`.
+        size: (width, height) in px.
+        seeds: one for a batch of `count` pictures, or one for each picture.
+        strength: the part of the noise levels that is run on the first picture; 1 keeps nothing of it.
+        guidance: None takes the family's own.
+        scheduler: a diffusers class; None takes euler.
+        loras: names with strengths.
+        last_layer: of the text encoder, counted from its end: -1 is its own last one.
+        notes: what became of a parameter in this request, where that is not what its table says.
+        missing: what became of the parameters that go to a role, where a file or a node is missing.
+    """
+
+    prompt: str
+    size: tuple[int, int]
+    seeds: list[int]
+    negative: str = ""
+    negative_strength: float = 0.0
+    model: str = ""
+    lora_on_base: str = ""
+    count: int = 1
+    steps: int = 30
+    guidance: float | None = None
+    strength: float = 1.0
+    scheduler: str | None = None
+    karras: bool = False
+    loras: list[tuple[str, float]] = field(default_factory=list)
+    vae: str = ""
+    last_layer: int = -1
+    init_image: str | None = None
+    mask: str | None = None
+    image_prompts: list[ImagePrompt] = field(default_factory=list)
+    tiling: bool = False
+    token_merging: float = 0.0
+    keep: bool = True
+    notes: dict[str, Note] = field(default_factory=dict)
+    missing: dict[str, Note] = field(default_factory=dict)
+
+
+def named_weights(
+    parameter: str, items: list[dict[str, Any]] | None, name: str, weight: str
+) -> list[tuple[str, float]]:
+    """The names and weights in a list of objects; a weight that is left out is 1.
+
+    Raises:
+        GraphError: an object has no name, or a weight that is no number.
+    """
+    pairs = [(item.get(name), item.get(weight, 1.0)) for item in items or []]
+    for found, scale in pairs:
+        number = isinstance(scale, int | float) and not isinstance(scale, bool) and abs(scale) <= STRONGEST
+        if not isinstance(found, str | int) or not number:
+            expected = f"objects with {name} and {weight}, a number from -{STRONGEST} to {STRONGEST}"
+            raise GraphError([f"{parameter}: found {shown({name: found, weight: scale})}; expected {expected}"])
+    return [(str(found), float(scale)) for found, scale in pairs]

@@ -1,0 +1,409 @@
+"""`tessera import`: request bodies become workflows that are valid, whole, and do what the request asked."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tessera.host import folder_paths
+from tessera.host.cli import main
+from tessera.host.errors import GraphError
+from tessera.host.importer import pictures
+from tessera.host.importer.build import literal, named_file
+from tessera.host.importer.convert import Line, convert
+from tessera.host.importer.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET
+from tessera.host.importer.pictures import Pictures
+from tessera.host.importer.services import SERVICES
+from tessera.host.object_info import ObjectInfo, inputs_of
+from tessera.host.registry import node_classes
+from tessera.host.validation import validate
+from tessera.host.widgets import dynamic_prompt
+from tessera.host.workflow import Workflow, to_prompt
+
+PROMPT = {"prompt": "white and teal zigzag"}
+SCENARIO = {**PROMPT, "modelId": "texture-sd"}
+SEED = 11
+
+
+def encoded(size: tuple[int, int] = (16, 16), kind: str = "PNG", colour: str = "teal") -> str:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+DATA_URL = f"data:image/png;base64,{encoded()}"
+REFERENCE = {**SCENARIO, "ipAdapterImages": [DATA_URL, DATA_URL]}
+
+# Minimal, typical, and every parameter set, with values at the ends of their ranges.
+BODIES: dict[str, list[dict[str, Any]]] = {
+    "scenario-texture": [
+        SCENARIO,
+        SCENARIO | {"seed": "7", "width": 64, "height": 1024, "numSamples": 1, "numInferenceSteps": 1},
+        SCENARIO | {"width": 1024, "height": 64, "numSamples": 128, "numInferenceSteps": 150, "guidance": 20},
+        SCENARIO | {"negativePrompt": "((ugly))", "guidance": 0.5, "scheduler": "DDIMScheduler"},
+        SCENARIO | {"modelId": "flux.1-dev", "guidance": 0},
+        SCENARIO | {"modelId": "flux.1-dev", "negativePrompt": "blur", "negativePromptStrength": 10},
+        SCENARIO | {"modelId": "flux.1.1-pro", "guidance": 2},
+        SCENARIO | {"modelId": "stable-diffusion-xl-base-1.0", "width": 2048, "height": 512},
+        SCENARIO | {"baseModelId": "flux.1-dev", "modelId": "my-lora", "modelEpoch": "5"},
+        SCENARIO | {"concepts": [{"modelId": "a", "scale": 0.4}, {"modelId": "b"}]},
+        SCENARIO | {"seed": 2**64 - 1, "hideResults": True, "intermediateImages": True, "originalAssets": "true"},
+        SCENARIO | {"prompt": "", "seed": None, "scheduler": "LCMScheduler", "undocumented": [1]},
+    ],
+    "scenario-ip-adapter": [
+        REFERENCE,
+        SCENARIO,
+        REFERENCE | {"ipAdapterScales": [0.0, 1.0], "ipAdapterType": "character"},
+        REFERENCE | {"ipAdapterScales": [0.3]},
+        SCENARIO | {"ipAdapterImage": DATA_URL, "ipAdapterScale": 0.2},
+        SCENARIO | {"ipAdapterImageId": "asset_1", "ipAdapterScale": 1},
+        SCENARIO | {"ipAdapterImageIds": ["asset_1", "asset_2"]},
+        REFERENCE | {"ipAdapterImageIds": ["gone"], "ipAdapterImage": "gone"},
+        SCENARIO | {"modelId": "flux.1.1-pro-ultra", "aspectRatio": "16:9"},
+        SCENARIO | {"modelId": "flux.1.1-pro-ultra", "aspectRatio": "1:4", "width": 512},
+        REFERENCE | {"modelId": "stable-diffusion-xl-base-1.0", "width": 1024, "height": 1024},
+        REFERENCE | {"negativePrompt": "blur", "scheduler": "UniPCMultistepScheduler", "seed": 1, "guidance": 7.5},
+    ],
+    "modelslab": [
+        PROMPT,
+        PROMPT | {"width": "512", "height": "512", "samples": "1", "num_inference_steps": "31", "seed": None},
+        PROMPT | {"scheduler": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver+++"},
+        PROMPT | {"scheduler": "KDPM2DiscreteScheduler", "use_karras_sigmas": "no", "tomesd": "no"},
+        PROMPT | {"init_image": encoded(), "strength": 0.5, "samples": 4},
+        PROMPT | {"init_image": encoded(), "mask_image": encoded(colour="white"), "strength": 1, "base64": "yes"},
+        PROMPT | {"init_image": "https://example.com/a.png?x=1", "strength": 0, "scheduler": "DDIMScheduler"},
+        PROMPT | {"lora_model": "contrast-fix,yae-miko-genshin", "lora_strength": "0.1,1", "vae": "x", "clip_skip": 8},
+        PROMPT | {"lora_model": "a, b", "lora_strength": 0.5, "clip_skip": "1", "temp": "yes"},
+        PROMPT | {"safety_checker": "no", "enhance_prompt": "no", "safety_checker_type": "pixelate", "key": "k"},
+        PROMPT | {"model_id": "texture-sd", "width": 1024, "height": 1020, "guidance_scale": 20, "samples": 1},
+        PROMPT | {"webhook": "https://example.com/hook", "track_id": "5", "negative_prompt": "blur", "seed": 0},
+    ],
+    "octoai": [
+        PROMPT,
+        PROMPT | {"width": 640, "height": 1536, "cfg_scale": 50, "steps": 200, "num_images": 64},
+        PROMPT | {"checkpoint": "v1-5", "width": 768, "height": 576, "sampler": "K_EULER_ANCESTRAL"},
+        PROMPT | {"seed": 1, "sampler": "DPM_PLUS_PLUS_2M_KARRAS", "steps": 1},
+        PROMPT | {"seed": [1, 2**32 - 1, 5]},
+        PROMPT | {"init_image": encoded(), "strength": 1, "num_images": 2},
+        PROMPT | {"init_image": encoded(), "mask_image": encoded(), "outpainting": True, "strength": 0.01},
+        PROMPT | {"ip_adapter_image": encoded(), "ip_adapter_mask_image": encoded(), "ip_adapter_method": "style"},
+        PROMPT | {"loras": {"a": 0.5, "b": None}, "textual_inversions": {"zig": "zigzag", "c": None}, "vae": "v"},
+        PROMPT | {"prompt_2": "moss", "negative_prompt": "a", "negative_prompt_2": "b", "style_preset": "anime"},
+        PROMPT | {"use_refiner": True, "high_noise_frac": 0.5, "image_encoding": "jpeg", "clip_skip": 23},
+        PROMPT | {"controlnet": "canny", "controlnet_image": encoded(), "transfer_images": {"x": [encoded()]}},
+    ],
+    "leonardo": [
+        PROMPT,
+        PROMPT | {"width": 32, "height": 32, "num_images": 8, "num_inference_steps": 10, "tiling": True},
+        PROMPT | {"width": 1536, "height": 1536, "num_images": 4, "num_inference_steps": 60, "guidance_scale": 20},
+        PROMPT | {"alchemy": False, "presetStyle": "LEONARDO", "scheduler": "KLMS", "seed": 9999999998},
+        PROMPT | {"sd_version": "FLUX_DEV", "seed": 2147483637, "guidance_scale": 1, "ultra": False},
+        PROMPT | {"init_image_id": "asset_1", "init_strength": 0.1, "num_images": 2},
+        PROMPT | {"canvasRequest": True, "canvasRequestType": "INPAINT", "canvasInitId": "a", "canvasMaskId": "b"},
+        PROMPT | {"imagePrompts": ["asset_1", "asset_2"], "imagePromptWeight": 0.4},
+        PROMPT | {"photoReal": True, "photoRealVersion": "v2", "photoRealStrength": 0.45, "presetStyle": "ANIME"},
+        PROMPT | {"promptMagic": True, "promptMagicStrength": 1, "promptMagicVersion": "v3", "enhancePrompt": True},
+        PROMPT | {"elements": [{"akUUID": "a", "weight": 1}], "userElements": [{"userLoraId": 5, "weight": 0.2}]},
+        PROMPT | {"controlNet": True, "controlNetType": "POSE", "weighting": 0.5, "contrast": 4.5, "public": False},
+    ],
+}
+EVERY = [pytest.param(name, body, id=f"{name}-{i}") for name, bodies in BODIES.items() for i, body in enumerate(bodies)]
+bodies = pytest.mark.parametrize(("name", "body"), EVERY)
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> ObjectInfo:
+    root = tmp_path_factory.mktemp("importer")
+    folder_paths.configure(str(root / "models"), str(root / "input"), str(root / "output"))
+    Path(folder_paths.get_input_directory()).mkdir()
+    return ObjectInfo(node_classes())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The pictures that names in the bodies stand for."""
+    picture = tmp_path_factory.mktemp("pictures") / "picture.jpg"
+    picture.write_bytes(base64.b64decode(encoded(kind="JPEG")))
+    return dict.fromkeys(["asset_1", "asset_2", "a", "b", "https://example.com/a.png?x=1"], picture)
+
+
+def imported(
+    name: str, body: Any, info: ObjectInfo, files: dict[str, Path] | None = None, **options: Any
+) -> tuple[dict[str, Any], list[Line], dict[str, Any]]:
+    """The drawing, the report and the API graph of a request, whose pictures lie in the input folder."""
+    found = Pictures(files or {})
+    drawing, lines = convert(SERVICES[name], body, info, found, SEED, **options)
+    for file, content in found.found.items():
+        (Path(folder_paths.get_input_directory()) / file).write_bytes(content)
+    return drawing, lines, to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+
+
+def of_class(prompt: dict[str, Any], *class_types: str) -> dict[str, Any]:
+    """The inputs of the only node of these classes."""
+    (found,) = [node["inputs"] for node in prompt.values() if node["class_type"] in class_types]
+    return found
+
+
+def sampler(prompt: dict[str, Any]) -> dict[str, Any]:
+    return of_class(prompt, "KSampler", "TesseraSchedulerKSampler")
+
+
+def outcomes(lines: list[Line]) -> dict[str, str]:
+    return {line.name: line.outcome for line in lines}
+
+
+@bodies
+def test_request_becomes_a_valid_workflow(
+    name: str, body: dict[str, Any], info: ObjectInfo, files: dict[str, Path]
+) -> None:
+    _, lines, prompt = imported(name, body, info, files)
+    # A fresh one: the lists of files are read anew.
+    checked, outputs = validate(prompt, ObjectInfo(info.classes))
+    assert len(checked) == len(prompt)
+    assert len(outputs) == 1
+    said = outcomes(lines)
+    assert {key for key, value in body.items() if value is not None} <= said.keys()
+    assert set(said.values()) <= {MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS}
+
+
+@bodies
+def test_drawing_is_whole_and_runs_from_left_to_right(
+    name: str, body: dict[str, Any], info: ObjectInfo, files: dict[str, Path]
+) -> None:
+    drawing, _, prompt = imported(name, body, info, files)
+    nodes = {node["id"]: node for node in drawing["nodes"]}
+    assert drawing["last_node_id"] == max(nodes)
+    for number, source, out_slot, target, in_slot, kind in drawing["links"]:
+        output, entry = nodes[source]["outputs"][out_slot], nodes[target]["inputs"][in_slot]
+        assert number in output["links"]
+        assert entry["link"] == number
+        assert output["type"] == entry["type"] == kind
+        assert nodes[source]["pos"][0] + nodes[source]["size"][0] < nodes[target]["pos"][0]
+        assert prompt[str(target)]["inputs"][entry["name"]] == [str(source), out_slot]
+    boxes = [
+        (*node["pos"], node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in nodes.values()
+    ]
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            apart = one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
+            assert apart
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_tables_name_inputs_that_nodes_have(name: str, info: ObjectInfo) -> None:
+    for row in SERVICES[name].parameters:
+        for place in row.goes:
+            class_type, _, entry = place.partition(":")[2].partition(".")
+            # A node of the table may still be missing; the report says so.
+            assert class_type not in info or entry in inputs_of(info[class_type]), place
+
+
+def test_values_reach_the_nodes(info: ObjectInfo) -> None:
+    body = SCENARIO | {"seed": "7", "width": 128, "height": 64, "numSamples": 2, "numInferenceSteps": 9, "guidance": 4}
+    _, lines, prompt = imported("scenario-texture", body | {"negativePrompt": "blur"}, info)
+    sampled = sampler(prompt)
+    assert {key: sampled[key] for key in ("seed", "steps", "cfg", "denoise")} == {
+        "seed": 7,
+        "steps": 9,
+        "cfg": 4,
+        "denoise": 1.0,
+    }
+    assert of_class(prompt, "EmptyLatentImage") == {"width": 128, "height": 64, "batch_size": 2}
+    texts = [prompt[sampled[side][0]]["inputs"]["text"] for side in ("positive", "negative")]
+    assert texts == [PROMPT["prompt"], "blur"]
+    assert prompt[sampled["model"][0]]["class_type"] == "TesseraSeamlessModel"
+    assert set(outcomes(lines).values()) == {MAPPED, MEANINGLESS}
+    line = next(line for line in lines if line.name == "numInferenceSteps")
+    node_id = next(node_id for node_id, node in prompt.items() if node["class_type"] == "KSampler")
+    assert str(line) == f"numInferenceSteps: mapped; node {node_id} KSampler.steps"
+
+
+def test_strength_runs_the_steps_that_the_services_run(info: ObjectInfo) -> None:
+    body = PROMPT | {"init_image": encoded(), "strength": 0.5, "num_inference_steps": 21, "width": 64, "height": 64}
+    sampled = sampler(imported("modelslab", body, info)[2])
+    assert (sampled["steps"], sampled["denoise"]) == (10, 0.5)
+    body = PROMPT | {"init_image_id": "x", "init_strength": 0.1, "scheduler": "LEONARDO", "num_inference_steps": 20}
+    picture = Path(folder_paths.get_input_directory()) / "own.png"
+    picture.write_bytes(base64.b64decode(encoded()))
+    sampled = sampler(imported("leonardo", body, info, {"x": picture})[2])
+    assert sampled["denoise"] == pytest.approx(0.9)
+
+
+def test_guidance_below_one_does_without_the_negative_prompt(info: ObjectInfo) -> None:
+    _, lines, prompt = imported("scenario-texture", SCENARIO | {"guidance": 0.2, "negativePrompt": "blur"}, info)
+    assert sampler(prompt)["cfg"] == 1.0
+    assert "without effect" in next(line.text for line in lines if line.name == "negativePrompt")
+
+
+def test_lists_of_references_go_before_their_deprecated_forms(info: ObjectInfo) -> None:
+    body = SCENARIO | {"ipAdapterImages": [DATA_URL], "ipAdapterImage": "gone", "ipAdapterScale": 0.1}
+    _, lines, _ = imported("scenario-ip-adapter", body | {"ipAdapterScales": [0.7]}, info)
+    said = {line.name: str(line) for line in lines}
+    assert "ignored beside ipAdapterImages" in said["ipAdapterImage"]
+    assert "deprecated, use ipAdapterImages" in said["ipAdapterImage"]
+    assert "ignored beside ipAdapterScales" in said["ipAdapterScale"]
+
+
+@pytest.mark.parametrize(("ratio", "size"), [("1:1", (1024, 1024)), ("16:9", (1360, 768)), ("1:4", (512, 2048))])
+def test_aspect_ratio_gives_a_size(info: ObjectInfo, ratio: str, size: tuple[int, int]) -> None:
+    body = SCENARIO | {"modelId": "flux.1.1-pro-ultra", "aspectRatio": ratio}
+    latent = of_class(imported("scenario-ip-adapter", body, info)[2], "EmptyLatentImage", "EmptySD3LatentImage")
+    assert (latent["width"], latent["height"]) == size
+
+
+@pytest.mark.parametrize("ratio", ["16x9", "0:1", "1:5", "9" * 5000, ""])
+def test_wrong_aspect_ratio_is_refused(info: ObjectInfo, ratio: str) -> None:
+    with pytest.raises(GraphError, match="aspectRatio"):
+        imported("scenario-ip-adapter", SCENARIO | {"modelId": "flux.1.1-pro-ultra", "aspectRatio": ratio}, info)
+
+
+def test_strict_refuses_what_is_not_done(info: ObjectInfo) -> None:
+    imported("scenario-texture", SCENARIO | {"intermediateImages": False, "hideResults": True}, info, strict=True)
+    with pytest.raises(GraphError) as caught:
+        imported(
+            "leonardo", PROMPT | {"modelId": "x", "presetStyle": "ANIME", "contrast": 2.5, "typo": 1}, info, strict=True
+        )
+    assert [line.partition(":")[0] for line in caught.value.lines] == ["contrast", "modelId", "presetStyle", "typo"]
+
+
+def test_styles_and_triggers_change_the_prompt(info: ObjectInfo) -> None:
+    body = PROMPT | {"style_preset": "anime", "textual_inversions": {"zig": "zigzag"}, "prompt_2": "moss"}
+    sampled = imported("octoai", body, info)[2]
+    text = sampled[sampler(sampled)["positive"][0]]["inputs"]["text"]
+    assert text.startswith("white and teal embedding:zig, moss, anime drawing")
+
+
+@given(st.text())
+def test_prompt_arrives_as_it_was_sent(text: str) -> None:
+    sent = text.replace("/", "")
+    assert dynamic_prompt(literal(sent)) == sent
+
+
+def test_comment_signs_stay_in_a_prompt() -> None:
+    assert dynamic_prompt(literal("see http://a.b /* c */")) == "see http:/ /a.b / * c */"
+
+
+def test_files_are_found_by_their_names() -> None:
+    files = ["sd/Moss_v2.safetensors", "other.ckpt"]
+    assert named_file("moss_v2", files) == named_file("sd/moss_v2", files) == files[0]
+    assert named_file("Other.ckpt", files) == files[1]
+    assert named_file("moss", files) is named_file("", files) is None
+
+
+def refused_picture(value: str, files: dict[str, Path] | None = None) -> str:
+    with pytest.raises(GraphError) as caught:
+        Pictures(files or {})("init_image", value)
+    (line,) = caught.value.lines
+    return line
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_pictures_are_kept_byte_for_byte(kind: str) -> None:
+    found = Pictures({})
+    text = encoded(kind=kind)
+    name = found("init_image", f"data:image/{kind.lower()};base64,{text}")
+    assert found("mask_image", text) == name
+    assert found.found == {name: base64.b64decode(text)}
+
+
+def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "nothing is fetched" in refused_picture("https://example.com/a.png")
+    assert "nothing is fetched" in refused_picture("data:image/png;base64,%%%")
+    assert "no readable picture" in refused_picture(base64.b64encode(bytes(100)).decode())
+    assert "no readable picture" in refused_picture(encoded((64, 64), "BMP"))
+    cut = base64.b64encode(base64.b64decode(encoded((300, 300)))[:-400]).decode()
+    assert "no readable picture" in refused_picture(cut)
+    assert "expected a picture" in refused_picture("a", {"a": tmp_path / "missing.png"})
+    monkeypatch.setattr(pictures, "MOST_BYTES", 50)
+    assert "more than 50 bytes" in refused_picture(encoded())
+    big = tmp_path / "big.png"
+    big.write_bytes(bytes(51))
+    assert "more than 50 bytes" in refused_picture("a", {"a": big})
+
+
+@pytest.mark.parametrize("side", [8200, 10_000, 60_000])
+def test_decompression_bombs_are_refused_before_they_are_read(side: int) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(10))
+    parts = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, data)]
+    assert "pixels" in refused_picture(base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).decode())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(DATA_URL),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_object_gives_a_valid_workflow_or_lines(name: str, info: ObjectInfo, data: st.DataObject) -> None:
+    known = data.draw(st.sampled_from(BODIES[name]))
+    changes = data.draw(
+        st.dictionaries(st.sampled_from(list(SERVICES[name].by_name)) | st.text(max_size=5), JSON, max_size=3)
+    )
+    try:
+        _, _, prompt = imported(name, known | changes, info)
+    except GraphError as error:
+        assert error.lines
+        assert all("\n" not in line for line in error.lines)
+    else:
+        validate(prompt, ObjectInfo(info.classes))
+
+
+SMALL = {
+    "scenario-texture": SCENARIO | {"width": 64, "height": 64, "numSamples": 2, "numInferenceSteps": 2},
+    "modelslab": PROMPT
+    | {"width": 64, "height": 64, "num_inference_steps": 21, "init_image": DATA_URL, "strength": 0.1},
+    "leonardo": PROMPT | {"width": 64, "height": 64, "num_images": 1, "num_inference_steps": 10},
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_imported_request_runs_on_the_demo_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request, workflow = tmp_path / "request.json", tmp_path / "workflow.json"
+    request.write_text(json.dumps(SMALL[name]))
+    folders = ["--input-dir", str(tmp_path / "input"), "--models-dir", str(tmp_path)]
+    assert main(["import", name, str(request), "-o", str(workflow), "--seed", "3", *folders]) == 0
+    said = capsys.readouterr().out
+    assert "prompt: mapped; node " in said
+    note = json.loads(workflow.read_text())["nodes"][-1]
+    assert note["widgets_values"] == [said.rstrip("\n")]
+    assert main(["run", str(workflow), "--device", "cpu", "--output-dir", str(tmp_path / "out"), *folders]) == 0
+    saved = capsys.readouterr().out.splitlines()
+    assert len(saved) == SMALL[name].get("numSamples", 1)
+    with Image.open(saved[0]) as image:
+        assert image.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "said"),
+    [
+        ("{", [], "not JSON"),
+        ("[" * 100_000, [], "nested too deeply"),
+        ("[]", [], "expected the JSON object"),
+        ("{}", [], "prompt: missing"),
+        (json.dumps(SCENARIO), ["--image", "x"], "expected NAME=FILE"),
+        (json.dumps(SCENARIO | {"modelId": "flux", "negativePrompt": "a"}), [], "negativePromptStrength: missing"),
+    ],
+)
+def test_wrong_requests_are_refused_in_one_line(
+    content: str, options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(content)
+    code = main(["import", "scenario-texture", str(request), "-o", str(tmp_path / "w.json"), *options])
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "w.json").exists()
