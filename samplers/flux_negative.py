@@ -156,12 +156,14 @@ class FluxNegative:
             return executor(x, timestep, context, y, guidance, ref_latents, control, options, **kwargs)
 
         run: Run = transformer_options[KEY]
-        prompts = torch.tensor(transformer_options["cond_or_uncond"])
-        rows = (prompts == 0).repeat_interleave(len(x) // len(prompts)).to(x.device)
-        if run.context is None or not rows.any():
+        prompts = transformer_options["cond_or_uncond"]
+        if run.context is None or 0 not in prompts:
             return go_on(context, transformer_options)
+        each = len(x) // len(prompts)
+        rows = [i for i in range(len(x)) if prompts[i // each] == 0]
+        picked = None if len(rows) == len(x) else torch.tensor(rows, device=x.device)
         negative = run.context.to(context).expand(len(context), -1, -1)
-        joined = JoinedAttention(negative.shape[1], rows, self.strength, transformer_options.get(OVERRIDE))
+        joined = JoinedAttention(negative.shape[1], self.strength, transformer_options.get(OVERRIDE), picked)
         output = go_on(torch.cat([negative, context], 1), joined.installed(transformer_options))
         run.rewired = joined.calls < flux_blocks(executor.class_obj)
         return output
@@ -172,12 +174,14 @@ class JoinedAttention:
 
     Args:
         negative: its tokens.
-        rows: (B,) bool, the samples to guide.
         strength: of `nag`.
         previous: an attention override that is there already.
+        rows: indices of the samples to guide, all by default.
     """
 
-    def __init__(self, negative: int, rows: Tensor, strength: float, previous: Callable[..., Tensor] | None) -> None:
+    def __init__(
+        self, negative: int, strength: float, previous: Callable[..., Tensor] | None = None, rows: Tensor | None = None
+    ) -> None:
         self.tokens = Sequence(negative, 0, 0)
         self.rows, self.strength, self.previous = rows, strength, previous
         self.calls = 0
@@ -208,4 +212,4 @@ class JoinedAttention:
         if q.ndim != 4 or q.shape[2] != self.tokens.length:
             return attend(q, k, v, mask)
         self.calls += 1
-        return joint_nag(attend, q, k, v, mask, self.tokens, self.rows, self.strength)
+        return joint_nag(attend, q, k, v, mask, self.tokens, self.strength, self.rows)

@@ -93,8 +93,8 @@ def joint_nag(
     v: Tensor,
     mask: Tensor | None,
     tokens: Sequence,
-    rows: Tensor,
     strength: float,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Attention of Flux over both texts and the picture, with `nag` of the picture's tokens.
 
@@ -105,28 +105,33 @@ def joint_nag(
         attend: plain attention.
         q, k, v: (B, H, N, D) with rotary positions applied, in the order of `tokens`.
         mask: for positive text and picture alone, (..., 1 or N', 1 or N'), True or 0 where a key is seen.
-        rows: (B,) bool, the samples to guide; in others the picture's tokens are not changed.
         strength: of `nag`.
+        rows: indices of the samples to guide, all by default; in others the picture's tokens are not changed.
 
     Returns:
         (B, N, H D).
     """
     first = tokens.negative
     positive = attend(q[:, :, first:], k[:, :, first:], v[:, :, first:], mask)
-    q, k, v = (torch.cat([part[rows, :, :first], part[rows, :, first + tokens.text :]], 2) for part in (q, k, v))
-    against = attend(q, k, v, negative_mask(mask, tokens, rows))
+    mask = negative_mask(mask, tokens, rows)
+    if rows is not None:
+        q, k, v = q[rows], k[rows], v[rows]
+    q, k, v = (torch.cat([part[:, :, :first], part[:, :, first + tokens.text :]], 2) for part in (q, k, v))
+    negative = attend(q, k, v, mask)
     text, picture = positive[:, : tokens.text], positive[:, tokens.text :]
-    picture, other = picture.clone(), text.new_zeros(len(text), first, text.shape[-1])
-    picture[rows] = nag(picture[rows], against[:, first:], strength)
-    other[rows] = against[:, :first]
-    return torch.cat([other, text, picture], 1)
+    against, view = negative[:, :first], negative[:, first:]
+    if rows is None:
+        return torch.cat([against, text, nag(picture, view, strength)], 1)
+    picture = picture.index_copy(0, rows, nag(picture[rows], view, strength))
+    nothing = text.new_zeros(len(text), first, text.shape[-1])
+    return torch.cat([nothing.index_copy(0, rows, against), text, picture], 1)
 
 
-def negative_mask(mask: Tensor | None, tokens: Sequence, rows: Tensor) -> Tensor | None:
+def negative_mask(mask: Tensor | None, tokens: Sequence, rows: Tensor | None) -> Tensor | None:
     """The mask of negative text and picture: the picture's part of `mask`, all seen where the negative text begins."""
     if mask is None:
         return None
-    if mask.ndim > 2 and mask.shape[0] == len(rows):
+    if rows is not None and mask.ndim > 2 and mask.shape[0] > 1:
         mask = mask[rows]
     for dim in (-2, -1):
         if mask.shape[dim] > 1:

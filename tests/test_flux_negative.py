@@ -372,7 +372,7 @@ def test_attention_of_other_shapes_is_left_alone(model: ModelPatcher) -> None:
     """A pack may attend to something of its own through the same hook."""
     from tessera.samplers.flux_negative import JoinedAttention
 
-    joined = JoinedAttention(3, torch.tensor([True]), 4.0, None)
+    joined = JoinedAttention(3, 4.0)
     joined.after_input({"txt": torch.zeros(1, 8, 4), "img": torch.zeros(1, 6, 4), "txt_ids": torch.zeros(1, 8, 3)})
     q = torch.randn(1, 2, 9, 4)
     assert torch.equal(
@@ -386,7 +386,7 @@ def test_both_texts_count_from_the_same_position() -> None:
     """Flux 2 numbers its text tokens; the positive text keeps its numbers behind the negative one."""
     from tessera.samplers.flux_negative import JoinedAttention
 
-    joined = JoinedAttention(3, torch.tensor([True]), 4.0, None)
+    joined = JoinedAttention(3, 4.0)
     ids = torch.zeros(1, 8, 4)
     ids[..., 3] = torch.arange(8)
     out = joined.after_input({"txt": torch.zeros(1, 8, 4), "img": torch.zeros(1, 6, 4), "txt_ids": ids})

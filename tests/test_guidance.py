@@ -81,8 +81,7 @@ def test_joint_attention_is_two_attentions(masked: bool) -> None:
     mask = _random(13, 13, seed=4) > -0.5 if masked else None
     if mask is not None:
         mask.fill_diagonal_(True)
-    every = torch.ones(2, dtype=torch.bool)
-    found = joint_nag(_attend, q, k, v, mask, TOKENS, every, 4.0)
+    found = joint_nag(_attend, q, k, v, mask, TOKENS, 4.0)
     torch.testing.assert_close(found, _two_attentions(q, k, v, mask, 4.0))
 
 
@@ -94,18 +93,17 @@ def test_masks_of_every_shape_mean_the_same(shape: tuple[int, ...], added: bool)
     mask = (seen[:1] if shape[-2] == 1 else seen).expand(shape)
     if added:
         mask = torch.where(mask, 0.0, -torch.inf).double()
-    every = torch.ones(2, dtype=torch.bool)
-    found = joint_nag(_attend, q, k, v, mask, TOKENS, every, 4.0)
+    found = joint_nag(_attend, q, k, v, mask, TOKENS, 4.0)
     n = TOKENS.negative
     torch.testing.assert_close(found[:, n:], _two_attentions(q, k, v, seen, 4.0)[:, n:])
 
 
 def test_rows_that_are_not_guided_stay_exactly_what_they_are() -> None:
     q, k, v = (_random(3, 3, TOKENS.length, 4, seed=seed) for seed in range(3))
-    rows = torch.tensor([False, True, False])
-    found = joint_nag(_attend, q, k, v, None, TOKENS, rows, 4.0)
-    n = TOKENS.negative
-    plain = _attend(q[:, :, n:], k[:, :, n:], v[:, :, n:], None)
-    assert torch.equal(found[~rows][:, n:], plain[~rows])
-    alone = joint_nag(_attend, q[rows], k[rows], v[rows], None, TOKENS, rows[rows], 4.0)
+    mask = _random(3, 1, 13, 13, seed=4) > -1.0
+    n, rows, others = TOKENS.negative, torch.tensor([1]), torch.tensor([0, 2])
+    found = joint_nag(_attend, q, k, v, mask, TOKENS, 4.0, rows)
+    plain = _attend(q[:, :, n:], k[:, :, n:], v[:, :, n:], mask)
+    assert torch.equal(found[others][:, n:], plain[others])
+    alone = joint_nag(_attend, q[rows], k[rows], v[rows], mask[rows], TOKENS, 4.0)
     torch.testing.assert_close(found[rows], alone)
