@@ -111,6 +111,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         PROMPT | {"canvasRequest": True, "canvasRequestType": "INPAINT", "canvasInitId": "a", "canvasMaskId": "b"},
         PROMPT | {"imagePrompts": ["asset_1", "asset_2"], "imagePromptWeight": 0.4},
         PROMPT | {"photoReal": True, "photoRealVersion": "v2", "photoRealStrength": 0.45, "presetStyle": "ANIME"},
+        PROMPT | {"unzoom": True, "unzoomAmount": 0.5, "init_image_id": "a", "upscaleRatio": 2, "contrastRatio": 1},
+        PROMPT | {"unzoom": True, "unzoomAmount": 1e9, "init_image_id": "a", "width": 32, "highContrast": True},
         PROMPT | {"promptMagic": True, "promptMagicStrength": 1, "promptMagicVersion": "v3", "enhancePrompt": True},
         PROMPT | {"elements": [{"akUUID": "a", "weight": 1}], "userElements": [{"userLoraId": 5, "weight": 0.2}]},
         PROMPT | {"controlNet": True, "controlNetType": "POSE", "weighting": 0.5, "contrast": 4.5, "public": False},

@@ -56,6 +56,11 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     latent = _latent(graph, recipe, vae, flux)
     sampled = _sampler(graph, recipe, model, positive, negative, latent, flux)
     image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
+    if recipe.contrast != 1.0:
+        image = graph.add("contrast", "AdjustContrast", images=image, factor=recipe.contrast)[0]
+    if recipe.enlarge != 1.0:
+        by = {"upscale_method": "lanczos", "scale_by": recipe.enlarge}
+        image = graph.add("enlarge", "ImageScaleBy", image=image, **by)[0]
     if recipe.keep:
         graph.add("save", "SaveImage", images=image, filename_prefix="tessera")
     else:
@@ -150,16 +155,30 @@ def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
         count = 1 if len(recipe.seeds) > 1 else recipe.count
         kind = "EmptySD3LatentImage" if flux else "EmptyLatentImage"
         return graph.add("size", kind, width=width, height=height, batch_size=count)[0]
-    picture = graph.add("init image", "LoadImage", image=recipe.init_image)[0]
-    fit = {"upscale_method": "lanczos", "width": width, "height": height, "crop": "center"}
-    pixels = graph.add("size", "ImageScale", image=picture, **fit)[0]
-    latent = graph.add("encode", "VAEEncode", pixels=pixels, vae=vae)[0]
-    if recipe.mask:
-        mask = graph.add("mask", "LoadImageMask", image=recipe.mask, channel="red")[0]
-        latent = graph.add("noise mask", "SetLatentNoiseMask", samples=latent, mask=mask)[0]
+    latent = _first_latent(graph, recipe, vae, recipe.init_image)
     if recipe.count > 1 and len(recipe.seeds) == 1 and graph.has("RepeatLatentBatch"):
         latent = graph.add("count", "RepeatLatentBatch", samples=latent, amount=recipe.count)[0]
     return latent
+
+
+def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Output:
+    """The first picture in the size that is asked for, with a mask of what is painted."""
+    picture = graph.add("init image", "LoadImage", image=file)[0]
+    margins = [int(side * recipe.unzoom / (1 + recipe.unzoom) / 16) * 8 for side in recipe.size]
+    width, height = (side - 2 * margin for side, margin in zip(recipe.size, margins, strict=True))
+    fit = {"upscale_method": "lanczos", "width": width, "height": height, "crop": "center"}
+    pixels = graph.add("size", "ImageScale", image=picture, **fit)[0]
+    mask = None
+    if recipe.unzoom:
+        around = {"left": margins[0], "top": margins[1], "right": margins[0], "bottom": margins[1]}
+        padded = graph.add("unzoom", "ImagePadForOutpaint", image=pixels, **around)
+        pixels, mask = padded[0], padded[1]
+    elif recipe.mask:
+        mask = graph.add("mask", "LoadImageMask", image=recipe.mask, channel="red")[0]
+    if mask and recipe.fill_mask:
+        return graph.add("encode", "VAEEncodeForInpaint", pixels=pixels, vae=vae, mask=mask)[0]
+    latent = graph.add("encode", "VAEEncode", pixels=pixels, vae=vae)[0]
+    return graph.add("noise mask", "SetLatentNoiseMask", samples=latent, mask=mask)[0] if mask else latent
 
 
 def _sampler(

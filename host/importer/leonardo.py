@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _CONTROL = "No node loads ControlNets in tessera run yet."
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
-_CONTRAST = "No node changes the contrast yet."
+_CONTRAST = ("contrast:AdjustContrast.factor",)
+_UNZOOM = tuple(f"unzoom:ImagePadForOutpaint.{side}" for side in ("left", "top", "right", "bottom"))
 _CANVAS = "Say which file it is with --image."
 
 
@@ -37,8 +38,15 @@ def _elements(name: str, key: str) -> Parameter:
 
 PARAMETERS = (
     _switch("alchemy", MEANINGLESS, _ALCHEMY, True),
-    Parameter("contrastRatio", "number", NOT_YET, how=_CONTRAST, within=(0.0, 1.0)),
-    Parameter("contrast", "number", NOT_YET, how=_CONTRAST, choices=(1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5)),
+    Parameter("contrastRatio", "number", APPROXIMATED, _CONTRAST, "A factor from 0.75 to 1.25.", None, (0.0, 1.0)),
+    Parameter(
+        "contrast",
+        "number",
+        APPROXIMATED,
+        _CONTRAST,
+        "3 changes nothing; the factor is 0.6 at 1 and 1.3 at 4.5. Goes before contrastRatio and highContrast.",
+        choices=(1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5),
+    ),
     Parameter("controlnets", "objects", NOT_YET, how=_CONTROL),
     _elements("elements", "akUUID"),
     _elements("userElements", "userLoraId"),
@@ -54,7 +62,7 @@ PARAMETERS = (
         (1.0, 20.0),
     ),
     _side("height", 768),
-    _switch("highContrast", NOT_YET, _CONTRAST),
+    _switch("highContrast", APPROXIMATED, "A factor of 1.15.", None, _CONTRAST),
     _switch("highResolution", NOT_YET, "No second pass at twice the size yet."),
     Parameter(
         "imagePrompts", "texts", MAPPED, ("image prompt:LoadImage.image",), "Say which file each is with --image."
@@ -197,9 +205,23 @@ PARAMETERS = (
         choices=("disabled", "foreground_only"),
     ),
     _switch("ultra", MEANINGLESS, "A pipeline of the service that is not public; refused beside alchemy."),
-    _switch("unzoom", NOT_YET, "No node widens the canvas yet."),
-    Parameter("unzoomAmount", "number", NOT_YET, how="No node widens the canvas yet."),
-    Parameter("upscaleRatio", "number", NOT_YET, how="No node enlarges the result yet."),
+    _switch("unzoom", MAPPED, "Grey all around the picture, which is painted.", None, _UNZOOM),
+    Parameter(
+        "unzoomAmount",
+        "number",
+        APPROXIMATED,
+        _UNZOOM,
+        "The document has no unit; taken as the margin in parts of the picture, up to 4.",
+        within=(0.0, None),
+    ),
+    Parameter(
+        "upscaleRatio",
+        "number",
+        APPROXIMATED,
+        ("enlarge:ImageScaleBy.scale_by",),
+        "Enlarged without a model. The document has no range; ImageScaleBy takes up to 8.",
+        within=(1.0, 8.0),
+    ),
     _side("width", 1024),
     Parameter("controlNet", "flag", NOT_YET, how=_CONTROL, instead="controlnets"),
     Parameter(
@@ -279,6 +301,8 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         ImagePrompt(picture("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
     ]
     _first_picture(request, picture, made)
+    made.contrast = _contrast(request)
+    made.enlarge = request["upscaleRatio"] or 1.0
     if request["presetStyle"] in ("NONE", "LEONARDO"):
         made.notes["presetStyle"] = (MAPPED, "adds no words")
     if request["transparency"] == "disabled":
@@ -294,6 +318,14 @@ def _additions(request: Request) -> list[str]:
     return [*words, QUALITY if request["promptMagic"] or request["enhancePrompt"] else ""]
 
 
+def _contrast(request: Request) -> float:
+    if request["contrast"] is not None:
+        return round(1.0 + (request["contrast"] - 3.0) / 5.0, 3)
+    if request["contrastRatio"] is not None:
+        return round(0.75 + request["contrastRatio"] / 2.0, 3)
+    return 1.15 if request["highContrast"] else 1.0
+
+
 def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> None:
     """Add the picture to start from: the canvas, a generated one, or an uploaded one, in this order."""
     canvas = request["canvasRequest"]
@@ -305,6 +337,9 @@ def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> No
     masked = canvas and request["canvasMaskId"] and request["canvasRequestType"] in (None, "INPAINT", "OUTPAINT")
     if masked:
         made.mask = picture("canvasMaskId", request["canvasMaskId"])
+    if request["unzoom"]:
+        made.unzoom, made.fill_mask = min(request["unzoomAmount"], 4.0), True
+    masked = masked or made.unzoom
     kept = request["init_strength"]
     made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
     ignored = [each for each in names if each != name and request[each]]

@@ -146,7 +146,13 @@ PARAMETERS = (
         1,
         (1, 64),
     ),
-    Parameter("outpainting", "flag", NOT_YET, how="init_image and mask_image without it are painted as usual."),
+    Parameter(
+        "outpainting",
+        "flag",
+        APPROXIMATED,
+        ("encode:VAEEncodeForInpaint.mask",),
+        "What lies under mask_image counts as nothing; the service's preprocessing is not public.",
+    ),
     Parameter(
         "prompt_2",
         "text",
@@ -254,6 +260,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         made.strength = request["strength"]
     if request["mask_image"]:
         made.mask = picture("mask_image", request["mask_image"])
+        made.fill_mask = bool(request["outpainting"])
     if request["ip_adapter_image"]:
         made.image_prompts = [_reference(request, picture)]
     if request["image_encoding"] == "png":

@@ -40,6 +40,10 @@ class Recipe:
         scheduler: a diffusers class; None takes euler.
         loras: names with strengths.
         last_layer: of the text encoder, counted from its end: -1 is its own last one.
+        contrast: about middle grey; 1 changes nothing.
+        enlarge: the factor of the finished pictures' size.
+        unzoom: the margin around the first picture, as a part of its own size.
+        fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
         missing: what became of the parameters that go to a role, where a file or a node is missing.
     """
@@ -66,6 +70,10 @@ class Recipe:
     tiling: bool = False
     token_merging: float = 0.0
     keep: bool = True
+    contrast: float = 1.0
+    enlarge: float = 1.0
+    unzoom: float = 0.0
+    fill_mask: bool = False
     notes: dict[str, Note] = field(default_factory=dict)
     missing: dict[str, Note] = field(default_factory=dict)
 
