@@ -63,5 +63,5 @@ class Bridge:
         preserving = 1 / math.hypot(1, rho)
         alpha = preserving if self.space == "vp" else 1.0
         if kind == "epsilon":
-            return (sample - alpha * x0) / (alpha * rho)
-        return (sample * (preserving**2 / alpha) - x0) / (preserving * rho)
+            return (sample / (alpha * rho)).sub_(x0, alpha=1 / rho)
+        return (sample * (preserving / (alpha * rho))).sub_(x0, alpha=1 / (preserving * rho))

@@ -69,16 +69,16 @@ def sample(
     check_sigmas(choice.entry, sigmas)
     model_sampling = model.inner_model.inner_model.model_sampling
     generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
-    run = make_run(choice, model_sampling, sigmas, generator, working_type(choice.entry, x))
-    begun = -1
+    run = make_run(choice, model_sampling, sigmas, generator, x.device)
+    begun, batch = -1, x.shape[:1]
 
     def denoise(step: int, rho: float, latents: Tensor) -> Tensor:
         nonlocal begun
         check()
         sigma = run.bridge.sigma(rho)
-        latents = _scaled(latents, 1 / run.bridge.scale(rho)).to(x)
-        x0 = model(latents, latents.new_full((len(x),), sigma), **extra_args)
-        if not x0.sum().isfinite():
+        latents = _scaled(latents, 1 / run.bridge.scale(rho), x.dtype)
+        x0 = model(latents, latents.new_full(batch, sigma), **extra_args)
+        if not math.isfinite(x0.sum().item()):
             raise RuntimeError(_not_a_number(choice.entry, step, sigma, run.levels.steps))
         if step > begun and callback is not None:
             callback({"x": latents, "i": step, "sigma": sigmas[step], "sigma_hat": sigma, "denoised": x0})
@@ -87,20 +87,21 @@ def sample(
 
     with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
         sampled = choice.entry.stepper(run, start(run, model, x), denoise)
-    return _scaled(sampled, 1 / run.bridge.scale(float(run.levels.rho[-1]))).to(x)
+    return _scaled(sampled, 1 / run.bridge.scale(float(run.levels.rho[-1])), x.dtype)
 
 
-def working_type(entry: Entry, x: Tensor) -> torch.dtype:
+def working_type(entry: Entry, bridge: Bridge, device: torch.device) -> torch.dtype:
     """float32; float64 where the scheduler subtracts large numbers from each other and the device has it."""
-    return torch.float64 if entry.cancels and x.device.type != "mps" else torch.float32
+    return torch.float64 if entry.cancels and bridge.crosses and device.type != "mps" else torch.float32
 
 
 def make_run(
-    choice: Choice, model_sampling: Any, sigmas: Tensor, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    choice: Choice, model_sampling: Any, sigmas: Tensor, generator: torch.Generator, device: torch.device
 ) -> Run:
     """A fresh scheduler with the noise levels of the run."""
     entry = choice.entry
     bridge = Bridge(entry.space, is_flow(model_sampling))
+    dtype = working_type(entry, bridge, device)
     rho, table = (bridge.rho(s.to("cpu", dtype), entry.highest) for s in (sigmas, model_sampling.sigmas))
     levels = Levels(rho, trained_timesteps(model_sampling, sigmas[:-1]), table)
     own = "v_prediction" if is_a(model_sampling, "V_PREDICTION") else "epsilon"
@@ -136,8 +137,8 @@ def start(run: Run, model: Any, x: Tensor) -> Tensor:
     scale = run.bridge.scale(float(run.levels.rho[0]))
     image, strength = model.latent_image, run.scheduler.init_noise_sigma
     if image is None or run.bridge.flow or image.count_nonzero() > 0:
-        return _scaled(x.to(run.levels.rho.dtype), scale)
-    return _scaled(model.noise.to(run.levels.rho.dtype), float(strength))
+        return _scaled(x, scale, run.levels.rho.dtype)
+    return _scaled(model.noise, float(strength), run.levels.rho.dtype)
 
 
 def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Generator:
@@ -186,5 +187,6 @@ def _not_a_number(entry: Entry, step: int, sigma: float, steps: int) -> str:
     )
 
 
-def _scaled(x: Tensor, factor: float) -> Tensor:
+def _scaled(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    x = x if x.dtype == dtype else x.to(dtype)
     return x if factor == 1 else x * factor

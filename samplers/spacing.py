@@ -101,12 +101,12 @@ def _flow_levels(entry: Entry, table: Tensor, steps: int, kind: str) -> Tensor:
 
 def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Any:
     arguments = {
+        **entry.config,
         "num_train_timesteps": len(table),
         "timestep_spacing": kind,
         "steps_offset": STEPS_OFFSET,
         # LCM takes its steps from among so many.
         "original_inference_steps": max(50, steps),
-        **entry.config,
         **options,
     }
     if kind in SIGMAS:
