@@ -16,7 +16,6 @@ import torch
 from comfy.sd1_clip import SDTokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.sd3_clip import T5XXLModel
-from transformers import T5TokenizerFast
 
 Config = dict[str, Any]
 
@@ -78,7 +77,7 @@ class _Tokenizer(comfy.text_encoders.flux.FluxTokenizer):
             embedding_directory=embedding_directory,
             embedding_size=t5_config["d_model"],
             embedding_key="t5xxl",
-            tokenizer_class=T5TokenizerFast,
+            tokenizer_class=comfy.text_encoders.flux.T5TokenizerFast,
             has_start_token=False,
             pad_to_max_length=False,
             max_length=99999999,

@@ -102,6 +102,7 @@ def train(
     vae = start if decoder_only else widened(start)
     if decoder_only:
         vae.encoder.requires_grad_(False)
+        assert vae.quant_conv is not None
         vae.quant_conv.requires_grad_(False)
     else:
         normalise(vae, crops(drawn, 32, 128))
