@@ -7,9 +7,11 @@ from .demo import TesseraDemoCheckpoint
 from .flux_negative import TesseraFluxNegative
 from .make_tileable import TesseraMakeTileable
 from .offset import TesseraOffsetImage
+from .save import TesseraSaveImage
 from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
+from .seeds import TesseraSeeds
 from .wrap import TesseraWrapCrop, TesseraWrapPad
 
 NODES: list[type[io.ComfyNode]] = [
@@ -25,4 +27,6 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSchedulerKSampler,
     TesseraSchedulerCompare,
     TesseraFluxNegative,
+    TesseraSeeds,
+    TesseraSaveImage,
 ]

@@ -61,11 +61,18 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     if recipe.enlarge != 1.0:
         by = {"upscale_method": "lanczos", "scale_by": recipe.enlarge}
         image = graph.add("enlarge", "ImageScaleBy", image=image, **by)[0]
-    if recipe.keep:
-        graph.add("save", "SaveImage", images=image, filename_prefix="tessera")
-    else:
-        graph.add("save", "PreviewImage", images=image)
+    _output(graph, recipe, image)
     return graph
+
+
+def _output(graph: Drawing, recipe: Recipe, image: Output) -> None:
+    if not recipe.keep:
+        graph.add("save", "PreviewImage", images=image)
+    elif recipe.file_format != "png" or recipe.as_text:
+        kind = {"format": recipe.file_format, "base64": recipe.as_text}
+        graph.add("save", "TesseraSaveImage", images=image, filename_prefix="tessera", **kind)
+    else:
+        graph.add("save", "SaveImage", images=image, filename_prefix="tessera")
 
 
 def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, bool]:
@@ -206,7 +213,7 @@ def _sampler(
 
 
 def _seed(graph: Drawing, recipe: Recipe) -> int | Output:
-    if len(recipe.seeds) == 1 or not graph.has("TesseraSeeds"):
+    if len(recipe.seeds) == 1:
         return recipe.seeds[0]
     return graph.add("seeds", "TesseraSeeds", seeds=", ".join(map(str, recipe.seeds)))[0]
 

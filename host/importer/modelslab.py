@@ -159,7 +159,13 @@ PARAMETERS = (
         None,
         (1, 8),
     ),
-    _switch("base64", MEANINGLESS, "Pictures are files; those in the request may be base64 in any case.", default="no"),
+    _switch(
+        "base64",
+        MAPPED,
+        "yes: the pictures come as text, too. Those in the request may be base64 in any case.",
+        ("save:TesseraSaveImage.base64",),
+        "no",
+    ),
     _switch("temp", MAPPED, "yes: the pictures are previews that are not kept.", ("save:PreviewImage.images",), "no"),
 )
 
@@ -200,6 +206,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         last_layer=-(request["clip_skip"] or 1),
         token_merging=MERGED if request["tomesd"] else 0.0,
         keep=not request["temp"],
+        as_text=request["base64"],
     )
     if request["init_image"]:
         made.init_image = picture("init_image", request["init_image"])

@@ -81,8 +81,9 @@ PARAMETERS = (
     Parameter(
         "image_encoding",
         "choice",
-        NOT_YET,
-        how="Pictures are saved as PNG; no node saves JPEG yet.",
+        MAPPED,
+        ("save:TesseraSaveImage.format",),
+        "Left out: png.",
         choices=("jpeg", "png"),
     ),
     Parameter("init_image", "text", MAPPED, ("init image:LoadImage.image",), "Base64, written to the input folder."),
@@ -265,6 +266,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         made.image_prompts = [_reference(request, picture)]
     if request["image_encoding"] == "png":
         made.notes["image_encoding"] = (MAPPED, "pictures are saved as PNG")
+    made.file_format = request["image_encoding"] or "png"
     return made
 
 

@@ -40,6 +40,9 @@ class Recipe:
         scheduler: a diffusers class; None takes euler.
         loras: names with strengths.
         last_layer: of the text encoder, counted from its end: -1 is its own last one.
+        keep: False makes previews.
+        file_format: png or jpeg.
+        as_text: give the pictures as base64, too.
         contrast: about middle grey; 1 changes nothing.
         enlarge: the factor of the finished pictures' size.
         unzoom: the margin around the first picture, as a part of its own size.
@@ -70,6 +73,8 @@ class Recipe:
     tiling: bool = False
     token_merging: float = 0.0
     keep: bool = True
+    file_format: str = "png"
+    as_text: bool = False
     contrast: float = 1.0
     enlarge: float = 1.0
     unzoom: float = 0.0

@@ -1,0 +1,112 @@
+"""The save node: PNG, JPEG and WebP files, and the same as text."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..contract import folder_paths, io, ui
+
+FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
+SUFFIXES = {"jpeg": "jpg", "webp": "webp"}
+
+
+def encode(image: Tensor, kind: str, quality: int) -> bytes:
+    """The file of a picture.
+
+    Args:
+        image: (H, W, 3 or 4), 0..1; JPEG leaves transparency out.
+        kind: a key of FORMATS.
+        quality: 1..100, of JPEG and WebP; WebP at 100 loses nothing.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray((255.0 * image.float().cpu()).clamp(0, 255).byte().numpy())
+    file = BytesIO()
+    options: dict[str, Any] = {"lossless": quality == 100} if kind == "webp" else {}
+    (picture.convert("RGB") if kind == "jpeg" else picture).save(file, FORMATS[kind], quality=quality, **options)
+    return file.getvalue()
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """A picture's file as text."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+class TesseraSaveImage(io.ComfyNode):
+    """Saves pictures in the format that is asked for."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSaveImage",
+            display_name="Save Image As",
+            category="Tessera/image",
+            description="Saves pictures as PNG, JPEG or WebP, and gives them as text for web pages and requests.",
+            search_aliases=["save jpeg", "save jpg", "save webp", "base64", "data url", "export image"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="tessera",
+                    tooltip="The beginning of the files' names; may hold a folder and %width%, %year% and the like.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default="png",
+                    tooltip="png loses nothing and carries the workflow; jpeg and webp are smaller.",
+                ),
+                io.Int.Input(
+                    "quality", default=90, min=1, max=100, tooltip="Of jpeg and webp; webp at 100 loses nothing."
+                ),
+                io.Boolean.Input(
+                    "base64", default=False, advanced=True, tooltip="Whether to give the pictures as text, too."
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="data_urls",
+                    is_output_list=True,
+                    tooltip="A data URL for each picture; nothing where base64 is off.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor,
+        filename_prefix: str,
+        format: str,  # noqa: A002 - what users read
+        quality: int,
+        base64: bool,
+    ) -> io.NodeOutput:
+        """Save, and encode once more only where text is wanted of PNG files."""
+        if format == "png":
+            shown = ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls)
+            urls = [data_url(encode(image, format, quality), format) for image in images] if base64 else []
+            return io.NodeOutput(urls, ui=shown)
+        files = [encode(image, format, quality) for image in images]
+        urls = [data_url(file, format) for file in files] if base64 else []
+        return io.NodeOutput(urls, ui=_save(files, filename_prefix, SUFFIXES[format], images.shape[1:3]))
+
+
+def _save(files: list[bytes], prefix: str, suffix: str, size: tuple[int, int]) -> Any:
+    """Write files into the output folder under the next free numbers, each whole or not at all."""
+    root = folder_paths.get_output_directory()
+    folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, root, size[1], size[0])
+    saved = []
+    for place, content in enumerate(files):
+        name = f"{stem.replace('%batch_num%', str(place))}_{number + place:05}_.{suffix}"
+        partial = Path(folder) / f".{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(Path(folder) / name)
+        saved.append(ui.SavedResult(name, subfolder, io.FolderType.output))
+    return ui.SavedImages(saved)

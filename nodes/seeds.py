@@ -1,0 +1,56 @@
+"""The seeds node: several pictures, each of which can be made again alone."""
+
+from __future__ import annotations
+
+import re
+
+from ..contract import io
+
+MOST = 128
+LARGEST = 2**64 - 1
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds in a text, in order.
+
+    >>> seeds_of("7, 12 7")
+    [7, 12, 7]
+
+    Raises:
+        ValueError: there are none or more than 128, or one is no whole number from 0 to 2**64 - 1.
+    """
+    words = [word for word in re.split(r"[\s,;]+", text) if word]
+    if not 1 <= len(words) <= MOST:
+        raise ValueError(f"found {len(words)} seeds; write 1 to {MOST} of them with commas between, such as 1, 2, 3.")
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,20}", word) or int(word) > LARGEST:
+            raise ValueError(f"found the seed {word[:40]!r}; write a whole number from 0 to {LARGEST}.")
+    return [int(word) for word in words]
+
+
+class TesseraSeeds(io.ComfyNode):
+    """Runs what follows once for each seed."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSeeds",
+            display_name="Seeds",
+            category="Tessera/sampling",
+            description="Makes a picture for each seed of a list, the same one that the seed makes alone.",
+            search_aliases=["seed list", "multiple seeds", "batch seeds", "variations", "seed batch"],
+            inputs=[
+                io.String.Input("seeds", default="1, 2, 3, 4", tooltip="Whole numbers with commas between them."),
+            ],
+            outputs=[
+                io.Int.Output(
+                    display_name="seed", is_output_list=True, tooltip="One seed after the other, for a sampler's seed."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, seeds: str) -> io.NodeOutput:
+        """Read the list."""
+        return io.NodeOutput(seeds_of(seeds))
