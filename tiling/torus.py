@@ -23,7 +23,6 @@ from .swap import swapped
 
 Size = tuple[int, int]
 Forward = Callable[[Tensor], Any]
-Write = Callable[[Any, slice, slice, slice, Tensor], None]
 
 
 class Grid(NamedTuple):
@@ -39,6 +38,9 @@ class Grid(NamedTuple):
     def span(self) -> slice:
         """Its tokens."""
         return slice(self.start, self.start + self.height * self.width)
+
+
+Write = Callable[[Any, slice, Grid, slice, Tensor], None]
 
 
 @contextmanager
@@ -116,9 +118,10 @@ def _runs(points: Tensor, axis: int) -> list[tuple[int, int, float]]:
     uneven = (steps[1:] - steps[:-1]).abs() > 1e-3 * steps[1:]
     joined[1:] &= ~(joined[:-1] & uneven)
     starts = [0, *((~joined).nonzero()[:, 0] + 1).tolist(), len(points)]
+    firsts = [*steps[starts[:-2]].tolist(), 1.0] if starts[-2] == len(steps) else steps[starts[:-1]].tolist()
     return [
-        (start, end - start, float(steps[start]) if end - start > 1 else 1.0)
-        for start, end in zip(starts[:-1], starts[1:], strict=True)
+        (start, end - start, step if end - start > 1 else 1.0)
+        for start, end, step in zip(starts[:-1], starts[1:], firsts, strict=True)
     ]
 
 
@@ -157,8 +160,7 @@ def _embed(
             for axis, angles in _grid_angles(module, axes, grid, points):
                 first = sum(module.axes_dim[:axis]) // 2
                 bands = slice(first, first + angles.shape[-1])
-                turned = angles.expand(grid.height, grid.width, -1).flatten(0, 1)
-                write(embedding, slice(None) if alike else slice(sample, sample + 1), grid.span, bands, turned)
+                write(embedding, slice(None) if alike else slice(sample, sample + 1), grid, bands, angles)
     return embedding
 
 
@@ -176,18 +178,20 @@ def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterato
         yield x, torus_angles(columns, wide, module.axes_dim[x], module.theta, shift)
 
 
-def _write_matrices(embedding: Tensor, samples: slice, span: slice, bands: slice, angles: Tensor) -> None:
+def _write_matrices(embedding: Tensor, samples: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
     """ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2)."""
     cos, sin = angles.cos(), angles.sin()
     matrices = torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
-    embedding[samples, 0, span, bands] = matrices.to(embedding)
+    place = embedding[samples, 0, grid.span, bands].unflatten(1, (grid.height, grid.width))
+    place.copy_(matrices.to(embedding).expand_as(place))
 
 
-def _write_pairs(embedding: tuple[Tensor, Tensor], _: slice, span: slice, bands: slice, angles: Tensor) -> None:
+def _write_pairs(embedding: tuple[Tensor, Tensor], _: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
     """diffusers' `FluxPosEmbed`: cosines and sines (N, D), each twice."""
-    doubled = angles.repeat_interleave(2, dim=1)
+    doubled = angles.repeat_interleave(2, dim=-1)
     for part, values in zip(embedding, (doubled.cos(), doubled.sin()), strict=True):
-        part[span, 2 * bands.start : 2 * bands.stop] = values.to(part)
+        place = part[grid.span, 2 * bands.start : 2 * bands.stop].unflatten(0, (grid.height, grid.width))
+        place.copy_(values.to(part).expand_as(place))
 
 
 EMBEDDERS: dict[str, Write] = {
@@ -195,4 +199,4 @@ EMBEDDERS: dict[str, Write] = {
     "FluxPosEmbed": _write_pairs,
     "Flux2PosEmbed": _write_pairs,
 }
-"""Classes of position embedders, and how angles are written into what their `forward(ids)` returns."""
+"""Classes of position embedders, and how angles (h or 1, w or 1, bands) are written into what their `forward` gives."""

@@ -1,0 +1,91 @@
+"""What torus RoPE costs: the time of a seamless Flux step over that of a plain one. Budget: 1.02.
+
+Steps alternate in one process on one random transformer, so that load on the machine falls on both; the ratio is the
+median over pairs of one plain and one seamless step.
+
+    python benchmarks/seamless_flux.py               a tenth as deep and a third as wide, 512 px, for a first look
+    python benchmarks/seamless_flux.py --size full   Flux.1's shape, 1024 px (24 GB)
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from tessera.host.model_base import patchify
+from tessera.tiling.axes import TILINGS
+from tessera.tiling.circular import circular
+from tessera.tiling.torus import torus
+
+BUDGET = 1.02
+SIZES = {"small": (2, 4, 8, 64), "full": (19, 38, 24, 128)}
+TEXT = 256
+
+
+def step_seconds(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> float:
+    """Seconds of one denoiser call, the hooks' coming and going included."""
+    tokens, ids = patchify(x)
+    size = (x.shape[2] // 2, x.shape[3] // 2)
+    axes = TILINGS["both"]
+    synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
+    synchronize()
+    clock = time.perf_counter if x.is_cuda else time.process_time  # other programs' load does not count
+    start = clock()
+    with ExitStack() as stack:
+        if seamless:
+            stack.enter_context(torus(transformer, axes, [size]))
+            stack.enter_context(circular(transformer, axes))
+        transformer(
+            tokens,
+            encoder_hidden_states=text,
+            pooled_projections=text[:, 0, :768],
+            timestep=x.new_full((1,), 0.5),
+            guidance=x.new_full((1,), 3.5),
+            img_ids=ids,
+            txt_ids=ids.new_zeros(text.shape[1], 3),
+        )
+    synchronize()
+    return clock() - start
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=sorted(SIZES), default="small")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    double, single, heads, latent = SIZES[args.size]
+    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(dtype)
+    with torch.device(args.device):
+        config = {
+            "num_layers": double,
+            "num_single_layers": single,
+            "num_attention_heads": heads,
+            "guidance_embeds": True,
+        }
+        transformer: Any = FluxTransformer2DModel.from_config(config)
+        x = torch.randn(1, 16, latent, latent)
+        text = torch.randn(1, TEXT, 4096)
+    for seamless in (False, True):
+        step_seconds(transformer, x, text, seamless)
+    pairs = []
+    for number in range(args.pairs):
+        first = bool(number % 2)
+        times = {kind: step_seconds(transformer, x, text, kind) for kind in (first, not first)}
+        pairs.append((times[False], times[True]))
+    plain, seamless = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratio = statistics.median(wrapped / stock for stock, wrapped in pairs)
+    print(f"{args.size} {args.device}: plain {plain:.3f} s, seamless {seamless:.3f} s")
+    print(f"ratio {ratio:.3f}, budget {BUDGET}")
+
+
+if __name__ == "__main__":
+    main()
