@@ -12,12 +12,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from .errors import GraphError
 
 if TYPE_CHECKING:
     from .execution import Run
     from .object_info import ObjectInfo
+    from .webhook import Webhook
 
 DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -40,8 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     options = _parser().parse_args(arguments)
     _quiet(options.verbose)
-    from .errors import GraphError
-
     try:
         return options.command(options)
     except GraphError as error:
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="print one JSON object: what each output shows, previews too")
     run.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     run.add_argument("--dtype", help="fp16, bf16 or fp32 (default: what suits the model and the device)")
+    run.add_argument("--webhook", metavar="URL", help="where one JSON report is sent when the run has ended")
+    run.add_argument("--track-id", metavar="ID", help="goes into that report")
+    run.add_argument("--webhook-private", action="store_true", help="allow a webhook whose address is not public")
     run.set_defaults(command=_run)
     check = commands.add_parser("check", parents=[graph, everywhere], help="say what is wrong with a workflow")
     check.set_defaults(command=_check)
@@ -194,20 +198,51 @@ def _check(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
-    run = _load(options)
-    _choose_device(options)
+    hook = _webhook(options)
+    try:
+        run = _load(options)
+        _choose_device(options)
+    except GraphError as error:
+        wrong = hook.send(_report(error.lines)) if hook else ""
+        raise GraphError([*error.lines, *([wrong] if wrong else [])]) from error
     code, line = _carry_out(run)
+    results, seconds = _results(run), round(time.monotonic() - started, 3)
     if options.json:
-        print(json.dumps({"outputs": _results(run), "seconds": round(time.monotonic() - started, 3)}))
+        print(json.dumps({"outputs": results, "seconds": seconds}))
     else:
         for path in _saved(run):
             print(path)
-    return _fail(code, line) if line else code
+    wrong = hook.send(_report([line] if line else [], results, _saved(run), seconds)) if hook else ""
+    lines = [each for each in (line, wrong) if each]
+    return _fail(code or FAILED, *lines) if lines else code
+
+
+def _webhook(options: argparse.Namespace) -> Webhook | None:
+    """Where the run is reported to, looked at before anything slow begins."""
+    if options.webhook is None:
+        if options.track_id is not None or options.webhook_private:
+            raise GraphError(["--track-id and --webhook-private belong to --webhook URL; add it, or leave them out"])
+        return None
+    from .webhook import Webhook
+
+    hook = Webhook(options.webhook, options.track_id, options.webhook_private)
+    hook.check()
+    return hook
+
+
+def _report(
+    errors: Sequence[str],
+    outputs: Mapping[str, Any] | None = None,
+    saved: Sequence[str] = (),
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """What a webhook is told; `output` lists the saved files."""
+    state = {"status": "failed" if errors else "success", "errors": list(errors)}
+    return state | {"output": list(saved), "outputs": outputs or {}, "seconds": seconds}
 
 
 def _choose_device(options: argparse.Namespace) -> None:
     from . import devices
-    from .errors import GraphError
 
     try:
         devices.configure(options.device, options.dtype)
