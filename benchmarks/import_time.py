@@ -24,7 +24,7 @@ if comfyui:
     sys.argv = ["", "--cpu"]
     import comfy.options
     comfy.options.enable_args_parsing()
-    import comfy_api.latest, comfy.sd, folder_paths
+    import comfy_api.latest, comfy.samplers, comfy.sd, folder_paths, latent_preview
 start = time.perf_counter()
 spec = importlib.util.spec_from_file_location("pack", {door!r})
 pack = sys.modules["pack"] = importlib.util.module_from_spec(spec)
