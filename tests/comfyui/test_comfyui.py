@@ -173,6 +173,34 @@ def test_sd15_checkpoint_draws_the_same_picture(
     assert max(found.values()) <= ONE_LEVEL
 
 
+def scheduled(names: list[str]) -> Graph:
+    """An image changed by each scheduler in a frame, the rest of it kept: masks, denoise, noise of every kind."""
+    example = json.loads((ROOT / "tests" / "workflows" / "scheduler_switch.api.json").read_text(encoding="utf-8"))
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "image": ("VAEDecode", {"samples": ["9", 0], "vae": ["1", 2]}),
+        "frame": ("TesseraMakeTileable", {"image": ["image", 0], "border": 32, "tiling": "both", "lighting": 0.0}),
+        "latent": ("VAEEncode", {"pixels": ["image", 0], "vae": ["1", 2]}),
+        "masked": ("SetLatentNoiseMask", {"samples": ["latent", 0], "mask": ["frame", 1]}),
+    }
+    for name in names:
+        changed = {"scheduler": name, "steps": 4, "denoise": 0.6, "latent_image": ["masked", 0]}
+        nodes[name] = ("TesseraSchedulerKSampler", example["9"]["inputs"] | changed)
+        nodes[f"{name}.picture"] = ("VAEDecode", {"samples": [name, 0], "vae": ["1", 2]})
+        nodes[f"{name}.saved"] = ("SaveImage", {"images": [f"{name}.picture", 0], "filename_prefix": name})
+    kept = {number: example[number] for number in ("1", "2", "3", "4", "9")}
+    return kept | {k: {"class_type": kind, "inputs": inputs} for k, (kind, inputs) in nodes.items()}
+
+
+def test_schedulers_change_an_image_alike(comfyui: ComfyUI, tmp_path: Path) -> None:
+    """1e-4 of the latents' range is less than a thirtieth of a level."""
+    from tessera.samplers.registry import ENTRIES
+
+    graph = scheduled([entry.name for entry in ENTRIES if not entry.rising])
+    found = differences(comfyui.run(graph), on_host(graph, comfyui, tmp_path))
+    print(f"\nschedulers with a mask, ComfyUI {comfyui.version}: mean absolute differences of 255: {found}")
+    assert max(found.values()) <= 0.03
+
+
 def clip_of(model: str) -> Any:
     from tessera.contract import DEMO_CHECKPOINTS, demo_checkpoint
     from tessera.host.loaders import load_checkpoint
