@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import time
@@ -80,12 +81,11 @@ class Webhook:
     def _parts(self) -> SplitResult:
         try:
             parts = urlsplit(self.url)
-            known = parts.scheme in PORTS and parts.hostname and parts.port != 0
+            if parts.scheme in PORTS and parts.hostname and parts.port != 0 and re.fullmatch("[!-~]+", self.url):
+                return parts
         except ValueError:
-            known = False
-        if not known or not self.url.isascii() or not self.url.isprintable() or " " in self.url:
-            raise GraphError([f"--webhook {shown(self.url)}: expected a URL, such as https://example.com/done"])
-        return parts
+            pass
+        raise GraphError([f"--webhook {shown(self.url)}: expected a URL, such as https://example.com/done"])
 
     def _post(self, body: bytes) -> int:
         parts = self._parts()

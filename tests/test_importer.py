@@ -113,6 +113,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         PROMPT | {"photoReal": True, "photoRealVersion": "v2", "photoRealStrength": 0.45, "presetStyle": "ANIME"},
         PROMPT | {"unzoom": True, "unzoomAmount": 0.5, "init_image_id": "a", "upscaleRatio": 2, "contrastRatio": 1},
         PROMPT | {"unzoom": True, "unzoomAmount": 1e9, "init_image_id": "a", "width": 32, "highContrast": True},
+        PROMPT | {"highResolution": True, "width": 64, "height": 64, "scheduler": "DDIM"},
         PROMPT | {"promptMagic": True, "promptMagicStrength": 1, "promptMagicVersion": "v3", "enhancePrompt": True},
         PROMPT | {"elements": [{"akUUID": "a", "weight": 1}], "userElements": [{"userLoraId": 5, "weight": 0.2}]},
         PROMPT | {"controlNet": True, "controlNetType": "POSE", "weighting": 0.5, "contrast": 4.5, "public": False},

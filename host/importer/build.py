@@ -15,6 +15,7 @@ from .recipe import ImagePrompt, Recipe
 DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
 FLUX_GUIDANCE = 3.5
 USUAL_GUIDANCE = 7.5
+SECOND_STRENGTH = 0.5
 
 
 def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -> list[str]:
@@ -54,8 +55,14 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         model = _image_prompts(graph, recipe, model, family)
     model, positive, negative = _prompts(graph, recipe, model, clip, flux)
     latent = _latent(graph, recipe, vae, flux)
-    sampled = _sampler(graph, recipe, model, positive, negative, latent, flux)
+    conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
+    sampled = _sampler(graph, recipe, "sampler", conditions | {"latent_image": latent}, recipe.strength, flux)
     image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
+    if recipe.second_pass:
+        larger = graph.add("twice the size", "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=2.0)[0]
+        latent = graph.add("encode again", "VAEEncode", pixels=larger, vae=vae)[0]
+        sampled = _sampler(graph, recipe, "second pass", conditions | {"latent_image": latent}, SECOND_STRENGTH, flux)
+        image = graph.add("decode again", "VAEDecode", samples=sampled, vae=vae)[0]
     if recipe.contrast != 1.0:
         image = graph.add("contrast", "AdjustContrast", images=image, factor=recipe.contrast)[0]
     if recipe.enlarge != 1.0:
@@ -189,27 +196,19 @@ def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Out
 
 
 def _sampler(
-    graph: Drawing, recipe: Recipe, model: Output, positive: Output, negative: Output, latent: Output, flux: bool
+    graph: Drawing, recipe: Recipe, role: str, conditions: Mapping[str, Any], strength: float, flux: bool
 ) -> Output:
     guidance = USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance
-    shared: dict[str, Any] = {
-        "model": model,
-        "seed": _seed(graph, recipe),
-        # Below 1 the services do without guidance.
-        "cfg": 1.0 if flux else max(guidance, 1.0),
-        "positive": positive,
-        "negative": negative,
-        "latent_image": latent,
-        "denoise": recipe.strength,
-    }
+    # Below 1 the services do without guidance.
+    shared = {**conditions, "cfg": 1.0 if flux else max(guidance, 1.0), "denoise": strength}
     karras = recipe.karras and not flux
     if recipe.scheduler and graph.has("TesseraSchedulerKSampler"):
         how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": recipe.steps}
-        return graph.add("sampler", "TesseraSchedulerKSampler", **shared, **how)[0]
+        return graph.add(role, "TesseraSchedulerKSampler", **shared, **how)[0]
     levels = "simple" if flux else "karras" if karras else "normal"
     # KSampler runs all its steps below `denoise`; the services skip those above.
-    steps = max(1, math.floor(recipe.steps * recipe.strength))
-    return graph.add("sampler", "KSampler", **shared, steps=steps, sampler_name="euler", scheduler=levels)[0]
+    steps = max(1, math.floor(recipe.steps * strength))
+    return graph.add(role, "KSampler", **shared, steps=steps, sampler_name="euler", scheduler=levels)[0]
 
 
 def _seed(graph: Drawing, recipe: Recipe) -> int | Output:

@@ -63,7 +63,13 @@ PARAMETERS = (
     ),
     _side("height", 768),
     _switch("highContrast", APPROXIMATED, "A factor of 1.15.", None, _CONTRAST),
-    _switch("highResolution", NOT_YET, "No second pass at twice the size yet."),
+    _switch(
+        "highResolution",
+        APPROXIMATED,
+        "A second pass at twice the size; the service's is not public.",
+        None,
+        ("second pass:KSampler.latent_image", "second pass:TesseraSchedulerKSampler.latent_image"),
+    ),
     Parameter(
         "imagePrompts", "texts", MAPPED, ("image prompt:LoadImage.image",), "Say which file each is with --image."
     ),
@@ -101,7 +107,7 @@ PARAMETERS = (
         "modelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name",),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
         "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
         "b24e16ff-06e3-43eb-8d33-4416c2d75876",
     ),
@@ -170,7 +176,7 @@ PARAMETERS = (
         "sd_version",
         "choice",
         APPROXIMATED,
-        ("model:CheckpointLoaderSimple.ckpt_name",),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
         "Tells the family of the model where modelId is left out; the file is the one given with --model.",
         "v1_5",
         choices=(
@@ -303,6 +309,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     _first_picture(request, picture, made)
     made.contrast = _contrast(request)
     made.enlarge = request["upscaleRatio"] or 1.0
+    made.second_pass = bool(request["highResolution"])
     if request["presetStyle"] in ("NONE", "LEONARDO"):
         made.notes["presetStyle"] = (MAPPED, "adds no words")
     if request["transparency"] == "disabled":

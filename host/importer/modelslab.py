@@ -34,7 +34,7 @@ PARAMETERS = (
         "model_id",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name",),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
         "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
     ),
     Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),

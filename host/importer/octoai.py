@@ -52,7 +52,7 @@ PARAMETERS = (
         "checkpoint",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name",),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
         "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
     ),
     Parameter(

@@ -36,7 +36,7 @@ COMMON = (
         "modelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name",),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
         "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
         required=True,
     ),
@@ -104,7 +104,7 @@ COMMON = (
         "baseModelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name",),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
         "As modelId, which then names a LoRA on top of it.",
     ),
     Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
@@ -201,7 +201,9 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         negative=request["negativePrompt"] or "",
         negative_strength=request["negativePromptStrength"],
         model=request["baseModelId"] or request["modelId"],
-        lora_on_base=request["modelId"] if request["baseModelId"] else "",
+        lora_on_base="-".join(filter(None, [request["modelId"], request["modelEpoch"]]))
+        if request["baseModelId"]
+        else "",
         count=request["numSamples"],
         steps=request["numInferenceSteps"],
         guidance=request["guidance"],
