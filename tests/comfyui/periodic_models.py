@@ -1,0 +1,196 @@
+"""Runs in ComfyUI's interpreter: its own transformers and VAEs, small and random, on a torus.
+
+    python periodic_models.py COMFYUI PACK OUT.json
+
+OUT gets, for each transformer, the step across the border over the mean step inside for a constant latent, as
+`[[x, y] stock, [x, y] torus]` (medians of some seeds), and for each network that commutes with rolling the relative
+error of rolling its input instead of its output, `[stock, on a torus]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+comfyui, pack, out = sys.argv[1:]
+sys.path.insert(0, comfyui)
+sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
+
+import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+comfy.options.enable_args_parsing()
+
+import comfy.ops  # noqa: E402  # pyright: ignore[reportMissingImports]
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+SIDE = 12
+SEEDS = 5
+TEXT = 9
+OPERATIONS = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float32, "device": "cpu"}
+
+
+def load(name: str) -> Any:
+    """A module of the pack."""
+    if "pack" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
+        assert spec is not None and spec.loader is not None
+        sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return importlib.import_module(f"pack.{name}")
+
+
+def ldm(path: str, name: str) -> Any:
+    """A class of ComfyUI's models."""
+    return getattr(importlib.import_module(f"comfy.ldm.{path}"), name)
+
+
+def text(width: int) -> Tensor:
+    return torch.randn(1, TEXT, width)
+
+
+def flux(vec_in_dim: int | None, axes_dim: list[int], theta: int, txt_ids_dims: list[int]) -> Any:
+    return ldm("flux.model", "Flux")(
+        in_channels=4, out_channels=4, vec_in_dim=vec_in_dim, context_in_dim=32, hidden_size=128, mlp_ratio=2.0,
+        num_heads=1, depth=1, depth_single_blocks=1, axes_dim=axes_dim, theta=theta, patch_size=2, qkv_bias=True,
+        guidance_embed=False, txt_ids_dims=txt_ids_dims, **OPERATIONS,
+    )  # fmt: skip
+
+
+def qwen() -> Any:
+    return ldm("qwen_image.model", "QwenImageTransformer2DModel")(
+        in_channels=16, out_channels=4, num_layers=2, num_attention_heads=1, joint_attention_dim=32, **OPERATIONS
+    )
+
+
+def z_image() -> Any:
+    return ldm("lumina.model", "NextDiT")(
+        dim=256, n_layers=2, n_refiner_layers=1, n_heads=2, qk_norm=True, cap_feat_dim=32, axes_dims=[32, 48, 48],
+        axes_lens=[64, 64, 64], rope_theta=256.0, z_image_modulation=True, time_scale=1000.0, pad_tokens_multiple=32,
+        multiple_of=32, **OPERATIONS,
+    )  # fmt: skip
+
+
+def wan() -> Any:
+    return ldm("wan.model", "WanModel")(
+        in_dim=4, out_dim=4, dim=128, ffn_dim=256, text_dim=32, num_heads=1, num_layers=2, **OPERATIONS
+    )
+
+
+def hunyuan() -> Any:
+    return ldm("hunyuan_video.model", "HunyuanVideo")(
+        in_channels=4, out_channels=4, vec_in_dim=32, context_in_dim=32, hidden_size=128, mlp_ratio=2.0, num_heads=1,
+        depth=1, depth_single_blocks=1, axes_dim=[16, 56, 56], theta=256, patch_size=[1, 2, 2], qkv_bias=True,
+        guidance_embed=False, byt5=False, meanflow=False, use_cond_type_embedding=False, vision_in_dim=None,
+        meanflow_sum=False, **OPERATIONS,
+    )  # fmt: skip
+
+
+# Builder, further arguments of a call, frames (0 for a latent without).
+TRANSFORMERS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]] = {
+    "Flux.1": (lambda: flux(32, [16, 56, 56], 10000, []), lambda: {"y": torch.randn(1, 32)}, 0),
+    "Flux.2": (lambda: flux(None, [32, 32, 32, 32], 2000, [3]), dict, 0),
+    "Qwen-Image": (qwen, dict, 1),
+    "Z-Image": (z_image, lambda: {"num_tokens": TEXT}, 0),
+    "HunyuanVideo": (hunyuan, lambda: {"y": torch.randn(1, 32)}, 1),
+}
+
+
+def randomize(network: nn.Module) -> nn.Module:
+    """Weights that keep activations near one, and gates open."""
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=1.5 * parameter[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(parameter, mean=float(name.endswith(("scale", "norm.weight"))), std=0.1)
+    return network.eval().requires_grad_(False)
+
+
+def ratios(name: str, seed: int, on_torus: bool) -> list[float]:
+    """Step across the border / mean step inside, of columns and of rows."""
+    build, arguments, frames = TRANSFORMERS[name]
+    torch.manual_seed(seed)
+    network = randomize(build())
+    shape = (1, 4, frames, 2 * SIDE, 2 * SIDE) if frames else (1, 4, 2 * SIDE, 2 * SIDE)
+    x = torch.randn(1, 4, *(1 for _ in shape[2:])).expand(shape).contiguous()
+    both = load("tiling.axes").TILINGS["both"]
+    torus = load("tiling.torus").torus(network, both, [(SIDE, SIDE)]) if on_torus else nullcontext()
+    with torch.no_grad(), torus:
+        drawn = network(x, torch.tensor([0.7]), text(32), **arguments())
+    tokens = drawn.unflatten(-1, (SIDE, 2)).unflatten(-3, (SIDE, 2)).mean((-1, -3)).flatten(0, -3)
+    steps = [(tokens - tokens.roll(1, dim)).abs().mean((0, 3 - dim)) for dim in (2, 1)]
+    return [float(s[0] / s[1:].mean()) for s in steps]
+
+
+def wan_vae() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
+    network = ldm("wan.vae", "WanVAE")(dim=16, z_dim=4, num_res_blocks=1)
+    return network, lambda vae, z: vae.decode(z), (1, 4, 2, 6, 8), 1, 8
+
+
+def wan_vae_encode() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
+    network = ldm("wan.vae", "WanVAE")(dim=16, z_dim=4, num_res_blocks=1)
+    return network, lambda vae, x: vae.encode(x), (1, 3, 5, 48, 64), 8, 1 / 8
+
+
+def sd_vae(encode: bool) -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
+    config = {
+        "double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+        "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
+    }  # fmt: skip
+    parts = importlib.import_module("comfy.ldm.modules.diffusionmodules.model")
+    if encode:
+        return parts.Encoder(**config), lambda net, x: net(x), (1, 3, 48, 64), 8, 1 / 8
+    return parts.Decoder(**config), lambda net, z: net(z), (1, 4, 6, 8), 1, 8
+
+
+def wan_model() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
+    """Its text has no positions, so on a torus it commutes with rolling, as a convolutional network does."""
+    context = text(32)
+    return wan(), lambda net, x: net(x, torch.tensor([0.7]), context), (1, 4, 3, 2 * SIDE, 2 * SIDE), 2, 1
+
+
+EXACT = {
+    "Wan": wan_model,
+    "Wan VAE, decode": wan_vae,
+    "Wan VAE, encode": wan_vae_encode,
+    "SD VAE, decode": lambda: sd_vae(encode=False),
+    "SD VAE, encode": lambda: sd_vae(encode=True),
+}
+
+
+def rolling_error(name: str, wraps: bool) -> float:
+    """Relative L2 distance between the output for a rolled input and the rolled output."""
+    torch.manual_seed(0)
+    network, run, shape, unit, scale = EXACT[name]()
+    randomize(network)
+    x = torch.randn(shape)
+    shift = (unit, 3 * unit)
+    both = load("tiling.axes").TILINGS["both"]
+    with ExitStack() as stack, torch.no_grad():
+        if wraps:
+            stack.enter_context(load("tiling.circular").circular(network, both))
+        if wraps and name == "Wan":
+            stack.enter_context(load("tiling.torus").torus(network, both, [(SIDE, SIDE)]))
+        rolled = run(network, x.roll(shift, (-2, -1)))
+        moved = run(network, x).roll([round(s * scale) for s in shift], (-2, -1))
+    return float((rolled - moved).norm() / moved.norm())
+
+
+def main() -> None:
+    found: dict[str, Any] = {}
+    for name in TRANSFORMERS:
+        runs = [[ratios(name, seed, on_torus) for seed in range(SEEDS)] for on_torus in (False, True)]
+        found[name] = [[median(axis) for axis in zip(*seeds, strict=True)] for seeds in runs]
+    for name in EXACT:
+        found[name] = [rolling_error(name, wraps) for wraps in (False, True)]
+    Path(out).write_text(json.dumps(found), encoding="utf-8")
+
+
+main()
