@@ -135,7 +135,7 @@ def option_inputs() -> list[io.Input]:
             max=1.0,
             step=0.05,
             advanced=True,
-            tooltip="DDIM's share of fresh noise, from 0 to DDPM's at 1; -1 is the scheduler's own.",
+            tooltip="DDIM's and TCD's share of fresh noise, 0 to 1; -1 is the scheduler's own.",
         ),
         io.Int.Input(
             "original_inference_steps",
@@ -143,7 +143,7 @@ def option_inputs() -> list[io.Input]:
             min=0,
             max=spacing.MAX_STEPS,
             advanced=True,
-            tooltip="The number of steps that LCM takes its own from; 0 is the scheduler's own, 50.",
+            tooltip="The number of steps that LCM and TCD take theirs from; 0 is the scheduler's own, 50.",
         ),
     ]
 

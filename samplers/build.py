@@ -15,7 +15,7 @@ def scheduler_class(name: str) -> Any:
     """The class of diffusers.
 
     Raises:
-        RuntimeError: diffusers, or the class in it, is missing.
+        RuntimeError: diffusers, the class in it, or what the class needs is missing.
     """
     try:
         import diffusers
@@ -24,10 +24,14 @@ def scheduler_class(name: str) -> Any:
             f"{name} needs diffusers, which is not installed; run: pip install 'diffusers>={OLDEST}'"
         ) from error
     found = getattr(diffusers, name, None)
-    if found is None or hasattr(found, "_backends") and not hasattr(found, "config_name"):
+    if found is None:
         raise RuntimeError(
             f"diffusers {diffusers.__version__} has no {name}; update it: pip install --upgrade 'diffusers>={OLDEST}'"
         )
+    # What stands for a class whose packages are missing.
+    if type(found).__name__ == "DummyObject":
+        needed = " ".join(found._backends)
+        raise RuntimeError(f"{name} needs packages that are not installed; run: pip install {needed}")
     return found
 
 

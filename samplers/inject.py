@@ -71,6 +71,8 @@ def singlestep(scheduler: Any, levels: Levels) -> list[Call]:
 
 def heun(scheduler: Any, levels: Levels) -> list[Call]:
     """Two calls a step, the second at the end of the step; none at zero."""
+    # FlowMatchHeun has none before `set_timesteps`.
+    scheduler.dt = None
     return _two_calls(scheduler, levels, second=levels.rho[1:])
 
 
@@ -79,6 +81,11 @@ def kdpm2(scheduler: Any, levels: Levels) -> list[Call]:
     middle = _halfway(levels.rho, levels.rho.roll(1))
     scheduler.sigmas_interpol = _interleave(middle)
     return _two_calls(scheduler, levels, second=middle[1:])
+
+
+def dpm_sde(scheduler: Any, levels: Levels) -> list[Call]:
+    """DPM-Solver SDE: as `kdpm2`, and noise of one Brownian path."""
+    return _two_calls(scheduler, levels, second=_halfway(levels.rho[1:], levels.rho[:-1]))
 
 
 def kdpm2_ancestral(scheduler: Any, levels: Levels) -> list[Call]:
@@ -142,6 +149,16 @@ def lcm(scheduler: Any, levels: Levels) -> list[Call]:
     true = {call.timestep: levels.timesteps[call.step] for call in calls}
     scheduler.get_scalings_for_boundary_condition_discrete = lambda timestep: share(true[timestep])
     return calls
+
+
+def nearest(scheduler: Any, levels: Levels) -> list[Call]:
+    """TCD: steps to a share of the model's own timestep, so its table stays and levels move to the nearest of it."""
+    scheduler.alphas_cumprod = alpha_bar(levels.table)
+    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    wanted = levels.rho if levels.open else levels.rho[:-1]
+    steps = (levels.table[:, None] - wanted).abs().argmin(dim=0)
+    _set_steps(scheduler, steps)
+    return [Call(i, float(levels.table[step]), int(step)) for i, step in enumerate(steps[: levels.steps])]
 
 
 def inverse(scheduler: Any, levels: Levels) -> list[Call]:

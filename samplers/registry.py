@@ -72,7 +72,7 @@ class Entry:
 
 ODE, SDE, SINGLESTEP, MULTISTEP = "one step", "stochastic", "singlestep", "multistep"
 DISTILLED, INVERSE = "distilled", "inversion"
-SOLVER = ("solver_order", "solver_type")
+EULER = "EulerDiscreteScheduler"
 DPM_SOLVER = ("solver_order", "solver_type", "algorithm_type")
 
 ENTRIES: tuple[Entry, ...] = (
@@ -112,7 +112,7 @@ ENTRIES: tuple[Entry, ...] = (
         "model",
         prediction="epsilon",
         # The levels are the same; its own constructor spends a second on a table that is not used here.
-        maker="EulerDiscreteScheduler",
+        maker=EULER,
         config={"num_train_timesteps": 2},
         calls="2n - 1",
         fractional=True,
@@ -135,7 +135,7 @@ ENTRIES: tuple[Entry, ...] = (
         "ve",
         prediction="epsilon",
         # The levels are the same; its own constructor spends a second on a table that is not used here.
-        maker="EulerDiscreteScheduler",
+        maker=EULER,
         config={"num_train_timesteps": 2},
         calls="2n - 1",
         noise=True,
@@ -174,7 +174,7 @@ ENTRIES: tuple[Entry, ...] = (
         "vp",
         prediction="v_prediction",
         spacing="trailing",
-        maker="EulerDiscreteScheduler",
+        maker=EULER,
         highest=WELL_BELOW_ONE,
         cancels=True,
         fewest=(12, 12),
@@ -187,7 +187,7 @@ ENTRIES: tuple[Entry, ...] = (
         calls="2n - 1",
         noise=True,
         spacing="karras",
-        maker="EulerDiscreteScheduler",
+        maker=EULER,
         stepper=steppers.karras_ve,
         highest=WELL_BELOW_ONE,
         steps="25-50",
@@ -202,7 +202,7 @@ ENTRIES: tuple[Entry, ...] = (
         calls="2n",
         noise=True,
         spacing="exponential",
-        maker="EulerDiscreteScheduler",
+        maker=EULER,
         stepper=steppers.score_sde_ve,
         highest=WELL_BELOW_ONE,
         steps="200",
@@ -220,6 +220,79 @@ ENTRIES: tuple[Entry, ...] = (
         options=("original_inference_steps",),
         steps="4-8",
         warning="It needs a model or LoRA distilled for it (LCM); others draw smooth, empty pictures.",
+    ),
+    # More than the eighteen that hosted services offer.
+    Entry("FlowMatchEulerDiscreteScheduler", ODE, inject.sigma_list, "model", prediction="epsilon", maker=EULER),
+    Entry(
+        "FlowMatchHeunDiscreteScheduler",
+        ODE,
+        inject.heun,
+        "model",
+        prediction="epsilon",
+        calls="2n - 1",
+        maker=EULER,
+        steps="10-20",
+    ),
+    Entry(
+        "EDMEulerScheduler",
+        ODE,
+        inject.sigma_list,
+        "ve",
+        prediction="v_prediction",
+        spacing="karras",
+        maker=EULER,
+        config={"sigma_data": 1.0},
+        highest=WELL_BELOW_ONE,
+        fractional=True,
+    ),
+    Entry(
+        "EDMDPMSolverMultistepScheduler",
+        MULTISTEP,
+        inject.sigma_list,
+        "ve",
+        prediction="v_prediction",
+        spacing="karras",
+        maker=EULER,
+        config={"sigma_data": 1.0},
+        options=DPM_SOLVER,
+        highest=WELL_BELOW_ONE,
+        steps="15-25",
+    ),
+    Entry(
+        "SASolverScheduler",
+        SDE,
+        inject.sigma_list,
+        "vp",
+        noise=True,
+        highest=WELL_BELOW_ONE,
+        ends_at_x0=True,
+    ),
+    Entry(
+        "DPMSolverSDEScheduler",
+        SDE,
+        inject.dpm_sde,
+        "ve",
+        prediction="epsilon",
+        calls="2n - 1",
+        noise=True,
+        maker=EULER,
+        config={"num_train_timesteps": 2},
+        highest=WELL_BELOW_ONE,
+        fractional=True,
+        steps="10-25",
+    ),
+    Entry(
+        "TCDScheduler",
+        DISTILLED,
+        inject.nearest,
+        "vp",
+        noise=True,
+        spacing="own",
+        maker="DDIMScheduler",
+        options=("eta", "original_inference_steps"),
+        ends_at_x0=True,
+        steps="4-8",
+        warning="It needs a model or LoRA distilled for it (TCD); others draw smooth, empty pictures.",
     ),
 )
 

@@ -106,7 +106,14 @@ def make_run(
     levels = Levels(rho, trained_timesteps(model_sampling, sigmas[:-1]), table)
     own = "v_prediction" if is_a(model_sampling, "V_PREDICTION") else "epsilon"
     prediction = own if entry.prediction == "model" else entry.prediction
-    arguments = {**constructor_arguments(levels), **entry.config, **choice.options, "prediction_type": prediction}
+    seed = {"noise_sampler_seed": generator.initial_seed()}
+    arguments = {
+        **constructor_arguments(levels),
+        **seed,
+        **entry.config,
+        **choice.options,
+        "prediction_type": prediction,
+    }
     scheduler = make(entry.name, arguments)
     calls = entry.inject(scheduler, levels)
     options = (
@@ -135,8 +142,8 @@ def start(run: Run, model: Any, x: Tensor) -> Tensor:
     ComfyUI's; with an image ComfyUI's mixture stands.
     """
     scale = run.bridge.scale(float(run.levels.rho[0]))
-    image, strength = model.latent_image, run.scheduler.init_noise_sigma
-    if image is None or run.bridge.flow or image.count_nonzero() > 0:
+    image, strength = model.latent_image, getattr(run.scheduler, "init_noise_sigma", None)
+    if strength is None or image is None or run.bridge.flow or image.count_nonzero() > 0:
         return _scaled(x, scale, run.levels.rho.dtype)
     return _scaled(model.noise, float(strength), run.levels.rho.dtype)
 

@@ -16,7 +16,13 @@ SHAPE = (2, 4, 8, 8)
 SEED = 7
 # Stable Diffusion's training levels, as every configuration of its kind has them.
 TRAINED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-LATENTS = {"clip_sample": False, "skip_prk_steps": True, "set_alpha_to_one": True, "lower_order_final": True}
+LATENTS = {
+    "clip_sample": False,
+    "skip_prk_steps": True,
+    "set_alpha_to_one": True,
+    "lower_order_final": True,
+    "noise_sampler_seed": SEED,
+}
 
 
 class Epsilon(host.ModelSamplingDiscrete, host.EPS):

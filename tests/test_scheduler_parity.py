@@ -20,7 +20,7 @@ from scheduler_models import (
     relative,
     resume,
 )
-from tessera.samplers import build
+from tessera.samplers import build, model_info
 from tessera.samplers.registry import find
 from torch import Tensor
 
@@ -29,7 +29,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 PARITY = 5e-6
 FLOW_PARITY = 1e-3
 # Their `set_timesteps` has no spacing to choose.
-ONE_SPACING = {"DPMSolverSinglestepScheduler", "LCMScheduler"}
+ONE_SPACING = {"DPMSolverSinglestepScheduler", "LCMScheduler", "TCDScheduler"}
+# diffusers ends these with the lowest trained level.
+ENDS_AT_SIGMA_MIN = {"DEISMultistepScheduler", "SASolverScheduler", "TCDScheduler"}
 WITH_A_LOOP = [
     "DDPMScheduler",
     "DDIMScheduler",
@@ -45,12 +47,15 @@ WITH_A_LOOP = [
     "UniPCMultistepScheduler",
     "DEISMultistepScheduler",
     "LCMScheduler",
+    "SASolverScheduler",
+    "DPMSolverSDEScheduler",
+    "TCDScheduler",
 ]
 
 
 def compare(name: str, kind: str, steps: int, spacing: str, **options: Any) -> float:
     """The error of the bridge. The last noise level is the one that diffusers ends at."""
-    final = "sigma_min" if name == "DEISMultistepScheduler" else "zero"
+    final = "sigma_min" if name in ENDS_AT_SIGMA_MIN else "zero"
     own = {"timestep_spacing": spacing} if spacing in ("leading", "trailing", "linspace") else {}
     switch = {f"use_{spacing}_sigmas": True} if spacing in ("karras", "exponential", "beta") else {}
     scheduler = build.make(name, TRAINED | LATENTS | own | switch | options | {"prediction_type": kind})
@@ -168,6 +173,20 @@ def test_ipndm_is_that_of_diffusers(steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [8, 20])
+@pytest.mark.parametrize("name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"])
+def test_edm_is_that_of_diffusers(name: str, steps: int) -> None:
+    """Its pipelines tell the network a quarter of log sigma; here it gets Stable Diffusion's timesteps."""
+    edm = {"sigma_data": 1.0, "sigma_min": 0.03, "sigma_max": 14.6, "prediction_type": "v_prediction"}
+    scheduler = build.make(name, edm)
+    scheduler.set_timesteps(steps)
+    sigmas, model = scheduler.sigmas.clone(), Model("v_prediction")
+    told = model_info.interpolated_timestep(model.model_sampling.log_sigmas, sigmas[:-1])
+    times = iter(told if find(name).fractional else model.model_sampling.timestep(sigmas[:-1]))
+    expected = diffusers_loop(scheduler, steps, noise(), lambda x, _: network(x, next(times).expand(len(x))))
+    assert relative(from_noise(name, model, sigmas), expected) <= PARITY
+
+
+@pytest.mark.parametrize("steps", [8, 20])
 def test_karras_ve_is_that_of_its_pipeline(steps: int) -> None:
     model = Model("epsilon")
     sigmas = levels("KarrasVe", model, steps)
@@ -252,6 +271,8 @@ def test_flow_is_that_of_use_flow_sigmas(name: str, steps: int) -> None:
     [
         ("EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"),
         ("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
+        ("FlowMatchEulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler"),
+        ("FlowMatchHeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"),
     ],
 )
 def test_flow_is_that_of_flow_match(name: str, native: str, steps: int) -> None:

@@ -315,3 +315,12 @@ def test_an_old_diffusers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", old)
     with pytest.raises(RuntimeError, match="diffusers 0.10.0 has no LCMScheduler; update it"):
         build.scheduler_class("LCMScheduler")
+
+
+def test_missing_packages_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers.utils import DummyObject  # pyright: ignore[reportPrivateImportUsage]
+
+    dummy = DummyObject("LMSDiscreteScheduler", (), {"_backends": ["torch", "scipy"]})
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(__version__="1", LMSDiscreteScheduler=dummy))
+    with pytest.raises(RuntimeError, match="LMSDiscreteScheduler needs packages .* pip install torch scipy"):
+        build.scheduler_class("LMSDiscreteScheduler")
