@@ -12,6 +12,7 @@ from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedul
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from .seeds import TesseraSeeds
+from .settings import TesseraSettings
 from .wrap import TesseraWrapCrop, TesseraWrapPad
 
 NODES: list[type[io.ComfyNode]] = [
@@ -29,4 +30,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraFluxNegative,
     TesseraSeeds,
     TesseraSaveImage,
+    TesseraSettings,
 ]

@@ -13,20 +13,6 @@ from .styles import OCTOAI_STYLES, WORDS, described
 if TYPE_CHECKING:
     from .request import Request
 
-# The documented (width, height) pairs; SSD's and SD3's are SDXL's.
-SIZES = {
-    "sdxl": frozenset(
-        [(1536, 640), (768, 1344), (832, 1216), (1344, 768), (1152, 896), (640, 1536), (1216, 832), (896, 1152)]
-        + [(1024, 1024)]
-    ),
-    "sd15": frozenset(
-        [(768, 576), (1024, 576), (640, 512), (384, 704), (640, 768), (640, 640), (1024, 768), (1536, 1024)]
-        + [(768, 1024), (576, 448), (1024, 1024), (896, 896), (704, 1216), (512, 512), (448, 576), (832, 512)]
-        + [(512, 704), (576, 768), (1216, 704), (512, 768), (512, 832), (1024, 1536), (576, 1024), (704, 384)]
-        + [(768, 512)]
-    ),
-}
-
 _CONTROL = "No node loads ControlNets in tessera run yet."
 
 
@@ -226,7 +212,9 @@ def refusals(request: Request) -> list[str]:
         for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
         if request[name] and not request[needed]
     ]
-    sizes = SIZES["sd15" if request.family == "sd15" else "sdxl"]
+    from ...nodes.limits import octoai_sizes
+
+    sizes = octoai_sizes("SD 1.5" if request.family == "sd15" else "SDXL")
     size = (request["width"], request["height"])
     if {"width", "height"} & request.given and size not in sizes:
         known = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))

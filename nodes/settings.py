@@ -1,0 +1,79 @@
+"""The settings node: the size, steps, guidance and count that a service would take."""
+
+from __future__ import annotations
+
+from ..contract import io
+from .limits import FAMILIES, RULES, Settings, explained, nearest, size_of_ratio
+
+LARGEST_SIDE = 16384
+
+
+class TesseraSettings(io.ComfyNode):
+    """Checks settings against what services allow for a model family."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSettings",
+            display_name="Image Settings",
+            category="Tessera/sampling",
+            description="Checks the size, steps, guidance and count of pictures against what hosted services allow.",
+            search_aliases=["aspect ratio", "resolution", "image size", "limits", "generation settings"],
+            inputs=[
+                io.Combo.Input("family", options=FAMILIES, default="SDXL", tooltip="The kind of the model."),
+                io.Combo.Input("rules", options=RULES, default="Scenario", tooltip="Whose limits hold."),
+                io.Int.Input("width", default=1024, min=8, max=LARGEST_SIDE, tooltip="Width in px."),
+                io.Int.Input("height", default=1024, min=8, max=LARGEST_SIDE, tooltip="Height in px."),
+                io.String.Input(
+                    "aspect_ratio",
+                    default="",
+                    tooltip="Such as 16:9: another shape with as many pixels as width and height make; empty for none.",
+                ),
+                io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Number of steps."),
+                io.Float.Input(
+                    "guidance",
+                    default=-1.0,
+                    min=-1.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="How closely the prompt is followed; -1 is the family's own.",
+                ),
+                io.Int.Input("count", default=1, min=1, max=128, tooltip="Number of pictures."),
+                io.Boolean.Input(
+                    "snap", default=False, tooltip="Take the nearest value that is allowed, instead of an error."
+                ),
+            ],
+            outputs=[
+                io.Int.Output(display_name="width", tooltip="For an empty latent."),
+                io.Int.Output(display_name="height", tooltip="For an empty latent."),
+                io.Int.Output(display_name="steps", tooltip="For a sampler or scheduler."),
+                io.Float.Output(display_name="guidance", tooltip="For a sampler's cfg, or for FluxGuidance."),
+                io.Int.Output(display_name="count", tooltip="For the batch size of an empty latent."),
+                io.String.Output(display_name="report", tooltip="What was changed, and why."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        family: str,
+        rules: str,
+        width: int,
+        height: int,
+        aspect_ratio: str,
+        steps: int,
+        guidance: float,
+        count: int,
+        snap: bool,
+    ) -> io.NodeOutput:
+        """Refuse with all reasons in a line, or snap."""
+        if aspect_ratio.strip():
+            width, height = size_of_ratio(aspect_ratio, width * height)
+        asked = Settings(width, height, steps, guidance, count)
+        wrong = explained(asked, family, rules)
+        if wrong and not snap:
+            raise ValueError("; ".join(wrong) + ". Change it, or turn snap on.")
+        made = nearest(asked, family, rules)
+        report = "\n".join(wrong) or "Everything is allowed."
+        return io.NodeOutput(made.width, made.height, made.steps, made.guidance, made.count, report)
