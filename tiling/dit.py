@@ -29,9 +29,10 @@ class TorusDiT(SeamlessHooks):
         list(wrapping_convolutions(network))
         return "rotary positions repeat with the picture (torus RoPE)"
 
-    def step(self, executor: Any, axes: Axes, unit: int, call: dict[str, Any]) -> Tensor:
+    def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
         """The call inside `torus` and `circular`; reference latents have their own period."""
         network = executor.class_obj.diffusion_model
+        unit = self.unit(network, call["x"].shape[1])
         pictures = [call["x"], *(call.get("ref_latents") or [])]
         sizes = [tokens((p.shape[-2], p.shape[-1]), unit) for p in pictures]
         with torus(network, axes, sizes), circular(network, axes):

@@ -46,13 +46,12 @@ class SeamlessHooks:
         """What is done to the network, for the report."""
         raise NotImplementedError
 
-    def step(self, executor: Any, axes: Axes, unit: int, call: dict[str, Any]) -> Tensor:
+    def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
         """One call of the denoiser on the torus.
 
         Args:
-            executor: goes on with the call.
+            executor: goes on with the call; `executor.class_obj` is the host's model.
             axes: along which the latents of this call repeat; at least one.
-            unit: as `unit` returns it.
             call: the arguments of APPLY_MODEL by name.
         """
         raise NotImplementedError
@@ -139,7 +138,7 @@ class SeamlessHooks:
         axes = whole_axes(self.axes, (x.shape[-2], x.shape[-1]), transformer_options.get(PERIOD))
         if not any(axes) or not self.covers(t, base.model_sampling.percent_to_sigma):
             return go_on(executor, call)
-        return self.step(executor, axes, self.unit(base.diffusion_model, x.shape[1]), call)
+        return self.step(executor, axes, call)
 
     def covers(self, sigma: Tensor, percent_to_sigma: Callable[[float], float]) -> bool:
         """Whether the edges meet at this noise level. sigma: (B,)."""

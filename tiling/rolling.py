@@ -51,10 +51,11 @@ class Rolling(SeamlessHooks):
             f"more, of which the last {1 - TWO_CUTS:.0%} take twice the time"
         )
 
-    def step(self, executor: Any, axes: Axes, unit: int, call: dict[str, Any]) -> Tensor:
+    def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
         """The call on moved latents; towards the end two of them, blended."""
         options = call["transformer_options"]
         height, width = call["x"].shape[-2:]
+        unit = self.unit(executor.class_obj.diffusion_model, call["x"].shape[1])
         sigmas = options["sample_sigmas"]
         index = int((sigmas > call["t"].max() * (1 + 1e-4)).sum())
         shift = shift_at(options.get(SEED) or 0, index, (height, width), axes, unit)

@@ -24,7 +24,7 @@ class CircularUNet(SeamlessHooks):
         """How many convolutions wrap."""
         return f"{sum(1 for _ in wrapping_convolutions(find_unet(network)))} convolutions wrap around"
 
-    def step(self, executor: Any, axes: Axes, unit: int, call: dict[str, Any]) -> Tensor:
+    def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
         """The call inside `circular`."""
         with circular(executor.class_obj.diffusion_model, axes):
             return go_on(executor, call)

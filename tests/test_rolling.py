@@ -1,0 +1,96 @@
+"""Rolling: shifts that cover the picture, what moves along, and two cuts that hide each other's seam."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tessera.tiling.axes import TILINGS
+from tessera.tiling.circular import NotPeriodicError
+from tessera.tiling.rolling import Rolling, blend_cuts, roll_control, shift_at
+from torch import Tensor, nn
+
+BOTH = TILINGS["both"]
+TOKENS_OF_TWO: Any = SimpleNamespace(patch_size=(1, 2, 2), modules=lambda: iter(()))
+
+
+def test_shifts_are_whole_units_along_wrapping_axes_and_spread() -> None:
+    shifts = [shift_at(seed=2**63, index=i, size=(64, 48), axes=BOTH, unit=2) for i in range(30)]
+    assert all(down % 2 == right % 2 == 0 and 0 <= down < 64 and 0 <= right < 48 for down, right in shifts)
+    for values, length in zip(zip(*shifts, strict=True), (64, 48), strict=True):
+        gaps = torch.tensor(sorted(values)).diff(append=torch.tensor([min(values) + length]))
+        assert int(gaps.max()) <= length // 6
+    assert shift_at(1, 3, (64, 48), BOTH, 2) == shift_at(1, 3, (64, 48), BOTH, 2)
+    assert shift_at(1, 3, (64, 48), TILINGS["horizontal"], 2)[0] == 0
+    assert shift_at(1, 3, (64, 48), TILINGS["vertical"], 2)[1] == 0
+
+
+def _seamed(x: Tensor) -> Tensor:
+    """A model that knows positions: it draws a ramp from the left edge to the right one."""
+    return x + torch.linspace(-1, 1, x.shape[-1])
+
+
+def test_two_cuts_hide_the_seam_of_each_other() -> None:
+    x = torch.zeros(1, 1, 8, 32)
+
+    def run(shift: tuple[int, int]) -> Tensor:
+        return _seamed(x.roll(shift, (-2, -1))).roll((-shift[0], -shift[1]), (-2, -1))
+
+    axes = TILINGS["horizontal"]
+    one, blended = run((0, 6)), blend_cuts(run, (0, 6), (8, 32), axes, unit=2)
+    steps = [(y - y.roll(1, -1)).abs().mean((0, 1, 2)) for y in (one, blended)]
+    assert steps[0].max() > 1.9
+    assert steps[1].max() < 0.3
+    same = blend_cuts(lambda _: x + 3, (0, 6), (8, 32), axes, unit=2)
+    torch.testing.assert_close(same, x + 3)
+
+
+def test_what_has_the_size_of_the_latents_moves_along() -> None:
+    """The network adds up what it is given; moved along, all of it lies in one place again."""
+    sigmas = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0])
+    generator = torch.Generator().manual_seed(0)
+    x, extra, reference = (torch.randn(1, 2, 8, 12, generator=generator) for _ in range(3))
+    tokens = torch.randn(1, 24, 2, generator=generator)
+    coarse = torch.randn(1, 2, 4, 6, generator=generator)
+    seen: dict[str, Any] = {}
+
+    def network(
+        x: Tensor, t: Tensor, c_concat: Tensor, text: Tensor, control: Any, options: dict[str, Any], ref_latents: Any
+    ) -> Tensor:
+        seen.update(text=text, options=options)
+        grid = control["output"][1].unflatten(1, (4, 6)).movedim(-1, 1)
+        small = control["output"][0] + grid
+        return x + c_concat + ref_latents[0] + small.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    call = {
+        "x": x,
+        "t": torch.tensor([3.0]),
+        "c_concat": extra,
+        "c_crossattn": torch.ones(1, 8, 12),
+        "control": {"output": [coarse, tokens]},
+        "transformer_options": {"sample_sigmas": sigmas, "tessera_seed": 5},
+        "ref_latents": [reference],
+    }
+    setattr(network, "class_obj", SimpleNamespace(diffusion_model=TOKENS_OF_TWO))  # noqa: B010
+    out = Rolling(BOTH).step(network, BOTH, call)
+    still = network(x, call["t"], extra, call["c_crossattn"], call["control"], {}, [reference])
+    torch.testing.assert_close(out, still)
+    assert seen["text"] is call["c_crossattn"]
+
+
+def test_residuals_of_another_shape_are_refused() -> None:
+    assert roll_control(None, (2, 2), (8, 12), 2) is None
+    with pytest.raises(ValueError, match=r"\(1, 7, 3\).*12 x 8.*take it off"):
+        roll_control(torch.zeros(1, 7, 3), (2, 2), (8, 12), 2)
+
+
+def test_shifted_repeats_cannot_be_rolled() -> None:
+    with pytest.raises(NotPeriodicError, match="only be rolled"):
+        Rolling(TILINGS["brick"]).unit(nn.Linear(1, 1), 4)
+
+
+def test_units_are_read_from_the_network() -> None:
+    assert Rolling(BOTH).unit(TOKENS_OF_TWO, 16) == 2
+    assert Rolling(BOTH).unit(nn.Linear(1, 1), 16) == 1
