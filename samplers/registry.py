@@ -280,6 +280,7 @@ ENTRIES: tuple[Entry, ...] = (
         highest=WELL_BELOW_ONE,
         fractional=True,
         steps="10-25",
+        warning="Its noise is drawn on the model's device: other devices draw other pictures.",
     ),
     Entry(
         "TCDScheduler",

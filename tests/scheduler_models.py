@@ -78,7 +78,7 @@ class Model:
         self.calls: list[float] = []
 
     def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
-        self.calls.append(float(sigma[0]))
+        self.calls.append(0.0 if sigma.is_meta else float(sigma[0]))
         if self.denoiser is not None:
             return self.denoiser(x, sigma.reshape(-1, 1, 1, 1))
         space = self.model_sampling

@@ -304,6 +304,23 @@ def test_a_run_can_be_interrupted_before_every_call() -> None:
     assert "timestep" not in vars(model.model_sampling)
 
 
+# ScoreSdeVe reads an index back from the device, DPMSolverSDE makes a generator for it: both need a real one.
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("ScoreSdeVeScheduler", "DPMSolverSDEScheduler")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_latents_stay_on_their_device_and_tables_on_the_cpu(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meta latents stand for those of a GPU: no scheduler mixes devices; only the check for numbers waits for it."""
+    read, seen = Tensor.item, []
+    monkeypatch.setattr(Tensor, "item", lambda x: seen.append(1) or 0.0 if x.is_meta else read(x))
+    model: Any = Model(kind, denoiser=lambda x, sigma: x * 0.5)
+    sigmas = levels(name, model, 6)
+    x = torch.empty(2, 4, 8, 8, device="meta")
+    out = sampler.sample(model, x, sigmas, {"seed": 1}, choice=sampler.Choice(find(name)))
+    assert (out.device, out.dtype) == (x.device, x.dtype)
+    assert len(seen) == len(model.calls)
+
+
 def test_missing_diffusers_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(RuntimeError, match="pip install 'diffusers>="):
