@@ -30,7 +30,7 @@ else:
     from comfy_api.latest import ComfyExtension, io, ui
 
 DEMO_MODELS = Path(__file__).parents[1] / "demo" / "models"
-DEMO_CHECKPOINTS = ["texture-sd"]
+DEMO_CHECKPOINTS = ["texture-sd", "texture-flux"]
 DEMO_ADAPTER = DEMO_MODELS / "texture-ip"
 
 __all__ = [

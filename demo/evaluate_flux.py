@@ -20,15 +20,13 @@ from ..host.loaders import load_checkpoint
 from ..host.noise import prepare_noise
 from ..host.samplers import KSampler
 from ..nodes.flux_negative import TesseraFluxNegative
-from .captions import NAMES, plain
+from .captions import plain
 from .classifier import classify, train_classifier
 from .evaluate import contact_sheet
 from .measures import dominating
 from .textures import PALETTE, PATTERNS
 
 STRENGTHS = (0.0, 1.0, 2.0, 4.0, 7.0, 10.0)
-BATCH = 8
-
 Asked = tuple[str, str, str]
 """Pattern, main colour, second colour."""
 
@@ -94,43 +92,46 @@ def patterns_seen(judge: torch.nn.Module, pictures: Tensor) -> list[str]:
     return [list(PATTERNS)[i] for i in classify(judge, pictures.permute(0, 3, 1, 2) * 2 - 1).tolist()]
 
 
+def drawn(model: Model, asked: list[Asked], strength: float, method: str) -> Tensor:
+    """(N, size, size, 3): what is asked for, with one of its colours in the negative."""
+    jobs = [(i, plain(p, (a, b)), unwanted(i, (p, a, b))) for i, (p, a, b) in enumerate(asked)]
+    bar = tqdm(jobs, desc=f"{method} {strength:g}", mininterval=5)
+    return torch.stack([model.draw(text, seed, negative, strength, method) for seed, text, negative in bar])
+
+
+def unwanted(number: int, asked: Asked) -> str:
+    """The second or the main colour, in turns."""
+    return asked[2 - number % 2]
+
+
 def negatives(
-    model: Model, judge: torch.nn.Module, asked: list[Asked], method: str, out: Path
+    model: Model, judge: torch.nn.Module, asked: list[Asked], method: str, plain_ones: Tensor, out: Path
 ) -> list[dict[str, float]]:
     """For each strength the shares of the colour named in the negative, right patterns and clipped pixels."""
-    named = [a if i % 2 else b for i, (_, a, b) in enumerate(asked)]
-    rows, drawn = [], []
-    for strength in STRENGTHS:
-        texts = [plain(pattern, (a, b)) for pattern, a, b in asked]
-        pictures = torch.stack(
-            [model.draw(t, i, n, strength, method) for i, (t, n) in enumerate(zip(tqdm(texts), named, strict=True))]
-        )
-        drawn.append(pictures)
+    sheets = [plain_ones, *(drawn(model, asked, strength, method) for strength in STRENGTHS[1:])]
+    rows = []
+    for strength, pictures in zip(STRENGTHS, sheets, strict=True):
         found = patterns_seen(judge, pictures)
-        rows.append(
-            {
-                "strength": strength,
-                "colour": float(np.mean([share(p, n) for p, n in zip(pictures, named, strict=True)])),
-                "patterns": float(np.mean([f == a[0] for f, a in zip(found, asked, strict=True)])),
-                "clipped": float(np.mean([clipped(p) for p in pictures])),
-            }
-        )
+        named = [share(p, unwanted(i, a)) for i, (p, a) in enumerate(zip(pictures, asked, strict=True))]
+        row = {
+            "strength": strength,
+            "colour": float(np.mean(named)),
+            "clipped": float(np.mean([*map(clipped, pictures)])),
+        }
+        rows.append(row | {"patterns": float(np.mean([f == a[0] for f, a in zip(found, asked, strict=True)]))})
         print({name: round(value, 3) for name, value in rows[-1].items()})
-    sheet = torch.stack(drawn, 1)[:13].flatten(0, 1)
-    contact_sheet(bytes_of(sheet), out / f"negatives_{method}.png", columns=len(STRENGTHS))
+    contact_sheet(bytes_of(torch.stack(sheets, 1)[:13].flatten(0, 1)), out / f"negatives_{method}.png", len(STRENGTHS))
     return rows
 
 
-def obedience(model: Model, judge: torch.nn.Module, asked: list[Asked], out: Path) -> dict[str, float]:
+def obedience(pictures: Tensor, judge: torch.nn.Module, asked: list[Asked], out: Path) -> dict[str, float]:
     """Shares of pictures with both named colours, and with the named pattern."""
-    texts = [plain(pattern, (a, b)) for pattern, a, b in asked]
-    pictures = torch.stack([model.draw(text, i) for i, text in enumerate(tqdm(texts))])
     contact_sheet(bytes_of(pictures), out / "prompts.png", columns=13)
     found = patterns_seen(judge, pictures)
     colours = [dominating(p) == {a, b} for p, (_, a, b) in zip(bytes_of(pictures), asked, strict=True)]
     for name in PATTERNS:
-        right = [f == a[0] for f, a in zip(found, asked, strict=True) if a[0] == name]
-        print(f"  {NAMES[name][0]}: {np.mean(right):.2f}")
+        seen = [f for f, a in zip(found, asked, strict=True) if a[0] == name]
+        print(f"  {name}: {seen}")
     return {
         "colours": float(np.mean(colours)),
         "patterns": float(np.mean([f == a[0] for f, a in zip(found, asked, strict=True)])),
@@ -150,9 +151,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     judge, real = train_classifier(args.out / "classifier.pt")
     model, asked = Model(args.model, args.steps, args.guidance, args.size), prompts(args.count)
-    numbers: dict[str, Any] = {"classifier on drawn textures": real, **obedience(model, judge, asked, args.out)}
+    plain_ones = drawn(model, asked, 0.0, "auto")
+    numbers: dict[str, Any] = {"classifier on drawn textures": real, **obedience(plain_ones, judge, asked, args.out)}
     print(numbers)
-    numbers |= {method: negatives(model, judge, asked, method, args.out) for method in args.methods}
+    numbers |= {method: negatives(model, judge, asked, method, plain_ones, args.out) for method in args.methods}
     (args.out / "flux.json").write_text(json.dumps({**vars(args), **numbers}, default=str, indent=2))
 
 

@@ -9,6 +9,7 @@ tokenizer is that of `texture-sd`; T5 has a small vocabulary of its own.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from transformers import (
     T5TokenizerFast,
 )
 
+from .captions import vocabulary
 from .parts import new_tokenizer
 from .pieces import vocabulary_size, write_t5_tokenizer
 from .tokens import LENGTH as CLIP_LENGTH
+from .tokens import write_tokenizer
 
 CHANNELS = 16
 """Latent channels, four times as many in a token of 2x2 latents."""
@@ -150,7 +153,7 @@ def save_pipeline(
         module.to(dtype)
     write_t5_tokenizer(folder / "tokenizer_2")
     pipeline = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.15, use_dynamic_shifting=False),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=round(math.exp(1.15), 3)),  # ComfyUI's shift of 1.15
         vae=vae,
         text_encoder=clip,
         tokenizer=new_tokenizer(folder / "tokenizer"),
@@ -159,3 +162,6 @@ def save_pipeline(
         transformer=transformer,
     )
     pipeline.save_pretrained(folder)
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # vocab.json and merges.txt say the same
+    write_tokenizer(folder / "tokenizer", vocabulary())
+    write_t5_tokenizer(folder / "tokenizer_2")

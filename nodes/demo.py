@@ -16,13 +16,14 @@ class TesseraDemoCheckpoint(io.ComfyNode):
             display_name="Demo Checkpoint",
             category="Tessera",
             description="Loads a small texture model that ships with Tessera, so that every example runs at once.",
-            search_aliases=["demo model", "example checkpoint", "texture-sd", "load demo"],
+            search_aliases=["demo model", "example checkpoint", "texture-sd", "texture-flux", "load demo"],
             inputs=[
                 io.Combo.Input(
                     "name",
                     options=DEMO_CHECKPOINTS,
                     default=DEMO_CHECKPOINTS[0],
-                    tooltip="The model: texture-sd is of the Stable Diffusion kind and draws 128 px textures.",
+                    tooltip="The model: texture-sd is of the Stable Diffusion kind, texture-flux of the Flux kind; both draw "
+                    "128 px textures.",
                 ),
             ],
             outputs=[
