@@ -54,7 +54,8 @@ def variants(device: str) -> dict[str, Any]:
     """A model of two blocks, plain and with each kind of negative."""
     config = {"num_layers": 1, "num_single_layers": 1, "guidance_embeds": True}
     transformer: Any = FluxTransformer2DModel.from_config(config)
-    plain = ModelPatcher(Flux(transformer.to(device, torch.bfloat16)), device, device)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32  # attention of CPUs is slow in bfloat16
+    plain = ModelPatcher(Flux(transformer.to(device, dtype)), device, device)
     negative = conditioning()
     methods = {"strength 0": (0.0, "auto"), "nag": (4.0, "nag"), "cfg": (4.0, "cfg")}
     return {"plain": plain} | {
