@@ -46,6 +46,7 @@ __all__ = [
     "io",
     "load_clip_vision",
     "optimized_attention",
+    "sample_one_step",
     "throw_exception_if_processing_interrupted",
     "ui",
 ]
@@ -68,6 +69,20 @@ def load_clip_vision(path: str | Path) -> Any:
     from .comfyui_demo import load_image_encoder
 
     return load_image_encoder(path)
+
+
+def sample_one_step(model: Any, positive: Any, noise: Any, latent: Any, sigma: float) -> Any:
+    """Run a MODEL once on latents (B, C, H, W) at a noise level, without guidance; what it draws (B, C, H, W)."""
+    import torch
+
+    if IN_COMFYUI:
+        from comfy.samplers import CFGGuider, sampler_object  # pyright: ignore[reportMissingImports]
+    else:
+        from ..host.guiders import CFGGuider
+        from ..host.samplers import sampler_object
+    guider = CFGGuider(model)
+    guider.inner_set_conds({"positive": positive, "negative": positive})
+    return guider.sample(noise, latent, sampler_object("euler"), torch.tensor([sigma, 0.0]), seed=0)
 
 
 def demo_checkpoint(name: str) -> tuple[Any, Any, Any]:

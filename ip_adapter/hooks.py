@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .attend import Bank, attend, make_banks
 from .bank import Reference
+from .maps import RECORD, Record
 from .masks import check_aspect, pool
 from .presets import Gains, gain_at
 from .sites import Site, find_sites
@@ -66,6 +67,14 @@ class Stack:
     combine: str
 
 
+class Entry(NamedTuple):
+    """Images under one attention: their bank, their masks (n, L), their numbers."""
+
+    bank: Bank
+    mask: Tensor | None
+    images: list[int]
+
+
 @dataclass(eq=False)
 class Run:
     """What is kept from the first step of a run to its last.
@@ -78,7 +87,7 @@ class Run:
 
     size: tuple[int, int] | None = None
     names: dict[Any, str] = field(default_factory=dict)
-    banks: dict[Any, list[tuple[Bank, Tensor | None]]] = field(default_factory=dict)
+    banks: dict[Any, list[Entry]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,39 +96,48 @@ class Step:
 
     Args:
         run: its run.
-        stacks: the images that act.
-        active: their numbers.
+        stacks: all images.
+        active: the numbers of those that act.
         roles: for each conditioning in the batch 0 (sees the images) or 1 (sees the unconditional tokens).
     """
 
     run: Run
-    stacks: list[Stack]
+    stacks: tuple[Stack, ...]
     active: tuple[int, ...]
     roles: tuple[int, ...]
 
-    def banks(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int]) -> list[tuple[Bank, Tensor | None]]:
-        """The images at a site and their masks, from the run's memory."""
-        rows = (*self.roles, q.shape[0])
-        key = (site.number, self.active, rows, grid, q.dtype, q.device)
+    def entries(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int]) -> list[Entry]:
+        """The images at a site, from the run's memory."""
+        key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device)
         if key not in self.run.banks:
-            self.run.banks[key] = [
-                entry for stack in self.stacks for entry in _load(stack, site, self.roles, q, heads, grid)
-            ]
+            first, found = 0, []
+            for stack in self.stacks:
+                numbers = [n for n in range(first, first + len(stack.uses)) if n in self.active]
+                uses = {n: stack.uses[n - first] for n in numbers if stack.uses[n - first].weight(site)}
+                found += _load(uses, stack.combine, site, self.roles, q, heads, grid) if uses else []
+                first += len(stack.uses)
+            self.run.banks[key] = found
         return self.run.banks[key]
 
 
 def _load(
-    stack: Stack, site: Site, roles: tuple[int, ...], q: Tensor, heads: int, grid: tuple[int, int]
-) -> list[tuple[Bank, Tensor | None]]:
-    uses = [use for use in stack.uses if use.weight(site)]
-    if not uses:
-        return []
+    uses: dict[int, Use],
+    combine: str,
+    site: Site,
+    roles: tuple[int, ...],
+    q: Tensor,
+    heads: int,
+    grid: tuple[int, int],
+) -> list[Entry]:
+    numbers, images = list(uses), list(uses.values())
     rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
-    pairs = [use.reference.pairs[site.number] for use in uses]
+    pairs = [use.reference.pairs[site.number] for use in images]
     keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
-    banks = make_banks(keys, values, [use.weight(site) for use in uses], heads, stack.combine)
-    masks = [(bank, pool([uses[i].mask for i in group], grid)) for bank, group in banks]
-    return [(bank, None if mask is None else mask.to(q)) for bank, mask in masks]
+    entries = []
+    for bank, group in make_banks(keys, values, [use.weight(site) for use in images], heads, combine):
+        mask = pool([images[i].mask for i in group], grid)
+        entries.append(Entry(bank, None if mask is None else mask.to(q), [numbers[i] for i in group]))
+    return entries
 
 
 class ImageAttention:
@@ -149,7 +167,12 @@ class ImageAttention:
         if step is None or not step.active:
             return out
         height, width = extra["activations_shape"][-2:]
-        for bank, mask in step.banks(self.site, q, extra["n_heads"], (height, width)):
+        entries = step.entries(self.site, q, extra["n_heads"], (height, width))
+        record: Record | None = extra.get(RECORD)
+        if record is not None:
+            for entry in entries:
+                record.add(out, q, *entry, (height, width))
+        for bank, mask, _ in entries:
             out = out + attend(q, bank, mask)
         return out
 
@@ -204,7 +227,7 @@ class Hooks:
                 "take the areas away, or use masks on the conditionings."
             )
         active = self._active(t, executor.class_obj.model_sampling.percent_to_sigma)
-        step = Step(run, self._stacks(active), active, self._roles(run, transformer_options))
+        step = Step(run, self.stacks, active, self._roles(run, transformer_options))
         return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, STEP: step}, **kwargs)
 
     def _active(self, t: Tensor, percent_to_sigma: Callable[[float], float]) -> tuple[int, ...]:
@@ -213,10 +236,6 @@ class Hooks:
             return tuple(range(len(uses)))
         sigma = float(t.max())
         return tuple(i for i, use in enumerate(uses) if use.always or use.acts(sigma, percent_to_sigma))
-
-    def _stacks(self, active: Sequence[int]) -> list[Stack]:
-        kept = {id(use) for i, use in enumerate(self.uses) if i in active}
-        return [Stack(tuple(use for use in s.uses if id(use) in kept), s.combine) for s in self.stacks]
 
     @staticmethod
     def _roles(run: Run, options: dict[str, Any]) -> tuple[int, ...]:

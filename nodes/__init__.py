@@ -5,8 +5,10 @@ from __future__ import annotations
 from ..contract import io
 from .demo import TesseraDemoCheckpoint
 from .flux_negative import TesseraFluxNegative
+from .image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt, TesseraLoadIPAdapter
 from .make_tileable import TesseraMakeTileable
 from .offset import TesseraOffsetImage
+from .references import TesseraLoadReference, TesseraReferenceMap, TesseraSaveReference
 from .save import TesseraSaveImage
 from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler
 from .seam_check import TesseraSeamCheck
@@ -31,4 +33,10 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSeeds,
     TesseraSaveImage,
     TesseraSettings,
+    TesseraLoadIPAdapter,
+    TesseraImagePrompt,
+    TesseraApplyImagePrompts,
+    TesseraSaveReference,
+    TesseraLoadReference,
+    TesseraReferenceMap,
 ]

@@ -54,7 +54,11 @@ def run(workflow: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> dic
     printed = capsys.readouterr()
     assert code == 0, printed.err
     outputs = json.loads(printed.out)["outputs"]
-    return {node_id: [Path(each["path"]) for each in shown["images"]] for node_id, shown in outputs.items()}
+    return {
+        node_id: [Path(each["path"]) for each in shown["images"]]
+        for node_id, shown in outputs.items()
+        if "images" in shown
+    }
 
 
 @examples

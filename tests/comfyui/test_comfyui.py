@@ -65,7 +65,11 @@ def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     outputs = json.loads(done.stdout)["outputs"]
-    return {node_id: [Path(each["path"]) for each in shown["images"]] for node_id, shown in outputs.items()}
+    return {
+        node_id: [Path(each["path"]) for each in shown["images"]]
+        for node_id, shown in outputs.items()
+        if "images" in shown
+    }
 
 
 def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:

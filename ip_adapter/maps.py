@@ -1,0 +1,50 @@
+"""Where images act, as pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .attend import Bank, attend
+
+RECORD = "tessera_image_prompts_record"
+
+
+@dataclass(eq=False)
+class Record:
+    """What attention adds for each image, relative to what it says of the text: maps (h, w) by image number."""
+
+    maps: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def add(
+        self, out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None, images: list[int], grid: tuple[int, int]
+    ) -> None:
+        """Note one cross-attention. out: its output without images (B, L, C); the batch holds positive rows only."""
+        for place, image in enumerate(images):
+            alone = replace(bank, values=bank.values * (bank.owners == place)[:, None])
+            share = attend(q, alone, mask).norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
+            self.maps.setdefault(image, []).append(share.mean(0).float().cpu().unflatten(0, grid))
+
+
+def heat_maps(record: Record, count: int, size: tuple[int, int]) -> Tensor:
+    """Black to red to yellow to white for each image (count, H, W, 3), brightest where any of them acts the most.
+
+    Args:
+        record: of one step.
+        count: how many images there are.
+        size: of the pictures (height, width).
+    """
+    planes = [_mean(record.maps.get(image, []), size) for image in range(count)]
+    heat = torch.stack(planes)
+    heat = heat / heat.max().clamp(min=1e-6)
+    return torch.stack([(heat * 3 - i).clamp(0, 1) for i in range(3)], dim=-1)
+
+
+def _mean(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+    if not maps:
+        return torch.zeros(size)
+    scaled = [F.interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0] for plane in maps]
+    return torch.stack(scaled).mean(0)

@@ -1,0 +1,52 @@
+"""Baked images as files: keys and values, in half precision, with what they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .bank import Reference
+
+SUFFIX = ".reference.safetensors"
+FORMAT = "tessera-reference-1"
+
+
+def save_reference(path: Path, reference: Reference) -> None:
+    """Write a baked image; a file appears whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {f"{n}.{part}": pair[i] for n, pair in reference.pairs.items() for i, part in enumerate("kv")}
+    about = {"mark": reference.mark, "name": reference.name}
+    about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.sites)}
+    partial = path.with_name(path.name + ".partial")
+    save_file({key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()}, partial, about)
+    partial.replace(path)
+
+
+def load_reference(path: Path) -> Reference:
+    """Read a baked image.
+
+    Raises:
+        ValueError: the file is none, or its values are not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - no container
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is no safetensors file ({error}); save the reference again.") from None
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path.name} is no saved reference of Tessera; make one with Save Reference.")
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError(f"{path.name} holds values that are no numbers; save the reference again.")
+    numbers = sorted({int(key.split(".")[0]) for key in tensors})
+    pairs = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
+    return Reference(pairs, int(about["width"]), int(about["sites"]), about["mark"], about["name"])
+
+
+def find_references(folder: Path) -> list[str]:
+    """Saved references in a folder and below it, as paths from there."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*" + SUFFIX))

@@ -1,0 +1,222 @@
+"""The IP-Adapter nodes: load an adapter, describe reference pictures, put them into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..contract import DEMO_ADAPTER, WrappersMP, folder_paths, io, load_clip_vision, optimized_attention
+from ..ip_adapter.apply import apply_prompts
+from ..ip_adapter.attend import COMBINES
+from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_image, choose_encoder
+from ..ip_adapter.formats import read_adapter
+from ..ip_adapter.masks import one_mask
+from ..ip_adapter.presets import TYPES
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, check_range
+
+IpAdapter = io.Custom("IP_ADAPTER")
+ImagePrompts = io.Custom("IMAGE_PROMPTS")
+CATEGORY = "Tessera/image prompts"
+DEMO, AUTO = "texture-sd (demo)", "auto"
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+NO_FACES = (
+    "{name} is a FaceID adapter, which reads face embeddings; these nodes take pictures, so use a base, plus or full "
+    "IP-Adapter."
+)
+
+
+class TesseraLoadIPAdapter(io.ComfyNode):
+    """Loads an adapter with its image encoder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        adapters = [name for name in folder_paths.get_filename_list("ipadapter") if name.endswith(SUFFIXES)]
+        return io.Schema(
+            node_id="TesseraLoadIPAdapter",
+            display_name="Load IP-Adapter",
+            category=CATEGORY,
+            description="Loads an IP-Adapter for Stable Diffusion 1.5 or SDXL and finds its image encoder.",
+            search_aliases=["ip adapter", "ipadapter", "image prompt", "reference image", "style transfer"],
+            inputs=[
+                io.Combo.Input(
+                    "ip_adapter",
+                    options=[DEMO, *adapters],
+                    default=DEMO,
+                    tooltip="A file in models/ipadapter, of any name; the first one ships with Tessera for texture-sd.",
+                ),
+                io.Combo.Input(
+                    "clip_vision",
+                    options=[AUTO, *folder_paths.get_filename_list("clip_vision")],
+                    default=AUTO,
+                    tooltip="The image encoder in models/clip_vision; auto takes the one that fits, whatever its name.",
+                ),
+                io.ClipVision.Input("encoder", optional=True, tooltip="An image encoder to use instead."),
+            ],
+            outputs=[IpAdapter.Output(display_name="ip_adapter", tooltip="The adapter with its image encoder.")],
+        )
+
+    @classmethod
+    def execute(cls, ip_adapter: str, clip_vision: str, encoder: Any = None) -> io.NodeOutput:
+        """Read the adapter, find its encoder, check that they belong together."""
+        path = _adapter_path(ip_adapter)
+        adapter = read_adapter(path)
+        if adapter.kind.startswith("face"):
+            raise ValueError(NO_FACES.format(name=ip_adapter))
+        name = "the connected encoder"
+        if encoder is None:
+            found, name = _encoder_path(path, adapter, clip_vision)
+            encoder = load_clip_vision(found)
+        check_encoder(adapter, encoder, name)
+        return io.NodeOutput(LoadedAdapter(adapter, encoder))
+
+
+def _adapter_path(name: str) -> Path:
+    if name == DEMO:
+        return DEMO_ADAPTER / "ip_adapter.safetensors"
+    return Path(folder_paths.get_full_path_or_raise("ipadapter", name))
+
+
+def _encoder_path(path: Path, adapter: Any, name: str) -> tuple[Path, str]:
+    if name == AUTO and path.parent == DEMO_ADAPTER:
+        return DEMO_ADAPTER / "image_encoder", "the demo encoder"
+    if name == AUTO:
+        names = folder_paths.get_filename_list("clip_vision")
+        name = choose_encoder(adapter, names, lambda each: folder_paths.get_full_path_or_raise("clip_vision", each))
+    return Path(folder_paths.get_full_path_or_raise("clip_vision", name)), name
+
+
+def percent(name: str, default: float, tooltip: str) -> Any:
+    """A fraction of the schedule."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def how_it_acts() -> list[Any]:
+    """The inputs that a picture and a saved reference share."""
+    return [
+        io.Float.Input(
+            "scale",
+            default=0.9,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="How strongly this image acts; each image has its own scale, 0 leaves it out.",
+        ),
+        io.Combo.Input(
+            "type",
+            options=TYPES,
+            default="style",
+            tooltip="What is taken over: style, character, composition or all of it; the help page names the blocks.",
+        ),
+        percent("start_percent", 0.0, "Part of the schedule that runs before the image begins to act."),
+        percent("end_percent", 1.0, "Part of the schedule after which the image no longer acts."),
+        io.Mask.Input("mask", optional=True, tooltip="Where in the picture the image acts; grey acts in part."),
+        ImagePrompts.Input("previous", optional=True, tooltip="Image prompts to which this one is added."),
+        io.String.Input(
+            "blocks",
+            default="",
+            optional=True,
+            advanced=True,
+            tooltip="Weights of blocks instead of the type, such as: all=0.2, up_blocks.1=1, mid_block=0.",
+        ),
+    ]
+
+
+class TesseraImagePrompt(io.ComfyNode):
+    """Describes how a picture acts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraImagePrompt",
+            display_name="Image Prompt",
+            category=CATEGORY,
+            description="Says how a reference picture acts: how strongly, in which way, where, and in which steps.",
+            search_aliases=["ip adapter image", "reference image", "style reference", "image weight", "regional image"],
+            inputs=[
+                io.Image.Input("image", tooltip="The reference picture; of a batch, every picture acts in this way."),
+                *how_it_acts(),
+                io.Combo.Input(
+                    "fit",
+                    options=FITS,
+                    default="crop",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How a picture becomes the encoder's square: its middle, all of it with bars, or squeezed.",
+                ),
+                io.Combo.Input(
+                    "unconditional",
+                    options=UNCONDITIONALS,
+                    default="reference",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What guidance pushes away from: as in training, a black picture, or this one shuffled.",
+                ),
+            ],
+            outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        scale: float,
+        type: str,  # noqa: A002 - the name that the contract gives it
+        start_percent: float,
+        end_percent: float,
+        mask: Tensor | None = None,
+        previous: tuple[ImagePrompt, ...] = (),
+        blocks: str = "",
+        fit: str = "crop",
+        unconditional: str = "reference",
+    ) -> io.NodeOutput:
+        """Add the picture to the stack."""
+        check_range(start_percent, end_percent)
+        where = None if mask is None else one_mask(mask)
+        added = tuple(
+            ImagePrompt(picture, scale, type, start_percent, end_percent, where, blocks, fit, unconditional)
+            for picture in check_image(image).split(1)
+        )
+        stack = (*previous, *added)
+        check_count(stack)
+        return io.NodeOutput(stack)
+
+
+class TesseraApplyImagePrompts(io.ComfyNode):
+    """Puts image prompts into a model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraApplyImagePrompts",
+            display_name="Apply Image Prompts",
+            category=CATEGORY,
+            description="Makes a model follow reference pictures, many of them at nearly the cost of one.",
+            search_aliases=["ip adapter apply", "ipadapter advanced", "multiple reference images", "image prompts"],
+            inputs=[
+                io.Model.Input("model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL); it stays as it is."),
+                ImagePrompts.Input("image_prompts", tooltip="The reference pictures, from Image Prompt nodes."),
+                io.Combo.Input(
+                    "combine",
+                    options=COMBINES,
+                    default="sum",
+                    tooltip="sum: each image acts for itself. share: they compete by scale. concat: they compete.",
+                ),
+                IpAdapter.Input(
+                    "ip_adapter", optional=True, tooltip="The adapter; only saved references do without it."
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, following the pictures.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, image_prompts: tuple[ImagePrompt, ...], combine: str, ip_adapter: LoadedAdapter | None = None
+    ) -> io.NodeOutput:
+        """Hook a clone of the model."""
+        kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
+        return io.NodeOutput(apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds))

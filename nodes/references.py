@@ -1,0 +1,170 @@
+"""Reference pictures as files, and a look at where they act."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..contract import DEMO_ADAPTER, WrappersMP, folder_paths, io, sample_one_step, ui
+from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
+from ..ip_adapter.hooks import KEY
+from ..ip_adapter.maps import RECORD, Record, heat_maps
+from ..ip_adapter.masks import one_mask
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked, check_count, check_range
+from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
+from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, how_it_acts, percent
+
+DEMO = "red zigzag (demo)"
+PIXELS = 8
+"""Picture pixels along a side of one latent."""
+
+
+class TesseraSaveReference(io.ComfyNode):
+    """Bakes pictures into files."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraSaveReference",
+            display_name="Save Reference",
+            category=CATEGORY,
+            description="Saves a reference picture as a small file that acts without adapter and encoder.",
+            search_aliases=["bake reference", "save ip adapter embeds", "reference card", "export style"],
+            is_output_node=True,
+            inputs=[
+                IpAdapter.Input("ip_adapter", tooltip="The adapter; the file works with models of the same kind."),
+                io.Image.Input("image", tooltip="The picture; of a batch, each becomes a file."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="references/reference",
+                    tooltip="Beginning of the file's name in the output folder; a number follows.",
+                ),
+                io.Combo.Input(
+                    "fit", options=FITS, default="crop", advanced=True, tooltip="How a picture becomes a square."
+                ),
+                io.Combo.Input(
+                    "unconditional",
+                    options=UNCONDITIONALS,
+                    default="reference",
+                    advanced=True,
+                    tooltip="What guidance pushes away from: as in training, a black picture, or this one shuffled.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="files", tooltip="Where the files are, one a line.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        ip_adapter: LoadedAdapter,
+        image: Tensor,
+        filename_prefix: str,
+        fit: str = "crop",
+        unconditional: str = "reference",
+    ) -> io.NodeOutput:
+        """Bake and write each picture."""
+        pictures = check_image(image).split(1)
+        folder, stem, number, _, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        written = []
+        for count, picture in enumerate(pictures, number):
+            prompt = ImagePrompt(picture, fit=fit, unconditional=unconditional)
+            path = Path(folder) / f"{stem}_{count:05}_{SUFFIX}"
+            save_reference(path, baked(prompt, ip_adapter, list(ip_adapter.adapter.sites)))
+            written.append(str(path))
+        return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
+
+
+class TesseraLoadReference(io.ComfyNode):
+    """Reads a baked picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        saved = find_references(Path(folder_paths.get_output_directory()))
+        copied = find_references(Path(folder_paths.get_input_directory()))
+        return io.Schema(
+            node_id="TesseraLoadReference",
+            display_name="Load Reference",
+            category=CATEGORY,
+            description="Uses a saved reference as an image prompt, without the adapter and the image encoder.",
+            search_aliases=["load ip adapter embeds", "reference card", "baked reference", "saved style"],
+            inputs=[
+                io.Combo.Input(
+                    "reference",
+                    options=[DEMO, *copied, *(f"{name} [output]" for name in saved)],
+                    default=DEMO,
+                    tooltip="A file of Save Reference in the output or input folder; the first one is for texture-sd.",
+                ),
+                *how_it_acts(),
+            ],
+            outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        reference: str,
+        scale: float,
+        type: str,  # noqa: A002 - the name that Image Prompt gives it
+        start_percent: float,
+        end_percent: float,
+        mask: Tensor | None = None,
+        previous: tuple[ImagePrompt, ...] = (),
+        blocks: str = "",
+    ) -> io.NodeOutput:
+        """Add it to the stack."""
+        check_range(start_percent, end_percent)
+        demo = DEMO_ADAPTER / ("red_zigzag" + SUFFIX)
+        path = demo if reference == DEMO else Path(folder_paths.get_annotated_filepath(reference))
+        where = None if mask is None else one_mask(mask)
+        added = ImagePrompt(load_reference(path), scale, type, start_percent, end_percent, where, blocks)
+        stack = (*previous, added)
+        check_count(stack)
+        return io.NodeOutput(stack)
+
+
+class TesseraReferenceMap(io.ComfyNode):
+    """Shows where image prompts act."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraReferenceMap",
+            display_name="Reference Map",
+            category=CATEGORY,
+            description="Shows as a heat map where in a picture each image prompt acts, and how strongly.",
+            search_aliases=["attention map", "ip adapter debug", "heat map", "where does the reference act"],
+            inputs=[
+                io.Model.Input("model", tooltip="A model with image prompts."),
+                io.Conditioning.Input("positive", tooltip="The prompt of the picture."),
+                io.Latent.Input("latent", tooltip="The picture, as it comes from the sampler."),
+                percent("percent", 0.5, "The part of the schedule that is looked at: noise is added to that level."),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="maps", tooltip="One map for each image: black where it does not act, white the most."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, positive: Any, latent: dict[str, Any], percent: float) -> io.NodeOutput:
+        """Run the model once and draw what was noted."""
+        count = sum(len(wrapper.__self__.uses) for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, KEY))
+        if not count:
+            raise ValueError("The model has no image prompts; connect the output of Apply Image Prompts.")
+        watched, record = model.clone(), Record()
+        watched.model_options["transformer_options"][RECORD] = record
+        sigma = float(model.get_model_object("model_sampling").percent_to_sigma(percent))
+        samples = latent["samples"][:1]
+        noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))
+        sample_one_step(watched, positive, noise, samples, sigma)
+        height, width = samples.shape[-2:]
+        return io.NodeOutput(heat_maps(record, count, (PIXELS * height, PIXELS * width)))
