@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 import json
 import struct
@@ -410,3 +411,45 @@ def test_wrong_requests_are_refused_in_one_line(
     assert code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "w.json").exists()
+
+
+def with_files(info: ObjectInfo, **lists: list[str]) -> dict[str, Any]:
+    """The nodes as they are where models lie: the first list of each loader offers these files."""
+    changed = {node_id: copy.deepcopy(entry) for node_id, entry in info.items()}
+    for class_type, files in lists.items():
+        for name, kind in changed[class_type]["input"]["required"].items():
+            if name.endswith(("_name", "_name1", "_name2")):
+                kind[1]["options"] = files
+    return changed
+
+
+def test_flux_is_loaded_in_parts(info: ObjectInfo) -> None:
+    encoders = ["clip_l.safetensors", "t5xxl_fp16.safetensors"]
+    parts = {"UNETLoader": ["flux1-dev.safetensors"], "DualCLIPLoader": encoders, "VAELoader": ["ae.safetensors"]}
+    body = SCENARIO | {"modelId": "flux1-dev", "guidance": 2.5}
+    _, lines, prompt = imported("scenario-texture", body, with_files(info, **parts))  # pyright: ignore[reportArgumentType]
+    assert of_class(prompt, "DualCLIPLoader")["clip_name2"] == encoders[1]
+    assert of_class(prompt, "FluxGuidance")["guidance"] == 2.5
+    assert sampler(prompt)["cfg"] == 1.0
+    assert outcomes(lines)["modelId"] == MAPPED
+    assert of_class(prompt, "EmptySD3LatentImage")["width"] == 512
+
+
+def test_refiner_goes_on_where_the_first_model_stops(info: ObjectInfo) -> None:
+    files = {"CheckpointLoaderSimple": ["base_xl.safetensors", "sd_xl_refiner_1.0.safetensors"]}
+    body = PROMPT | {"checkpoint": "base_xl", "use_refiner": True, "steps": 40, "seed": 5}
+    _, lines, prompt = imported("octoai", body, with_files(info, **files))  # pyright: ignore[reportArgumentType]
+    first, second = [node["inputs"] for node in prompt.values() if node["class_type"] == "KSamplerAdvanced"]
+    assert (first["start_at_step"], first["end_at_step"], first["add_noise"]) == (0, 32, "enable")
+    assert (second["start_at_step"], second["end_at_step"], second["add_noise"]) == (32, 40, "disable")
+    assert first["return_with_leftover_noise"] == "enable"
+    assert prompt[second["model"][0]]["inputs"]["ckpt_name"] == files["CheckpointLoaderSimple"][1]
+    said = outcomes(lines)
+    assert {said[name] for name in ("use_refiner", "high_noise_frac", "steps", "seed", "cfg_scale")} == {MAPPED}
+
+
+def test_refiner_that_is_missing_is_said(info: ObjectInfo) -> None:
+    _, lines, _ = imported("octoai", PROMPT | {"use_refiner": True, "high_noise_frac": 0.5}, info)
+    said = {line.name: line for line in lines}
+    assert said["use_refiner"].outcome == NOT_YET
+    assert "models/checkpoints" in said["use_refiner"].text

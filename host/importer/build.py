@@ -56,7 +56,11 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     model, positive, negative = _prompts(graph, recipe, model, clip, flux)
     latent = _latent(graph, recipe, vae, flux)
     conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
-    sampled = _sampler(graph, recipe, "sampler", conditions | {"latent_image": latent}, recipe.strength, flux)
+    refiner = _refiner(graph, recipe)
+    if refiner:
+        sampled = _refined(graph, recipe, conditions | {"latent_image": latent}, refiner)
+    else:
+        sampled = _sampler(graph, recipe, "sampler", conditions | {"latent_image": latent}, recipe.strength, flux)
     image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
     if recipe.second_pass:
         larger = graph.add("twice the size", "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=2.0)[0]
@@ -85,6 +89,12 @@ def _output(graph: Drawing, recipe: Recipe, image: Output) -> None:
 def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, bool]:
     files = choices(graph.info, "CheckpointLoaderSimple", "ckpt_name")
     found = named_file(recipe.model, files)
+    parts = None if found else _flux_parts(graph.info, recipe.model)
+    if parts:
+        denoiser, first, second, vae = parts
+        model = graph.add("model", "UNETLoader", unet_name=denoiser, weight_dtype="default")
+        clip = graph.add("text encoders", "DualCLIPLoader", clip_name1=first, clip_name2=second, type="flux")
+        return model[0], clip[0], graph.add("vae", "VAELoader", vae_name=vae)[0], True
     if found:
         node = graph.add("model", "CheckpointLoaderSimple", ckpt_name=found)
         drawn_as = family_of(found) or family
@@ -98,6 +108,18 @@ def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, 
             why = f"{name} stands for it: no such file in models/checkpoints, name one with --model"
             recipe.missing["model"] = (APPROXIMATED, why)
     return node[0], node[1], node[2], (drawn_as or "").startswith("flux")
+
+
+def _flux_parts(info: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, str, str, str] | None:
+    """The files of a Flux model in parts: denoiser, CLIP-L, T5, VAE; None where one of them is missing."""
+    denoiser = named_file(name, choices(info, "UNETLoader", "unet_name"))
+    encoders = choices(info, "DualCLIPLoader", "clip_name1")
+    parts = [denoiser if denoiser and "flux" in denoiser.lower() else None]
+    parts += [next((file for file in encoders if sign in file.lower()), None) for sign in ("clip_l", "t5xxl")]
+    vaes = choices(info, "VAELoader", "vae_name")
+    parts.append(next((file for file in vaes if file.lower().rsplit(".", 1)[0].endswith(("ae", "flux_vae"))), None))
+    one, two, three, four = parts
+    return (one, two, three, four) if one and two and three and four else None
 
 
 def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
@@ -209,6 +231,43 @@ def _sampler(
     # KSampler runs all its steps below `denoise`; the services skip those above.
     steps = max(1, math.floor(recipe.steps * strength))
     return graph.add(role, "KSampler", **shared, steps=steps, sampler_name="euler", scheduler=levels)[0]
+
+
+def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
+    """The checkpoint that ends the picture; the first with "refiner" in its name."""
+    if recipe.refine_from is None:
+        return None
+    files = [name for name in choices(graph.info, "CheckpointLoaderSimple", "ckpt_name") if "refiner" in name.lower()]
+    if not files:
+        why = 'left out: no file with "refiner" in its name in models/checkpoints; put one there'
+        recipe.missing["refiner"] = (NOT_YET, why)
+        return None
+    return files[0]
+
+
+def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refiner: str) -> Output:
+    """Two models in turn: the second goes on from the noise that the first leaves."""
+    steps = recipe.steps
+    first = round(steps * (1 - recipe.strength))
+    change = max(first, round(steps * (recipe.refine_from or 0.0)))
+    shared = {
+        "noise_seed": conditions["seed"],
+        "steps": steps,
+        "cfg": max(USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance, 1.0),
+        "sampler_name": "euler",
+        "scheduler": "karras" if recipe.karras else "normal",
+    }
+    begins = {"add_noise": "enable", "start_at_step": first, "end_at_step": change}
+    begins |= {"return_with_leftover_noise": "enable"}
+    given = {name: value for name, value in conditions.items() if name != "seed"}
+    latent = graph.add("sampler", "KSamplerAdvanced", **given, **shared, **begins)[0]
+    loaded = graph.add("refiner", "CheckpointLoaderSimple", ckpt_name=refiner)
+    texts = {"refiner positive": recipe.prompt, "refiner negative": recipe.negative}
+    read = [graph.add(role, "CLIPTextEncode", text=literal(text), clip=loaded[1])[0] for role, text in texts.items()]
+    ends = {"add_noise": "disable", "start_at_step": change, "end_at_step": steps}
+    ends |= {"return_with_leftover_noise": "disable", "latent_image": latent}
+    ends |= {"model": loaded[0], "positive": read[0], "negative": read[1]}
+    return graph.add("refiner sampler", "KSamplerAdvanced", **shared, **ends)[0]
 
 
 def _seed(graph: Drawing, recipe: Recipe) -> int | Output:

@@ -38,7 +38,7 @@ PARAMETERS = (
         "checkpoint",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
         "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
     ),
     Parameter(
@@ -59,10 +59,11 @@ PARAMETERS = (
     Parameter(
         "high_noise_frac",
         "number",
-        NOT_YET,
-        how="Without use_refiner it does nothing.",
-        default=0.8,
-        within=(0.0, 1.0),
+        MAPPED,
+        ("refiner sampler:KSamplerAdvanced.start_at_step",),
+        "Acts beside use_refiner.",
+        0.8,
+        (0.0, 1.0),
     ),
     Parameter(
         "image_encoding",
@@ -159,8 +160,8 @@ PARAMETERS = (
         "seed",
         "seeds",
         MAPPED,
-        ("sampler:KSampler.seed", "seeds:TesseraSeeds.seeds"),
-        "Random where it is left out. A list: one picture each, num_images does nothing.",
+        ("sampler:KSampler.seed", "sampler:KSamplerAdvanced.noise_seed", "seeds:TesseraSeeds.seeds"),
+        "Left out: random, or the one given with --seed. A list: one picture each, num_images does nothing.",
         None,
         (1, 2**32 - 1),
     ),
@@ -199,7 +200,13 @@ PARAMETERS = (
         "Each trigger word in the prompts becomes embedding:NAME, a file in models/embeddings.",
     ),
     Parameter("transfer_images", "samples", NOT_YET, how="No node teaches a trigger word from pictures yet."),
-    Parameter("use_refiner", "flag", NOT_YET, how="No second model takes over yet."),
+    Parameter(
+        "use_refiner",
+        "flag",
+        MAPPED,
+        ("refiner:CheckpointLoaderSimple.ckpt_name",),
+        "The checkpoint with refiner in its name; the sampler is euler then.",
+    ),
     Parameter("vae", "text", MAPPED, ("vae:VAELoader.vae_name",), "The file of that name in models/vae."),
     _side("width"),
 )
@@ -244,6 +251,10 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         vae=request["vae"] or "",
         last_layer=-1 - (request["clip_skip"] or 0),
     )
+    if request["use_refiner"]:
+        made.refine_from = request["high_noise_frac"]
+        if request["sampler"]:
+            made.notes["sampler"] = (APPROXIMATED, "euler, which can hand over to the refiner")
     if request["init_image"]:
         made.init_image = picture("init_image", request["init_image"])
         made.strength = request["strength"]

@@ -46,6 +46,7 @@ class Recipe:
         contrast: about middle grey; 1 changes nothing.
         enlarge: the factor of the finished pictures' size.
         second_pass: the picture is enlarged to twice its size and sampled once more at half strength.
+        refine_from: the part of the steps after which a refiner takes over; None has none.
         unzoom: the margin around the first picture, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
@@ -79,6 +80,7 @@ class Recipe:
     contrast: float = 1.0
     enlarge: float = 1.0
     second_pass: bool = False
+    refine_from: float | None = None
     unzoom: float = 0.0
     fill_mask: bool = False
     notes: dict[str, Note] = field(default_factory=dict)

@@ -31,12 +31,20 @@ def _side(name: str) -> Parameter:
 
 COMMON = (
     Parameter("originalAssets", "text", MEANINGLESS, how="Files are saved as they were made."),
-    Parameter("seed", "seed", MAPPED, ("sampler:KSampler.seed",), "Random where it is left out.", None, (0, 2**64 - 1)),
+    Parameter(
+        "seed",
+        "seed",
+        MAPPED,
+        ("sampler:KSampler.seed",),
+        "Left out: random, or the one given with --seed.",
+        None,
+        (0, 2**64 - 1),
+    ),
     Parameter(
         "modelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
         "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
         required=True,
     ),
@@ -104,7 +112,7 @@ COMMON = (
         "baseModelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name"),
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
         "As modelId, which then names a LoRA on top of it.",
     ),
     Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
