@@ -15,7 +15,8 @@ from tessera.nodes.scheduler import TesseraScheduler, TesseraSchedulerCompare, T
 from tessera.samplers.registry import ENTRIES, NAMES
 from torch import Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# numpy's about diffusers, and torchsde's about rounding.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Should have")
 EIGHTEEN = """
     DDPMScheduler DDIMScheduler PNDMScheduler LMSDiscreteScheduler EulerDiscreteScheduler
     EulerAncestralDiscreteScheduler DPMSolverMultistepScheduler HeunDiscreteScheduler KDPM2DiscreteScheduler

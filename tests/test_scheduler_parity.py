@@ -24,8 +24,8 @@ from tessera.samplers import build, model_info
 from tessera.samplers.registry import find
 from torch import Tensor
 
-# numpy's about diffusers, hundreds in each run.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# numpy's about diffusers, hundreds in each run; torchsde's about rounding.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Should have")
 PARITY = 5e-6
 FLOW_PARITY = 1e-3
 # Their `set_timesteps` has no spacing to choose.

@@ -18,7 +18,8 @@ from tessera.samplers.bridge import Bridge
 from tessera.samplers.registry import ENTRIES, NAMES, find
 from torch import Tensor
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# numpy's about diffusers, and torchsde's about rounding.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Should have")
 KINDS = ["epsilon", "flow"]
 FORWARD = [entry.name for entry in ENTRIES if not entry.rising]
 DETERMINISTIC = [entry.name for entry in ENTRIES if not entry.noise and not entry.rising]
