@@ -3,7 +3,7 @@
 Steps alternate in one process on one random transformer, so that load on the machine falls on both; the ratio is the
 median over pairs of one plain and one seamless step.
 
-    python benchmarks/seamless_flux.py               a tenth as deep and a third as wide, 512 px, for a first look
+    python benchmarks/seamless_flux.py               a tenth as deep and a quarter as wide, 512 px, for a first look
     python benchmarks/seamless_flux.py --size full   Flux.1's shape, 1024 px (24 GB)
 """
 
@@ -23,7 +23,7 @@ from tessera.tiling.circular import circular
 from tessera.tiling.torus import torus
 
 BUDGET = 1.02
-SIZES = {"small": (2, 4, 8, 64), "full": (19, 38, 24, 128)}
+SIZES = {"small": (2, 4, 6, 64), "full": (19, 38, 24, 128)}
 TEXT = 256
 
 

@@ -1,0 +1,87 @@
+"""What wrapping costs a convolution and a VAE decoder: ours, and padding in two calls as other packs do it, over zeros.
+
+Calls alternate in one process; the median ratio of all rounds counts. On a CPU its time counts, not that of the clock.
+
+    python benchmarks/circular_padding.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from tessera.tiling.axes import TILINGS
+from tessera.tiling.circular import circular, wrapping_convolutions
+from tessera.tiling.swap import swapped
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SHAPES = {"64 x 64, 320 channels": (320, 64), "256 x 256, 64 channels": (64, 256)}
+VAE = {"block_out_channels": (64, 128, 256, 256), "layers_per_block": 1}
+
+
+def two_calls(network: nn.Module) -> AbstractContextManager[None]:
+    """Each axis padded in a call of its own, then a convolution without padding."""
+
+    def forward(conv: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        left, right, top, bottom = conv._reversed_padding_repeated_twice
+        x = F.pad(F.pad(x, (left, right, 0, 0), mode="circular"), (0, 0, top, bottom), mode="circular")
+        return F.conv2d(x, weight, bias, conv.stride, 0, conv.dilation, conv.groups)
+
+    borders = [border for border in wrapping_convolutions(network) if not border.there]
+    return swapped("_conv_forward", [(border.conv, partial(forward, border.conv)) for border in borders])
+
+
+def compare(name: str, network: nn.Module, run: Callable[[], Any], device: str, rounds: int) -> None:
+    """Print the ratios of both forms to plain zeros."""
+    forms = {
+        "plain": nullcontext,
+        "ours": lambda: circular(network, TILINGS["both"]),
+        "two calls": lambda: two_calls(network),
+    }
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    spent: dict[str, list[float]] = {form: [] for form in forms}
+    for _ in range(rounds + 1):
+        for form, context in forms.items():
+            synchronize()
+            start = clock()
+            with context():
+                run()
+            synchronize()
+            spent[form].append(clock() - start)
+    plain = spent.pop("plain")[1:]
+    found = (
+        f"{form} {statistics.median(a / b for a, b in zip(times[1:], plain, strict=True)):.3f}"
+        for form, times in spent.items()
+    )
+    print(f"{name}: {', '.join(found)} (plain {statistics.median(plain) * 1000:.1f} ms)", flush=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float16 if args.device == "cuda" else torch.float32)
+    with torch.device(args.device):
+        for name, (channels, size) in SHAPES.items():
+            conv, x = nn.Conv2d(channels, channels, 3, padding=1), torch.randn(1, channels, size, size)
+            compare(f"convolution, {name}", conv, partial(conv, x), args.device, args.rounds)
+        kinds = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+        vae: Any = AutoencoderKL.from_config({**VAE, **kinds})
+        latent = torch.randn(1, 4, 16, 16)
+        compare("VAE decode, 128 px", vae.decoder, partial(vae.decode, latent), args.device, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
