@@ -27,8 +27,13 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 WHOLE = {
-    "folder_paths.py": "",
+    "folder_paths.py": "folder_names_and_paths = {'ipadapter': None}",
     "comfy/__init__.py": "",
+    "comfy/ldm/__init__.py": "",
+    "comfy/ldm/modules/__init__.py": "",
+    "comfy/ldm/modules/attention.py": "optimized_attention = None",
+    "comfy/sampler_helpers.py": "convert_cond = None",
+    "comfy/samplers.py": "calc_cond_batch = None",
     "comfy/model_management.py": "throw_exception_if_processing_interrupted = None",
     "comfy/patcher_extension.py": "WrappersMP = None",
     "comfy/utils.py": "ProgressBar = None",
