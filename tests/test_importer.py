@@ -207,8 +207,7 @@ def test_tables_name_inputs_that_nodes_have(name: str, info: ObjectInfo) -> None
     for row in SERVICES[name].parameters:
         for place in row.goes:
             class_type, _, entry = place.partition(":")[2].partition(".")
-            # A node of the table may still be missing; the report says so.
-            assert class_type not in info or entry in inputs_of(info[class_type]), place
+            assert entry in inputs_of(info[class_type]), place
 
 
 def test_values_reach_the_nodes(info: ObjectInfo) -> None:
@@ -366,18 +365,30 @@ def test_any_object_gives_a_valid_workflow_or_lines(name: str, info: ObjectInfo,
         validate(prompt, ObjectInfo(info.classes))
 
 
-SMALL = {
-    "scenario-texture": SCENARIO | {"width": 64, "height": 64, "numSamples": 2, "numInferenceSteps": 2},
-    "modelslab": PROMPT
-    | {"width": 64, "height": 64, "num_inference_steps": 21, "init_image": DATA_URL, "strength": 0.1},
-    "leonardo": PROMPT | {"width": 64, "height": 64, "num_images": 1, "num_inference_steps": 10},
+TINY = {"width": 64, "height": 64, "numInferenceSteps": 2}
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "scenario-texture": ("scenario-texture", SCENARIO | TINY | {"numSamples": 2}),
+    "flux": (
+        "scenario-texture",
+        SCENARIO
+        | TINY
+        | {"modelId": "flux.1-dev", "negativePrompt": "red", "negativePromptStrength": 4, "numSamples": 1},
+    ),
+    "scenario-ip-adapter": ("scenario-ip-adapter", REFERENCE | TINY | {"numSamples": 1}),
+    "modelslab": (
+        "modelslab",
+        PROMPT | {"width": 64, "height": 64, "num_inference_steps": 21, "init_image": DATA_URL, "strength": 0.1},
+    ),
+    "leonardo": ("leonardo", PROMPT | {"width": 64, "height": 64, "num_images": 1, "num_inference_steps": 10}),
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_imported_request_runs_on_the_demo_model(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "body"), SMALL.values(), ids=SMALL)
+def test_imported_request_runs_on_the_demo_model(
+    name: str, body: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     request, workflow = tmp_path / "request.json", tmp_path / "workflow.json"
-    request.write_text(json.dumps(SMALL[name]))
+    request.write_text(json.dumps(body))
     folders = ["--input-dir", str(tmp_path / "input"), "--models-dir", str(tmp_path)]
     assert main(["import", name, str(request), "-o", str(workflow), "--seed", "3", *folders]) == 0
     said = capsys.readouterr().out
@@ -386,7 +397,7 @@ def test_imported_request_runs_on_the_demo_model(name: str, tmp_path: Path, caps
     assert note["widgets_values"] == [said.rstrip("\n")]
     assert main(["run", str(workflow), "--device", "cpu", "--output-dir", str(tmp_path / "out"), *folders]) == 0
     saved = capsys.readouterr().out.splitlines()
-    assert len(saved) == SMALL[name].get("numSamples", 1)
+    assert len(saved) == body.get("numSamples", 1)
     with Image.open(saved[0]) as image:
         assert image.size == (64, 64)
 
@@ -453,3 +464,13 @@ def test_refiner_that_is_missing_is_said(info: ObjectInfo) -> None:
     said = {line.name: line for line in lines}
     assert said["use_refiner"].outcome == NOT_YET
     assert "models/checkpoints" in said["use_refiner"].text
+
+
+def test_what_flux_does_not_take_is_said(info: ObjectInfo) -> None:
+    flux = {"modelId": "flux.1-dev"}
+    lines = imported("scenario-ip-adapter", REFERENCE | flux, info)[1]
+    lines += imported("leonardo", PROMPT | flux | {"negative_prompt": "blur"}, info)[1]
+    said = {line.name: line for line in lines}
+    assert {said[name].outcome for name in ("ipAdapterImages", "ipAdapterType", "negative_prompt")} == {NOT_YET}
+    with pytest.raises(GraphError, match="ipAdapterImages"):
+        imported("scenario-ip-adapter", REFERENCE | flux, info, strict=True)

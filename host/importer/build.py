@@ -35,7 +35,7 @@ def named_file(name: str, files: list[str]) -> str | None:
 
 
 def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> Drawing:
-    """Draw a recipe. What has no node here is left out, and `recipe.missing` says which files are.
+    """Draw a recipe. `recipe.missing` says what had to be left out for want of a file.
 
     Args:
         family: of the model that was asked for; it decides where the name of the file that is used does not tell.
@@ -46,12 +46,14 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     if recipe.last_layer < -1:
         clip = graph.add("clip skip", "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=recipe.last_layer)[0]
     vae = _vae(graph, recipe, vae)
-    if recipe.token_merging and not flux and graph.has("TomePatchModel"):
+    if recipe.token_merging and not flux:
         model = graph.add("token merging", "TomePatchModel", model=model, ratio=recipe.token_merging)[0]
-    if recipe.tiling and graph.has("TesseraSeamlessModel", "TesseraSeamlessVAE"):
+    if recipe.tiling:
         model = graph.add("seamless model", "TesseraSeamlessModel", model=model, tiling="both")[0]
         vae = graph.add("seamless VAE", "TesseraSeamlessVAE", vae=vae, tiling="both")[0]
-    if not flux:
+    if flux and recipe.image_prompts:
+        recipe.missing["image prompt"] = (NOT_YET, "left out: image prompts are for Stable Diffusion models")
+    elif recipe.image_prompts:
         model = _image_prompts(graph, recipe, model, family)
     model, positive, negative = _prompts(graph, recipe, model, clip, flux)
     latent = _latent(graph, recipe, vae, flux)
@@ -149,8 +151,6 @@ def _vae(graph: Drawing, recipe: Recipe, vae: Output) -> Output:
 
 def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str | None) -> Output:
     classes = ("TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts")
-    if not recipe.image_prompts or not graph.has(*classes):
-        return model
     adapters = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
     fitting = [name for name in adapters if family and family_of(name) == family]
     demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
@@ -176,10 +176,13 @@ def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, flux: 
     if not flux:
         negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
         return model, positive, negative
-    if recipe.negative and recipe.negative_strength and graph.has("TesseraFluxNegative"):
+    if recipe.negative and recipe.negative_strength:
         negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
         strength = {"negative": negative, "strength": recipe.negative_strength}
         model = graph.add("flux negative", "TesseraFluxNegative", model=model, **strength)[0]
+    elif recipe.negative:
+        why = "left out: a Flux model takes it only with a strength, which this request does not have"
+        recipe.missing["negative"] = (NOT_YET, why)
     nothing = graph.add("no negative", "ConditioningZeroOut", conditioning=positive)[0]
     guidance = FLUX_GUIDANCE if recipe.guidance is None else recipe.guidance
     return model, graph.add("guidance", "FluxGuidance", conditioning=positive, guidance=guidance)[0], nothing
@@ -192,7 +195,7 @@ def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
         kind = "EmptySD3LatentImage" if flux else "EmptyLatentImage"
         return graph.add("size", kind, width=width, height=height, batch_size=count)[0]
     latent = _first_latent(graph, recipe, vae, recipe.init_image)
-    if recipe.count > 1 and len(recipe.seeds) == 1 and graph.has("RepeatLatentBatch"):
+    if recipe.count > 1 and len(recipe.seeds) == 1:
         latent = graph.add("count", "RepeatLatentBatch", samples=latent, amount=recipe.count)[0]
     return latent
 
@@ -224,7 +227,7 @@ def _sampler(
     # Below 1 the services do without guidance.
     shared = {**conditions, "cfg": 1.0 if flux else max(guidance, 1.0), "denoise": strength}
     karras = recipe.karras and not flux
-    if recipe.scheduler and graph.has("TesseraSchedulerKSampler"):
+    if recipe.scheduler:
         how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": recipe.steps}
         return graph.add(role, "TesseraSchedulerKSampler", **shared, **how)[0]
     levels = "simple" if flux else "karras" if karras else "normal"

@@ -104,9 +104,6 @@ def _outcome(parameter: Parameter, request: Request, recipe: Recipe, graph: Draw
     places = _places(parameter, graph)
     if places or not parameter.goes:
         return parameter.outcome, "; ".join(part for part in (", ".join(places), parameter.how) if part)
-    absent = [_class(place) for place in parameter.goes if not graph.has(_class(place))]
-    if absent and len(absent) == len(parameter.goes):
-        return NOT_YET, f"there is no node {absent[0]} here"
     return MEANINGLESS, "without effect on this workflow"
 
 

@@ -40,10 +40,6 @@ class Drawing:
         self.nodes[role] = Node(role, class_type, inputs)
         return self.nodes[role]
 
-    def has(self, *class_types: str) -> bool:
-        """Whether these classes exist here."""
-        return all(class_type in self.info for class_type in class_types)
-
     def number(self, role: str) -> int:
         """The id of a node in the file."""
         return 1 + list(self.nodes).index(role)

@@ -50,7 +50,7 @@ class Recipe:
         unzoom: the margin around the first picture, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
-        missing: what became of the parameters that go to a role, where a file or a node is missing.
+        missing: what became of the parameters that go to a role, where a file is missing.
     """
 
     prompt: str
