@@ -22,8 +22,8 @@ class TesseraDemoCheckpoint(io.ComfyNode):
                     "name",
                     options=DEMO_CHECKPOINTS,
                     default=DEMO_CHECKPOINTS[0],
-                    tooltip="The model: texture-sd is of the Stable Diffusion kind, texture-flux of the Flux kind; both draw "
-                    "128 px textures.",
+                    tooltip="The model: texture-sd is of the Stable Diffusion kind, texture-flux of the Flux kind; "
+                    "both draw 128 px textures.",
                 ),
             ],
             outputs=[
