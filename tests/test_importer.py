@@ -8,6 +8,7 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,14 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> ObjectInfo:
     folder_paths.configure(str(root / "models"), str(root / "input"), str(root / "output"))
     Path(folder_paths.get_input_directory()).mkdir()
     return ObjectInfo(node_classes())
+
+
+@pytest.fixture
+def own_folders() -> Iterator[None]:
+    """The command line sets its own folders; afterwards they are those of `info` again."""
+    before = folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory()
+    yield
+    folder_paths.configure(*before)
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +392,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.usefixtures("own_folders")
 @pytest.mark.parametrize(("name", "body"), SMALL.values(), ids=SMALL)
 def test_imported_request_runs_on_the_demo_model(
     name: str, body: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -402,6 +412,7 @@ def test_imported_request_runs_on_the_demo_model(
         assert image.size == (64, 64)
 
 
+@pytest.mark.usefixtures("own_folders")
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [

@@ -49,7 +49,11 @@ COMMON = (
         required=True,
     ),
     Parameter(
-        "modelEpoch", "text", NOT_YET, how="Put the epoch's LoRA file into models/loras and name it in concepts."
+        "modelEpoch",
+        "text",
+        MAPPED,
+        ("lora:LoraLoader.lora_name",),
+        "Beside baseModelId: the LoRA file named modelId-modelEpoch.",
     ),
     Parameter("hideResults", "flag", MEANINGLESS, how="There is no gallery to hide from.", default=False),
     Parameter(
