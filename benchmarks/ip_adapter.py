@@ -26,13 +26,14 @@ from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import RUN, Run, Stack, Use, install
 from tessera.ip_adapter.sites import find_sites
 
-WIDTHS = {"small": (96, 192, 320, 320), "full": (320, 640, 1280, 1280)}
-LATENT, TEXT, TOKENS = 64, 768, 16
+SIZES = {"small": ((96, 192, 320, 320), 32), "full": ((320, 640, 1280, 1280), 64)}
+TEXT, TOKENS = 768, 16
 COUNTS = (1, 4, 10)
+MASK = 512
 
 
 def new_unet(size: str) -> Any:
-    config = {"block_out_channels": WIDTHS[size], "cross_attention_dim": TEXT, "attention_head_dim": 8}
+    config = {"block_out_channels": SIZES[size][0], "cross_attention_dim": TEXT, "attention_head_dim": 8}
     unet: Any = UNet2DConditionModel.from_config(config)
     return unet.eval().requires_grad_(False)
 
@@ -70,7 +71,7 @@ class Ours:
         tokens = torch.randn(count, 2, TOKENS, TEXT)
         uses = []
         for i in range(count):
-            mask = torch.rand(8 * LATENT, 8 * LATENT) if masked else None
+            mask = torch.rand(MASK, MASK) if masked else None
             reference = bake(tokens[i, 0], tokens[i, 1], adapter, adapter.sites)
             uses.append(Use(reference, 0.5, {"": 1.0}, mask=mask))
         self.held = sum(t.nbytes for use in uses for pair in use.reference.pairs.values() for t in pair)
@@ -98,7 +99,7 @@ class Diffusers:
         self.unet.to(unet.device, unet.dtype).eval()
         at = {"device": unet.device, "dtype": unet.dtype}
         self.seen = [torch.randn(2, 1, 257, 1280, **at) for _ in range(count)]
-        masks = [torch.rand(1, 1, 8 * LATENT, 8 * LATENT, **at) for _ in range(count)] if masked else None
+        masks = [torch.rand(1, 1, MASK, MASK, **at) for _ in range(count)] if masked else None
         self.kwargs = {"cross_attention_kwargs": {"ip_adapter_masks": masks}} if masks else {}
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
@@ -117,7 +118,7 @@ def seconds(step: Any, x: torch.Tensor, text: torch.Tensor) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=sorted(WIDTHS), default="small")
+    parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -127,7 +128,9 @@ def main() -> None:
     weights = adapter_weights(unet)
     dtype = torch.float16 if args.device == "cuda" else torch.float32
     unet.to(args.device, dtype)
-    x, text = (torch.randn(shape).to(args.device, dtype) for shape in ((2, 4, LATENT, LATENT), (2, 77, TEXT)))
+    x, text = (
+        torch.randn(shape).to(args.device, dtype) for shape in ((2, 4, *2 * SIZES[args.size][1:]), (2, 77, TEXT))
+    )
     steps: dict[str, Any] = {"plain": Ours(unet, weights, 0, False)}
     for count in COUNTS:
         for masked in (False, True):
