@@ -47,7 +47,7 @@ class TesseraSaveImage(io.ComfyNode):
             node_id="TesseraSaveImage",
             display_name="Save Image As",
             category="Tessera/image",
-            description="Saves pictures as PNG, JPEG or WebP, and gives them as text for web pages and hosted services.",
+            description="Saves pictures as PNG, JPEG or WebP, and gives them as text for web pages and services.",
             search_aliases=["save jpeg", "save jpg", "save webp", "base64", "data url", "export image"],
             is_output_node=True,
             inputs=[
