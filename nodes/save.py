@@ -95,13 +95,13 @@ class TesseraSaveImage(io.ComfyNode):
             return io.NodeOutput(urls, ui=shown)
         files = [encode(image, format, quality) for image in images]
         urls = [data_url(file, format) for file in files] if base64 else []
-        return io.NodeOutput(urls, ui=_save(files, filename_prefix, SUFFIXES[format], images.shape[1:3]))
+        return io.NodeOutput(urls, ui=_save(files, filename_prefix, SUFFIXES[format], *images.shape[1:3]))
 
 
-def _save(files: list[bytes], prefix: str, suffix: str, size: tuple[int, int]) -> Any:
+def _save(files: list[bytes], prefix: str, suffix: str, height: int, width: int) -> Any:
     """Write files into the output folder under the next free numbers, each whole or not at all."""
     root = folder_paths.get_output_directory()
-    folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, root, size[1], size[0])
+    folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
     saved = []
     for place, content in enumerate(files):
         name = f"{stem.replace('%batch_num%', str(place))}_{number + place:05}_.{suffix}"
