@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from .captions import vocabulary
-from .parts import new_tokenizer
+from .parts import forget_origins, new_tokenizer
 from .pieces import vocabulary_size, write_t5_tokenizer
 from .tokens import LENGTH as CLIP_LENGTH
 from .tokens import write_tokenizer
@@ -162,6 +162,7 @@ def save_pipeline(
         transformer=transformer,
     )
     pipeline.save_pretrained(folder)
+    forget_origins(folder)
     (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # vocab.json and merges.txt say the same
     write_tokenizer(folder / "tokenizer", vocabulary())
     write_t5_tokenizer(folder / "tokenizer_2")

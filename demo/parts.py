@@ -10,6 +10,7 @@ away flat colours.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -115,5 +116,14 @@ def save_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
+    forget_origins(folder)
     (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # vocab.json and merges.txt say the same
     write_tokenizer(folder / "tokenizer", vocabulary())
+
+
+def forget_origins(folder: Path) -> None:
+    """Take out of all configs below `folder` where their weights once lay: a path of the machine that trained them."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

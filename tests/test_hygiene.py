@@ -187,6 +187,12 @@ def test_text_is_ascii() -> None:
     assert not lines_matching(texts, re.compile(r"[^\x00-\x7f]"))
 
 
+def test_demo_models_do_not_name_the_folder_they_were_trained_in() -> None:
+    configs = list((ROOT / "demo" / "models").rglob("config.json"))
+    assert configs
+    assert not [path for path in configs if "_name_or_path" in path.read_text()]
+
+
 def test_checkout_is_small() -> None:
     assert sum((ROOT / path).stat().st_size for path in git_files()) < MEGABYTES * 2**20
 
