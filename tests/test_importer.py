@@ -419,6 +419,8 @@ def test_imported_request_runs_on_the_demo_model(
         ("{", [], "not JSON"),
         ("[" * 100_000, [], "nested too deeply"),
         ("[]", [], "expected the JSON object"),
+        ("[" * 990 + "]" * 990, [], "lists more than 32 deep"),
+        ('{"prompt": "\\ud800", "modelId": "a"}', [], "prompt: found half of a surrogate pair"),
         ("{}", [], "prompt: missing"),
         (json.dumps(SCENARIO), ["--image", "x"], "expected NAME=FILE"),
         (json.dumps(SCENARIO | {"modelId": "flux", "negativePrompt": "a"}), [], "negativePromptStrength: missing"),
@@ -433,6 +435,13 @@ def test_wrong_requests_are_refused_in_one_line(
     assert code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "w.json").exists()
+
+
+def test_report_has_a_line_for_each_parameter(info: ObjectInfo) -> None:
+    body = SCENARIO | {"baseModelId": "texture-sd", "modelId": "a\nb\u2028c", "modelEpoch": "\r1", "new\nname": 1}
+    drawing, lines, _ = imported("scenario-texture", body, info)
+    assert all(str(line).isprintable() for line in lines)
+    assert len(drawing["nodes"][-1]["widgets_values"][0].splitlines()) == len(lines)
 
 
 def with_files(info: ObjectInfo, **lists: list[str]) -> dict[str, Any]:

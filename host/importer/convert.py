@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import GraphError, shown
+from ..errors import GraphError, one_line, shown
 from ..object_info import inputs_of
 from .build import build
 from .drawing import Drawing
@@ -27,7 +27,7 @@ class Line:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.outcome}; {self.text}" if self.text else f"{self.name}: {self.outcome}"
+        return one_line(f"{self.name}: {self.outcome}; {self.text}" if self.text else f"{self.name}: {self.outcome}")
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 MOST_NUMBERS = 128
+MOST_NESTED = 32
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ def parse(service: Service, document: Any, family: str | None = None) -> Request
     Raises:
         GraphError: a line for each value that the service's document does not allow.
     """
+    if not _is_shallow(document):
+        raise GraphError([f"found lists more than {MOST_NESTED} deep; expected the JSON object that a service takes"])
     if not isinstance(document, dict):
         raise GraphError([f"found {shown(document)}; expected the JSON object that is sent to {service.title}"])
     given = {name: value for name, value in document.items() if value is not None}
+    if broken := [name for name, value in given.items() if not _is_unicode([name, value])]:
+        raise GraphError(f"{name}: found half of a surrogate pair; expected Unicode text" for name in broken)
     model = _model(service.name, family)
     from pydantic import ValidationError
 
@@ -129,6 +135,25 @@ def _type(parameter: Parameter, family: str | None) -> Any:
         "strengths": Annotated[list[number], BeforeValidator(_split), Field(max_length=MOST_NUMBERS)],
     }
     return types[parameter.kind]
+
+
+def _is_shallow(document: Any) -> bool:
+    level = [document]
+    for _ in range(MOST_NESTED):
+        level = [item for each in level for item in _items(each)]
+    return not level
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_flag(value: Any) -> Any:

@@ -1,0 +1,81 @@
+"""The request bodies in tests/data/requests, and the small files that they name: all work on the demo models.
+
+A body is what would be sent to the service. Its options are those of `tessera import`: `--model` names a demo model
+where the body names a model of the service, `--image` a file where it names a picture that lies there.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "demo" / "models"
+WIDTH, RANK, SIDE = 128, 2, 48
+FLUX_WIDTH = 256
+UNET_LAYERS = [f"down_blocks_{block}_attentions_0_transformer_blocks_0_attn2_to_q" for block in (1, 2)]
+FLUX_LAYERS = [f"single_transformer_blocks_{block}_attn_to_q" for block in (0, 1)]
+LORAS = {"zigzag": UNET_LAYERS, "zigzag-3": UNET_LAYERS, "moss": UNET_LAYERS[:1], "5": UNET_LAYERS[1:]}
+FLUX_LORAS = {"my-style-5": FLUX_LAYERS, "flux-detail": FLUX_LAYERS[:1]}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A body, the options it is imported with, and what it is an example of."""
+
+    service: str
+    name: str
+    body: dict[str, Any]
+    options: list[str]
+
+    @property
+    def id(self) -> str:
+        """For test names."""
+        return f"{self.service}-{self.name.replace(' ', '_').replace(',', '')}"
+
+
+def entries() -> list[Entry]:
+    """Every body of every service."""
+    return [
+        Entry(path.stem, name, each["body"], each["options"])
+        for path in sorted((ROOT / "tests" / "data" / "requests").glob("*.json"))
+        for name, each in json.loads(path.read_text(encoding="utf-8")).items()
+    ]
+
+
+def write_files(folder: Path) -> None:
+    """The models that the bodies name, in folder/models, and the picture that `--image` names, in folder.
+
+    LoRAs and embeddings are random and small; the VAE and the refiner are those of texture-sd.
+    """
+    torch.manual_seed(0)
+    models = folder / "models"
+    for part in ("checkpoints", "embeddings", "loras", "vae"):
+        (models / part).mkdir(parents=True)
+    for name, layers in LORAS.items():
+        save_file(_lora(layers, WIDTH), models / "loras" / f"{name}.safetensors")
+    for name, layers in FLUX_LORAS.items():
+        save_file(_lora(layers, FLUX_WIDTH), models / "loras" / f"{name}.safetensors")
+    for name in ("zig", "teal-word"):
+        save_file({"emb_params": torch.randn(2, WIDTH)}, models / "embeddings" / f"{name}.safetensors")
+    (models / "vae" / "texture-vae").symlink_to(DEMO / "texture-sd" / "vae", target_is_directory=True)
+    (models / "checkpoints" / "texture-refiner").symlink_to(DEMO / "texture-sd", target_is_directory=True)
+    picture = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
+    Image.merge("RGB", [picture, picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), picture]).save(
+        folder / "picture.png"
+    )
+
+
+def _lora(layers: list[str], width: int) -> dict[str, torch.Tensor]:
+    """Random factors for square layers, in the layout of kohya's scripts."""
+    return {
+        f"lora_unet_{layer}.lora_{part}.weight": torch.randn(*shape) * 0.05
+        for layer in layers
+        for part, shape in (("up", (width, RANK)), ("down", (RANK, width)))
+    }

@@ -1,0 +1,131 @@
+"""Request bodies of every service, from their JSON to their pictures, through the command line as a user has it.
+
+Here all of them become valid workflows and a few are drawn; `pytest -m requests` draws them all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from request_bodies import Entry, entries, write_files
+from tessera.host import folder_paths
+from tessera.host.cli import main
+from tessera.host.importer.services import SERVICES
+
+ENTRIES = entries()
+EACH = [pytest.param(entry, id=entry.id) for entry in ENTRIES]
+# Names of the bodies that are drawn in every run of the tests.
+DRAWN = {
+    "scenario-texture": ["least values", "guidance below one", "concepts", "flux negative"],
+    "scenario-ip-adapter": ["two pictures, scales at both ends", "deprecated id"],
+    "modelslab": ["least values", "inpainting"],
+    "octoai": ["least values", "image prompt"],
+    "leonardo": ["least values", "canvas", "unzoom and upscale"],
+}
+FEWEST = 12
+# What an omitted size or count gets, in the order width, height, pictures.
+OMITTED = {
+    "scenario-texture": (512, 512, 4),
+    "scenario-ip-adapter": (512, 512, 4),
+    "modelslab": (512, 512, 1),
+    "octoai": (1024, 1024, 1),
+    "leonardo": (1024, 768, 4),
+}
+COUNTS = ("numSamples", "samples", "num_images")
+RATIOS = {"16:9": (1360, 768)}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the models and the picture that the bodies name."""
+    folder = tmp_path_factory.mktemp("requests")
+    write_files(folder)
+    before = folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory()
+    yield folder
+    folder_paths.configure(*before)
+
+
+def imported(entry: Entry, files: Path, folder: Path, *options: str) -> int:
+    """Run `tessera import`; the workflow is folder/workflow.json."""
+    request = folder / "request.json"
+    request.write_text(json.dumps(entry.body), encoding="utf-8")
+    own = [each.replace("=picture.png", f"={files / 'picture.png'}") for each in entry.options]
+    command = ["import", entry.service, str(request), "-o", str(folder / "workflow.json"), *own, *options]
+    return main([*command, *folders(files)])
+
+
+def folders(files: Path) -> list[str]:
+    return ["--models-dir", str(files / "models"), "--input-dir", str(files / "input")]
+
+
+def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
+    """How many pictures a body asks for, and their size."""
+    body = entry.body
+    width, height, count = OMITTED[entry.service]
+    count = next((int(body[name]) for name in COUNTS if body.get(name) is not None), count)
+    if isinstance(body.get("seed"), list):
+        count = len(body["seed"])
+    size = [int(body.get("width") or width) // 8 * 8, int(body.get("height") or height) // 8 * 8]
+    if "ultra" in str(body.get("modelId")) and not {"width", "height"} & body.keys():
+        size = list(RATIOS[body["aspectRatio"]])
+    factor = body.get("upscaleRatio", 1) * (2 if body.get("highResolution") else 1)
+    return count, (round(size[0] * factor), round(size[1] * factor))
+
+
+def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Import a body, run its workflow, and look at the pictures."""
+    assert imported(entry, files, folder) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert {line.partition(":")[0] for line in said.splitlines()} >= {k for k, v in entry.body.items() if v is not None}
+    command = ["run", str(folder / "workflow.json"), "--json", "--device", "cpu", *folders(files)]
+    assert main([*command, "--output-dir", str(folder / "out")]) == 0, capsys.readouterr().err
+    outputs = json.loads(capsys.readouterr().out)["outputs"]
+    drawn = [Path(image["path"]) for shown in outputs.values() for image in shown.get("images", [])]
+    count, size = expected(entry)
+    assert len(drawn) == count
+    for path in drawn:
+        with Image.open(path) as image:
+            assert image.size == size
+            assert np.asarray(image.convert("RGB"), dtype=np.float64).std() > 1.0
+    if keep := os.environ.get("TESSERA_KEEP_PICTURES"):
+        for number, path in enumerate(drawn):
+            path.rename(Path(keep) / f"{entry.id}.{number}{path.suffix}")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_has_enough_bodies(service: str) -> None:
+    bodies: list[dict[str, Any]] = [entry.body for entry in ENTRIES if entry.service == service]
+    assert len(bodies) >= FEWEST
+    required = {row.name for row in SERVICES[service].parameters if row.required}
+    assert any(body.keys() == required for body in bodies), "none is minimal"
+    everything = SERVICES[service].by_name.keys()
+    # ipAdapterImage is refused beside ipAdapterImageId.
+    assert any(everything - body.keys() <= {"ipAdapterImage"} for body in bodies), "none sets every parameter"
+
+
+@pytest.mark.parametrize("entry", EACH)
+def test_body_becomes_a_valid_workflow(
+    entry: Entry, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert imported(entry, files, tmp_path) == 0, capsys.readouterr().err
+    assert main(["check", str(tmp_path / "workflow.json"), *folders(files)]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", [pytest.param(e, id=e.id) for e in ENTRIES if e.name in DRAWN[e.service]])
+def test_body_is_drawn(entry: Entry, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_pictures(entry, files, tmp_path, capsys)
+
+
+@pytest.mark.requests
+@pytest.mark.parametrize("entry", [pytest.param(e, id=e.id) for e in ENTRIES if e.name not in DRAWN[e.service]])
+def test_every_other_body_is_drawn(
+    entry: Entry, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_pictures(entry, files, tmp_path, capsys)
