@@ -47,6 +47,7 @@ __all__ = [
     "load_clip_vision",
     "optimized_attention",
     "sample_one_step",
+    "saves_metadata",
     "throw_exception_if_processing_interrupted",
     "ui",
 ]
@@ -69,6 +70,15 @@ def load_clip_vision(path: str | Path) -> Any:
     from .comfyui_demo import load_image_encoder
 
     return load_image_encoder(path)
+
+
+def saves_metadata() -> bool:
+    """Whether pictures may carry their graph: ComfyUI can be told that they must not."""
+    if not IN_COMFYUI:
+        return True
+    from comfy.cli_args import args  # pyright: ignore[reportMissingImports]
+
+    return not args.disable_metadata
 
 
 def sample_one_step(model: Any, positive: Any, noise: Any, latent: Any, sigma: float) -> Any:

@@ -7,6 +7,7 @@ from .demo import TesseraDemoCheckpoint
 from .flux_negative import TesseraFluxNegative
 from .image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt, TesseraLoadIPAdapter
 from .make_tileable import TesseraMakeTileable
+from .maps import TesseraAmbientOcclusion, TesseraHeightToNormal, TesseraNormalToHeight
 from .offset import TesseraOffsetImage
 from .references import TesseraLoadReference, TesseraReferenceMap, TesseraSaveReference
 from .save import TesseraSaveImage
@@ -39,4 +40,7 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSaveReference,
     TesseraLoadReference,
     TesseraReferenceMap,
+    TesseraHeightToNormal,
+    TesseraNormalToHeight,
+    TesseraAmbientOcclusion,
 ]

@@ -1,0 +1,125 @@
+"""Maps of a surface that repeats: heights, normals and ambient occlusion. Each map repeats exactly as its texture does.
+
+Heights are 0..1; a `relief` says how many px of the picture lie between the two. Slopes are those of Scharr's filter
+(B. Jaehne, H. Scharr, S. Koerkel 1999: derivative [-1 0 1] / 2, across it [3 10 3] / 16), which reads the far edge
+beyond the border. Normals point from the surface; x goes right, and y up (OpenGL) or down (DirectX).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LUMINANCE = (0.2126, 0.7152, 0.0722)
+"""Weights of red, green and blue (ITU-R BT.709)."""
+
+STEEPEST = 0.01
+"""Least z of a normal; those that lie flatter, or point down, count as this steep (89.4 degrees)."""
+
+LEAST_RELIEF = 1e-3
+"""Reliefs below this many px are rounding: such a surface is flat."""
+
+DIRECTIONS = 16
+
+
+def grey(image: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, H, W): the luminance of what has three channels or four (transparency does not count)."""
+    if image.shape[-1] < 3:
+        return image[..., 0]
+    return image[..., :3] @ torch.tensor(LUMINANCE, dtype=image.dtype, device=image.device)
+
+
+def slopes(height: Tensor) -> tuple[Tensor, Tensor]:
+    """How much `height` (B, H, W) rises per px to the right, and per px down."""
+
+    def slope(along: int, across: int) -> Tensor:
+        rise = (height.roll(-1, along) - height.roll(1, along)) / 2
+        return (3 * rise.roll(-1, across) + 10 * rise + 3 * rise.roll(1, across)) / 16
+
+    return slope(-1, -2), slope(-2, -1)
+
+
+def normals(height: Tensor, relief: float, y_up: bool = True) -> Tensor:
+    """The normal map of a height map.
+
+    Args:
+        height: (B, H, W), 0..1.
+        relief: px between heights 0 and 1; negative ones turn hills into hollows.
+        y_up: whether green is up (OpenGL) or down (DirectX).
+
+    Returns:
+        (B, H, W, 3), 0..1, where (0.5, 0.5, 1) is flat.
+    """
+    right, down = slopes(height * relief)
+    vectors = torch.stack((-right, down if y_up else -down, torch.ones_like(right)), -1)
+    return vectors / vectors.norm(dim=-1, keepdim=True) / 2 + 0.5
+
+
+def heights(normal: Tensor, y_up: bool = True) -> tuple[Tensor, Tensor]:
+    """The height map whose normals are nearest to a normal map: Frankot and Chellappa's projection (1988).
+
+    Of all surfaces that repeat, the one whose slopes differ least from those asked for, in the sum of squares. With
+    the spectra of Scharr's filter in place of i times the frequency this undoes `normals` exactly, but for what that
+    filter does not see: patterns that alternate from px to px.
+
+    Args:
+        normal: (B, H, W, 3 or more), 0..1; need not be of unit length.
+        y_up: whether green is up (OpenGL) or down (DirectX).
+
+    Returns:
+        (B, H, W) heights, 0..1, or 0.5 where the surface is flat; (B,) the relief in px.
+    """
+    vectors = normal[..., :3].cpu().double() * 2 - 1
+    steepness = vectors[..., 2].clamp(min=STEEPEST)
+    right, down = -vectors[..., 0] / steepness, vectors[..., 1] / steepness * (1 if y_up else -1)
+    surface = _integral(right, down)
+    lowest, highest = surface.amin((1, 2), keepdim=True), surface.amax((1, 2), keepdim=True)
+    relief = highest - lowest
+    flat = relief < LEAST_RELIEF
+    height = torch.where(flat, 0.5, (surface - lowest) / relief.clamp(min=LEAST_RELIEF))
+    return height.to(normal.dtype), torch.where(flat, 0.0, relief)[:, 0, 0]
+
+
+def _integral(right: Tensor, down: Tensor) -> Tensor:
+    """(B, H, W) of mean 0 whose `slopes` are nearest to these."""
+    impulse = torch.zeros_like(right[:1])
+    impulse[:, 0, 0] = 1
+    across, along = (torch.fft.rfft2(slope) for slope in slopes(impulse))
+    power = across.abs() ** 2 + along.abs() ** 2
+    seen = power > 1e-12
+    wanted = across.conj() * torch.fft.rfft2(right) + along.conj() * torch.fft.rfft2(down)
+    return torch.fft.irfft2(torch.where(seen, wanted / power.where(seen, 1), 0), s=right.shape[-2:])
+
+
+def occlusion(height: Tensor, relief: float, radius: int) -> Tensor:
+    """Ambient occlusion: how much of an evenly bright sky lights each px of a height map.
+
+    Light from elevation a counts sin(a), as on level ground. In each of 16 directions the horizon stands at the
+    steepest rise t to any px within the radius; above it 1 / (1 + t^2) of the light of that direction arrives (the
+    square of the horizon's cosine). The mean over directions is the horizon-based ambient occlusion of L. Bavoil,
+    M. Sainz and R. Dimitrov (2008), without attenuation.
+
+    Args:
+        height: (B, H, W), 0..1.
+        relief: px between heights 0 and 1.
+        radius: how far to look, px.
+
+    Returns:
+        (B, H, W), 0 (dark) to 1 (open, as is flat ground).
+    """
+    surface = height * relief
+    light = torch.zeros_like(surface)
+    for direction in range(DIRECTIONS):
+        rise = torch.zeros_like(surface)
+        for x, y in _ray(2 * math.pi * direction / DIRECTIONS, radius):
+            rise = torch.maximum(rise, (surface.roll((-y, -x), (-2, -1)) - surface) / math.hypot(x, y))
+        light += 1 / (1 + rise**2)
+    return light / DIRECTIONS
+
+
+def _ray(angle: float, radius: int) -> list[tuple[int, int]]:
+    """Px (x, y) along a ray from the origin."""
+    steps = ((round(math.cos(angle) * r), round(math.sin(angle) * r)) for r in range(1, radius + 1))
+    return list(dict.fromkeys(steps))
