@@ -7,7 +7,8 @@ With queries Q, and keys K_i, values V_i, weights s_i and masks m_i(l) of image 
 * share:  images compete in proportion to s_i m_i, the strength is the largest of them: with Z_i the sum of image i's
           exponentials, max_i(s_i m_i) sum_i (s_i m_i Z_i / sum_j s_j m_j Z_j) A(Q, K_i, V_i)
 
-Products are laid out as (tokens, pixels), so that softmax and masks run along contiguous pixels.
+Products are laid out as (tokens, pixels), so that softmax and masks run along contiguous pixels, and are computed in
+blocks of pixels that stay in a processor's cache.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor
 
 COMBINES = ["sum", "share", "concat"]
-LARGEST = 2**26
-"""Probabilities held at once; more are computed in parts of the pixels."""
+LARGEST = {"cpu": 2**17}
+"""Probabilities of a block by kind of device: half a megabyte on a CPU, so that each is touched in the cache alone."""
+
+LARGEST_ELSEWHERE = 2**26
 
 NEVER = -1e4
 """Logarithm of the weight of an image where its mask is 0: it vanishes in float16, too."""
@@ -87,6 +90,16 @@ def _bank(
     return Bank(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
 
 
+def only(bank: Bank, images: Sequence[int]) -> Bank:
+    """The bank of some of its images, in ascending order."""
+    chosen = torch.tensor(images, device=bank.owners.device)
+    tokens = torch.isin(bank.owners, chosen)
+    window = bank.window if bank.window < len(tokens) else int(tokens.sum())
+    share = None if bank.share is None else bank.share[chosen]
+    owners = torch.searchsorted(chosen, bank.owners[tokens])
+    return Bank(bank.keys[:, :, tokens], bank.values[:, :, tokens], owners, window, share)
+
+
 def attend(q: Tensor, bank: Bank, mask: Tensor | None = None) -> Tensor:
     """What the images add to a cross-attention's output.
 
@@ -98,27 +111,49 @@ def attend(q: Tensor, bank: Bank, mask: Tensor | None = None) -> Tensor:
     Returns:
         (B, L, C)
     """
+    return add_images(torch.zeros_like(q), q, bank, mask)
+
+
+def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, pixels: Tensor | None = None) -> Tensor:
+    """Add what `attend` gives to `out` (B, L, C), in place.
+
+    Args:
+        pixels: numbers of the P pixels where the images act, when they do not act elsewhere; then the mask is (n, P).
+    """
+    if pixels is None:
+        return _add_in_blocks(out, q, bank, mask)
+    part = _add_in_blocks(out.index_select(1, pixels), q.index_select(1, pixels), bank, mask)
+    return out.index_copy_(1, pixels, part)
+
+
+def _add_in_blocks(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
     heads, tokens = bank.keys.shape[1:3]
-    rows = max(1, LARGEST // (q.shape[0] * heads * tokens))
-    if q.shape[1] <= rows:
-        return _attend(q, bank, mask)
-    masks = [None] * -(-q.shape[1] // rows) if mask is None else list(mask.split(rows, dim=-1))
-    return torch.cat([_attend(*part) for part in zip(q.split(rows, dim=1), [bank] * len(masks), masks, strict=True)], 1)
+    # A CPU multiplies strided matrices of one row without copying them; a GPU waits for calls, so it gets all rows.
+    rows = 1 if q.device.type == "cpu" else q.shape[0]
+    pixels = max(1, LARGEST.get(q.device.type, LARGEST_ELSEWHERE) // (rows * heads * tokens))
+    for start in range(0, q.shape[1], pixels):
+        block = slice(start, start + pixels)
+        seen = None if mask is None else mask[:, block]
+        for row in range(0, q.shape[0], rows):
+            batch = slice(row, row + rows)
+            _add_block(out[batch, block], q[batch, block], bank, bank.keys[batch], bank.values[batch], seen)
+    return out
 
 
-def _attend(q: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
-    q = q.unflatten(-1, (bank.keys.shape[1], -1)).permute(0, 2, 3, 1)
-    logits = bank.keys @ q
-    if bank.share is None:
-        weight, strength = None if mask is None else mask[bank.owners], None
+def _add_block(out: Tensor, q: Tensor, bank: Bank, keys: Tensor, values: Tensor, mask: Tensor | None) -> None:
+    out, q = (tensor.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2) for tensor in (out, q))
+    p = _probabilities(keys @ q.transpose(2, 3), bank, mask).transpose(2, 3)
+    if len(p) == 1:
+        out[0].baddbmm_(p[0], values[0])
     else:
+        out += p @ values
+
+
+def _probabilities(logits: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
+    """Weights of the values (b, H, N, l), from products of the same shape."""
+    shares, weight = None, None if mask is None else mask[bank.owners]
+    if bank.share is not None:
         shares = bank.share[:, None] if mask is None else bank.share[:, None] * mask
-        logits = logits + shares.log().clamp(min=NEVER)[bank.owners]
-        weight, strength = None, shares.amax(dim=0)[:, None]
+        logits, weight = logits + shares.log().clamp(min=NEVER)[bank.owners], shares.amax(dim=0)
     p = logits.unflatten(2, (-1, bank.window)).softmax(dim=3).flatten(2, 3)
-    if weight is not None:
-        p = p.mul_(weight)
-    out = p.transpose(2, 3) @ bank.values
-    if strength is not None:
-        out = out * strength
-    return out.transpose(1, 2).flatten(2)
+    return p if weight is None else p.mul_(weight)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .attend import Bank, attend, make_banks
+from .areas import split
+from .attend import Bank, add_images, make_banks, only
 from .bank import Reference
 from .maps import RECORD, Record
 from .masks import check_aspect, pool
@@ -22,7 +23,7 @@ CONDITIONAL = {"positive", "middle"}
 """Names of a guider's conditionings that see the images; all others see the unconditional tokens."""
 
 Attention = Callable[..., Tensor]
-Pair = tuple[Tensor, Tensor]
+Areas = tuple[Tensor | None, list[tuple[Tensor, list[int]]] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +69,15 @@ class Stack:
 
 
 class Entry(NamedTuple):
-    """Images under one attention: their bank, their masks (n, L), their numbers."""
+    """Images under one attention: their bank, their masks (n, L), their numbers.
+
+    Where they act on P pixels only, these have numbers, too, and the masks are (n, P).
+    """
 
     bank: Bank
     mask: Tensor | None
     images: list[int]
+    pixels: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -83,11 +88,13 @@ class Run:
         size: of the latents (height, width).
         names: uuid of a conditioning -> its name in the guider.
         banks: keys and values on the device, by site, images that act, and rows.
+        areas: masks on a grid, and how the picture is divided by them.
     """
 
     size: tuple[int, int] | None = None
     names: dict[Any, str] = field(default_factory=dict)
     banks: dict[Any, list[Entry]] = field(default_factory=dict)
+    areas: dict[Any, Areas] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,38 +113,58 @@ class Step:
     active: tuple[int, ...]
     roles: tuple[int, ...]
 
-    def entries(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int]) -> list[Entry]:
-        """The images at a site, from the run's memory."""
-        key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device)
+    def entries(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True) -> list[Entry]:
+        """The images at a site, from the run's memory; `divided` by the areas where they act, if that is cheaper."""
+        key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
         if key not in self.run.banks:
             first, found = 0, []
             for stack in self.stacks:
                 numbers = [n for n in range(first, first + len(stack.uses)) if n in self.active]
                 uses = {n: stack.uses[n - first] for n in numbers if stack.uses[n - first].weight(site)}
-                found += _load(uses, stack.combine, site, self.roles, q, heads, grid) if uses else []
+                if uses:
+                    for entry in _load(uses, stack.combine, site, self.roles, q, heads):
+                        found += self._placed(entry, uses, stack.combine, grid, q, divided)
                 first += len(stack.uses)
             self.run.banks[key] = found
         return self.run.banks[key]
 
+    def _placed(
+        self, entry: Entry, uses: dict[int, Use], combine: str, grid: tuple[int, int], q: Tensor, divided: bool
+    ) -> list[Entry]:
+        """The same with masks, one for each area."""
+        tokens = entry.bank.keys.shape[2] // len(entry.images)
+        key = (grid, tuple(entry.images), combine, tokens, q.shape[-1], divided)
+        if key not in self.run.areas:
+            mask = pool([uses[image].mask for image in entry.images], grid)
+            # More calls are cheaper than more products on a CPU alone.
+            areas = _areas(mask, combine, tokens, q.shape[-1]) if divided and q.device.type == "cpu" else None
+            self.run.areas[key] = None if mask is None else mask.to(q), areas
+        mask, areas = self.run.areas[key]
+        if mask is None or areas is None:
+            return [entry._replace(mask=mask)]
+        return [
+            Entry(only(entry.bank, images), mask[images][:, pixels], [entry.images[i] for i in images], pixels)
+            for pixels, images in areas
+        ]
 
-def _load(
-    uses: dict[int, Use],
-    combine: str,
-    site: Site,
-    roles: tuple[int, ...],
-    q: Tensor,
-    heads: int,
-    grid: tuple[int, int],
-) -> list[Entry]:
+
+def _areas(mask: Tensor | None, combine: str, tokens: int, channels: int) -> list[tuple[Tensor, list[int]]] | None:
+    if mask is None:
+        return None
+    if combine != "concat":
+        return split(mask, tokens, channels)
+    # Images that do not act somewhere compete there all the same.
+    found = split(mask.amax(dim=0, keepdim=True), tokens * len(mask), channels)
+    return found and [(pixels, list(range(len(mask)))) for pixels, _ in found]
+
+
+def _load(uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int) -> list[Entry]:
     numbers, images = list(uses), list(uses.values())
     rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
     pairs = [use.reference.pairs[site.number] for use in images]
     keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
-    entries = []
-    for bank, group in make_banks(keys, values, [use.weight(site) for use in images], heads, combine):
-        mask = pool([images[i].mask for i in group], grid)
-        entries.append(Entry(bank, None if mask is None else mask.to(q), [numbers[i] for i in group]))
-    return entries
+    banks = make_banks(keys, values, [use.weight(site) for use in images], heads, combine)
+    return [Entry(bank, None, [numbers[i] for i in group]) for bank, group in banks]
 
 
 class ImageAttention:
@@ -158,8 +185,8 @@ class ImageAttention:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         """q (B, L, C), k and v of the text (B, M, C) -> (B, L, C), before the output projection."""
         if self.previous is not None:
-            # Another pack may have wrapped an object of this class: the outermost acts.
-            out = self.previous(q, k, v, {name: value for name, value in extra.items() if name != STEP})
+            # Another pack may have wrapped an object of this class: the outermost acts. What it returns is its own.
+            out = self.previous(q, k, v, {name: value for name, value in extra.items() if name != STEP}).clone()
         else:
             precision = extra.get("attn_precision")
             out = self.attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
@@ -167,13 +194,13 @@ class ImageAttention:
         if step is None or not step.active:
             return out
         height, width = extra["activations_shape"][-2:]
-        entries = step.entries(self.site, q, extra["n_heads"], (height, width))
         record: Record | None = extra.get(RECORD)
+        entries = step.entries(self.site, q, extra["n_heads"], (height, width), divided=record is None)
         if record is not None:
-            for entry in entries:
-                record.add(out, q, *entry, (height, width))
-        for bank, mask, _ in entries:
-            out = out + attend(q, bank, mask)
+            for bank, mask, images, _ in entries:
+                record.add(out, q, bank, mask, images, (height, width))
+        for bank, mask, _, pixels in entries:
+            add_images(out, q, bank, mask, pixels)
         return out
 
 
