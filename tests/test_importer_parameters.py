@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tessera.host.cli import main
 from tessera.host.errors import GraphError
 from tessera.host.importer import pages
 from tessera.host.importer.families import family_of
-from tessera.host.importer.parameters import APPROXIMATED, FAMILIES, KINDS, MAPPED, MEANINGLESS, NOT_YET
+from tessera.host.importer.parameters import APPROXIMATED, FAMILIES, KINDS, MAPPED, MEANINGLESS, NOT_YET, Parameter
 from tessera.host.importer.request import parse
 from tessera.host.importer.services import SERVICES
 
@@ -67,37 +68,91 @@ def test_omitted_parameters_get_the_documented_defaults(name: str) -> None:
     assert request.given == set(DOCUMENTS[name]["required"])
 
 
+def bodies_with(name: str, row: Parameter, value: Any) -> dict[str, Any]:
+    """A request that sets one number, beside what it cannot be without."""
+    beside = {"strengths": {"lora_model": "a"}, "numbers": {}}.get(row.kind, {})
+    # Eight pictures need sides up to 768.
+    small = {"width": 768} if name == "leonardo" and row.name == "num_images" else {}
+    return smallest(name) | beside | small | {row.name: [value] if row.kind == "numbers" else value}
+
+
+def beyond(row: Parameter, bound: float, sign: int) -> list[float]:
+    """What lies just outside of a range; infinity and the next number of double precision among it."""
+    if row.kind in ("whole", "seed", "seeds"):
+        return [bound + sign * (row.step or 1), bound + sign * 10**30]
+    return [math.nextafter(bound, sign * math.inf), bound + sign, sign * math.inf]
+
+
+RANGED = [
+    pytest.param(name, row, family, id=f"{name}-{row.name}-{family}")
+    for name, service in SERVICES.items()
+    for row in service.parameters
+    for family in (None, *row.family_within)
+    if row.range_for(family) != (None, None) and row.kind != "weights"
+]
+
+
 @services
-def test_ranges_are_as_documented_and_said_when_they_are_left(name: str) -> None:
+def test_ranges_are_as_documented(name: str) -> None:
     for parameter, (low, high) in DOCUMENTS[name]["ranges"].items():
         row = SERVICES[name].by_name[parameter]
         assert high is None or row.within[1] == high, parameter
         assert low is None or row.within[0] == low, parameter
-        many = row.kind == "numbers"
-        for outside in [bound for bound in (low and low - (row.step or 1), high and high + (row.step or 1)) if bound]:
-            (line,) = refused(name, smallest(name) | {parameter: [outside] if many else outside})
+    for parameter, ranges in DOCUMENTS[name]["family_ranges"].items():
+        found = {family: list(within) for family, within in SERVICES[name].by_name[parameter].family_within.items()}
+        assert found == ranges, parameter
+    undocumented = {row.name for row in SERVICES[name].parameters if row.family_within}
+    assert undocumented == DOCUMENTS[name]["family_ranges"].keys()
+
+
+@pytest.mark.parametrize(("name", "row", "family"), RANGED)
+def test_number_is_taken_up_to_the_ends_of_its_range_and_no_further(
+    name: str, row: Parameter, family: str | None
+) -> None:
+    low, high = row.range_for(family)
+    inside = [high] if row.above or low is None else [low] if high is None else [low, high]
+    if row.above:
+        inside.append(5e-324)
+    for value in (bound for bound in inside if bound is not None):
+        assert parse(SERVICES[name], bodies_with(name, row, value), family)[row.name] in (value, [value])
+    outside = beyond(row, high, 1) if high is not None else []
+    outside += beyond(row, low, -1) if low is not None else []
+    outside += [low] if row.above and low is not None else []
+    outside += [low + 1] if row.step and low is not None else []
+    outside += [] if row.kind == "strengths" else [True, "many", math.nan]
+    for value in outside:
+        (line,) = refused(name, bodies_with(name, row, value), family)
+        assert line.startswith(f"{row.name}: found ")
+        assert line.endswith(f"; expected {row.expected(family)}")
+
+
+@services
+def test_choices_are_as_documented_and_nothing_between_them_is_taken(name: str) -> None:
+    for parameter, choices in DOCUMENTS[name]["choices"].items():
+        row = SERVICES[name].by_name[parameter]
+        assert set(choices) <= set(row.choices), parameter
+        for choice in row.choices:
+            beside = {"alchemy": False} if choice == "LEONARDO" else {}
+            request = parse(SERVICES[name], smallest(name) | beside | {parameter: choice})
+            assert request[parameter] == choice
+        numeric = isinstance(choices[0], int | float)
+        for wrong in [choices[0] + 0.25, max(choices) + 1, True] if numeric else ["", choices[0] + "x", 1, True]:
+            (line,) = refused(name, smallest(name) | {parameter: wrong})
             assert line.startswith(f"{parameter}: found ")
-            assert high is None or f"{high:g}" in line or str(high) in line
+            assert line.endswith(f"; expected {row.expected()}")
+
+
+@services
+def test_defaults_of_families_are_as_documented(name: str) -> None:
+    for parameter, defaults in DOCUMENTS[name]["family_defaults"].items():
+        for family, default in defaults.items():
+            assert parse(SERVICES[name], smallest(name), family)[parameter] == default
 
 
 @services
 def test_null_stands_for_a_parameter_left_out(name: str) -> None:
     nulls = dict.fromkeys(SERVICES[name].by_name) | smallest(name)
     assert parse(SERVICES[name], nulls).values == parse(SERVICES[name], smallest(name)).values
-
-
-GUIDANCE = {"flux-dev": (3.5, 0, 10), "flux-pro": (3, 2, 5), "sdxl": (6, 0, 20), "sd15": (7.5, 0, 20)}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_guidance_of_scenario_differs_by_family(family: str) -> None:
-    default, low, high = GUIDANCE[family]
-    request = smallest("scenario-texture")
-    assert parse(SERVICES["scenario-texture"], request, family)["guidance"] == default
-    for inside in (low, high):
-        assert parse(SERVICES["scenario-texture"], request | {"guidance": inside}, family)["guidance"] == inside
-    (line,) = refused("scenario-texture", request | {"guidance": high + 0.5}, family)
-    assert line == (f"guidance: found {high + 0.5}; expected a number from {low} to {high} for {FAMILIES[family]}")
 
 
 def test_sizes_of_scenario_differ_by_family() -> None:

@@ -272,6 +272,12 @@ def refusals(request: Request) -> list[str]:
         f"presetStyle: found {style}; expected LEONARDO or NONE where alchemy is false": not alchemy
         and "presetStyle" in request.given
         and style not in ("LEONARDO", "NONE"),
+        "presetStyle: found LEONARDO; expected another style where alchemy is true, which is its default": alchemy
+        and "presetStyle" in request.given
+        and style == "LEONARDO",
+        f"contrast: found {request['contrast']}; expected 2.5 or more for PHOENIX where alchemy is true": alchemy
+        and request["sd_version"] == "PHOENIX"
+        and (request["contrast"] or 2.5) < 2.5,
         "photoReal: found without alchemy; expected both": photo_real and not alchemy,
         "photoReal: found beside modelId; expected no modelId for photoRealVersion v1": photo_real
         and "modelId" in request.given

@@ -120,6 +120,7 @@ PARAMETERS = (
         MAPPED,
         ("sampler:TesseraSchedulerKSampler.scheduler",),
         "DPMSolverMultistepScheduler runs as dpmsolver++ in any case.",
+        "none",
         choices=("none", "dpmsolver++", "dpmsolver+++"),
     ),
     Parameter("vae", "text", MAPPED, ("vae:VAELoader.vae_name",), "The file of that name in models/vae."),
