@@ -19,6 +19,7 @@ from tessera.nodes.image_prompts import TesseraApplyImagePrompts, TesseraImagePr
 from tessera.nodes.seamless import TesseraSeamlessModel
 from tiny_adapters import TOKENS, Encoder, picture, random_adapter
 from torch import Tensor
+from torch.nn import functional as F
 
 SHAPE = (1, 4, 16, 24)
 KINDS = ["base", "plus", "full"]
@@ -142,21 +143,46 @@ def test_a_sum_equals_several_adapters_and_concat_several_images_in_diffusers(mo
     assert _distance(ours, expected) < 1e-5
 
 
-def test_masks_equal_diffusers(model: ModelPatcher) -> None:
-    """Masks that are whole cells of every grid, where all ways of scaling agree."""
-    adapter, inputs = random_adapter(model.model.diffusion_model), _inputs(model, (1, 4, 16, 16))
-    left = torch.zeros(1, 128, 128)
-    left[:, :, :64] = 1
-    masks = IPAdapterMaskProcessor().preprocess([left, 1 - left], height=128, width=128)
-    unet = _reference(model, [adapter] * 2, [0.9, 0.4])
-    seen = [_seen("base", [0.1]), _seen("base", [0.9])]
-    expected = _diffusers(model, unet, seen, inputs, ip_adapter_masks=[mask[None] for mask in masks])
-    stack = [*_prompts(0.1, scale=0.9, mask=left[0]), *_prompts(0.9, scale=0.4, mask=1 - left[0])]
-    # diffusers resamples with a cubic, which overshoots by a few percent beside the border.
-    assert _distance(_predict(_apply(model, _load(model), stack), inputs), expected) < 0.02
-    whole = [*_prompts(0.1, scale=0.9, mask=torch.ones(128, 128)), *_prompts(0.9, scale=0.4, mask=torch.ones(128, 128))]
-    expected = _diffusers(model, unet, seen, inputs, ip_adapter_masks=[torch.ones(1, 1, 128, 128)] * 2)
-    assert _distance(_predict(_apply(model, _load(model), whole), inputs), expected) < 1e-5
+def _halves(size: tuple[int, int]) -> list[Tensor]:
+    left = torch.zeros(size)
+    left[:, : size[1] // 2] = 1
+    return [left, 1 - left]
+
+
+def _soft(size: tuple[int, int]) -> list[Tensor]:
+    return list(torch.rand(3, *size, generator=torch.Generator().manual_seed(4)))
+
+
+@pytest.mark.parametrize("make", [_halves, _soft])
+def test_masks_equal_diffusers(model: ModelPatcher, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processors get the masks in each attention's grid as ours do: averaged, not resampled with a cubic."""
+    (height, width), scales, colours = SHAPE[-2:], [0.9, 0.4, 0.6], [0.1, 0.9, 0.4]
+    grids = []
+
+    def averaged(mask: Tensor, batch: int, pixels: int, channels: int) -> Tensor:
+        grids.append((round((pixels * height / width) ** 0.5), round((pixels * width / height) ** 0.5)))
+        return F.adaptive_avg_pool2d(mask, grids[-1]).reshape(1, pixels, 1).expand(batch, -1, channels)
+
+    masks = make((8 * height, 8 * width))
+    n = len(masks)
+    adapter, inputs = random_adapter(model.model.diffusion_model), _inputs(model)
+    stack = [
+        each
+        for colour, scale, mask in zip(colours[:n], scales[:n], masks, strict=True)
+        for each in _prompts(colour, scale=scale, mask=mask)
+    ]
+    monkeypatch.setattr(IPAdapterMaskProcessor, "downsample", staticmethod(averaged))
+    unet = _reference(model, [adapter] * n, scales[:n])
+    seen = [_seen("base", [colour]) for colour in colours[:n]]
+    given = [mask[None, None] for mask in masks]
+    expected = _diffusers(model, unet, seen, inputs, ip_adapter_masks=given)
+    ours = _predict(_apply(model, _load(model), stack), inputs)
+    assert _distance(ours, expected) < 1e-5
+    assert len(set(grids)) > 1
+    monkeypatch.undo()
+    sampled = _distance(ours, _diffusers(model, unet, seen, inputs, ip_adapter_masks=given))
+    # A cubic looks at a few points of a cell: at the halves of a picture it sees what the average does.
+    assert sampled < 1e-5 if make is _halves else 1e-3 < sampled < 0.1
 
 
 # Off is off
