@@ -10,13 +10,13 @@ median over pairs of one plain and one seamless step.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from paired import compare
 from tessera.host.model_base import patchify
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.circular import circular
@@ -27,15 +27,11 @@ SIZES = {"small": (2, 4, 6, 64), "full": (19, 38, 24, 128)}
 TEXT = 256
 
 
-def step_seconds(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> float:
-    """Seconds of one denoiser call, the hooks' coming and going included."""
+def step(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> None:
+    """One denoiser call, the hooks' coming and going included."""
     tokens, ids = patchify(x)
     size = (x.shape[2] // 2, x.shape[3] // 2)
     axes = TILINGS["both"]
-    synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
-    synchronize()
-    clock = time.perf_counter if x.is_cuda else time.process_time  # other programs' load does not count
-    start = clock()
     with ExitStack() as stack:
         if seamless:
             stack.enter_context(torus(transformer, axes, [size]))
@@ -49,8 +45,6 @@ def step_seconds(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless
             img_ids=ids,
             txt_ids=ids.new_zeros(text.shape[1], 3),
         )
-    synchronize()
-    return clock() - start
 
 
 def main() -> None:
@@ -74,15 +68,8 @@ def main() -> None:
         transformer: Any = FluxTransformer2DModel.from_config(config)
         x = torch.randn(1, 16, latent, latent)
         text = torch.randn(1, TEXT, 4096)
-    for seamless in (False, True):
-        step_seconds(transformer, x, text, seamless)
-    pairs = []
-    for number in range(args.pairs):
-        first = bool(number % 2)
-        times = {kind: step_seconds(transformer, x, text, kind) for kind in (first, not first)}
-        pairs.append((times[False], times[True]))
-    plain, seamless = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(wrapped / stock for stock, wrapped in pairs)
+    runs = [partial(step, transformer, x, text, seamless) for seamless in (False, True)]
+    plain, seamless, ratio = compare(runs[0], runs[1], args.device, args.pairs)
     print(f"{args.size} {args.device}: plain {plain:.3f} s, seamless {seamless:.3f} s")
     print(f"ratio {ratio:.3f}, budget {BUDGET}")
 

@@ -10,13 +10,13 @@ over pairs of one plain and one seamless step.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from paired import compare
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.circular import circular
 
@@ -26,15 +26,10 @@ LATENT = 64
 TEXT = 768
 
 
-def step_seconds(unet: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> float:
-    """Seconds of one denoiser call, the hooks' coming and going included."""
-    synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
-    synchronize()
-    start = time.perf_counter()
+def step(unet: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> None:
+    """One denoiser call, the hooks' coming and going included."""
     with circular(unet, TILINGS["both"]) if seamless else nullcontext():
         unet(x, 500, text)
-    synchronize()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -52,15 +47,8 @@ def main() -> None:
         unet.to(dtype)
         x = torch.randn(2, 4, LATENT, LATENT, dtype=dtype)
         text = torch.randn(2, 77, TEXT, dtype=dtype)
-    for seamless in (False, True):
-        step_seconds(unet, x, text, seamless)
-    pairs = []
-    for number in range(args.pairs):
-        first = bool(number % 2)
-        times = {kind: step_seconds(unet, x, text, kind) for kind in (first, not first)}
-        pairs.append((times[False], times[True]))
-    plain, seamless = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(wrapped / stock for stock, wrapped in pairs)
+    runs = [partial(step, unet, x, text, seamless) for seamless in (False, True)]
+    plain, seamless, ratio = compare(runs[0], runs[1], args.device, args.pairs)
     print(f"{args.size} {args.device}: plain {plain:.3f} s, seamless {seamless:.3f} s")
     print(f"ratio {ratio:.3f}, budget {BUDGET}")
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from .bank import Reference, bake, check_fit
 from .encoders import encode
-from .formats import Adapter
+from .faces import Face, encode_face
+from .formats import FACES, KINDS, Adapter
 from .hooks import Use
 from .presets import Gains, gain_at, gains_of, parse_gains
 from .sites import Site
@@ -33,6 +34,7 @@ class ImagePrompt:
         blocks: weights of the blocks as text, instead of the type.
         fit: one of `encoders.FITS`.
         unconditional: one of `encoders.UNCONDITIONALS`.
+        face: whose face the picture shows, for FaceID adapters.
     """
 
     source: Tensor | Reference
@@ -44,6 +46,7 @@ class ImagePrompt:
     blocks: str = ""
     fit: str = "crop"
     unconditional: str = "reference"
+    face: Face | None = None
 
     def gains(self, sites: list[Site]) -> Gains:
         """Weights of the blocks of a UNet."""
@@ -52,16 +55,10 @@ class ImagePrompt:
 
 @dataclass(frozen=True, eq=False)
 class LoadedAdapter:
-    """An IP_ADAPTER: the weights and the CLIP_VISION that goes with them."""
+    """An IP_ADAPTER: the weights and the CLIP_VISION that goes with them, None for those that read faces alone."""
 
     adapter: Adapter
     encoder: Any
-
-
-def check_range(start: float, end: float) -> None:
-    """Raise ValueError when a range of the schedule ends before it starts."""
-    if start > end:
-        raise ValueError(f"start_percent {start} lies after end_percent {end}; set a start that is not later.")
 
 
 def check_count(prompts: Sequence[ImagePrompt]) -> None:
@@ -97,10 +94,22 @@ def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[
 
 
 def baked(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Reference:
-    """The picture of a prompt as keys and values of the numbered cross-attentions."""
+    """The picture or face of a prompt as keys and values of the numbered cross-attentions.
+
+    Raises:
+        ValueError: the adapter wants the other of the two.
+    """
     assert isinstance(prompt.source, Tensor)
-    tokens, blank = encode(loaded.adapter, loaded.encoder, prompt.source, prompt.fit, prompt.unconditional)
-    return bake(tokens, blank, loaded.adapter, numbers)
+    adapter, how = loaded.adapter, (prompt.fit, prompt.unconditional)
+    if (adapter.kind in FACES) != (prompt.face is not None):
+        wants = f"a FaceID adapter and reads {KINDS[adapter.kind]}" if prompt.face is None else "no FaceID adapter"
+        what = "choose a file with 512 numbers" if prompt.face is None else "choose none"
+        raise ValueError(f"{adapter.name} is {wants}; {what} as face_embedding of the image prompt.")
+    if prompt.face is None:
+        tokens, blank = encode(adapter, loaded.encoder, prompt.source, *how)
+    else:
+        tokens, blank = encode_face(adapter, loaded.encoder, prompt.face, prompt.source, *how)
+    return bake(tokens, blank, adapter, numbers)
 
 
 def _checked(reference: Reference, loaded: LoadedAdapter | None, sites: list[Site]) -> Reference:

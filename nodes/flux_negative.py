@@ -7,6 +7,7 @@ from typing import Any
 
 from ..contract import WrappersMP, calc_cond_batch, convert_cond, io
 from ..samplers.flux_negative import KEY, METHODS, FluxNegative, check_text, check_whole, flux_blocks
+from .inputs import check_range, percent
 
 STRONGEST = 10.0
 
@@ -43,21 +44,11 @@ class TesseraFluxNegative(io.ComfyNode):
                     tooltip="nag guides attention for about a quarter more time; cfg takes a second pass and burns "
                     "when strong; cfg_soft takes one and does not burn; auto is nag.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Part of the schedule that runs before the negative prompt acts.",
-                ),
-                io.Float.Input(
+                percent("start_percent", 0.0, "Part of the schedule that runs before the negative prompt acts."),
+                percent(
                     "end_percent",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Part of the schedule after which the negative prompt no longer acts, which saves time.",
+                    0.5,
+                    "Part of the schedule after which the negative prompt no longer acts, which saves time.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model, steered away from the negative.")],
@@ -73,10 +64,7 @@ class TesseraFluxNegative(io.ComfyNode):
         if strength == 0.0:
             _log.info("Flux Negative Prompt: strength is 0, the negative prompt has no effect; raise it to 4, say.")
             return io.NodeOutput(model)
-        if start_percent > end_percent:
-            raise ValueError(
-                f"start_percent {start_percent} lies after end_percent {end_percent}; set a start that is not later."
-            )
+        check_range(start_percent, end_percent)
         method = checked(model, negative, method)
         hooks = FluxNegative(negative, strength, method, start_percent, end_percent, convert_cond, calc_cond_batch)
         steered = model.clone()

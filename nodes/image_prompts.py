@@ -7,24 +7,25 @@ from typing import Any
 
 from torch import Tensor
 
-from ..contract import DEMO_ADAPTER, WrappersMP, folder_paths, io, load_clip_vision, optimized_attention
+from ..contract import DEMO_ADAPTER, WrappersMP, add_lora, folder_paths, io, load_clip_vision, optimized_attention
 from ..ip_adapter.apply import apply_prompts
 from ..ip_adapter.attend import COMBINES
 from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_image, choose_encoder
-from ..ip_adapter.formats import read_adapter
+from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, lora_of, read_embedding
+from ..ip_adapter.formats import Adapter, read_adapter
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.presets import TYPES
-from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, check_range
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
+from ..ip_adapter.sites import find_sites
+from .inputs import check_range, percent
 
 IpAdapter = io.Custom("IP_ADAPTER")
 ImagePrompts = io.Custom("IMAGE_PROMPTS")
 CATEGORY = "Tessera/image prompts"
 DEMO, AUTO = "texture-sd (demo)", "auto"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
-NO_FACES = (
-    "{name} is a FaceID adapter, which reads face embeddings; these nodes take pictures, so use a base, plus or full "
-    "IP-Adapter."
-)
+NO_FACE = "none"
+LORAS = "tessera_face_loras"
 
 
 class TesseraLoadIPAdapter(io.ComfyNode):
@@ -63,8 +64,8 @@ class TesseraLoadIPAdapter(io.ComfyNode):
         """Read the adapter, find its encoder, check that they belong together."""
         path = _adapter_path(ip_adapter)
         adapter = read_adapter(path)
-        if adapter.kind.startswith("face"):
-            raise ValueError(NO_FACES.format(name=ip_adapter))
+        if not adapter.features:
+            return io.NodeOutput(LoadedAdapter(adapter, None))
         name = "the connected encoder"
         if encoder is None:
             found, name = _encoder_path(path, adapter, clip_vision)
@@ -86,11 +87,6 @@ def _encoder_path(path: Path, adapter: Any, name: str) -> tuple[Path, str]:
         names = folder_paths.get_filename_list("clip_vision")
         name = choose_encoder(adapter, names, lambda each: folder_paths.get_full_path_or_raise("clip_vision", each))
     return Path(folder_paths.get_full_path_or_raise("clip_vision", name)), name
-
-
-def percent(name: str, default: float, tooltip: str) -> Any:
-    """A fraction of the schedule."""
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
 def how_it_acts() -> list[Any]:
@@ -120,6 +116,38 @@ def how_it_acts() -> list[Any]:
             optional=True,
             advanced=True,
             tooltip="Weights of blocks instead of the type, such as: all=0.2, up_blocks.1=1, mid_block=0.",
+        ),
+    ]
+
+
+def _face_inputs() -> list[Any]:
+    """What FaceID adapters take besides a picture."""
+    return [
+        io.Combo.Input(
+            "face_embedding",
+            options=[NO_FACE, *find_embeddings(Path(folder_paths.get_input_directory()))],
+            default=NO_FACE,
+            optional=True,
+            advanced=True,
+            tooltip="For FaceID adapters: a file in the input folder with the 512 numbers of the face.",
+        ),
+        io.Combo.Input(
+            "face_version",
+            options=VERSIONS,
+            default="auto",
+            optional=True,
+            advanced=True,
+            tooltip="For FaceID plus adapters, whose two versions look alike; auto goes by the adapter's file name.",
+        ),
+        io.Float.Input(
+            "face_structure",
+            default=1.0,
+            min=0.0,
+            max=5.0,
+            step=0.01,
+            optional=True,
+            advanced=True,
+            tooltip="How much FaceID plus v2 follows the picture of the face besides the embedding.",
         ),
     ]
 
@@ -155,6 +183,7 @@ class TesseraImagePrompt(io.ComfyNode):
                     advanced=True,
                     tooltip="What guidance pushes away from: as in training, a black picture, or this one shuffled.",
                 ),
+                *_face_inputs(),
             ],
             outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
         )
@@ -172,12 +201,19 @@ class TesseraImagePrompt(io.ComfyNode):
         blocks: str = "",
         fit: str = "crop",
         unconditional: str = "reference",
+        face_embedding: str = NO_FACE,
+        face_version: str = "auto",
+        face_structure: float = 1.0,
     ) -> io.NodeOutput:
         """Add the picture to the stack."""
         check_range(start_percent, end_percent)
         where = None if mask is None else one_mask(mask)
+        face = None
+        if face_embedding != NO_FACE:
+            path = Path(folder_paths.get_annotated_filepath(face_embedding))
+            face = Face(read_embedding(path), face_version, face_structure)
         added = tuple(
-            ImagePrompt(picture, scale, type, start_percent, end_percent, where, blocks, fit, unconditional)
+            ImagePrompt(picture, scale, type, start_percent, end_percent, where, blocks, fit, unconditional, face)
             for picture in check_image(image).split(1)
         )
         stack = (*previous, *added)
@@ -209,14 +245,43 @@ class TesseraApplyImagePrompts(io.ComfyNode):
                 IpAdapter.Input(
                     "ip_adapter", optional=True, tooltip="The adapter; only saved references do without it."
                 ),
+                io.Float.Input(
+                    "face_lora",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Strength of the LoRA that FaceID files hold besides the adapter; others have none.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model, following the pictures.")],
         )
 
     @classmethod
     def execute(
-        cls, model: Any, image_prompts: tuple[ImagePrompt, ...], combine: str, ip_adapter: LoadedAdapter | None = None
+        cls,
+        model: Any,
+        image_prompts: tuple[ImagePrompt, ...],
+        combine: str,
+        ip_adapter: LoadedAdapter | None = None,
+        face_lora: float = 1.0,
     ) -> io.NodeOutput:
         """Hook a clone of the model."""
         kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
-        return io.NodeOutput(apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds))
+        applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds)
+        if applied is not model and ip_adapter is not None and ip_adapter.adapter.lora and face_lora:
+            applied = _with_lora(applied, ip_adapter.adapter, face_lora)
+        return io.NodeOutput(applied)
+
+
+def _with_lora(model: Any, adapter: Adapter, strength: float) -> Any:
+    """A MODEL with a FaceID adapter's own LoRA, which is added once however many nodes apply the adapter."""
+    marks = model.model_options["transformer_options"].get(LORAS, ())
+    if adapter.mark in marks:
+        return model
+    lora = lora_of(adapter, find_sites(model.get_model_object("diffusion_model")))
+    changed = add_lora(model, lora, strength)
+    changed.model_options["transformer_options"][LORAS] = (*marks, adapter.mark)
+    return changed

@@ -13,9 +13,10 @@ from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
 from ..ip_adapter.hooks import KEY
 from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
-from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked, check_count, check_range
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked, check_count
 from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
-from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, how_it_acts, percent
+from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, how_it_acts
+from .inputs import check_range, percent
 
 DEMO = "red zigzag (demo)"
 PIXELS = 8

@@ -8,6 +8,7 @@ from ..contract import WrappersMP, io
 from ..tiling.axes import TILINGS
 from ..tiling.methods import METHODS, choose
 from ..tiling.vae import seamless_vae
+from .inputs import check_range, percent
 
 KEY = "tessera_seamless"
 
@@ -32,22 +33,8 @@ class TesseraSeamlessModel(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion, SDXL, Flux or another model; it stays as it is."),
                 io.Combo.Input("tiling", options=list(TILINGS), default="both", tooltip=TILING_TOOLTIP),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Part of the schedule that runs before the edges begin to meet.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Part of the schedule after which the edges no longer meet.",
-                ),
+                percent("start_percent", 0.0, "Part of the schedule that runs before the edges begin to meet."),
+                percent("end_percent", 1.0, "Part of the schedule after which the edges no longer meet."),
                 io.Combo.Input(
                     "method",
                     options=["auto", *METHODS],
@@ -72,6 +59,7 @@ class TesseraSeamlessModel(io.ComfyNode):
         axes = TILINGS[tiling]
         if not any(axes):
             return io.NodeOutput(_without_hooks(model), "Off: the model draws as it is.")
+        check_range(start_percent, end_percent)
         hooks, report = choose(model, method, axes, start_percent, end_percent)
         seamless = _without_hooks(model).clone()
         for kind, hook in (

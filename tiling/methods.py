@@ -25,10 +25,8 @@ def choose(model: Any, method: str, axes: Axes, start: float, end: float) -> tup
         end: fraction of the schedule (0..1), not before `start`.
 
     Raises:
-        ValueError: the method does not suit the model or the tiling, or the range is empty.
+        ValueError: the method does not suit the model or the tiling.
     """
-    if start > end:
-        raise ValueError(f"start_percent {start} lies after end_percent {end}; set a start that is not later.")
     kinds = list(METHODS.values()) if method == "auto" else [METHODS[method]]
     for kind in kinds:
         hooks = kind(axes, start, end)

@@ -1,0 +1,33 @@
+"""Two ways of doing the same, timed by turns in one process, so that load on the machine falls on both."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    """Of one call: by the clock on a GPU, of this process on a CPU, where other programs' load does not count."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    synchronize()
+    start = clock()
+    run()
+    synchronize()
+    return clock() - start
+
+
+def compare(plain: Callable[[], object], ours: Callable[[], object], device: str, pairs: int) -> tuple[float, ...]:
+    """Median seconds of `plain` and `ours`, and the median of their ratio over pairs, after one call of each."""
+    plain()
+    ours()
+    times = []
+    for number in range(pairs):
+        runs = [plain, ours]
+        taken = [seconds(run, device) for run in (runs[::-1] if number % 2 else runs)]
+        times.append(taken[::-1] if number % 2 else taken)
+    stock, wrapped = (statistics.median(column) for column in zip(*times, strict=True))
+    return stock, wrapped, statistics.median(b / a for a, b in times)
