@@ -21,6 +21,8 @@ CLIP_HEAD_SIZE = 64
 VISION_WIDE, VISION_HEADS = 1024, 16
 # Each of SDXL's six sizes is embedded in so many numbers.
 SDXL_SIZE_EMBEDDING = 256
+# The text that networks of SDXL's kind without attention are given, though they do not read it.
+SDXL_CONTEXT = 2048
 # CLIP-L has 12 layers, OpenCLIP's bigG 32.
 BIGG_MIN_LAYERS = 31
 GROUPS = 32
@@ -32,25 +34,32 @@ def unet_config(sd: StateDict) -> dict[str, Any]:
     Raises:
         ValueError: the weights are no UNet of Stable Diffusion 1 or XL.
     """
+    check_unet(sd)
+    levels = count_blocks(sd, "down_blocks.")
+    up = [count_blocks(sd, f"up_blocks.{i}.attentions.0.transformer_blocks.") for i in range(levels)]
+    return {
+        **encoder_config(sd),
+        "out_channels": sd["conv_out.weight"].shape[0],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in up],
+    }
+
+
+def encoder_config(sd: StateDict) -> dict[str, Any]:
+    """The arguments that `UNet2DConditionModel` and `ControlNetModel` share: of the way down and the middle."""
     levels = count_blocks(sd, "down_blocks.")
     widths = [sd[f"down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)]
     depths = [count_blocks(sd, f"down_blocks.{i}.attentions.0.transformer_blocks.") for i in range(levels)]
     middle = count_blocks(sd, "mid_block.attentions.0.transformer_blocks.")
-    up = [count_blocks(sd, f"up_blocks.{i}.attentions.0.transformer_blocks.") for i in range(levels)]
     sized = "add_embedding.linear_1.weight" in sd
-    channels = sd["conv_in.weight"].shape[1]
-    check_unet(sd, channels, sized, middle)
     config = {
-        "in_channels": channels,
-        "out_channels": sd["conv_out.weight"].shape[0],
+        "in_channels": sd["conv_in.weight"].shape[1],
         "block_out_channels": widths,
         "layers_per_block": count_blocks(sd, "down_blocks.0.resnets."),
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
-        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in up],
         # The middle has the depth of the last level, which without attention has none of its own.
-        "transformer_layers_per_block": [depth or 1 for depth in depths[:-1]] + [middle],
+        "transformer_layers_per_block": [depth or 1 for depth in depths[:-1]] + [middle or 1],
         "cross_attention_dim": _context_width(sd),
-        "use_linear_projection": sd["mid_block.attentions.0.proj_in.weight"].ndim == 2,
+        "use_linear_projection": next((sd[key].ndim == 2 for key in sd if key.endswith("proj_in.weight")), False),
         "attention_head_dim": [width // SDXL_HEAD_SIZE for width in widths] if sized else SD15_HEADS,
         "norm_num_groups": GROUPS,
     }
@@ -64,18 +73,19 @@ def unet_config(sd: StateDict) -> dict[str, Any]:
 
 
 def _context_width(sd: StateDict) -> int:
-    return sd["mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"].shape[1]
+    return next((sd[key].shape[1] for key in sd if key.endswith("attn2.to_k.weight")), SDXL_CONTEXT)
 
 
-def check_unet(sd: StateDict, channels: int, sized: bool, middle_depth: int) -> None:
+def check_unet(sd: StateDict) -> None:
     """Refuses UNets of other families."""
-    if not middle_depth:
+    channels = sd["conv_in.weight"].shape[1]
+    if not count_blocks(sd, "mid_block.attentions.0.transformer_blocks."):
         raise ValueError("the UNet has no attention in its middle, which no Stable Diffusion 1 or XL has")
     if channels != 4:
         raise ValueError(
             f"the UNet takes {channels} channels, expected 4; inpainting and edit models are not supported"
         )
-    if sd["mid_block.attentions.0.proj_in.weight"].ndim == 2 and not sized:
+    if sd["mid_block.attentions.0.proj_in.weight"].ndim == 2 and "add_embedding.linear_1.weight" not in sd:
         raise ValueError(
             f"the UNet has linear projections, a context of {_context_width(sd)} and no size embedding, which is "
             "Stable Diffusion 2; expected Stable Diffusion 1.5, SDXL or Flux.1"
@@ -128,18 +138,27 @@ def flux_config(sd: StateDict) -> dict[str, Any]:
     """Arguments of `FluxTransformer2DModel` for weights in its layout.
 
     Raises:
+        ValueError: it takes more than latents, or its hidden size is no multiple of Flux's head size.
+    """
+    channels = sd["x_embedder.weight"].shape[1]
+    if channels != 64:
+        raise ValueError(
+            f"the transformer takes {channels} channels, expected 64; Fill, Depth and Canny are not supported"
+        )
+    return {**flux_layers(sd), "out_channels": sd["proj_out.weight"].shape[0]}
+
+
+def flux_layers(sd: StateDict) -> dict[str, Any]:
+    """The arguments that `FluxTransformer2DModel` and `FluxControlNetModel` share.
+
+    Raises:
         ValueError: the hidden size is no multiple of Flux's head size.
     """
     hidden, channels = sd["x_embedder.weight"].shape
     if hidden % FLUX_HEAD_SIZE:
         raise ValueError(f"the transformer is {hidden} wide, expected a multiple of {FLUX_HEAD_SIZE} as in Flux.1")
-    if channels != 64:
-        raise ValueError(
-            f"the transformer takes {channels} channels, expected 64; Fill, Depth and Canny are not supported"
-        )
     return {
         "in_channels": channels,
-        "out_channels": sd["proj_out.weight"].shape[0],
         "patch_size": 1,
         "num_layers": count_blocks(sd, "transformer_blocks."),
         "num_single_layers": count_blocks(sd, "single_transformer_blocks."),

@@ -25,13 +25,14 @@ class Piece:
     mult: Tensor
     conditioning: dict[str, CONDRegular]
     area: Area | None
+    control: Any
     uuid: Any
 
     def batches_with(self, other: Piece) -> bool:
         """Whether both fit in one call."""
         a, b = self.conditioning, other.conditioning
         same = self.input_x.shape == other.input_x.shape and a.keys() == b.keys()
-        return same and all(a[name].can_concat(b[name]) for name in a)
+        return same and self.control is other.control and all(a[name].can_concat(b[name]) for name in a)
 
 
 def crop(x: Tensor, area: Area | None) -> Tensor:
@@ -73,7 +74,7 @@ def piece_of(prompt: int, cond: Cond, x: Tensor, timestep: Tensor) -> Piece | No
     if "mask" not in cond and area is not None:
         feather(mult, area, height, width)
     conditioning = {k: c.process_cond(batch_size=x.shape[0], area=area) for k, c in cond["model_conds"].items()}
-    return Piece(prompt, input_x, mult, conditioning, area, cond["uuid"])
+    return Piece(prompt, input_x, mult, conditioning, area, cond.get("control"), cond["uuid"])
 
 
 def calc_cond_batch(
@@ -128,6 +129,8 @@ def predict(model: Any, batch: list[Piece], timestep: Tensor, model_options: dic
     c["transformer_options"] = options
     input_x = torch.cat([piece.input_x for piece in batch])
     sigmas = torch.cat([timestep] * len(batch))
+    if batch[0].control is not None:
+        c["control"] = batch[0].control.get_control(input_x, sigmas, c, len(batch), options)
     if "model_function_wrapper" in model_options:
         arguments = {"input": input_x, "timestep": sigmas, "c": c, "cond_or_uncond": prompts}
         output = model_options["model_function_wrapper"](model.apply_model, arguments)

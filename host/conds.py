@@ -166,6 +166,12 @@ def add_cond_for_area(conds: list[Cond], other: Cond) -> None:
         conds.append({**other, "model_conds": dict(smallest["model_conds"])})
 
 
+def attached_controls(conds: dict[str, list[Cond]]) -> list[Any]:
+    """The control objects (`control.ControlNet`) of a run's conditionings, each once and without those behind it."""
+    found = (cond.get("control") for group in conds.values() for cond in group)
+    return list({id(control): control for control in found if control is not None}.values())
+
+
 def process_conds(
     model: Any, noise: Tensor, conds: dict[str, list[Cond]], device: Any, **run: Any
 ) -> dict[str, list[Cond]]:
@@ -184,6 +190,8 @@ def process_conds(
         return encode_model_conds(model, cond, noise, device, kind, **run)
 
     out = {kind: [prepared(cond, kind) for cond in group] for kind, group in conds.items()}
+    for control in attached_controls(out):
+        control.pre_run(model)
     for kind, group in out.items():
         for cond in group:
             for other_kind in out:

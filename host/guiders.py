@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .cond_batch import calc_cond_batch
-from .conds import Cond, Conditioning, convert_cond, process_conds, repeat_to_batch_size
+from .conds import Cond, Conditioning, attached_controls, convert_cond, process_conds, repeat_to_batch_size
 from .model_options import ModelOptions, create_model_options_clone
 from .patcher import ModelPatcher
 from .patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers, merge_nested_dicts
@@ -115,7 +115,22 @@ def prepare_sampling(
 def _prepare_sampling(
     model: ModelPatcher, noise_shape: torch.Size, conds: dict[str, list[Cond]], **kwargs: Any
 ) -> tuple[Any, dict[str, list[Cond]], list[ModelPatcher]]:
-    return model.patch_model(model.load_device), conds, []
+    others = [patcher for control in attached_controls(conds) for patcher in control.get_models()]
+    loaded: list[ModelPatcher] = []
+    try:
+        for patcher in {id(patcher): patcher for patcher in others}.values():
+            patcher.patch_model(model.load_device)
+            loaded.append(patcher)
+        return model.patch_model(model.load_device), conds, loaded
+    except BaseException:
+        unload(loaded)
+        raise
+
+
+def unload(loaded: list[ModelPatcher]) -> None:
+    """Takes patches off models and puts them where they rest."""
+    for patcher in loaded:
+        patcher.unpatch_model(patcher.offload_device)
 
 
 def prepare_mask(noise_mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
@@ -216,8 +231,9 @@ class CFGGuider:
     ) -> Tensor:
         """Loads and patches the model, samples, and takes the patches off again whatever happens."""
         device = self.model_patcher.load_device
+        loaded: list[ModelPatcher] = []
         try:
-            self.inner_model, self.conds, _ = prepare_sampling(
+            self.inner_model, self.conds, loaded = prepare_sampling(
                 self.model_patcher, noise.shape, self.conds, self.model_options
             )
             noise, latent_image = (t.to(device, torch.float32) for t in (noise, latent_image))
@@ -241,7 +257,9 @@ class CFGGuider:
                 self.model_patcher.cleanup()
                 del self.inner_model
         finally:
-            self.model_patcher.unpatch_model(self.model_patcher.offload_device)
+            unload([self.model_patcher, *loaded])
+            for control in attached_controls(self.conds):
+                control.cleanup()
 
     def sample(
         self,

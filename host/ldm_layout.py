@@ -128,6 +128,35 @@ def convert_unet(state_dict: StateDict) -> StateDict:
     return out
 
 
+def convert_controlnet(state_dict: StateDict) -> StateDict:
+    """An original ControlNet (keys without prefix) in diffusers' layout.
+
+    Raises:
+        ValueError: weights are missing, or have no place there.
+    """
+    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
+
+    layers = 0
+    while f"input_blocks.{layers + 1}.0.in_layers.0.weight" in state_dict:
+        layers += 1
+    out = convert_controlnet_checkpoint(state_dict, {"layers_per_block": layers})
+    sizes = {name: old for name, old in _UNET_NAMES.items() if name.startswith("add_embedding")}
+    out |= {
+        f"{name}.{kind}": state_dict[f"{old}.{kind}"]
+        for name, old in sizes.items()
+        for kind in ("weight", "bias")
+        if f"{old}.{kind}" in state_dict
+    }
+    missing = next((key for key, tensor in out.items() if tensor is None), None)
+    if missing or len(out) != len(state_dict):
+        raise ValueError(
+            f"the ControlNet has {len(state_dict)} weights, of which {len(out)} are known"
+            + (f", and lacks {missing}" if missing else "")
+            + "; it is of another architecture or incomplete"
+        )
+    return out
+
+
 # VAE
 
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}

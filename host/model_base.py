@@ -194,6 +194,8 @@ class BaseModel(torch.nn.Module):
             xc = torch.cat([xc, c_concat.to(xc)], dim=1)
         timestep = self.model_sampling.timestep(t).float()
         conds = {name: cast(value) for name, value in kwargs.items()}
+        if control is not None:
+            control = {place: [cast(part) for part in parts] for place, parts in control.items()}
         output = self.denoise(
             xc.to(dtype), timestep, cast(c_crossattn), control, dict(transformer_options or {}), **conds
         )
@@ -244,8 +246,9 @@ class SD15(BaseModel):
     ) -> Tensor:
         """One call of the UNet: x (B, C, H, W), timesteps (B,), context (B, L, D), y (B, P) -> (B, C, H, W)."""
         added = None if y is None else {"text_embeds": y, "time_ids": conds["time_ids"]}
+        more = unet_residuals(control)
         with patched_attention(self.diffusion_model, transformer_options or {}, x):
-            return self.diffusion_model(x, timesteps, context, added_cond_kwargs=added, return_dict=False)[0]
+            return self.diffusion_model(x, timesteps, context, added_cond_kwargs=added, **more, return_dict=False)[0]
 
 
 class SDXL(SD15):
@@ -341,6 +344,16 @@ class Flux(BaseModel):
             transformer_options or {},
         )
         return unpatchify(output, x.shape[2], x.shape[3])
+
+
+def unet_residuals(control: dict[str, list[Tensor | None]] | None) -> dict[str, Any]:
+    """What a control network adds, as arguments of a diffusers UNet."""
+    if not control:
+        return {}
+    return {
+        "down_block_additional_residuals": control["output"],
+        "mid_block_additional_residual": control["middle"][0],
+    }
 
 
 def patchify(x: Tensor) -> tuple[Tensor, Tensor]:

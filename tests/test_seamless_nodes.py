@@ -182,6 +182,9 @@ class _Control:
     def __init__(self, network: Any) -> None:
         self.control_model = network
 
+    def get_models(self) -> list[Any]:
+        return []
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
 
