@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from .pictures import Pictures
 from .recipe import Note, Recipe
 from .request import Request, hint_at, parse
 from .services import Service
+
+# What the table says about a value that is left out.
+_DEFAULTS = re.compile(r";?\s*(?:Left out:|The document has no default;).*?(?:\.(?=\s|$)|$)")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def _lines(request: Request, recipe: Recipe, graph: Drawing) -> list[Line]:
 
 
 def _text(parameter: Parameter, request: Request, text: str) -> str:
+    if parameter.name in request.given:
+        text = _DEFAULTS.sub("", text)
     default = "" if parameter.name in request.given else f"left out, so {shown(request[parameter.name])}"
     deprecated = f"deprecated, use {parameter.instead}" if parameter.instead and parameter.name in request.given else ""
     return "; ".join(part.rstrip(".") for part in (default, text, deprecated) if part)

@@ -35,7 +35,7 @@ PARAMETERS = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
+        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
     ),
     Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),

@@ -45,7 +45,7 @@ COMMON = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
+        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
         required=True,
     ),
     Parameter(
@@ -53,7 +53,7 @@ COMMON = (
         "text",
         MAPPED,
         ("lora:LoraLoader.lora_name",),
-        "Beside baseModelId: the LoRA file named modelId-modelEpoch.",
+        "The LoRA file named modelId-modelEpoch, on top of baseModelId.",
     ),
     Parameter("hideResults", "flag", MEANINGLESS, how="There is no gallery to hide from.", default=False),
     Parameter(
@@ -68,7 +68,7 @@ COMMON = (
         "choice",
         MAPPED,
         ("sampler:TesseraSchedulerKSampler.scheduler",),
-        "Left out: euler on the model's usual noise levels.",
+        "The document lists no names; these are those of diffusers. Left out: euler on the model's usual noise levels.",
         choices=DIFFUSERS,
     ),
     Parameter(
@@ -214,7 +214,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         negative_strength=request["negativePromptStrength"],
         model=request["baseModelId"] or request["modelId"],
         lora_on_base="-".join(filter(None, [request["modelId"], request["modelEpoch"]]))
-        if request["baseModelId"]
+        if request["baseModelId"] or request["modelEpoch"]
         else "",
         count=request["numSamples"],
         steps=request["numInferenceSteps"],
