@@ -111,7 +111,11 @@ def _steps(lines: Tensor, shifted: bool) -> Tensor:
 
 def _axis_seam(lines: Tensor, shifted: bool) -> AxisSeam:
     """The seam between the first and the last of `lines` (N, L, C)."""
-    steps = _steps(lines, shifted)
+    return seam_of_steps(_steps(lines, shifted))
+
+
+def seam_of_steps(steps: Tensor) -> AxisSeam:
+    """The seam whose step is the first of `steps` (N, L, C), signed; the others are those inside."""
     sharp = steps.abs().mean((1, 2))
     faint = _runs(steps).mean(2).abs().mean((1, 2))
     sr, sr_max = _ratios(sharp)
