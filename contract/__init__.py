@@ -39,6 +39,7 @@ __all__ = [
     "ComfyExtension",
     "ProgressBar",
     "WrappersMP",
+    "add_lora",
     "calc_cond_batch",
     "convert_cond",
     "demo_checkpoint",
@@ -70,6 +71,19 @@ def load_clip_vision(path: str | Path) -> Any:
     from .comfyui_demo import load_image_encoder
 
     return load_image_encoder(path)
+
+
+def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
+    """A clone of a MODEL with a LoRA, whose tensors are named as in kohya's files.
+
+    Raises:
+        ValueError: it fits nowhere.
+    """
+    if IN_COMFYUI:
+        from comfy.sd import load_lora_for_models  # pyright: ignore[reportMissingImports]
+    else:
+        from ..host.lora import load_lora_for_models
+    return load_lora_for_models(model, None, weights, strength, 0.0)[0]
 
 
 def saves_metadata() -> bool:

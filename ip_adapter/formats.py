@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,13 @@ KINDS = {
     "full": "patches",
     "face": "face embeddings",
     "face_plus": "face embeddings and patches",
+    "face_raw": "face embeddings that keep their length",
 }
 """Projectors, and what of an image they read."""
+
+FACES = ("face", "face_plus", "face_raw")
+FACE = 512
+"""Width of a face embedding."""
 
 _DETECT = (
     ("proj.weight", "base"),
@@ -38,6 +43,7 @@ _DETECT = (
     ("proj.2.weight", "face"),
 )
 _SITE = re.compile(r"(\d+)\.to_([kv])_ip\.weight")
+_LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.(up|down)\.weight")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +57,10 @@ class Adapter:
         sites: by number N of the cross-attention (1, 3, 5, ...): key and value weights, both (channels, width).
         width: of a token (768 for SD 1.5, 2048 for SDXL).
         tokens: of one image.
-        features: width of what the projector reads of the image encoder; 512 for faces.
+        features: width of what the projector reads of the image encoder, 0 when it reads faces alone.
         mark: names these weights in baked references.
+        lora: of FaceID files: weights by number of the attention (even: self, odd: cross), "q", "k", "v" or "out", and
+            "up" or "down".
     """
 
     name: str
@@ -63,6 +71,7 @@ class Adapter:
     tokens: int
     features: int
     mark: str
+    lora: dict[tuple[int, str, str], Tensor] = field(default_factory=dict)
 
 
 def read_adapter(path: str | Path) -> Adapter:
@@ -96,7 +105,9 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     width = sites[1][0].shape[1]
     tokens, features = _sizes(kind, image_proj, width)
     mark = hashlib.sha256(sites[1][0].contiguous().float().numpy().tobytes()).hexdigest()[:16]
-    return Adapter(name, kind, image_proj, sites, width, tokens, features, mark)
+    if kind == "plus" and features == FACE:
+        kind, features = "face_raw", 0
+    return Adapter(name, kind, image_proj, sites, width, tokens, features, mark, _lora(parts["ip_adapter"]))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -158,6 +169,11 @@ def _sites(weights: Weights, name: str) -> dict[int, tuple[Tensor, Tensor]]:
     return {number: (pairs[number]["k"], pairs[number]["v"]) for number in expected}
 
 
+def _lora(weights: Weights) -> dict[tuple[int, str, str], Tensor]:
+    matches = {key: _LORA.fullmatch(key) for key in weights}
+    return {(int(m[1]), m[2], m[3]): weights[key] for key, m in matches.items() if m}
+
+
 def _sizes(kind: str, weights: Weights, width: int) -> tuple[int, int]:
     """Tokens of an image, and the width of what the projector reads."""
     if kind == "base":
@@ -166,4 +182,5 @@ def _sizes(kind: str, weights: Weights, width: int) -> tuple[int, int]:
         return 0, weights["proj.0.weight"].shape[1]
     if kind == "plus":
         return weights["latents"].shape[1], weights["proj_in.weight"].shape[1]
-    return weights["proj.2.weight"].shape[0] // width, weights["proj.0.weight"].shape[1]
+    patches = weights["perceiver_resampler.proj_in.weight"].shape[1] if kind == "face_plus" else 0
+    return weights["proj.2.weight"].shape[0] // width, patches

@@ -78,7 +78,7 @@ def test_a_model_without_unet_is_named() -> None:
 # Files
 
 
-@pytest.mark.parametrize("kind", ["base", "plus", "full", "face", "face_plus"])
+@pytest.mark.parametrize("kind", ["base", "plus", "full", "face", "face_plus", "face_raw"])
 @pytest.mark.parametrize("layout", ["bin", "safetensors", "adapter_modules"])
 def test_every_projector_and_layout_is_recognised(sd15_unet: Any, kind: str, layout: str, tmp_path: Path) -> None:
     weights = tiny_adapters.random_adapter(sd15_unet, kind)
@@ -90,7 +90,7 @@ def test_every_projector_and_layout_is_recognised(sd15_unet: Any, kind: str, lay
         save_file(tiny_adapters.flat(weights, *names), path)
     adapter = read_adapter(path)
     assert (adapter.kind, adapter.width, len(adapter.sites)) == (kind, 16, 10)
-    assert adapter.features == {"base": tiny_adapters.EMBEDDING, "face": 512, "face_plus": 512}.get(
+    assert adapter.features == {"base": tiny_adapters.EMBEDDING, "face": 0, "face_raw": 0}.get(
         kind, tiny_adapters.PATCH
     )
     assert adapter.mark == parse_adapter(weights, "x").mark

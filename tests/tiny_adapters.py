@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ def random_adapter(unet: nn.Module, kind: str = "base", seed: int = 0) -> dict[s
     torch.manual_seed(seed)
     sites = find_sites(unet)
     width = sites[0].width
-    image_proj = {"base": _base, "plus": _plus, "full": _full, "face": _face, "face_plus": _face_plus}[kind](width)
+    image_proj = _PROJECTORS[kind](width)
     ip_adapter = {}
     for site in sites:
         for part in "kv":
@@ -47,12 +48,12 @@ def _full(width: int) -> StateDict:
     return _spread(nn.ModuleDict({"proj": nn.Sequential(*layers)}))
 
 
-def _face(width: int) -> StateDict:
-    layers = [nn.Linear(512, 1024), nn.GELU(), nn.Linear(1024, 4 * width)]
+def _face(width: int, tokens: int = 4) -> StateDict:
+    layers = [nn.Linear(512, 1024), nn.GELU(), nn.Linear(1024, tokens * width)]
     return _spread(nn.ModuleDict({"proj": nn.Sequential(*layers), "norm": nn.LayerNorm(width)}))
 
 
-def _resampler(inner: int, width: int, depth: int) -> nn.Module:
+def _resampler(inner: int, width: int, depth: int, patch: int = PATCH) -> nn.Module:
     def layer() -> nn.Module:
         attention = {
             "norm1": nn.LayerNorm(inner),
@@ -65,7 +66,7 @@ def _resampler(inner: int, width: int, depth: int) -> nn.Module:
         return nn.ModuleList([nn.ModuleDict(attention), nn.Sequential(nn.LayerNorm(inner), *wide)])
 
     parts = {
-        "proj_in": nn.Linear(PATCH, inner),
+        "proj_in": nn.Linear(patch, inner),
         "proj_out": nn.Linear(inner, width),
         "norm_out": nn.LayerNorm(width),
         "layers": nn.ModuleList([layer() for _ in range(depth)]),
@@ -80,6 +81,35 @@ def _plus(width: int) -> StateDict:
 def _face_plus(width: int) -> StateDict:
     inside = _spread(_resampler(width, width, 4))
     return _face(width) | {f"perceiver_resampler.{key}": tensor for key, tensor in inside.items()}
+
+
+def _face_raw(width: int) -> StateDict:
+    return {**_spread(_resampler(128, width, 4, 512)), "latents": torch.randn(1, TOKENS["plus"], 128)}
+
+
+_PROJECTORS = {
+    "base": _base,
+    "plus": _plus,
+    "full": _full,
+    "face": _face,
+    "portrait": partial(_face, tokens=16),
+    "face_plus": _face_plus,
+    "face_raw": _face_raw,
+}
+
+
+def random_lora(unet: nn.Module, rank: int = 3) -> StateDict:
+    """The LoRA of a FaceID file, for all attentions of a UNet."""
+    found = {}
+    for site in find_sites(unet):
+        block: Any = unet.get_submodule(site.name)
+        for number, attention in ((site.number - 1, block.attn1), (site.number, block.attn2)):
+            for part in ("q", "k", "v", "out"):
+                layer = attention.to_out[0] if part == "out" else getattr(attention, f"to_{part}")
+                rows, columns = layer.weight.shape
+                found[f"{number}.to_{part}_lora.up.weight"] = 0.1 * torch.randn(rows, rank)
+                found[f"{number}.to_{part}_lora.down.weight"] = 0.1 * torch.randn(rank, columns)
+    return found
 
 
 class Encoder:

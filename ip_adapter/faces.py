@@ -1,0 +1,164 @@
+"""FaceID: a face as the 512 numbers of a recognition network (ArcFace), read from a file, instead of a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import projectors
+from .encoders import picture_features, unconditional_features
+from .formats import Adapter, Weights
+from .sites import Site
+
+SIZE = 512
+"""Numbers of a face."""
+
+SUFFIXES = (".npy", ".safetensors", ".txt")
+LARGEST = 2**20
+"""Bytes of the largest file that is taken for one."""
+
+VERSIONS = ["auto", "plus", "plus v2"]
+_V2 = ("plusv2", "plus-v2", "plus_v2", "plus v2")
+_SLACK = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face and how FaceID plus adapters take it.
+
+    Args:
+        embedding: (512,), as the recognition network gives it or divided by its length.
+        version: one of VERSIONS; the weights of plus and plus v2 look alike, "auto" goes by the file's name.
+        structure: how much plus v2 follows the picture of the face.
+    """
+
+    embedding: Tensor
+    version: str = "auto"
+    structure: float = 1.0
+
+
+def find_embeddings(folder: Path) -> list[str]:
+    """Files in a folder and below it that may hold faces, as paths from there."""
+    found = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in found if not path.name.endswith("reference.safetensors")
+    )
+
+
+def read_embedding(path: Path) -> Tensor:
+    """The face (512,) in a file: an array of numpy, a tensor, or numbers as text.
+
+    Raises:
+        ValueError: the file holds something else, or more than one face.
+    """
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes; expected the {SIZE} numbers of a face.")
+    values = _READERS[path.suffix](path).float()
+    if values.numel() != SIZE:
+        raise ValueError(
+            f"{path.name} holds {values.numel()} numbers in the shape {tuple(values.shape)}; expected the {SIZE} of "
+            "one face, as ArcFace gives them."
+        )
+    if not torch.isfinite(values).all() or not values.any():
+        raise ValueError(f"{path.name} holds no numbers or zeros alone; expected the {SIZE} numbers of a face.")
+    return values.flatten()
+
+
+def _numpy(path: Path) -> Tensor:
+    import numpy as np
+
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False).astype("float32"))
+    except (ValueError, EOFError, TypeError):
+        raise ValueError(f"{path.name} is no array of numbers in numpy's format; save it with numpy.save.") from None
+
+
+def _safetensors(path: Path) -> Tensor:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is no safetensors file ({error}); save it again.") from None
+    if len(tensors) != 1:
+        raise ValueError(f"{path.name} holds {len(tensors)} tensors; expected one, of {SIZE} numbers.")
+    return next(iter(tensors.values()))
+
+
+def _text(path: Path) -> Tensor:
+    parts = path.read_text("utf-8", errors="replace").translate(str.maketrans("[](),;", "      ")).split()
+    try:
+        return torch.tensor([float(part) for part in parts])
+    except ValueError as error:
+        raise ValueError(f"{path.name} holds more than numbers ({error}); expected {SIZE} of them.") from None
+
+
+_READERS = {".npy": _numpy, ".safetensors": _safetensors, ".txt": _text}
+
+
+def encode_face(
+    adapter: Adapter, encoder: Any, face: Face, image: Tensor, fit: str = "crop", unconditional: str = "reference"
+) -> tuple[Tensor, Tensor]:
+    """Tokens of a face and of none, (T, D) each, for an adapter of one of the kinds `formats.FACES`.
+
+    Args:
+        adapter: whose projector makes the tokens.
+        encoder: a CLIP_VISION for FaceID plus, which looks at the picture, too.
+        face: the face.
+        image: a picture of it (1, H, W, 3).
+        fit: one of `encoders.FITS`.
+        unconditional: one of `encoders.UNCONDITIONALS`, for the picture.
+
+    Raises:
+        ValueError: the adapter wants embeddings that were not divided by their length, but this one was.
+    """
+    if adapter.kind == "face_raw":
+        faces = _raw(face.embedding, adapter.name)[None, None]
+        both = projectors.plus(adapter.image_proj, torch.cat([faces, torch.zeros_like(faces)]))
+    else:
+        faces = F.normalize(face.embedding[None], dim=-1)
+        faces = torch.cat([faces, torch.zeros_like(faces)])
+        both = _project(adapter, encoder, face, faces, image, fit, unconditional)
+    return both[0], both[1]
+
+
+def _project(
+    adapter: Adapter, encoder: Any, face: Face, faces: Tensor, image: Tensor, fit: str, unconditional: str
+) -> Tensor:
+    if adapter.kind == "face":
+        return projectors.face(adapter.image_proj, faces)
+    seen = picture_features(adapter, encoder, image, fit)
+    blank = unconditional_features(adapter, encoder, image, fit, unconditional)
+    second = face.version == "plus v2" or (face.version == "auto" and any(v in adapter.name.lower() for v in _V2))
+    structure = face.structure if second else None
+    return projectors.face_plus(adapter.image_proj, faces, torch.cat([seen, blank]), structure)
+
+
+def _raw(embedding: Tensor, name: str) -> Tensor:
+    if abs(float(embedding.norm()) - 1) < _SLACK:
+        raise ValueError(
+            f"{name} reads faces as the recognition network gives them, but this one was divided by its length; save "
+            "`embedding` instead of `normed_embedding`."
+        )
+    return embedding
+
+
+def lora_of(adapter: Adapter, sites: list[Site]) -> Weights:
+    """The LoRA inside a FaceID file, named as in kohya's files; empty when it has none.
+
+    Args:
+        adapter: the adapter; its numbers count self-attentions (even) and cross-attentions (odd).
+        sites: the UNet's cross-attentions.
+    """
+    names = {site.number - 1: f"{site.name}.attn1" for site in sites} | {s.number: f"{s.name}.attn2" for s in sites}
+    found = {}
+    for (number, part, side), tensor in adapter.lora.items():
+        layer = f"{names[number]}.to_{part}" + (".0" if part == "out" else "")
+        found[f"lora_unet_{layer.replace('.', '_')}.lora_{side}.weight"] = tensor
+    return found
