@@ -41,6 +41,20 @@ class EmbedND(nn.Module):
         return torch.stack((turn.cos(), -turn.sin(), turn.sin(), turn.cos()), -1).unflatten(-1, (2, 2))[:, None].float()
 
 
+class HiDreamEmbedND(nn.Module):
+    """The same, with the axis of heads behind the tokens."""
+
+    def __init__(self, theta: int, axes_dim: list[int]) -> None:
+        super().__init__()
+        self.theta, self.axes_dim = theta, axes_dim
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return EmbedND(self.theta, self.axes_dim)(ids).movedim(1, 2)
+
+
+HiDreamEmbedND.__name__ = "EmbedND"
+
+
 def picture(height: int, width: int, first: float = 0.0, index: float = 0.0, step: float = 1.0) -> Tensor:
     """Positions (height * width, 3) of a picture's tokens."""
     rows, columns = torch.arange(height) * step + first, torch.arange(width) * step + first
@@ -115,7 +129,7 @@ def test_only_bands_of_wrapping_axes_and_tokens_of_pictures_change(kind: type[nn
         assert not torch.equal(plain[start:stop], turned[start:stop])
 
 
-def test_both_layouts_hold_the_same_angles() -> None:
+def test_all_layouts_hold_the_same_angles() -> None:
     ids = torch.cat((torch.zeros(2, 3), picture(4, 6)))
     matrices, pairs = EmbedND(10000, [16, 56, 56]), FluxPosEmbed(10000, [16, 56, 56])
     with torus(matrices, BOTH, [(4, 6)]):
@@ -124,6 +138,9 @@ def test_both_layouts_hold_the_same_angles() -> None:
         cos, sin = pairs(ids)
     torch.testing.assert_close(turned[..., 0, 0].repeat_interleave(2, 1), cos)
     torch.testing.assert_close(turned[..., 1, 0].repeat_interleave(2, 1), sin)
+    tokens_first = HiDreamEmbedND(10000, [16, 56, 56])
+    with torus(tokens_first, BOTH, [(4, 6)]):
+        assert torch.equal(tokens_first(ids.expand(2, -1, -1)), turned.expand(2, 1, -1, -1, -1, -1).movedim(1, 2))
 
 
 def _embedded(ids: Tensor, axes: Axes, size: tuple[int, int]) -> Tensor:

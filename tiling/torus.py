@@ -179,10 +179,11 @@ def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterato
 
 
 def _write_matrices(embedding: Tensor, samples: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
-    """ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2)."""
+    """ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2), and those of HiDream, (B, N, 1, D / 2, 2, 2)."""
+    tokens = embedding.squeeze(1) if embedding.shape[1] == 1 else embedding.squeeze(2)
     cos, sin = angles.cos(), angles.sin()
     matrices = torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
-    place = embedding[samples, 0, grid.span, bands].unflatten(1, (grid.height, grid.width))
+    place = tokens[samples, grid.span, bands].unflatten(1, (grid.height, grid.width))
     place.copy_(matrices.to(embedding).expand_as(place))
 
 

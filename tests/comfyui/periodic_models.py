@@ -4,7 +4,8 @@
 
 OUT gets, for each transformer, the step across the border over the mean step inside for a constant latent, as
 `[[x, y] stock, [x, y] torus]` (medians of some seeds), and for each network that commutes with rolling the relative
-error of rolling its input instead of its output, `[stock, on a torus]`.
+error of rolling its input instead of its output, `[stock, on a torus]`; under "rolling", for each transformer that can
+only be rolled, the largest step over the mean step, `[stock, rolled, two cuts]`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 comfyui, pack, out = sys.argv[1:]
@@ -93,6 +95,60 @@ def hunyuan() -> Any:
     )  # fmt: skip
 
 
+def chroma() -> Any:
+    return ldm("chroma.model", "Chroma")(
+        in_channels=16, out_channels=16, context_in_dim=32, hidden_size=128, mlp_ratio=2.0, num_heads=1, depth=1,
+        depth_single_blocks=1, axes_dim=[16, 56, 56], theta=10000, patch_size=2, qkv_bias=True, in_dim=64, out_dim=128,
+        hidden_dim=64, n_layers=2, txt_ids_dims=[], vec_in_dim=None, **OPERATIONS,
+    )  # fmt: skip
+
+
+def lumina() -> Any:
+    return ldm("lumina.model", "NextDiT")(
+        dim=256, n_layers=2, n_refiner_layers=1, n_heads=2, qk_norm=True, cap_feat_dim=32, axes_dims=[32, 48, 48],
+        axes_lens=[64, 64, 64], multiple_of=32, **OPERATIONS,
+    )  # fmt: skip
+
+
+def omnigen() -> Any:
+    return ldm("omnigen.omnigen2", "OmniGen2Transformer2DModel")(
+        in_channels=4, hidden_size=128, num_layers=2, num_refiner_layers=1, num_attention_heads=1, num_kv_heads=1,
+        multiple_of=32, axes_dim_rope=(32, 48, 48), text_feat_dim=32, **OPERATIONS,
+    )  # fmt: skip
+
+
+class TextByName(nn.Module):
+    """A transformer whose third argument is not the text."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network, self.patch_size = network, network.patch_size
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor, **kwargs: Any) -> Tensor:
+        return self.network(x, t, context=context, **kwargs)
+
+
+def hidream() -> Any:
+    """Without experts: tokens that go to different ones differ in any case."""
+    network = ldm("hidream.model", "HiDreamImageTransformer2DModel")(
+        patch_size=2, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=128, num_attention_heads=1,
+        caption_channels=[32, 32], text_emb_dim=32, num_routed_experts=0, axes_dims_rope=[64, 32, 32],
+        llama_layers=[0, 1], **OPERATIONS,
+    )  # fmt: skip
+    return TextByName(network)
+
+
+def sd3() -> Any:
+    """Sines and cosines of positions, from which its learned table was made."""
+    return ldm("modules.diffusionmodules.mmdit", "OpenAISignatureMMDITWrapper")(
+        patch_size=2, in_channels=4, depth=2, adm_in_channels=32, pos_embed_max_size=64, context_size=32,
+        context_embedder_config={
+            "target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}
+        },
+        **OPERATIONS,
+    )  # fmt: skip
+
+
 # Builder, further arguments of a call, frames (0 for a latent without).
 TRANSFORMERS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]] = {
     "Flux.1": (lambda: flux(32, [16, 56, 56], 10000, []), lambda: {"y": torch.randn(1, 32)}, 0),
@@ -100,6 +156,14 @@ TRANSFORMERS: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], i
     "Qwen-Image": (qwen, dict, 1),
     "Z-Image": (z_image, lambda: {"num_tokens": TEXT}, 0),
     "HunyuanVideo": (hunyuan, lambda: {"y": torch.randn(1, 32)}, 1),
+    "Chroma": (chroma, lambda: {"guidance": torch.zeros(1)}, 0),
+    "Lumina 2": (lumina, lambda: {"num_tokens": TEXT}, 0),
+    "OmniGen2": (omnigen, lambda: {"num_tokens": TEXT}, 0),
+    "HiDream": (
+        hidream,
+        lambda: {"y": torch.randn(1, 32), "encoder_hidden_states_llama3": torch.randn(1, 2, TEXT, 32)},
+        0,
+    ),
 }
 
 
@@ -124,9 +188,45 @@ def ratios(name: str, seed: int, on_torus: bool) -> list[float]:
     torus = load("tiling.torus").torus(network, both, [(SIDE, SIDE)]) if on_torus else nullcontext()
     with torch.no_grad(), torus:
         drawn = network(x, torch.tensor([0.7]), text(32), **arguments())
+    return [float(s[0] / s[1:].mean()) for s in token_steps(drawn)]
+
+
+def token_steps(drawn: Tensor) -> list[Tensor]:
+    """The mean step before each column of tokens, and before each row."""
     tokens = drawn.unflatten(-1, (SIDE, 2)).unflatten(-3, (SIDE, 2)).mean((-1, -3)).flatten(0, -3)
-    steps = [(tokens - tokens.roll(1, dim)).abs().mean((0, 3 - dim)) for dim in (2, 1)]
-    return [float(s[0] / s[1:].mean()) for s in steps]
+    return [(tokens - tokens.roll(1, dim)).abs().mean((0, 3 - dim)) for dim in (2, 1)]
+
+
+class Executor:
+    """A host's call of a denoiser, as wrappers of APPLY_MODEL see it."""
+
+    def __init__(self, network: nn.Module, arguments: dict[str, Any]) -> None:
+        self.class_obj, self.arguments = SimpleNamespace(diffusion_model=network), arguments
+
+    def __call__(self, x: Tensor, t: Tensor, c_concat: Any, text: Tensor, control: Any, options: Any) -> Tensor:
+        return self.class_obj.diffusion_model(x, t, text, **self.arguments)
+
+
+def rolled_ratios(seed: int) -> list[float]:
+    """SD3: largest step / mean step as it is, with one seam somewhere, and with two that hide each other."""
+    torch.manual_seed(seed)
+    both, methods = load("tiling.axes").TILINGS["both"], load("tiling.methods")
+    network = randomize(sd3())
+    latent = SimpleNamespace(latent_channels=4, spacial_downscale_ratio=8)
+    parts = {"diffusion_model": network, "latent_format": latent}
+    hooks, report = methods.choose(SimpleNamespace(get_model_object=parts.__getitem__), "auto", both, 0.0, 1.0)
+    assert "rolling" in report, report
+    x = torch.randn(1, 4, 1, 1).expand(1, 4, 2 * SIDE, 2 * SIDE).contiguous()
+    sigmas = torch.linspace(1, 0, 21)
+    execute, found = Executor(network, {"y": torch.randn(1, 32)}), []
+    with torch.no_grad():
+        call = {"x": x, "c_concat": None, "c_crossattn": text(32), "control": None}
+        call["transformer_options"] = {"sample_sigmas": sigmas, "tessera_seed": seed}
+        drawn = [execute(x, sigmas[:1], None, call["c_crossattn"], None, None)]
+        drawn += [hooks.step(execute, both, call | {"t": sigmas[step : step + 1]}) for step in (3, 17)]
+    for picture in drawn:
+        found.append(max(float(s.max() / s.mean()) for s in token_steps(picture)))
+    return found
 
 
 def wan_vae() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
@@ -190,6 +290,8 @@ def main() -> None:
         found[name] = [[median(axis) for axis in zip(*seeds, strict=True)] for seeds in runs]
     for name in EXACT:
         found[name] = [rolling_error(name, wraps) for wraps in (False, True)]
+    runs = [rolled_ratios(seed) for seed in range(SEEDS)]
+    found["rolling"] = {"SD3": [median(ratio) for ratio in zip(*runs, strict=True)]}
     Path(out).write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -23,7 +23,12 @@ def test_transformers_and_vaes_are_periodic(tmp_path: Path) -> None:
     command = [str(python_of(checkout)), str(script), str(checkout), str(ROOT), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for name, (stock, periodic) in json.loads(out.read_text(encoding="utf-8")).items():
+    found = json.loads(out.read_text(encoding="utf-8"))
+    for name, (stock, moved, two_cuts) in found.pop("rolling").items():
+        print(f"{name}: stock {stock}, rolled {moved}, two cuts {two_cuts}")
+        assert two_cuts <= 1.6, name
+        assert min(stock, moved) > 2.0, name
+    for name, (stock, periodic) in found.items():
         print(f"{name}: stock {stock}, on a torus {periodic}")
         if isinstance(periodic, list):
             assert all(0.6 < ratio < 1.6 for ratio in periodic), name
