@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..object_info import inputs_of
+from . import control
 from .drawing import Drawing, Node, Output
 from .families import family_of
 from .parameters import APPROXIMATED, NOT_YET
-from .recipe import ImagePrompt, Recipe
+from .recipe import ImagePrompt, Recipe, named_file
 
 DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
 FLUX_GUIDANCE = 3.5
@@ -21,17 +22,6 @@ SECOND_STRENGTH = 0.5
 def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -> list[str]:
     """What a list of a node offers; nothing where there is no such node."""
     return list(inputs_of(info[class_type])[name].options.get("options", [])) if class_type in info else []
-
-
-def named_file(name: str, files: list[str]) -> str | None:
-    """The file that a name stands for: its path, or the path without its suffix or folder, in any case of letters."""
-    wanted = name.strip().lower()
-    for file in files:
-        path = file.lower().replace("\\", "/")
-        stem = path.rsplit("/", 1)[-1]
-        if wanted and wanted in (path, stem, path.rsplit(".", 1)[0], stem.rsplit(".", 1)[0]):
-            return file
-    return None
 
 
 def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> Drawing:
@@ -56,6 +46,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     elif recipe.image_prompts:
         model = _image_prompts(graph, recipe, model, family)
     model, positive, negative = _prompts(graph, recipe, model, clip, flux)
+    positive, negative = control.draw(graph, recipe, positive, negative, vae, family)
     latent = _latent(graph, recipe, vae, flux)
     conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
     refiner = _refiner(graph, recipe)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import control
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import LEONARDO
@@ -16,7 +17,6 @@ from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS,
 if TYPE_CHECKING:
     from .request import Request
 
-_CONTROL = "No node loads ControlNets in tessera run yet."
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
 _CONTRAST = ("contrast:AdjustContrast.factor",)
 _UNZOOM = tuple(f"unzoom:ImagePadForOutpaint.{side}" for side in ("left", "top", "right", "bottom"))
@@ -47,7 +47,7 @@ PARAMETERS = (
         "3 changes nothing; the factor is 0.6 at 1 and 1.3 at 4.5. Goes before contrastRatio and highContrast.",
         choices=(1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5),
     ),
-    Parameter("controlnets", "objects", NOT_YET, how=_CONTROL),
+    *control.LEONARDO,
     _elements("elements", "akUUID"),
     _elements("userElements", "userLoraId"),
     _switch("expandedDomain", MEANINGLESS, _ALCHEMY),
@@ -229,11 +229,7 @@ PARAMETERS = (
         within=(1.0, 8.0),
     ),
     _side("width", 1024),
-    Parameter("controlNet", "flag", NOT_YET, how=_CONTROL, instead="controlnets"),
-    Parameter(
-        "controlNetType", "choice", NOT_YET, how=_CONTROL, choices=("POSE", "CANNY", "DEPTH"), instead="controlnets"
-    ),
-    Parameter("weighting", "number", NOT_YET, how=_CONTROL, instead="controlnets"),
+    *control.LEONARDO_OLD,
     _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image:LoadImage.image",)),
     Parameter(
         "canvasRequestType",
@@ -313,6 +309,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         ImagePrompt(picture("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
     ]
     _first_picture(request, picture, made)
+    control.leonardo(request, picture, made)
     made.contrast = _contrast(request)
     made.enlarge = request["upscaleRatio"] or 1.0
     made.second_pass = bool(request["highResolution"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from . import control
 from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe
 from .schedulers import DIFFUSERS, KARRAS, OCTOAI
@@ -12,8 +13,6 @@ from .styles import OCTOAI_STYLES, WORDS, described
 
 if TYPE_CHECKING:
     from .request import Request
-
-_CONTROL = "No node loads ControlNets in tessera run yet."
 
 
 def _side(name: str) -> Parameter:
@@ -50,11 +49,7 @@ PARAMETERS = (
         None,
         (0, 23),
     ),
-    Parameter("controlnet", "text", NOT_YET, how=_CONTROL),
-    Parameter("controlnet_conditioning_scale", "number", NOT_YET, how=_CONTROL, default=1.0),
-    Parameter("controlnet_early_stop", "number", NOT_YET, how=_CONTROL),
-    Parameter("controlnet_image", "text", NOT_YET, how=_CONTROL),
-    Parameter("controlnet_preprocess", "flag", NOT_YET, how=_CONTROL),
+    *control.OCTOAI,
     _side("height"),
     Parameter(
         "high_noise_frac",
@@ -219,6 +214,7 @@ def refusals(request: Request) -> list[str]:
         for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
         if request[name] and not request[needed]
     ]
+    lines += control.octoai_refusals(request)
     from ...nodes.limits import octoai_sizes
 
     sizes = octoai_sizes("SD 1.5" if request.family == "sd15" else "SDXL")
@@ -263,6 +259,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         made.fill_mask = bool(request["outpainting"])
     if request["ip_adapter_image"]:
         made.image_prompts = [_reference(request, picture)]
+    control.octoai(request, picture, made)
     if request["image_encoding"] == "png":
         made.notes["image_encoding"] = (MAPPED, "pictures are saved as PNG")
     made.file_format = request["image_encoding"] or "png"

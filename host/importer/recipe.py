@@ -26,6 +26,17 @@ class ImagePrompt:
     mask: str | None = None
 
 
+@dataclass(frozen=True)
+class Guide:
+    """A picture that a ControlNet follows: its file, the network's name, how strongly, until when (0..1), as edges."""
+
+    file: str
+    network: str
+    strength: float
+    end: float
+    edges: bool
+
+
 @dataclass
 class Recipe:
     """A picture to be made.
@@ -72,6 +83,7 @@ class Recipe:
     init_image: str | None = None
     mask: str | None = None
     image_prompts: list[ImagePrompt] = field(default_factory=list)
+    guides: list[Guide] = field(default_factory=list)
     tiling: bool = False
     token_merging: float = 0.0
     keep: bool = True
@@ -85,6 +97,17 @@ class Recipe:
     fill_mask: bool = False
     notes: dict[str, Note] = field(default_factory=dict)
     missing: dict[str, Note] = field(default_factory=dict)
+
+
+def named_file(name: str, files: list[str]) -> str | None:
+    """The file that a name stands for: its path, or the path without its suffix or folder, in any case of letters."""
+    wanted = name.strip().lower()
+    for file in files:
+        path = file.lower().replace("\\", "/")
+        stem = path.rsplit("/", 1)[-1]
+        if wanted and wanted in (path, stem, path.rsplit(".", 1)[0], stem.rsplit(".", 1)[0]):
+            return file
+    return None
 
 
 def named_weights(
