@@ -22,7 +22,7 @@ from tessera.host.errors import GraphError
 from tessera.host.importer import pictures
 from tessera.host.importer.build import literal, named_file
 from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET
+from tessera.host.importer.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN
 from tessera.host.importer.pictures import Pictures
 from tessera.host.importer.services import SERVICES
 from tessera.host.object_info import ObjectInfo, inputs_of
@@ -185,7 +185,7 @@ def test_request_becomes_a_valid_workflow(
     assert len(outputs) == 1
     said = outcomes(lines)
     assert {key for key, value in body.items() if value is not None} <= said.keys()
-    assert set(said.values()) <= {MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS}
+    assert set(said.values()) <= {MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS, UNKNOWN}
 
 
 @bodies
@@ -287,6 +287,7 @@ def test_strict_refuses_what_is_not_done(info: ObjectInfo) -> None:
     assert [line.partition(":")[0] for line in caught.value.lines] == ["contrast", "modelId", "presetStyle", "typo"]
 
 
+@pytest.mark.usefixtures("embedding")
 def test_styles_and_triggers_change_the_prompt(info: ObjectInfo) -> None:
     body = PROMPT | {"style_preset": "anime", "textual_inversions": {"zig": "zigzag"}, "prompt_2": "moss"}
     sampled = imported("octoai", body, info)[2]
@@ -328,7 +329,7 @@ def test_pictures_are_kept_byte_for_byte(kind: str) -> None:
 
 
 def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "nothing is fetched" in refused_picture("https://example.com/a.png")
+    assert refused_picture("https://example.com/a.png").endswith("or --image https://example.com/a.png=FILE")
     assert "nothing is fetched" in refused_picture("data:image/png;base64,%%%")
     assert "no readable picture" in refused_picture(base64.b64encode(bytes(100)).decode())
     assert "no readable picture" in refused_picture(encoded((64, 64), "BMP"))
@@ -463,6 +464,9 @@ def test_flux_is_loaded_in_parts(info: ObjectInfo) -> None:
     assert of_class(prompt, "FluxGuidance")["guidance"] == 2.5
     assert sampler(prompt)["cfg"] == 1.0
     assert outcomes(lines)["modelId"] == MAPPED
+    said = next(line.text for line in lines if line.name == "guidance")
+    assert "FluxGuidance.guidance" in said
+    assert "cfg" not in said
     assert of_class(prompt, "EmptySD3LatentImage")["width"] == 512
 
 
@@ -494,3 +498,93 @@ def test_what_flux_does_not_take_is_said(info: ObjectInfo) -> None:
     assert {said[name].outcome for name in ("ipAdapterImages", "ipAdapterType", "negative_prompt")} == {NOT_YET}
     with pytest.raises(GraphError, match="ipAdapterImages"):
         imported("scenario-ip-adapter", REFERENCE | flux, info, strict=True)
+
+
+def image_prompts(prompt: dict[str, Any]) -> list[dict[str, Any]]:
+    return [node["inputs"] for node in prompt.values() if node["class_type"] == "TesseraImagePrompt"]
+
+
+def test_transfer_images_act_where_the_prompt_has_their_word(info: ObjectInfo) -> None:
+    samples = {"teal": [encoded(), encoded(colour="red")], "moss": [encoded()], "zig": [], "zag": None}
+    _, lines, prompt = imported("octoai", PROMPT | {"transfer_images": samples}, info)
+    acting = image_prompts(prompt)
+    assert [(each["scale"], each["type"]) for each in acting] == [(0.45, "full")] * 2
+    said = next(line for line in lines if line.name == "transfer_images")
+    assert said.outcome == APPROXIMATED
+    assert '"moss", "zig", "zag"' in said.text
+    _, lines, prompt = imported("octoai", PROMPT | {"transfer_images": {"moss": [encoded()]}}, info)
+    assert not image_prompts(prompt)
+    assert outcomes(lines)["transfer_images"] == MEANINGLESS
+
+
+@pytest.fixture
+def embedding() -> Iterator[None]:
+    """The file zig in models/embeddings."""
+    path = Path(folder_paths.models_dir) / "embeddings" / "zig.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    yield
+    path.unlink()
+
+
+@pytest.mark.usefixtures("embedding")
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("white zigzag", "white embedding:zig"),
+        ("zigzag.", "embedding:zig ."),
+        ("(zigzag:1.2), [zigzag]", "(embedding:zig:1.2), [embedding:zig]"),
+        ('"zigzag" zigzags', '" embedding:zig " zigzags'),
+        ("moss", "moss"),
+    ],
+)
+def test_trigger_words_name_embeddings(info: ObjectInfo, prompt: str, named: str) -> None:
+    body = {"prompt": prompt, "negative_prompt": prompt, "textual_inversions": {"zig": "zigzag"}}
+    _, lines, made = imported("octoai", body, info)
+    texts = [made[sampler(made)[side][0]]["inputs"]["text"] for side in ("positive", "negative")]
+    assert texts == [named, named]
+    assert outcomes(lines)["textual_inversions"] == (MEANINGLESS if prompt == named else MAPPED)
+
+
+@pytest.mark.usefixtures("embedding")
+def test_an_embedding_without_a_word_is_its_own_word_and_one_without_a_file_is_said(info: ObjectInfo) -> None:
+    body = {"prompt": "a zig of zags", "textual_inversions": {"zig": None, "zag": "zags"}}
+    _, lines, made = imported("octoai", body, info)
+    assert made[sampler(made)["positive"][0]]["inputs"]["text"] == "a embedding:zig of zags"
+    said = next(line for line in lines if line.name == "textual_inversions")
+    assert (said.outcome, '"zag"' in said.text) == (NOT_YET, True)
+
+
+def test_epoch_and_missing_loras(info: ObjectInfo) -> None:
+    files = {"LoraLoader": ["b.safetensors", "style-3.safetensors"]}
+    body = SCENARIO | {"modelId": "style", "modelEpoch": "3", "concepts": [{"modelId": name} for name in "abc"]}
+    _, lines, prompt = imported("scenario-texture", body, with_files(info, **files), model="texture-flux")  # pyright: ignore[reportArgumentType]
+    loaded = [node["inputs"]["lora_name"] for node in prompt.values() if node["class_type"] == "LoraLoader"]
+    assert loaded == ["b.safetensors", "style-3.safetensors"]
+    said = {line.name: line for line in lines}
+    assert said["concepts"].outcome == NOT_YET
+    assert '"a", "c"' in said["concepts"].text
+    assert of_class(prompt, "TesseraDemoCheckpoint") == {"name": "texture-flux"}
+
+
+@pytest.mark.parametrize(("share", "parts"), [(0.0, (0, 0, 20)), (0.25, (0, 5, 20)), (1.0, (0, 20, 20))])
+@pytest.mark.parametrize("strength", [None, 0.5])
+def test_refiner_takes_its_share_of_the_steps(
+    info: ObjectInfo, share: float, parts: tuple[int, int, int], strength: float | None
+) -> None:
+    files = {"CheckpointLoaderSimple": ["base_xl.safetensors", "xl_refiner.safetensors"]}
+    body = PROMPT | {"checkpoint": "base_xl", "use_refiner": True, "steps": 20, "high_noise_frac": share}
+    body |= {"init_image": encoded(), "strength": strength} if strength else {}
+    _, _, prompt = imported("octoai", body, with_files(info, **files))  # pyright: ignore[reportArgumentType]
+    first, second = [node["inputs"] for node in prompt.values() if node["class_type"] == "KSamplerAdvanced"]
+    begin = 10 if strength else 0
+    change = max(begin, parts[1])
+    assert (first["start_at_step"], first["end_at_step"]) == (begin, change)
+    assert (second["start_at_step"], second["end_at_step"]) == (change, parts[2])
+
+
+def test_report_says_what_is_taken_only_where_nothing_is_given(info: ObjectInfo) -> None:
+    given = PROMPT | {"width": 512, "height": 512, "samples": 1, "seed": 5, "scheduler": "DDIMScheduler"}
+    _, lines, _ = imported("modelslab", given, info)
+    assert not [line for line in lines if "Left out" in line.text or "no default" in line.text]
+    assert not [line for line in lines if not line.text or line.text.endswith((";", " "))]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import listed
 from ..object_info import inputs_of
 from . import control
 from .drawing import Drawing, Node, Output
@@ -118,10 +119,11 @@ def _flux_parts(info: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, 
 def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
     files = choices(graph.info, "LoraLoader", "lora_name")
     wanted = [*recipe.loras, *([(recipe.lora_on_base, 1.0)] if recipe.lora_on_base else [])]
+    if missing := [name for name, _ in wanted if not named_file(name, files)]:
+        recipe.missing["lora"] = (NOT_YET, f"left out: no file {listed(missing)} in models/loras; put it there")
     for name, strength in wanted:
         file = named_file(name, files)
         if file is None:
-            recipe.missing["lora"] = (NOT_YET, f'left out: no file "{name}" in models/loras; put it there')
             continue
         role = "lora" if "lora" not in graph.nodes else f"lora {len(graph.nodes)}"
         strengths = {"strength_model": strength, "strength_clip": strength}

@@ -12,7 +12,7 @@ from ..object_info import inputs_of
 from .build import build
 from .drawing import Drawing
 from .families import family_of
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN, Parameter
 from .pictures import Pictures
 from .recipe import Note, Recipe
 from .request import Request, hint_at, parse
@@ -68,14 +68,14 @@ def convert(
     recipe.model = model or recipe.model
     graph = build(recipe, info, family)
     lines = [*_lines(request, recipe, graph), *(_unknown(service, name) for name in request.unknown)]
-    wrong = [line for line in lines if line.outcome in (APPROXIMATED, NOT_YET) and line.name in asked]
+    wrong = [line for line in lines if line.outcome in (APPROXIMATED, NOT_YET, UNKNOWN) and line.name in asked]
     if strict and wrong:
         raise GraphError(f"{line}; refused with --strict" for line in wrong)
     return graph.document("\n".join(map(str, lines))), lines
 
 
 def _unknown(service: Service, name: str) -> Line:
-    return Line(name, NOT_YET, f"{service.title} documents no such parameter; left out{hint_at(service, name)}")
+    return Line(name, UNKNOWN, f"{service.title} documents no such parameter; left out{hint_at(service, name)}")
 
 
 def _lines(request: Request, recipe: Recipe, graph: Drawing) -> list[Line]:
@@ -127,6 +127,9 @@ def _places(parameter: Parameter, graph: Drawing) -> list[str]:
     for place in parameter.goes:
         role, _, target = place.partition(":")
         name = target.partition(".")[2]
+        # The cfg of a model that has its guidance elsewhere is 1.
+        if name == "cfg" and "guidance" in graph.nodes:
+            continue
         for each, node in graph.nodes.items():
             same = each == role or (each.startswith(f"{role} ") and node.class_type == _class(place))
             if same and name in inputs_of(graph.info[node.class_type]):

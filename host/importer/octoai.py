@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ..errors import listed, shown
+from ..folder_paths import get_filename_list
 from . import control
-from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
-from .recipe import ImagePrompt, PictureFinder, Recipe
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .recipe import ImagePrompt, PictureFinder, Recipe, named_file
 from .schedulers import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
 
 if TYPE_CHECKING:
     from .request import Request
+
+# The scale of a picture that no scale is given for.
+TRANSFERRED = 0.9
 
 
 def _side(name: str) -> Parameter:
@@ -38,14 +43,14 @@ PARAMETERS = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The checkpoint of that name, or the one given with --model; else the demo model, which approximates it.",
+        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
     ),
     Parameter(
         "clip_skip",
         "whole",
         MAPPED,
         ("clip skip:CLIPSetLastLayer.stop_at_clip_layer",),
-        "How many layers before the last one: 1 is the one before it.",
+        "How many layers before the last one: 1 is the one before it. The document has no range.",
         None,
         (0, 23),
     ),
@@ -125,7 +130,7 @@ PARAMETERS = (
         "whole",
         MAPPED,
         ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
-        "Up to 64, what RepeatLatentBatch takes.",
+        "The document has no range; RepeatLatentBatch takes up to 64.",
         1,
         (1, 64),
     ),
@@ -148,7 +153,7 @@ PARAMETERS = (
         "choice",
         MAPPED,
         ("sampler:TesseraSchedulerKSampler.scheduler",),
-        "The document lists no names; these and those of diffusers are known. Left out: euler.",
+        "The document lists no names; these are what public clients sent, and diffusers' own. Left out: euler.",
         choices=(*OCTOAI, *DIFFUSERS),
     ),
     Parameter(
@@ -184,7 +189,7 @@ PARAMETERS = (
         "choice",
         APPROXIMATED,
         ("positive:CLIPTextEncode.text",),
-        "Words of our own behind the prompt; the document lists no names, these are known.",
+        "Words of our own behind the prompt; the document lists no names, these are what public clients sent.",
         choices=OCTOAI_STYLES,
     ),
     Parameter(
@@ -194,7 +199,13 @@ PARAMETERS = (
         ("positive:CLIPTextEncode.text", "negative:CLIPTextEncode.text"),
         "Each trigger word in the prompts becomes embedding:NAME, a file in models/embeddings.",
     ),
-    Parameter("transfer_images", "samples", NOT_YET, how="No node teaches a trigger word from pictures yet."),
+    Parameter(
+        "transfer_images",
+        "samples",
+        APPROXIMATED,
+        ("image prompt:LoadImage.image", "image prompt:TesseraImagePrompt.scale"),
+        "Nothing is learned: pictures of a trigger word in the prompt are image prompts, together as strong as one.",
+    ),
     Parameter(
         "use_refiner",
         "flag",
@@ -229,14 +240,11 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     """What a request asks for; `seed` is taken where it names none."""
     seeds = [seed] if request["seed"] is None else request["seed"]
     style = WORDS[request["style_preset"]] if request["style_preset"] else ""
-    triggers = {word or name: name for name, word in (request["textual_inversions"] or {}).items()}
     made = Recipe(
-        prompt=_with_embeddings(described(request["prompt"], request["prompt_2"] or "", style), triggers),
+        prompt=described(request["prompt"], request["prompt_2"] or "", style),
         size=(request["width"], request["height"]),
         seeds=seeds if isinstance(seeds, list) else [seeds],
-        negative=_with_embeddings(
-            described(request["negative_prompt"] or "", request["negative_prompt_2"] or ""), triggers
-        ),
+        negative=described(request["negative_prompt"] or "", request["negative_prompt_2"] or ""),
         model=request["checkpoint"] or "",
         count=request["num_images"],
         steps=request["steps"],
@@ -259,7 +267,9 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         made.fill_mask = bool(request["outpainting"])
     if request["ip_adapter_image"]:
         made.image_prompts = [_reference(request, picture)]
+    _transfer(request, picture, made)
     control.octoai(request, picture, made)
+    _name_embeddings(request, made)
     if request["image_encoding"] == "png":
         made.notes["image_encoding"] = (MAPPED, "pictures are saved as PNG")
     made.file_format = request["image_encoding"] or "png"
@@ -276,13 +286,41 @@ def _reference(request: Request, picture: PictureFinder) -> ImagePrompt:
     )
 
 
+def _transfer(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the sample pictures of the trigger words in the prompt; all of a word are as strong as one picture."""
+    asked = {word: samples or [] for word, samples in (request["transfer_images"] or {}).items()}
+    used = {word: samples for word, samples in asked.items() if samples and _word(word).search(made.prompt)}
+    for word, samples in used.items():
+        files = [picture(f"transfer_images {shown(word)}", sample) for sample in samples]
+        made.image_prompts += [ImagePrompt(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
+    if idle := [word for word in asked if word not in used]:
+        why = f"left out: the prompt does not have {listed(idle)}, or no pictures are given for it"
+        made.notes["transfer_images"] = (APPROXIMATED if used else MEANINGLESS, why)
+
+
+def _name_embeddings(request: Request, made: Recipe) -> None:
+    """Let the trigger words in the prompts name embeddings, where there are files of these names."""
+    files = get_filename_list("embeddings")
+    asked = {word or name: name for name, word in (request["textual_inversions"] or {}).items() if word or name}
+    found = {word: file.rsplit(".", 1)[0] for word, name in asked.items() if (file := named_file(name, files))}
+    before = made.prompt, made.negative
+    made.prompt, made.negative = (_with_embeddings(text, found) for text in before)
+    if missing := [name for word, name in asked.items() if word not in found]:
+        why = f"left out: no file {listed(missing)} in models/embeddings; put it there"
+        made.notes["textual_inversions"] = (NOT_YET, why)
+    elif asked and before == (made.prompt, made.negative):
+        made.notes["textual_inversions"] = (MEANINGLESS, f"the prompts do not have {listed(asked)}")
+
+
+def _word(word: str) -> re.Pattern[str]:
+    """Finds a word where it stands alone."""
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+
+
 def _with_embeddings(prompt: str, triggers: dict[str, str]) -> str:
-    """A prompt whose trigger words name embeddings; a word counts where it stands alone."""
+    """A prompt whose trigger words name embeddings; a name must stand between spaces, commas or brackets."""
     if not triggers:
         return prompt
-    words = "|".join(re.escape(word) for word in sorted(triggers, key=len, reverse=True) if word)
-    return (
-        re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: f"embedding:{triggers[found[0]]}", prompt)
-        if words
-        else prompt
-    )
+    words = "|".join(re.escape(word) for word in sorted(triggers, key=len, reverse=True))
+    named = re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: f"\0embedding:{triggers[found[0]]}\0", prompt)
+    return re.sub(r"\0(?=[\s,:)\]]|$)|(?<![^\s(\[])\0", "", named).replace("\0", " ")

@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import listed
 
 MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS = "mapped", "approximated", "not yet possible", "without meaning"
+# A name in a request that its service does not document.
+UNKNOWN = "unknown"
 
 FAMILIES = {"sd15": "SD 1.5", "sdxl": "SDXL", "flux-dev": "Flux dev", "flux-pro": "Flux pro"}
 

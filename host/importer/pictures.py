@@ -57,7 +57,8 @@ class Pictures:
                 raise binascii.Error("too short")
             return base64.b64decode("".join(text.split()), validate=True)
         except ValueError:
-            line = f"{parameter}: found {shown(value)}, and nothing is fetched; expected base64, or --image NAME=FILE"
+            name = value if len(value) < _SHORTEST else "NAME"
+            line = f"{parameter}: found {shown(value)}, and nothing is fetched; expected base64, or --image {name}=FILE"
             raise GraphError([line]) from None
 
 
