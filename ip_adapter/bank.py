@@ -49,23 +49,24 @@ def bake(tokens: Tensor, unconditional: Tensor, adapter: Adapter, numbers: Itera
         raise ValueError(
             "The image prompt holds values that are no numbers; look at the image and at the encoder's precision."
         )
-    pairs = {n: (_project(both, adapter.sites[n][0]), _project(both, adapter.sites[n][1])) for n in numbers}
+    pairs = {n: (_project(both, adapter, n, 0), _project(both, adapter, n, 1)) for n in numbers}
     return Reference(pairs, adapter.width, len(adapter.sites), adapter.mark, adapter.name)
 
 
-def _project(tokens: Tensor, weight: Tensor) -> Tensor:
-    return F.linear(tokens, weight.to(tokens))
+def _project(tokens: Tensor, adapter: Adapter, number: int, part: int) -> Tensor:
+    bias = adapter.biases[number][part].to(tokens) if adapter.biases else None
+    return F.linear(tokens, adapter.sites[number][part].to(tokens), bias)
 
 
 def check_fit(name: str, width: int, count: int, channels: dict[int, int], sites: list[Site]) -> None:
-    """Raise ValueError when an adapter, or an image baked by it, is not for a UNet.
+    """Raise ValueError when an adapter, or an image baked by it, is not for a model.
 
     Args:
         name: of the adapter.
         width: of its tokens.
         count: of its cross-attentions.
         channels: of some of them, by number.
-        sites: the UNet's.
+        sites: the model's.
     """
     fits = (
         count == len(sites)
@@ -74,14 +75,18 @@ def check_fit(name: str, width: int, count: int, channels: dict[int, int], sites
     )
     if not fits:
         raise ValueError(
-            f"{name} is for a UNet with {count} cross-attentions and text of width {width} ({family(count, width)}), "
-            f"but the model has {len(sites)} and {sites[0].width} ({family(len(sites), sites[0].width)}); use an "
+            f"{name} is for a model with {count} cross-attentions and text of width {width} ({family(count, width)}), "
+            f"but this model has {len(sites)} and {sites[0].width} ({family(len(sites), sites[0].width)}); use an "
             "IP-Adapter for this model."
         )
 
 
 def family(count: int, width: int) -> str:
-    """The usual name of UNets with so many cross-attentions and text of this width."""
-    return {(16, 768): "SD 1.5", (16, 1024): "SD 2", (70, 2048): "SDXL", (7, 128): "texture-sd"}.get(
-        (count, width), "of another kind"
-    )
+    """The usual name of models with so many cross-attentions and text of this width."""
+    return {
+        (16, 768): "SD 1.5",
+        (16, 1024): "SD 2",
+        (70, 2048): "SDXL",
+        (7, 128): "texture-sd",
+        (19, 4096): "Flux",
+    }.get((count, width), "of another kind")

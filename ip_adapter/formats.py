@@ -42,25 +42,29 @@ _DETECT = (
     ("latents", "plus"),
     ("proj.2.weight", "face"),
 )
-_SITE = re.compile(r"(\d+)\.to_([kv])_ip\.weight")
+_SITE = re.compile(r"(\d+)\.to_([kv])_ip\.(weight|bias)")
+_XLABS = re.compile(r"double_blocks\.(\d+)\.processor\.ip_adapter_double_stream_([kv])_proj\.(weight|bias)")
+_XLABS_PROJECTOR = "ip_adapter_proj_model."
 _LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.(up|down)\.weight")
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The weights of an IP-Adapter for a UNet.
+    """The weights of an IP-Adapter for a UNet, or for Flux (of XLabs).
 
     Args:
         name: for messages.
         kind: a key of KINDS.
         image_proj: the projector's weights.
-        sites: by number N of the cross-attention (1, 3, 5, ...): key and value weights, both (channels, width).
-        width: of a token (768 for SD 1.5, 2048 for SDXL).
+        sites: key and value weights, both (channels, width), by number N of the cross-attention (1, 3, 5, ...), or of
+            Flux's double block (0, 1, 2, ...).
+        width: of a token (768 for SD 1.5, 2048 for SDXL, 4096 for Flux).
         tokens: of one image.
         features: width of what the projector reads of the image encoder, 0 when it reads faces alone.
         mark: names these weights in baked references.
         lora: of FaceID files: weights by number of the attention (even: self, odd: cross), "q", "k", "v" or "out", and
             "up" or "down".
+        biases: of keys and values (channels,) by number, in adapters for Flux.
     """
 
     name: str
@@ -72,10 +76,11 @@ class Adapter:
     features: int
     mark: str
     lora: dict[tuple[int, str, str], Tensor] = field(default_factory=dict)
+    biases: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 def read_adapter(path: str | Path) -> Adapter:
-    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them.
+    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them, or one of XLabs for Flux.
 
     Args:
         path: `.safetensors`, or a pickle of tensors (`.bin`), of which nothing is executed.
@@ -93,21 +98,24 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     Raises:
         ValueError: they are none, or one for another architecture.
     """
-    parts = _parts(weights)
+    parts = _parts(_without_xlabs_names(weights))
     _refuse_others(weights, parts, name)
-    image_proj, sites = parts["image_proj"], _sites(parts["ip_adapter"], name)
+    image_proj, sites = parts["image_proj"], _sites(parts["ip_adapter"], name, "weight")
+    biases = _sites(parts["ip_adapter"], name, "bias") if 0 in sites else {}
     kind = next((kind for key, kind in _DETECT if key in image_proj), None)
     if kind is None:
         raise ValueError(
             f"{name}: the projector has {', '.join(sorted(image_proj)[:3])}, which no known IP-Adapter has; expected "
-            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL."
+            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one of XLabs for Flux."
         )
-    width = sites[1][0].shape[1]
+    first = next(iter(sites.values()))[0]
+    width = first.shape[1]
     tokens, features = _sizes(kind, image_proj, width)
-    mark = hashlib.sha256(sites[1][0].contiguous().float().numpy().tobytes()).hexdigest()[:16]
+    mark = hashlib.sha256(first.contiguous().float().numpy().tobytes()).hexdigest()[:16]
     if kind == "plus" and features == FACE:
         kind, features = "face_raw", 0
-    return Adapter(name, kind, image_proj, sites, width, tokens, features, mark, _lora(parts["ip_adapter"]))
+    lora = _lora(parts["ip_adapter"])
+    return Adapter(name, kind, image_proj, sites, width, tokens, features, mark, lora, biases)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -143,28 +151,45 @@ def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:
 
 
 def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: str) -> None:
-    if any("ip_adapter_double_stream" in key for key in weights):
-        raise ValueError(f"{name} is an IP-Adapter for Flux (XLabs); expected one for SD 1.5 or SDXL.")
-    if "0.to_k_ip.weight" in parts["ip_adapter"]:
-        raise ValueError(f"{name} is an IP-Adapter for a transformer such as Flux; expected one for SD 1.5 or SDXL.")
     if not parts["image_proj"] or not parts["ip_adapter"]:
         found = ", ".join(sorted(map(str, weights))[:3]) or "nothing"
         raise ValueError(
             f"{name} is no IP-Adapter: it has {found}; expected image_proj and ip_adapter. Put IP-Adapters into "
             "models/ipadapter."
         )
+    if "0.to_k_ip.weight" in parts["ip_adapter"] and "proj.weight" not in parts["image_proj"]:
+        raise ValueError(
+            f"{name} is an IP-Adapter for Flux or another transformer with a projector that is not known here "
+            "(InstantX); for Flux, use one of XLabs, and else one for SD 1.5 or SDXL."
+        )
 
 
-def _sites(weights: Weights, name: str) -> dict[int, tuple[Tensor, Tensor]]:
+def _without_xlabs_names(weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The weights under the names that diffusers gives them, too, when they are of XLabs."""
+    named = {}
+    for key, tensor in weights.items():
+        match = _XLABS.fullmatch(key)
+        if match:
+            key = f"ip_adapter.{match[1]}.to_{match[2]}_ip.{match[3]}"
+        elif key.startswith(_XLABS_PROJECTOR):
+            key = "image_proj." + key.removeprefix(_XLABS_PROJECTOR)
+        named[key] = tensor
+    return named
+
+
+def _sites(weights: Weights, name: str, what: str) -> dict[int, tuple[Tensor, Tensor]]:
+    """Pairs of weights or biases by number."""
     pairs: dict[int, dict[str, Tensor]] = {}
     for key, tensor in weights.items():
-        if match := _SITE.fullmatch(key):
+        match = _SITE.fullmatch(key)
+        if match and match[3] == what:
             pairs.setdefault(int(match[1]), {})[match[2]] = tensor
-    expected = list(range(1, 2 * len(pairs), 2))
+    flux = "0.to_k_ip.weight" in weights
+    expected = list(range(len(pairs))) if flux else list(range(1, 2 * len(pairs), 2))
     if not pairs or sorted(pairs) != expected or any(len(pair) != 2 for pair in pairs.values()):
         raise ValueError(
-            f"{name}: the IP-Adapter has attention layers {sorted(pairs)[:4]}..., expected key and value weights for "
-            "1, 3, 5 and so on; the file is incomplete."
+            f"{name}: the IP-Adapter has a key and value {what} for attention layers {sorted(pairs)[:4]}..., expected "
+            f"them for {'0, 1, 2' if flux else '1, 3, 5'} and so on; the file is incomplete."
         )
     return {number: (pairs[number]["k"], pairs[number]["v"]) for number in expected}
 

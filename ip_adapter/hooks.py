@@ -3,168 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from .areas import split
-from .attend import Bank, add_images, make_banks, only
-from .bank import Reference
-from .maps import RECORD, Record
-from .masks import check_aspect, pool
-from .presets import Gains, gain_at
+from .flux import install_in_flux
+from .maps import RECORD
+from .masks import check_aspect
 from .sites import Site, find_sites
+from .steps import STEP, Run, Stack, Step, Use
 
 KEY = "tessera_image_prompts"
-RUN, STEP = "tessera_image_prompts_run", "tessera_image_prompts_step"
+RUN = "tessera_image_prompts_run"
 CONDITIONAL = {"positive", "middle"}
 """Names of a guider's conditionings that see the images; all others see the unconditional tokens."""
 
 Attention = Callable[..., Tensor]
-Areas = tuple[Tensor | None, list[tuple[Tensor, list[int]]] | None]
-
-
-@dataclass(frozen=True, eq=False)
-class Use:
-    """An image at work.
-
-    Args:
-        reference: its keys and values.
-        scale: 0..1.
-        gains: weights of the blocks.
-        start: fraction of the schedule at which it begins to act.
-        end: fraction of the schedule at which it ceases to.
-        mask: where it acts (H, W) in 0..1; None for everywhere.
-    """
-
-    reference: Reference
-    scale: float
-    gains: Gains
-    start: float = 0.0
-    end: float = 1.0
-    mask: Tensor | None = None
-
-    def weight(self, site: Site) -> float:
-        """How strongly it acts at a cross-attention."""
-        return self.scale * gain_at(self.gains, site)
-
-    def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
-        """Whether it acts at a noise level."""
-        return percent_to_sigma(self.end) <= sigma <= percent_to_sigma(self.start)
-
-    @property
-    def always(self) -> bool:
-        """Whether it acts at every step; asking for sigma would make a GPU wait."""
-        return (self.start, self.end) == (0.0, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Stack:
-    """Images that are combined: one of `attend.COMBINES`."""
-
-    uses: tuple[Use, ...]
-    combine: str
-
-
-class Entry(NamedTuple):
-    """Images under one attention: their bank, their masks (n, L), their numbers.
-
-    Where they act on P pixels only, these have numbers, too, and the masks are (n, P).
-    """
-
-    bank: Bank
-    mask: Tensor | None
-    images: list[int]
-    pixels: Tensor | None = None
-
-
-@dataclass(eq=False)
-class Run:
-    """What is kept from the first step of a run to its last.
-
-    Args:
-        size: of the latents (height, width).
-        names: uuid of a conditioning -> its name in the guider.
-        banks: keys and values on the device, by site, images that act, and rows.
-        areas: masks on a grid, and how the picture is divided by them.
-    """
-
-    size: tuple[int, int] | None = None
-    names: dict[Any, str] = field(default_factory=dict)
-    banks: dict[Any, list[Entry]] = field(default_factory=dict)
-    areas: dict[Any, Areas] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What one call of the model needs to know.
-
-    Args:
-        run: its run.
-        stacks: all images.
-        active: the numbers of those that act.
-        roles: for each conditioning in the batch 0 (sees the images) or 1 (sees the unconditional tokens).
-    """
-
-    run: Run
-    stacks: tuple[Stack, ...]
-    active: tuple[int, ...]
-    roles: tuple[int, ...]
-
-    def entries(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True) -> list[Entry]:
-        """The images at a site, from the run's memory; `divided` by the areas where they act, if that is cheaper."""
-        key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
-        if key not in self.run.banks:
-            first, found = 0, []
-            for stack in self.stacks:
-                numbers = [n for n in range(first, first + len(stack.uses)) if n in self.active]
-                uses = {n: stack.uses[n - first] for n in numbers if stack.uses[n - first].weight(site)}
-                if uses:
-                    for entry in _load(uses, stack.combine, site, self.roles, q, heads):
-                        found += self._placed(entry, uses, stack.combine, grid, q, divided)
-                first += len(stack.uses)
-            self.run.banks[key] = found
-        return self.run.banks[key]
-
-    def _placed(
-        self, entry: Entry, uses: dict[int, Use], combine: str, grid: tuple[int, int], q: Tensor, divided: bool
-    ) -> list[Entry]:
-        """The same with masks, one for each area."""
-        tokens = entry.bank.keys.shape[2] // len(entry.images)
-        key = (grid, tuple(entry.images), combine, tokens, q.shape[-1], divided)
-        if key not in self.run.areas:
-            mask = pool([uses[image].mask for image in entry.images], grid)
-            # More calls are cheaper than more products on a CPU alone.
-            areas = _areas(mask, combine, tokens, q.shape[-1]) if divided and q.device.type == "cpu" else None
-            self.run.areas[key] = None if mask is None else mask.to(q), areas
-        mask, areas = self.run.areas[key]
-        if mask is None or areas is None:
-            return [entry._replace(mask=mask)]
-        return [
-            Entry(only(entry.bank, images), mask[images][:, pixels], [entry.images[i] for i in images], pixels)
-            for pixels, images in areas
-        ]
-
-
-def _areas(mask: Tensor | None, combine: str, tokens: int, channels: int) -> list[tuple[Tensor, list[int]]] | None:
-    if mask is None:
-        return None
-    if combine != "concat":
-        return split(mask, tokens, channels)
-    # Images that do not act somewhere compete there all the same.
-    found = split(mask.amax(dim=0, keepdim=True), tokens * len(mask), channels)
-    return found and [(pixels, list(range(len(mask)))) for pixels, _ in found]
-
-
-def _load(uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int) -> list[Entry]:
-    numbers, images = list(uses), list(uses.values())
-    rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
-    pairs = [use.reference.pairs[site.number] for use in images]
-    keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
-    banks = make_banks(keys, values, [use.weight(site) for use in images], heads, combine)
-    return [Entry(bank, None, [numbers[i] for i in group]) for bank, group in banks]
 
 
 class ImageAttention:
@@ -194,14 +49,7 @@ class ImageAttention:
         if step is None or not step.active:
             return out
         height, width = extra["activations_shape"][-2:]
-        record: Record | None = extra.get(RECORD)
-        entries = step.entries(self.site, q, extra["n_heads"], (height, width), divided=record is None)
-        if record is not None:
-            for bank, mask, images, _ in entries:
-                record.add(out, q, bank, mask, images, (height, width))
-        for bank, mask, _, pixels in entries:
-            add_images(out, q, bank, mask, pixels)
-        return out
+        return step.add(out, q, self.site, extra["n_heads"], (height, width), extra.get(RECORD))
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +102,7 @@ class Hooks:
                 "take the areas away, or use masks on the conditionings."
             )
         active = self._active(t, executor.class_obj.model_sampling.percent_to_sigma)
-        step = Step(run, self.stacks, active, self._roles(run, transformer_options))
+        step = Step(run, self.stacks, active, self._roles(run, transformer_options), size)
         return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, STEP: step}, **kwargs)
 
     def _active(self, t: Tensor, percent_to_sigma: Callable[[float], float]) -> tuple[int, ...]:
@@ -292,12 +140,20 @@ def install(model: Any, stack: Stack, attention: Attention, outer_sample: str, a
     for kind, wrapper in ((outer_sample, hooks.around_run), (apply_model, hooks.around_step)):
         clone.remove_wrappers_with_key(kind, KEY)
         clone.add_wrapper_with_key(kind, KEY, wrapper)
-    installed = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-    for site in find_sites(model.get_model_object("diffusion_model")):
-        previous = installed.get(site.key, installed.get(site.key[:2]))
-        if any(use.weight(site) for use in hooks.uses) and not isinstance(previous, ImageAttention):
-            clone.set_model_attn2_replace(ImageAttention(site, attention, previous), *site.key)
+    sites = [s for s in find_sites(model.get_model_object("diffusion_model")) if any(u.weight(s) for u in hooks.uses)]
+    if sites and sites[0].in_flux:
+        install_in_flux(clone, sites)
+    else:
+        _install_in_unet(clone, sites, attention)
     return clone
+
+
+def _install_in_unet(clone: Any, sites: list[Site], attention: Attention) -> None:
+    installed = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    for site in sites:
+        previous = installed.get(site.key, installed.get(site.key[:2]))
+        if not isinstance(previous, ImageAttention):
+            clone.set_model_attn2_replace(ImageAttention(site, attention, previous), *site.key)
 
 
 def _merge(before: tuple[Stack, ...], stack: Stack) -> tuple[Stack, ...]:

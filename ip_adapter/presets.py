@@ -34,7 +34,16 @@ TYPES = list(_SD15)
 
 
 def gains_of(kind: str, sites: list[Site]) -> Gains:
-    """The weights of a type on a UNet: SDXL's where transformers are deep, else those of SD 1.5."""
+    """The weights of a type on a model: SDXL's where transformers are deep, else those of SD 1.5.
+
+    Raises:
+        ValueError: the model is Flux, of whose blocks nobody has said which make a style.
+    """
+    if sites[0].in_flux and kind != "full":
+        raise ValueError(
+            f'type "{kind}" names blocks of a UNet, but the model is Flux; choose full, or write weights into blocks, '
+            "such as all=1, double_blocks.0=0."
+        )
     deep = any(site.key[2] > 0 for site in sites)
     return (_SDXL if deep else _SD15)[kind]
 

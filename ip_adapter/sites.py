@@ -1,4 +1,7 @@
-"""The cross-attentions of a UNet, named as diffusers, ComfyUI and adapter files name them."""
+"""Where images are attended to, named as diffusers, ComfyUI and adapter files name it.
+
+In a UNet these are the cross-attentions; Flux has none, there it is the double blocks.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,20 @@ from typing import Any
 from torch import nn
 
 Key = tuple[str, int, int]
+DOUBLE = "double_block"
 
 
 @dataclass(frozen=True)
 class Site:
-    """One cross-attention.
+    """One cross-attention, or one of Flux's double blocks.
 
     Args:
-        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle.
+        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle; 0, 1, 2, ... in Flux.
         key: ComfyUI's (block, number of the block, index in it).
-        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0".
+        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in Flux, "double_blocks.0".
         channels: of queries.
         width: of the text.
+        heads: of Flux's attention; a UNet's tells them when it is called.
     """
 
     number: int
@@ -28,15 +33,27 @@ class Site:
     name: str
     channels: int
     width: int
+    heads: int = 0
+
+    @property
+    def in_flux(self) -> bool:
+        """Whether it is a double block of Flux."""
+        return self.key[0] == DOUBLE
 
 
 def find_sites(network: nn.Module) -> list[Site]:
-    """Walk ComfyUI's `UNetModel` or a diffusers UNet, wherever in `network` it is.
+    """Walk ComfyUI's `UNetModel` or `Flux`, or those of diffusers, wherever in `network` they are.
 
     Raises:
-        ValueError: there is no UNet with cross-attention.
+        ValueError: there is neither a UNet with cross-attention nor a Flux.
     """
     for module in network.modules():
+        if hasattr(module, "double_blocks") and hasattr(module, "txt_in"):
+            flux: Any = module
+            return _flux(flux.double_blocks, flux.txt_in, flux.num_heads)
+        if hasattr(module, "single_transformer_blocks") and hasattr(module, "context_embedder"):
+            flux = module
+            return _flux(flux.transformer_blocks, flux.context_embedder, flux.transformer_blocks[0].attn.heads)
         if hasattr(module, "input_blocks") and hasattr(module, "output_blocks"):
             found = list(_comfyui(module))
         elif hasattr(module, "down_blocks") and hasattr(module, "up_blocks"):
@@ -46,9 +63,14 @@ def find_sites(network: nn.Module) -> list[Site]:
         if found:
             return [_site(2 * k + 1, *place) for k, place in enumerate(found)]
     raise ValueError(
-        f"IP-Adapters act on UNet models (Stable Diffusion 1.5, SDXL), but the model is a {type(network).__name__}; "
-        "load one of those."
+        f"IP-Adapters act on UNet models (Stable Diffusion 1.5, SDXL) and on Flux, but the model is a "
+        f"{type(network).__name__}; load one of those."
     )
+
+
+def _flux(blocks: Any, text: Any, heads: int) -> list[Site]:
+    channels, width = text.weight.shape
+    return [Site(i, (DOUBLE, i, 0), f"double_blocks.{i}", channels, width, heads) for i in range(len(blocks))]
 
 
 Place = tuple[Key, str, Any]

@@ -39,7 +39,7 @@ class TesseraLoadIPAdapter(io.ComfyNode):
             node_id="TesseraLoadIPAdapter",
             display_name="Load IP-Adapter",
             category=CATEGORY,
-            description="Loads an IP-Adapter for Stable Diffusion 1.5 or SDXL and finds its image encoder.",
+            description="Loads an IP-Adapter for Stable Diffusion 1.5, SDXL or Flux and finds its image encoder.",
             search_aliases=["ip adapter", "ipadapter", "image prompt", "reference image", "style transfer"],
             inputs=[
                 io.Combo.Input(
@@ -231,10 +231,12 @@ class TesseraApplyImagePrompts(io.ComfyNode):
             node_id="TesseraApplyImagePrompts",
             display_name="Apply Image Prompts",
             category=CATEGORY,
-            description="Makes a model follow reference pictures, many of them at nearly the cost of one.",
+            description="Makes a model follow reference pictures, many areas of them at little more than one's cost.",
             search_aliases=["ip adapter apply", "ipadapter advanced", "multiple reference images", "image prompts"],
             inputs=[
-                io.Model.Input("model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL); it stays as it is."),
+                io.Model.Input(
+                    "model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL) or Flux; it stays as it is."
+                ),
                 ImagePrompts.Input("image_prompts", tooltip="The reference pictures, from Image Prompt nodes."),
                 io.Combo.Input(
                     "combine",

@@ -101,8 +101,12 @@ def test_files_of_other_kinds_are_refused_in_a_line(sd15_unet: Any, tmp_path: Pa
     gap = {key: tensor for key, tensor in good["ip_adapter"].items() if not key.startswith("5.")}
     for weights, words in (
         ({"lora_up.weight": torch.ones(1)}, "no IP-Adapter.*lora_up.weight.*models/ipadapter"),
-        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1)}, "Flux"),
-        ({**good, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}}, "Flux"),
+        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1)}, "no IP-Adapter"),
+        (
+            {"image_proj": {"proj.2.weight": torch.ones(1, 1)}, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}},
+            "InstantX.*one of XLabs",
+        ),
+        ({**good, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}}, "incomplete"),
         ({**good, "ip_adapter": gap}, "incomplete"),
         ({**good, "image_proj": {"strange.weight": torch.ones(1)}}, "strange.weight.*base, plus, full"),
     ):

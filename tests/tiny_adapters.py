@@ -28,6 +28,19 @@ def random_adapter(unet: nn.Module, kind: str = "base", seed: int = 0) -> dict[s
     return {"image_proj": {key: tensor.clone() for key, tensor in image_proj.items()}, "ip_adapter": ip_adapter}
 
 
+def random_xlabs(transformer: nn.Module, seed: int = 0) -> StateDict:
+    """An adapter for Flux under XLabs' names."""
+    torch.manual_seed(seed)
+    sites = find_sites(transformer)
+    found = {f"ip_adapter_proj_model.{key}": tensor for key, tensor in _base(sites[0].width).items()}
+    for site in sites:
+        for part in "kv":
+            name = f"double_blocks.{site.number}.processor.ip_adapter_double_stream_{part}_proj"
+            found[f"{name}.weight"] = torch.randn(site.channels, site.width) * site.width**-0.5
+            found[f"{name}.bias"] = 0.2 * torch.randn(site.channels)
+    return found
+
+
 def flat(adapter: dict[str, StateDict], ip_adapter: str = "ip_adapter", image_proj: str = "image_proj") -> StateDict:
     """The same as in `.safetensors` files."""
     names = {"ip_adapter": ip_adapter, "image_proj": image_proj}

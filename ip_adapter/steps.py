@@ -1,0 +1,179 @@
+"""What image prompts are at one step of a run: which of them act, with which keys, values and masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .areas import split
+from .attend import Bank, add_images, make_banks, only
+from .bank import Reference
+from .maps import Record
+from .masks import pool
+from .presets import Gains, gain_at
+from .sites import Site
+
+STEP = "tessera_image_prompts_step"
+
+Areas = tuple[Tensor | None, list[tuple[Tensor, list[int]]] | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """An image at work.
+
+    Args:
+        reference: its keys and values.
+        scale: 0..1.
+        gains: weights of the blocks.
+        start: fraction of the schedule at which it begins to act.
+        end: fraction of the schedule at which it ceases to.
+        mask: where it acts (H, W) in 0..1; None for everywhere.
+    """
+
+    reference: Reference
+    scale: float
+    gains: Gains
+    start: float = 0.0
+    end: float = 1.0
+    mask: Tensor | None = None
+
+    def weight(self, site: Site) -> float:
+        """How strongly it acts at a cross-attention."""
+        return self.scale * gain_at(self.gains, site)
+
+    def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
+        """Whether it acts at a noise level."""
+        return percent_to_sigma(self.end) <= sigma <= percent_to_sigma(self.start)
+
+    @property
+    def always(self) -> bool:
+        """Whether it acts at every step; asking for sigma would make a GPU wait."""
+        return (self.start, self.end) == (0.0, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Images that are combined: one of `attend.COMBINES`."""
+
+    uses: tuple[Use, ...]
+    combine: str
+
+
+class Entry(NamedTuple):
+    """Images under one attention: their bank, their masks (n, L), their numbers.
+
+    Where they act on P pixels only, these have numbers, too, and the masks are (n, P).
+    """
+
+    bank: Bank
+    mask: Tensor | None
+    images: list[int]
+    pixels: Tensor | None = None
+
+
+@dataclass(eq=False)
+class Run:
+    """What is kept from the first step of a run to its last.
+
+    Args:
+        size: of the latents (height, width).
+        names: uuid of a conditioning -> its name in the guider.
+        banks: keys and values on the device, by site, images that act, and rows.
+        areas: masks on a grid, and how the picture is divided by them.
+    """
+
+    size: tuple[int, int] | None = None
+    names: dict[Any, str] = field(default_factory=dict)
+    banks: dict[Any, list[Entry]] = field(default_factory=dict)
+    areas: dict[Any, Areas] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one call of the model needs to know.
+
+    Args:
+        run: its run.
+        stacks: all images.
+        active: the numbers of those that act.
+        roles: for each conditioning in the batch 0 (sees the images) or 1 (sees the unconditional tokens).
+        size: of the latents in this call (height, width).
+        queries: of Flux's double blocks that are running, by number.
+    """
+
+    run: Run
+    stacks: tuple[Stack, ...]
+    active: tuple[int, ...]
+    roles: tuple[int, ...]
+    size: tuple[int, int]
+    queries: dict[int, Tensor] = field(default_factory=dict)
+
+    def add(
+        self, out: Tensor, q: Tensor, site: Site, heads: int, grid: tuple[int, int], record: Record | None
+    ) -> Tensor:
+        """Add what all images say at a site to `out` (B, L, C), in place."""
+        entries = self.entries(site, q, heads, grid, divided=record is None)
+        if record is not None:
+            for bank, mask, images, _ in entries:
+                record.add(out, q, bank, mask, images, grid)
+        for bank, mask, _, pixels in entries:
+            add_images(out, q, bank, mask, pixels)
+        return out
+
+    def entries(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True) -> list[Entry]:
+        """The images at a site, from the run's memory; `divided` by the areas where they act, if that is cheaper."""
+        key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
+        if key not in self.run.banks:
+            first, found = 0, []
+            for stack in self.stacks:
+                numbers = [n for n in range(first, first + len(stack.uses)) if n in self.active]
+                uses = {n: stack.uses[n - first] for n in numbers if stack.uses[n - first].weight(site)}
+                if uses:
+                    for entry in _load(uses, stack.combine, site, self.roles, q, heads):
+                        found += self._placed(entry, uses, stack.combine, grid, q, divided)
+                first += len(stack.uses)
+            self.run.banks[key] = found
+        return self.run.banks[key]
+
+    def _placed(
+        self, entry: Entry, uses: dict[int, Use], combine: str, grid: tuple[int, int], q: Tensor, divided: bool
+    ) -> list[Entry]:
+        """The same with masks, one for each area."""
+        tokens = entry.bank.keys.shape[2] // len(entry.images)
+        key = (grid, tuple(entry.images), combine, tokens, q.shape[-1], divided)
+        if key not in self.run.areas:
+            mask = pool([uses[image].mask for image in entry.images], grid)
+            # More calls are cheaper than more products on a CPU alone.
+            areas = _areas(mask, combine, tokens, q.shape[-1]) if divided and q.device.type == "cpu" else None
+            self.run.areas[key] = None if mask is None else mask.to(q), areas
+        mask, areas = self.run.areas[key]
+        if mask is None or areas is None:
+            return [entry._replace(mask=mask)]
+        return [
+            Entry(only(entry.bank, images), mask[images][:, pixels], [entry.images[i] for i in images], pixels)
+            for pixels, images in areas
+        ]
+
+
+def _areas(mask: Tensor | None, combine: str, tokens: int, channels: int) -> list[tuple[Tensor, list[int]]] | None:
+    if mask is None:
+        return None
+    if combine != "concat":
+        return split(mask, tokens, channels)
+    # Images that do not act somewhere compete there all the same.
+    found = split(mask.amax(dim=0, keepdim=True), tokens * len(mask), channels)
+    return found and [(pixels, list(range(len(mask)))) for pixels, _ in found]
+
+
+def _load(uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int) -> list[Entry]:
+    numbers, images = list(uses), list(uses.values())
+    rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
+    pairs = [use.reference.pairs[site.number] for use in images]
+    keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
+    banks = make_banks(keys, values, [use.weight(site) for use in images], heads, combine)
+    return [Entry(bank, None, [numbers[i] for i in group]) for bank, group in banks]

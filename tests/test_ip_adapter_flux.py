@@ -1,0 +1,202 @@
+"""Image prompts on Flux, against diffusers' own IP-Adapter for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from tessera.host.model_base import Flux, patchify, unpatchify
+from tessera.host.patcher import ModelPatcher
+from tessera.host.samplers import KSampler
+from tessera.ip_adapter.formats import parse_adapter
+from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
+from tessera.nodes.image_prompts import TesseraApplyImagePrompts
+from tessera.nodes.references import TesseraReferenceMap
+from tiny_adapters import Encoder, picture, random_adapter, random_xlabs
+from torch import Tensor
+
+HEIGHT, WIDTH, LENGTH = 6, 10, 7
+COLOURS, SCALES = [0.1, 0.9, 0.5], [0.9, 0.4, 0.6]
+
+
+@pytest.fixture
+def model(flux_transformer: Any) -> ModelPatcher:
+    return ModelPatcher(Flux(flux_transformer), "cpu", "cpu")
+
+
+def _load(model: ModelPatcher, seed: int = 0) -> LoadedAdapter:
+    return LoadedAdapter(parse_adapter(random_xlabs(model.model.diffusion_model, seed), "xlabs"), Encoder())
+
+
+def _prompts(*colours: float, scale: float = 0.7, kind: str = "full", **more: Any) -> tuple[ImagePrompt, ...]:
+    return tuple(ImagePrompt(picture(colour), scale, kind, **more) for colour in colours)
+
+
+def _apply(model: Any, loaded: LoadedAdapter | None, prompts: Sequence[ImagePrompt], combine: str = "sum") -> Any:
+    return TesseraApplyImagePrompts.execute(model, tuple(prompts), combine, loaded).args[0]
+
+
+def _inputs() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"x": (2, 16, HEIGHT, WIDTH), "c_crossattn": (2, LENGTH, 16), "y": (2, 24)}
+    found = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {**found, "t": torch.tensor([0.4, 0.4]), "guidance": torch.tensor([3.5, 3.5])}
+
+
+def _predict(model: Any, roles: Sequence[int] = (1, 0)) -> Tensor:
+    to = {**model.model_options["transformer_options"], "wrappers": model.wrappers, "cond_or_uncond": list(roles)}
+    return model.model.apply_model(**_inputs(), transformer_options=to)
+
+
+def _diffusers(model: ModelPatcher, adapters: list[dict[str, Any]], colours: list[list[float]], scales: Any) -> Tensor:
+    """The same transformer with diffusers' own processors; the first row gets the unconditional embedding."""
+    transformer: Any = FluxTransformer2DModel.from_config(model.model.diffusion_model.config)
+    transformer.load_state_dict(model.model.diffusion_model.state_dict())
+    transformer._load_ip_adapter_weights([_nested(each) for each in adapters], low_cpu_mem_usage=False)
+    for processor in transformer.attn_processors.values():
+        if hasattr(processor, "scale"):
+            processor.scale = scales
+    seen = [torch.cat([Encoder().encode_image(picture(c)).image_embeds for c in each]) for each in colours]
+    embeds = [torch.stack([torch.zeros_like(each), each]) for each in seen]
+    inputs = _inputs()
+    tokens, ids = patchify(inputs["x"])
+    out = transformer.eval()(
+        tokens,
+        encoder_hidden_states=inputs["c_crossattn"],
+        pooled_projections=inputs["y"],
+        timestep=inputs["t"],
+        img_ids=ids,
+        txt_ids=ids.new_zeros(LENGTH, 3),
+        guidance=inputs["guidance"],
+        joint_attention_kwargs={"ip_adapter_image_embeds": embeds},
+    ).sample
+    sampling = model.model.model_sampling
+    return sampling.calculate_denoised(inputs["t"], unpatchify(out, HEIGHT, WIDTH), inputs["x"])
+
+
+def _nested(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """What diffusers makes of XLabs' names."""
+    found: dict[str, Any] = {"image_proj": {}, "ip_adapter": {}}
+    for key, tensor in weights.items():
+        if key.startswith("ip_adapter_proj_model."):
+            found["image_proj"][key.removeprefix("ip_adapter_proj_model.")] = tensor
+        else:
+            part = key.split("double_stream_")[1].replace("_proj", "_ip")
+            found["ip_adapter"][f"{key.split('.')[1]}.to_{part}"] = tensor
+    return found
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).detach().norm() / b.detach().norm())
+
+
+# Against diffusers
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_equal_diffusers(model: ModelPatcher, count: int) -> None:
+    adapter = random_xlabs(model.model.diffusion_model)
+    stack = [p for c, s in zip(COLOURS[:count], SCALES[:count], strict=True) for p in _prompts(c, scale=s)]
+    expected = _diffusers(model, [adapter] * count, [[colour] for colour in COLOURS[:count]], SCALES[:count])
+    ours = _predict(_apply(model, _load(model), stack))
+    assert _distance(ours, expected) < 1e-5
+    assert _distance(ours, _predict(model)) > 1e-3
+
+
+def test_a_file_of_diffusers_names_is_the_same_adapter(model: ModelPatcher) -> None:
+    weights = random_xlabs(model.model.diffusion_model)
+    one, two = parse_adapter(weights, "a"), parse_adapter(_nested(weights), "b")
+    assert one.mark == two.mark
+    assert (one.kind, one.tokens, one.features) == ("base", 4, 24)
+    assert list(one.sites) == list(one.biases) == [0, 1]
+
+
+# Properties
+
+
+def test_masks_that_complete_each_other_are_no_mask(model: ModelPatcher) -> None:
+    loaded = _load(model)
+    left = torch.zeros(48, 80)
+    left[:, :37] = 1
+    halves = [*_prompts(0.3, mask=left), *_prompts(0.3, mask=1 - left)]
+    assert _distance(_predict(_apply(model, loaded, halves)), _predict(_apply(model, loaded, _prompts(0.3)))) < 1e-5
+    one = _predict(_apply(model, loaded, halves[:1]))
+    assert _distance(one, _predict(_apply(model, loaded, _prompts(0.3)))) > 1e-3
+
+
+def _sample(model: Any, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Tensor:
+    noise = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(7))
+    text = [[torch.linspace(-1, 1, 7 * 16).view(1, 7, 16), {"pooled_output": torch.ones(1, 24)}]]
+    return KSampler(model, 3, "euler", "simple").sample(noise, text, text, 1.0, torch.zeros_like(noise), seed=1)
+
+
+def test_scale_zero_and_inactive_steps_are_as_if_the_image_were_absent(model: ModelPatcher) -> None:
+    plain, loaded = _sample(model), _load(model)
+    assert torch.equal(_sample(_apply(model, loaded, _prompts(0.3, scale=0.0))), plain)
+    assert torch.equal(_sample(_apply(model, loaded, _prompts(0.3, start=0.0001, end=0.0002))), plain)
+    assert not torch.equal(_sample(_apply(model, loaded, _prompts(0.3))), plain)
+
+
+@pytest.mark.parametrize("combine", ["sum", "share", "concat"])
+def test_two_nodes_in_a_row_equal_one_with_both_stacks(model: ModelPatcher, combine: str) -> None:
+    loaded, a, b = _load(model), _prompts(0.1, 0.4), _prompts(0.9, scale=0.3)
+    plain, half = _sample(model), _apply(model, loaded, a, combine)
+    before = _sample(half)
+    twice = _apply(half, loaded, b, combine)
+    assert torch.equal(_sample(twice), _sample(_apply(model, loaded, [*a, *b], combine)))
+    assert torch.equal(_sample(half), before)
+    assert torch.equal(_sample(model), plain)
+
+
+def test_odd_sizes_with_masks(model: ModelPatcher) -> None:
+    mask = torch.zeros(40, 72)
+    mask[:, :36] = 1
+    drawn = _sample(_apply(model, _load(model), _prompts(0.3, mask=mask)), (5, 9))
+    assert drawn.shape == (1, 16, 5, 9)
+    assert not torch.equal(drawn, _sample(model, (5, 9)))
+
+
+def test_a_block_that_was_replaced_before_is_called_and_images_are_added_once(model: ModelPatcher) -> None:
+    loaded, calls = _load(model), []
+
+    def other(args: Any, extra: Any) -> Any:
+        calls.append(args["img"].shape)
+        return extra["original_block"](args)
+
+    before = model.clone()
+    before.set_model_patch_replace(other, "dit", "double_block", 1)
+    expected = _predict(_apply(model, loaded, _prompts(0.3)))
+    assert torch.equal(_predict(_apply(before, loaded, _prompts(0.3))), expected)
+    assert calls
+    first = _apply(model, loaded, _prompts(0.3))
+    ours = first.model_options["transformer_options"]["patches_replace"]["dit"][("double_block", 1)]
+    wrapped = first.clone()
+    wrapped.set_model_patch_replace(lambda args, extra: ours(args, extra), "dit", "double_block", 1)
+    both = _apply(wrapped, loaded, _prompts(0.8))
+    assert _distance(_predict(both), _predict(_apply(first, loaded, _prompts(0.8)))) < 1e-6
+
+
+def test_a_map_shows_where_a_mask_lets_an_image_act(model: ModelPatcher) -> None:
+    left = torch.zeros(96, 160)
+    left[:, :80] = 1
+    applied = _apply(model, _load(model), _prompts(0.3, mask=left))
+    text = [[torch.ones(1, 7, 16), {"pooled_output": torch.ones(1, 24)}]]
+    maps = TesseraReferenceMap.execute(applied, text, {"samples": torch.randn(1, 16, 12, 20)}, 0.5).args[0]
+    assert maps[0, :, :64].mean() > 10 * maps[0, :, 96:].mean()
+
+
+# Wrong input
+
+
+def test_what_does_not_go_together_is_refused(model: ModelPatcher, sd15_unet: Any) -> None:
+    unet = LoadedAdapter(parse_adapter(random_adapter(sd15_unet), "unet.bin"), Encoder())
+    for loaded, prompts, words in (
+        (unet, _prompts(0.3), "unet.bin is for a model with 10 cross-attentions.*this model has 2"),
+        (_load(model), _prompts(0.3, kind="style"), "the model is Flux; choose full"),
+        (_load(model), _prompts(0.3, blocks="mid_block=1"), 'no block is called "mid_block".*double_blocks.0'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _apply(model, loaded, prompts)
