@@ -7,20 +7,24 @@ where the body names a model of the service, `--image` a file where it names a p
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from PIL import Image
 from safetensors.torch import save_file
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "models"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 WIDTH, RANK, SIDE = 128, 2, 48
 FLUX_WIDTH = 256
 UNET_LAYERS = [f"down_blocks_{block}_attentions_0_transformer_blocks_0_attn2_to_q" for block in (1, 2)]
 FLUX_LAYERS = [f"single_transformer_blocks_{block}_attn_to_q" for block in (0, 1)]
+CONTROL = ("block_out_channels", "layers_per_block", "down_block_types", "cross_attention_dim", "attention_head_dim")
 LORAS = {"zigzag": UNET_LAYERS, "zigzag-3": UNET_LAYERS, "moss": UNET_LAYERS[:1], "5": UNET_LAYERS[1:]}
 FLUX_LORAS = {"my-style-5": FLUX_LAYERS, "flux-detail": FLUX_LAYERS[:1]}
 
@@ -52,24 +56,34 @@ def entries() -> list[Entry]:
 def write_files(folder: Path) -> None:
     """The models that the bodies name, in folder/models, and the picture that `--image` names, in folder.
 
-    LoRAs and embeddings are random and small; the VAE and the refiner are those of texture-sd.
+    LoRAs, embeddings and the ControlNet are random and small; the VAE and the refiner are those of texture-sd.
     """
     torch.manual_seed(0)
     models = folder / "models"
-    for part in ("checkpoints", "embeddings", "loras", "vae"):
-        (models / part).mkdir(parents=True)
+    for part in ("checkpoints", "controlnet", "embeddings", "loras", "vae"):
+        (models / part).mkdir(parents=True, exist_ok=True)
     for name, layers in LORAS.items():
         save_file(_lora(layers, WIDTH), models / "loras" / f"{name}.safetensors")
     for name, layers in FLUX_LORAS.items():
         save_file(_lora(layers, FLUX_WIDTH), models / "loras" / f"{name}.safetensors")
     for name in ("zig", "teal-word"):
         save_file({"emb_params": torch.randn(2, WIDTH)}, models / "embeddings" / f"{name}.safetensors")
-    (models / "vae" / "texture-vae").symlink_to(DEMO / "texture-sd" / "vae", target_is_directory=True)
+    shutil.copy(DEMO / "texture-sd" / "vae" / WEIGHTS, models / "vae" / "texture-vae.safetensors")
     (models / "checkpoints" / "texture-refiner").symlink_to(DEMO / "texture-sd", target_is_directory=True)
+    save_file(_control(), models / "controlnet" / "texture-control_canny_openpose.safetensors")
     picture = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
     Image.merge("RGB", [picture, picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), picture]).save(
         folder / "picture.png"
     )
+
+
+def _control() -> dict[str, torch.Tensor]:
+    """A ControlNet of texture-sd's shape, whose last layers are small instead of zero."""
+    config = json.loads((DEMO / "texture-sd" / "unet" / "config.json").read_text(encoding="utf-8"))
+    network = ControlNetModel.from_config({key: config[key] for key in CONTROL})
+    assert isinstance(network, ControlNetModel)
+    weights = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    return {key: torch.randn_like(each) * 0.02 if not each.any() else each for key, each in weights.items()}
 
 
 def _lora(layers: list[str], width: int) -> dict[str, torch.Tensor]:

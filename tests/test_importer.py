@@ -22,7 +22,7 @@ from tessera.host.errors import GraphError
 from tessera.host.importer import pictures
 from tessera.host.importer.build import literal, named_file
 from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN
+from tessera.host.importer.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN
 from tessera.host.importer.pictures import Pictures
 from tessera.host.importer.services import SERVICES
 from tessera.host.object_info import ObjectInfo, inputs_of
@@ -343,6 +343,12 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert "more than 50 bytes" in refused_picture("a", {"a": big})
 
 
+def test_pictures_are_counted(info: ObjectInfo) -> None:
+    samples = {"teal": [encoded()] * 100, "zigzag": [encoded()] * 29}
+    with pytest.raises(GraphError, match="more than 128 pictures"):
+        imported("octoai", PROMPT | {"transfer_images": samples}, info)
+
+
 @pytest.mark.parametrize("side", [8200, 10_000, 60_000])
 def test_decompression_bombs_are_refused_before_they_are_read(side: int) -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
@@ -366,12 +372,14 @@ def test_any_object_gives_a_valid_workflow_or_lines(name: str, info: ObjectInfo,
     changes = data.draw(
         st.dictionaries(st.sampled_from(list(SERVICES[name].by_name)) | st.text(max_size=5), JSON, max_size=3)
     )
+    options = {"strict": data.draw(st.booleans()), "family": data.draw(st.sampled_from([None, *FAMILIES]))}
     try:
-        _, _, prompt = imported(name, known | changes, info)
+        _, lines, prompt = imported(name, known | changes, info, **options)
     except GraphError as error:
         assert error.lines
-        assert all("\n" not in line for line in error.lines)
+        assert all(line.isprintable() and not line.startswith("node ") for line in error.lines)
     else:
+        assert all(str(line).isprintable() for line in lines)
         validate(prompt, ObjectInfo(info.classes))
 
 

@@ -16,6 +16,7 @@ from ..errors import GraphError, shown
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 2**26
+MOST_PICTURES = 128
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _DATA_URL = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
 # Shorter text is the name of a picture on the service; the smallest picture takes more.
@@ -29,17 +30,22 @@ class Pictures:
     Attributes:
         files: what the caller says that names in the request stand for.
         found: the pictures' bytes by their file names, to be written to the input folder.
+        read: how many were read.
     """
 
     files: Mapping[str, Path]
     found: dict[str, bytes] = field(default_factory=dict)
+    read: int = 0
 
     def __call__(self, parameter: str, value: str) -> str:
         """The file name of a picture; the same picture has the same name.
 
         Raises:
-            GraphError: it is no picture, too large, or a name that `files` does not have.
+            GraphError: it is no picture, too large, one too many, or a name that `files` does not have.
         """
+        self.read += 1
+        if self.read > MOST_PICTURES:
+            raise GraphError([f"{parameter}: found more than {MOST_PICTURES} pictures; expected fewer"])
         content = self._read(parameter, value)
         name = f"tessera-{hashlib.sha256(content).hexdigest()[:16]}.{SUFFIXES[_format(parameter, content)]}"
         self.found[name] = content
