@@ -5,7 +5,8 @@
 OUT gets, for each transformer, the step across the border over the mean step inside for a constant latent, as
 `[[x, y] stock, [x, y] torus]` (medians of some seeds), and for each network that commutes with rolling the relative
 error of rolling its input instead of its output, `[stock, on a torus]`; under "rolling", for each transformer that can
-only be rolled, the largest step over the mean step, `[stock, rolled, two cuts]`.
+only be rolled, the largest step over the mean step, `[stock, rolled, two cuts]`; under "controlled", for models with a
+control network, the one or the other, `[stock, the model alone on a torus, both]`.
 """
 
 from __future__ import annotations
@@ -290,6 +291,13 @@ def main() -> None:
         found[name] = [[median(axis) for axis in zip(*seeds, strict=True)] for seeds in runs]
     for name in EXACT:
         found[name] = [rolling_error(name, wraps) for wraps in (False, True)]
+    import periodic_controls
+
+    runs = [periodic_controls.border_ratios(randomize, load, seed, token_steps, SIDE) for seed in range(SEEDS)]
+    found["controlled"] = {
+        "SD": periodic_controls.rolling_errors(randomize, load),
+        "Flux": [median(ratio) for ratio in zip(*runs, strict=True)],
+    }
     runs = [rolled_ratios(seed) for seed in range(SEEDS)]
     found["rolling"] = {"SD3": [median(ratio) for ratio in zip(*runs, strict=True)]}
     Path(out).write_text(json.dumps(found), encoding="utf-8")

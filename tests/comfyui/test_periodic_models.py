@@ -28,6 +28,14 @@ def test_transformers_and_vaes_are_periodic(tmp_path: Path) -> None:
         print(f"{name}: stock {stock}, rolled {moved}, two cuts {two_cuts}")
         assert two_cuts <= 1.6, name
         assert min(stock, moved) > 2.0, name
+    controlled = found.pop("controlled")
+    print(f"with a control network: {controlled}")
+    stock, alone, both = controlled["SD"]
+    assert both <= 1e-5
+    assert min(stock, alone) > 100 * both
+    stock, alone, both = controlled["Flux"]
+    assert 0.6 < both < 1.6 < stock
+    assert both < alone
     for name, (stock, periodic) in found.items():
         print(f"{name}: stock {stock}, on a torus {periodic}")
         if isinstance(periodic, list):
