@@ -264,3 +264,47 @@ def build_clip_vision(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] 
     with torch.device("meta"):
         module = CLIPVisionModelWithProjection(CLIPVisionConfig(**(config or clip_vision_config(sd))))
     return fill(module, sd, dtype, "the image encoder")
+
+
+def siglip_config(sd: StateDict) -> dict[str, Any]:
+    """Arguments of transformers' `SiglipVisionConfig` for weights in its layout."""
+    width, _, patch, _ = sd["vision_model.embeddings.patch_embedding.weight"].shape
+    tokens = sd["vision_model.embeddings.position_embedding.weight"].shape[0]
+    return {
+        "hidden_size": width,
+        "intermediate_size": sd["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": count_blocks(sd, "vision_model.encoder.layers."),
+        "num_attention_heads": VISION_HEADS if width >= VISION_WIDE else max(1, width // CLIP_HEAD_SIZE),
+        "image_size": round(tokens**0.5) * patch,
+        "patch_size": patch,
+    }
+
+
+class SiglipEncoder(torch.nn.Module):
+    """Transformers' `SiglipVisionModel` without its pooling head, as ComfyUI has it."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
+        super().__init__()
+        model = SiglipVisionModel(SiglipVisionConfig(**config, vision_use_head=False))
+        self.vision_model: Any = getattr(model, "vision_model", model)
+        self.config: Any = model.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool) -> Any:
+        """pixel_values (B, 3, H, W) -> what CLIP's says, with all normed patches (B, P, D) as `image_embeds`."""
+        out = self.vision_model(pixel_values=pixel_values, output_hidden_states=output_hidden_states)
+        out["image_embeds"] = out.last_hidden_state
+        return out
+
+
+def build_siglip(sd: StateDict, dtype: torch.dtype) -> torch.nn.Module:
+    """SigLIP's image encoder with these weights."""
+    with torch.device("meta"):
+        module = SiglipEncoder(siglip_config(sd))
+    return fill(module, sd, dtype, "the image encoder")

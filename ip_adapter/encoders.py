@@ -31,8 +31,11 @@ _NAMES = {
 _PROJECTIONS = {"visual_projection.weight": (0, 1), "visual.proj": (1, 0)}
 """Keys of the encoder's projection in both layouts, and the axes that are (embedding, patch) wide."""
 
+_POSITIONS = "vision_model.embeddings.position_embedding.weight"
+"""A key of encoders without projection, such as SigLIP's, as wide as a patch."""
+
 Widths = tuple[int, int]
-"""Of an encoder: of its embeddings, of its patches."""
+"""Of an encoder: of its embeddings, 0 when it has none, and of its patches."""
 
 
 def needed(adapter: Adapter) -> str:
@@ -54,8 +57,7 @@ def encoder_widths(encoder: Any) -> Widths:
     if "visual_projection.weight" in weights:
         embedding, patch = weights["visual_projection.weight"].shape
         return embedding, patch
-    width = weights["vision_model.embeddings.position_embedding.weight"].shape[-1]
-    return width, width
+    return 0, weights[_POSITIONS].shape[-1]
 
 
 def file_widths(path: Path) -> Widths | None:
@@ -67,12 +69,14 @@ def file_widths(path: Path) -> Widths | None:
         return None
     try:
         with safe_open(files[0], "pt") as file:
-            key = next((key for key in _PROJECTIONS if key in file.keys()), None)  # noqa: SIM118 - no container
+            key = next((k for k in (*_PROJECTIONS, _POSITIONS) if k in file.keys()), None)  # noqa: SIM118 - no container
             shape = file.get_slice(key).get_shape() if key else None
     except SafetensorError:
         return None
     if key is None or shape is None:
         return None
+    if key == _POSITIONS:
+        return 0, shape[-1]
     embedding, patch = _PROJECTIONS[key]
     return shape[embedding], shape[patch]
 
@@ -103,9 +107,10 @@ def check_encoder(adapter: Adapter, encoder: Any, name: str) -> None:
     """Raise ValueError when a CLIP_VISION is not the one that an adapter was trained with."""
     widths = encoder_widths(encoder)
     if not fits(adapter, widths):
+        embeddings = f"embeddings of width {widths[0]}" if widths[0] else "no embeddings"
         raise ValueError(
-            f"{adapter.name} needs {needed(adapter)}, but {name} has embeddings of width {widths[0]} and patches of "
-            f"width {widths[1]}; choose the right one from models/clip_vision."
+            f"{adapter.name} needs {needed(adapter)}, but {name} has {embeddings} and patches of width {widths[1]}; "
+            "choose the right one from models/clip_vision."
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .maps import RECORD
 from .sites import DOUBLE, Site
-from .steps import STEP, Step
+from .steps import STEP, Patch, Step
 
 PATCH = 2
 """Latents along a side of one token."""
@@ -20,11 +20,8 @@ PATCH = 2
 Options = dict[str, Any]
 
 
-class NoteQueries:
+class NoteQueries(Patch):
     """An `attn1_patch` that keeps the picture's queries until the end of their block, and changes nothing."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> NoteQueries:
-        return self
 
     def __call__(self, q: Tensor, *_: Any, extra_options: Options, **__: Any) -> Options:
         """q: (B, H, L, d), text first."""
@@ -34,7 +31,7 @@ class NoteQueries:
         return {}
 
 
-class ImageBlock:
+class ImageBlock(Patch):
     """Stands for one double block: what was there before, plus the images. Nothing is kept between calls.
 
     Args:
@@ -44,9 +41,6 @@ class ImageBlock:
 
     def __init__(self, site: Site, previous: Any) -> None:
         self.site, self.previous = site, previous
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ImageBlock:
-        return self
 
     def __call__(self, args: Options, extra: Options) -> Options:
         """args: the block's, with img (B, N, C) and txt; to the same two."""

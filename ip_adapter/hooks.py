@@ -12,7 +12,7 @@ from .flux import install_in_flux
 from .maps import RECORD
 from .masks import check_aspect
 from .sites import Site, find_sites
-from .steps import STEP, Run, Stack, Step, Use
+from .steps import STEP, Patch, Run, Stack, Step, Use
 
 KEY = "tessera_image_prompts"
 RUN = "tessera_image_prompts_run"
@@ -22,7 +22,7 @@ CONDITIONAL = {"positive", "middle"}
 Attention = Callable[..., Tensor]
 
 
-class ImageAttention:
+class ImageAttention(Patch):
     """Stands under one attn2 key: what was there before, plus the images. Nothing is kept between calls.
 
     Args:
@@ -33,9 +33,6 @@ class ImageAttention:
 
     def __init__(self, site: Site, attention: Attention, previous: Callable[..., Tensor] | None) -> None:
         self.site, self.attention, self.previous = site, attention, previous
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ImageAttention:
-        return self
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         """q (B, L, C), k and v of the text (B, M, C) -> (B, L, C), before the output projection."""

@@ -18,8 +18,22 @@ from .presets import Gains, gain_at
 from .sites import Site
 
 STEP = "tessera_image_prompts_step"
-
 Areas = tuple[Tensor | None, list[tuple[Tensor, list[int]]] | None]
+
+
+class Patch:
+    """A hook in a MODEL. It holds no tensors of its own, so hosts that move or copy models have nothing to do."""
+
+    def to(self, *_: Any) -> Patch:
+        """Itself: keys and values go to the device of the queries when a run asks for them."""
+        return self
+
+    def models(self) -> list[Any]:
+        """What has to be on the device while it acts: nothing, images are baked."""
+        return []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
+        return self
 
 
 @dataclass(frozen=True, eq=False)

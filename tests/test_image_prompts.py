@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -234,6 +235,16 @@ def test_applying_again_gives_the_same(sd15: ModelPatcher) -> None:
     assert torch.equal(_sample(sd15), plain)
     assert not sd15.wrappers
     assert not sd15.model_options["transformer_options"]
+
+
+def test_hosts_may_move_and_copy_the_patches(sd15: ModelPatcher) -> None:
+    """ComfyUI calls these on every patch of a model; ours hold nothing that could be moved or copied."""
+    applied = _apply(sd15, _load(sd15), _prompts(0.3))
+    patches = applied.model_options["transformer_options"]["patches_replace"]["attn2"].values()
+    assert patches
+    for patch in patches:
+        assert patch.to("cpu") is patch.to(torch.float16) is copy.deepcopy(patch) is patch
+        assert patch.models() == []
 
 
 @pytest.mark.parametrize("combine", ["sum", "share", "concat"])

@@ -26,6 +26,7 @@ from tessera.host.loaders import (
     load_vae,
 )
 from tessera.host.model_base import SD15, SDXL, Flux, ModelType
+from tessera.ip_adapter.encoders import encoder_widths, file_widths
 
 Checkpoints = dict[str, tuple[Path, Path]]
 FAMILIES = {"sd15": SD15, "sdxl": SDXL, "flux": Flux}
@@ -248,6 +249,31 @@ def test_image_encoder_is_transformers(tmp_path: Path) -> None:
         wanted = reference(clip_preprocess(image, 32), output_hidden_states=True)
     torch.testing.assert_close(out.image_embeds, wanted.image_embeds)
     torch.testing.assert_close(out["penultimate_hidden_states"], wanted.hidden_states[-2])
+
+
+def test_siglip_is_transformers(tmp_path: Path) -> None:
+    """Its own mean colour and no crop token; the pooling head is left out, as in ComfyUI."""
+    from tessera.host.clip_vision import HALVES, clip_preprocess
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    config = SiglipVisionConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=1, image_size=32, patch_size=8
+    )
+    reference = SiglipVisionModel(config).eval()
+    weights = tiny.random_weights(reference, 6)
+    reference.load_state_dict(weights)
+    prefix = "" if any(key.startswith("vision_model.") for key in weights) else "vision_model."
+    file = tiny.save(tmp_path / "siglip.safetensors", {prefix + key: tensor for key, tensor in weights.items()})
+    encoder = load_clip_vision(file)
+    assert (encoder.image_size, encoder.image_mean, encoder.image_std) == (32, HALVES, HALVES)
+    image = torch.rand(2, 40, 60, 3)
+    out = encoder.encode_image(image)
+    with torch.no_grad():
+        wanted: Any = reference(clip_preprocess(image, 32, True, HALVES, HALVES), output_hidden_states=True)
+    torch.testing.assert_close(out.last_hidden_state, wanted.last_hidden_state)
+    torch.testing.assert_close(out.image_embeds, wanted.last_hidden_state)
+    torch.testing.assert_close(out.penultimate_hidden_states, wanted.hidden_states[-2])
+    assert file_widths(file) == encoder_widths(encoder) == (0, 64)
 
 
 def test_openclip_image_encoder(tmp_path: Path) -> None:
