@@ -23,6 +23,7 @@ MODEL_FOLDERS = {
     "clip_vision": ["clip_vision"],
     "controlnet": ["controlnet", "t2i_adapter"],
     "embeddings": ["embeddings"],
+    "upscale_models": ["upscale_models"],
     "ipadapter": ["ipadapter"],
 }
 LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}

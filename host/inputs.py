@@ -336,6 +336,12 @@ class ControlNet(ComfyTypeIO):
     io_type = "CONTROL_NET"
 
 
+class UpscaleModel(ComfyTypeIO):
+    """A model that enlarges pictures."""
+
+    io_type = "UPSCALE_MODEL"
+
+
 class Noise(ComfyTypeIO):
     """A source of noise."""
 

@@ -30,6 +30,7 @@ from .inputs import (
     Sigmas,
     String,
     UploadType,
+    UpscaleModel,
     Vae,
     WidgetInput,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Sigmas",
     "String",
     "UploadType",
+    "UpscaleModel",
     "Vae",
     "WidgetInput",
 ]

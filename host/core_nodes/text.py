@@ -6,7 +6,12 @@ from typing import Any
 
 from .. import io
 
+MAX_RESOLUTION = 16384
 NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
+
+
+def _pixels(input_id: str, default: int, tooltip: str, advanced: bool | None = None) -> io.Int.Input:
+    return io.Int.Input(input_id, default=default, min=0, max=MAX_RESOLUTION, advanced=advanced, tooltip=tooltip)
 
 
 class CLIPTextEncode(io.ComfyNode):
@@ -69,6 +74,46 @@ class CLIPTextEncodeFlux(io.ComfyNode):
         return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance}))
 
 
+class CLIPTextEncodeSDXL(io.ComfyNode):
+    """ComfyUI's prompt node for SDXL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPTextEncodeSDXL",
+            display_name="CLIP Text Encode (SDXL)",
+            category="model/conditioning/stable diffusion",
+            description="Turns a prompt for each of SDXL's text encoders, and sizes, into what guides the model.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="CLIP-L and CLIP-G."),
+                _pixels("width", 1024, "Width of the picture that is imagined; small ones look blurred."),
+                _pixels("height", 1024, "Height of the picture that is imagined."),
+                _pixels("crop_w", 0, "How much of its left side is cut off.", advanced=True),
+                _pixels("crop_h", 0, "How much of its top is cut off.", advanced=True),
+                _pixels("target_width", 1024, "Width of what is drawn."),
+                _pixels("target_height", 1024, "Height of what is drawn."),
+                io.String.Input("text_g", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-G."),
+                io.String.Input("text_l", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-L."),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The prompts as the model reads them.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, text_g: str, text_l: str, **sizes: int) -> io.NodeOutput:
+        """Encode both prompts; the shorter one is filled up with empty chunks."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        tokens, empty = clip.tokenize(text_g), clip.tokenize("")
+        if tokens.keys() != {"g", "l"}:
+            raise ValueError("the text encoder is not SDXL's; load an SDXL checkpoint, or CLIP-L and CLIP-G, type sdxl")
+        tokens["l"] = clip.tokenize(text_l)["l"]
+        longest = max(map(len, tokens.values()))
+        for key, chunks in tokens.items():
+            tokens[key] = chunks + empty[key] * (longest - len(chunks))
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict=sizes))
+
+
 class CLIPSetLastLayer(io.ComfyNode):
     """ComfyUI's clip skip."""
 
@@ -105,4 +150,4 @@ class CLIPSetLastLayer(io.ComfyNode):
         return io.NodeOutput(clip)
 
 
-NODES: list[type[io.ComfyNode]] = [CLIPTextEncode, CLIPTextEncodeFlux, CLIPSetLastLayer]
+NODES: list[type[io.ComfyNode]] = [CLIPTextEncode, CLIPTextEncodeFlux, CLIPTextEncodeSDXL, CLIPSetLastLayer]
