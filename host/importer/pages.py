@@ -18,8 +18,9 @@ what became of it. This page is what `tessera params --markdown` prints: do not 
 * **not yet possible**: no node does it; `--strict` refuses it.
 * **without meaning**: it is about the service, not about the picture.
 
-Ranges and defaults are those of the services' documents. The pages of Scenario and Leonardo describe most parameters without
-their names, and they and OctoAI's leave out the values of some lists: such names and values are those of public clients.
+Ranges and defaults are those of the services' documents. The pages of Scenario and Leonardo describe most parameters
+without their names, and they and OctoAI's leave out the values of some lists: such names and values are those of public
+clients.
 """
 
 
