@@ -7,7 +7,6 @@ where the body names a model of the service, `--image` a file where it names a p
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "models"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 WIDTH, RANK, SIDE = 128, 2, 48
 FLUX_WIDTH = 256
 UNET_LAYERS = [f"down_blocks_{block}_attentions_0_transformer_blocks_0_attn2_to_q" for block in (1, 2)]
@@ -56,7 +54,7 @@ def entries() -> list[Entry]:
 def write_files(folder: Path) -> None:
     """The models that the bodies name, in folder/models, and the picture that `--image` names, in folder.
 
-    LoRAs, embeddings and the ControlNet are random and small; the VAE and the refiner are those of texture-sd.
+    LoRAs, embeddings and the ControlNet are random and small; the refiner is texture-sd, the VAE its own but brighter.
     """
     torch.manual_seed(0)
     models = folder / "models"
@@ -68,7 +66,9 @@ def write_files(folder: Path) -> None:
         save_file(_lora(layers, FLUX_WIDTH), models / "loras" / f"{name}.safetensors")
     for name in ("zig", "teal-word"):
         save_file({"emb_params": torch.randn(2, WIDTH)}, models / "embeddings" / f"{name}.safetensors")
-    shutil.copy(DEMO / "texture-sd" / "vae" / WEIGHTS, models / "vae" / "texture-vae.safetensors")
+    vae = load_file(DEMO / "texture-sd" / "vae" / "diffusion_pytorch_model.safetensors")
+    vae["decoder.conv_out.bias"] += 0.1
+    save_file(vae, models / "vae" / "texture-vae.safetensors")
     (models / "checkpoints" / "texture-refiner").symlink_to(DEMO / "texture-sd", target_is_directory=True)
     save_file(_control(), models / "controlnet" / "texture-control_canny_openpose.safetensors")
     picture = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
@@ -89,7 +89,7 @@ def _control() -> dict[str, torch.Tensor]:
 def _lora(layers: list[str], width: int) -> dict[str, torch.Tensor]:
     """Random factors for square layers, in the layout of kohya's scripts."""
     return {
-        f"lora_unet_{layer}.lora_{part}.weight": torch.randn(*shape) * 0.05
+        f"lora_unet_{layer}.lora_{part}.weight": torch.randn(*shape) * 0.3
         for layer in layers
         for part, shape in (("up", (width, RANK)), ("down", (RANK, width)))
     }

@@ -79,15 +79,20 @@ def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
     return count, (round(size[0] * factor), round(size[1] * factor))
 
 
-def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Import a body, run its workflow, and look at the pictures."""
+def draw(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[Path]:
+    """Import a body and run its workflow; the pictures."""
     assert imported(entry, files, folder) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert {line.partition(":")[0] for line in said.splitlines()} >= {k for k, v in entry.body.items() if v is not None}
     command = ["run", str(folder / "workflow.json"), "--json", "--device", "cpu", *folders(files)]
     assert main([*command, "--output-dir", str(folder / "out")]) == 0, capsys.readouterr().err
     outputs = json.loads(capsys.readouterr().out)["outputs"]
-    drawn = [Path(image["path"]) for shown in outputs.values() for image in shown.get("images", [])]
+    return [Path(image["path"]) for shown in outputs.values() for image in shown.get("images", [])]
+
+
+def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Draw a body, and look at the pictures."""
+    drawn = draw(entry, files, folder, capsys)
     count, size = expected(entry)
     assert len(drawn) == count
     for path in drawn:
@@ -129,3 +134,44 @@ def test_every_other_body_is_drawn(
     entry: Entry, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_pictures(entry, files, tmp_path, capsys)
+
+
+TINY = {"prompt": "white and teal zigzag", "seed": 7}
+SCENARIO = {**TINY, "modelId": "texture-sd", "width": 64, "height": 64, "numSamples": 1, "numInferenceSteps": 1}
+FLUX = {**SCENARIO, "modelId": "my-style", "baseModelId": "texture-flux"}
+MODELSLAB = {**TINY, "model_id": "texture-sd", "width": 32, "height": 32, "num_inference_steps": 21}
+OCTOAI = {**TINY, "checkpoint": "texture-sd", "width": 448, "height": 576, "steps": 1}
+# Of a service: a body, and what makes another picture of it.
+CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("scenario-texture", SCENARIO, {"concepts": [{"modelId": "zigzag", "scale": 1}]}),
+    ("scenario-texture", SCENARIO, {"negativePrompt": "teal"}),
+    ("scenario-texture", FLUX, {"modelEpoch": "5"}),
+    ("scenario-texture", FLUX, {"negativePrompt": "teal", "negativePromptStrength": 10}),
+    ("modelslab", MODELSLAB, {"lora_model": "zigzag", "lora_strength": "1"}),
+    ("modelslab", MODELSLAB, {"vae": "texture-vae"}),
+    ("modelslab", MODELSLAB, {"clip_skip": 2}),
+    ("modelslab", MODELSLAB, {"use_karras_sigmas": "no"}),
+    ("modelslab", MODELSLAB, {"enhance_prompt": "no"}),
+    ("octoai", OCTOAI, {"textual_inversions": {"zig": "zigzag"}}),
+    ("octoai", OCTOAI, {"style_preset": "pixel-art"}),
+]
+
+
+@pytest.mark.requests
+@pytest.mark.parametrize(("service", "body", "change"), CHANGES, ids=["-".join([c[0], *c[2]]) for c in CHANGES])
+def test_parameter_changes_the_picture(
+    service: str,
+    body: dict[str, Any],
+    change: dict[str, Any],
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pictures = []
+    for name, sent in (("before", body), ("again", body), ("after", body | change)):
+        (tmp_path / name).mkdir()
+        (path,) = draw(Entry(service, name, sent, []), files, tmp_path / name, capsys)
+        with Image.open(path) as image:
+            pictures.append(np.asarray(image.convert("RGB"), dtype=np.float64))
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.abs(pictures[0] - pictures[2]).mean() > 0.1

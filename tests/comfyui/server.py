@@ -86,14 +86,24 @@ class ComfyUI:
 
     def run(self, prompt: dict[str, Any]) -> dict[str, list[Path]]:
         """Run an API-format graph; the pictures that it made, by node id."""
-        body = json.dumps({"prompt": prompt}).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/prompt", body)
+        return self._pictures(self._wait_for(self.post(prompt)))
+
+    def post(self, prompt: dict[str, Any]) -> str:
+        """Have an API-format graph checked and queued; its id."""
+        return self._send("/prompt", {"prompt": prompt})["prompt_id"]
+
+    def forget(self) -> None:
+        """Empty the queue, and stop what runs."""
+        self._send("/queue", {"clear": True})
+        self._send("/interrupt", {})
+
+    def _send(self, path: str, content: dict[str, Any]) -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(content).encode())
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
-                number = json.load(response)["prompt_id"]
+                return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"ComfyUI refused the graph: {error.read().decode()}") from error
-        return self._pictures(self._wait_for(number))
+            raise AssertionError(f"ComfyUI refused it: {error.read().decode()}") from error
 
     def _wait_for(self, number: str) -> dict[str, Any]:
         end = time.monotonic() + RUN_SECONDS

@@ -62,6 +62,7 @@ def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path
     workflow.write_text(json.dumps(graph), encoding="utf-8")
     command = [sys.executable, "-m", "tessera.host.cli", "run", str(workflow), "--json", "--device", "cpu"]
     command += ["--dtype", "fp32", "--models-dir", str(comfyui.base / "models"), "--output-dir", str(folder)]
+    command += ["--input-dir", str(comfyui.base / "input")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     outputs = json.loads(done.stdout)["outputs"]
