@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
+from tessera.tiling import circular as circular_module
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.circular import NotPeriodicError, circular
 from tessera.tiling.hooks import check_size, controls, whole_axes
@@ -80,6 +81,43 @@ def test_rolling_the_input_rolls_the_output(
         wrapped = _error(partial(run, module), x, moved, scale)
     assert wrapped <= EXACT
     assert plain > 500 * EXACT
+
+
+@pytest.mark.parametrize(
+    ("network", "run", "shape", "shift", "scale"),
+    [
+        ("sd15_unet", _predict, (1, 4, 16, 24), (8, 8), 1),
+        ("autoencoder", _decode, (2, 4, 6, 8), (1, 3), 8),
+        ("autoencoder", _encode, (1, 3, 48, 64), (8, 24), 1 / 8),
+    ],
+)
+def test_rings_that_are_computed_anew_are_what_padding_gives(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+    run: Callable[[Any, Tensor], Tensor],
+    shape: tuple[int, ...],
+    shift: tuple[int, int],
+    scale: float,
+) -> None:
+    module = request.getfixturevalue(network)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    with circular(module, TILINGS["both"]):
+        padded = run(module, x)
+        monkeypatch.setattr(circular_module, "RING", 0)
+        ring = run(module, x)
+        assert _error(partial(run, module), x, shift, scale) <= EXACT
+    assert float((ring - padded).norm() / padded.norm()) <= EXACT
+
+
+@pytest.mark.parametrize("size", [(512, 512), (2, 2**17), (1, 2**18)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_large_pictures_wrap_exactly(size: tuple[int, int], bias: bool) -> None:
+    conv, x = nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=bias), torch.randn(1, 2, *size)
+    with torch.no_grad(), circular(conv, TILINGS["both"]):
+        made = conv(x)
+    padded = F.pad(x, (1, 1, 1, 1), mode="circular")
+    torch.testing.assert_close(made, F.conv2d(padded, conv.weight, conv.bias, groups=2), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["half_drop", "brick"])
