@@ -27,8 +27,9 @@ END_PADDING_DOWNSAMPLERS = frozenset({"Downsample", "Downsample2D"})
 SELF_PADDING_CONVOLUTIONS = frozenset({"WanCausalConv3d", "QwenImageCausalConv3d"})
 
 RING = 512 * 512
-"""From so many px on a CPU a ring is computed anew sooner than padded: for 128 channels of 512 x 512 padding takes 8 %
-more than zeros, for 32 channels 35 %, the ring 2 %; at 256 x 256 padding is ahead (`benchmarks/circular_padding.py`)."""
+"""From so many px on a CPU a ring is computed anew sooner than padded: for 128 channels of 512 x 512 padding takes
+8 % more than zeros, for 32 channels 35 %, the ring 2 %; at 256 x 256 padding is ahead.
+(`benchmarks/circular_padding.py`)"""
 
 Conv = nn.Conv2d | nn.Conv3d
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
