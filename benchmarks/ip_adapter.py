@@ -1,22 +1,27 @@
 """What image prompts add to a denoiser step, against diffusers' own processors.
 
-Budgets: the work that 10 masked images add over that of 1 image: 2; the work that 4 images add over what they add with
-diffusers' processors, as several adapters, which is its way to a scale each: 0.33. Steps of all kinds take turns in one
-process on one random UNet, so that load on the machine falls on all of them.
+Stable Diffusion 1.5's shape at 512 px, a guided batch of two, an adapter of 16 tokens an image. What is the same in
+every step (convolutions, self-attention, feed-forward, projections of pixels, all text but a token) is taken out of the
+UNet, so that the difference to a step without images is not lost in it; `--whole` leaves it in, for a GPU.
+diffusers runs several adapters, which is its way to a scale each. Steps of all kinds take turns in one process; on a
+CPU time is the processor's, so that other work on the machine does not count.
 
-    python benchmarks/ip_adapter.py               narrower, for a first look
-    python benchmarks/ip_adapter.py --size full   Stable Diffusion 1.5's shape, 512 px, guided batch of two
+Masks are areas, a rectangle for each image, or "soft": above 0 everywhere, so that no image can be left out anywhere.
+
+    python benchmarks/ip_adapter.py
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
-import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from paired import seconds
 from tessera.host.attention import optimized_attention
 from tessera.host.model_base import SD15
 from tessera.host.patcher import ModelPatcher
@@ -26,16 +31,65 @@ from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import RUN, Run, Stack, Use, install
 from tessera.ip_adapter.sites import find_sites
 
-SIZES = {"small": ((96, 192, 320, 320), 32), "full": ((320, 640, 1280, 1280), 64)}
+CHANNELS, LATENT = (320, 640, 1280, 1280), 64
 TEXT, TOKENS = 768, 16
 COUNTS = (1, 4, 10)
 MASK = 512
+MASKS = ("", "areas", "soft")
+OURS = 4
+"""Our steps are shorter, so that more of them can be timed."""
 
 
-def new_unet(size: str) -> Any:
-    config = {"block_out_channels": SIZES[size][0], "cross_attention_dim": TEXT, "attention_head_dim": 8}
-    unet: Any = UNet2DConditionModel.from_config(config)
+class Through(torch.nn.Module):
+    """In place of what is the same in every step: the input with as many channels as go on, or `zero`."""
+
+    def __init__(self, channels: int, zero: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(channels, 0))
+        self.channels, self.zero = channels, zero
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> Any:
+        if self.zero:
+            return torch.zeros((), device=x.device, dtype=x.dtype)
+        return x if x.shape[1] == self.channels or x.ndim == 3 else x[:, :1].expand(-1, self.channels, -1, -1)
+
+
+class Resize(torch.nn.Module):
+    """In place of a sampler between levels, without its convolution."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return torch.nn.functional.interpolate(x, scale_factor=self.factor)
+
+
+def new_unet(whole: bool) -> Any:
+    config = {"block_out_channels": CHANNELS, "cross_attention_dim": TEXT, "attention_head_dim": 8}
+    with torch.device("cpu" if whole else "meta"):
+        unet: Any = UNet2DConditionModel.from_config(config)
+    if not whole:
+        take_out(unet)
+        unet.to_empty(device="cpu")
+        for parameter in unet.parameters():
+            torch.nn.init.normal_(parameter, std=0.03)
     return unet.eval().requires_grad_(False)
+
+
+def take_out(unet: Any) -> None:
+    """Leave cross-attention alone."""
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        for i, resnet in enumerate(block.resnets):
+            block.resnets[i] = Through(resnet.out_channels)
+        for samplers, factor in (("downsamplers", 0.5), ("upsamplers", 2.0)):
+            if getattr(block, samplers, None):
+                getattr(block, samplers)[0] = Resize(factor)
+        for transformer in getattr(block, "attentions", ()):
+            transformer.proj_in = transformer.proj_out = Through(transformer.in_channels)
+            for layer in transformer.transformer_blocks:
+                layer.attn1, layer.ff = Through(0, zero=True), Through(0, zero=True)
+                layer.attn2.to_q = layer.attn2.to_out[0] = Through(layer.attn2.to_q.weight.shape[0])
 
 
 def adapter_weights(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
@@ -63,23 +117,37 @@ def adapter_weights(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
     return {"image_proj": image_proj, "ip_adapter": sites}
 
 
+def masks_of(count: int, kind: str) -> list[torch.Tensor | None]:
+    """A mask for each image: its cell of two rows, or random."""
+    if kind == "soft":
+        return [torch.rand(MASK, MASK) for _ in range(count)]
+    if not kind:
+        return [None] * count
+    rows = 2 if count % 2 == 0 else 1
+    columns = count // rows
+    masks: list[torch.Tensor | None] = []
+    for i in range(count):
+        top, left = (i // columns * MASK // rows, i % columns * MASK // columns)
+        mask = torch.zeros(MASK, MASK)
+        mask[top : top + MASK // rows, left : (i % columns + 1) * MASK // columns] = 1
+        masks.append(mask)
+    return masks
+
+
 class Ours:
     """A MODEL with image prompts, called as a sampler calls it."""
 
-    def __init__(self, unet: Any, weights: dict[str, Any], count: int, masked: bool) -> None:
+    def __init__(self, unet: Any, weights: dict[str, Any], count: int, kind: str = "") -> None:
         adapter = parse_adapter(weights, "random")
         tokens = torch.randn(count, 2, TOKENS, TEXT)
         uses = []
-        for i in range(count):
-            mask = torch.rand(MASK, MASK) if masked else None
-            reference = bake(tokens[i, 0], tokens[i, 1], adapter, adapter.sites)
-            uses.append(Use(reference, 0.5, {"": 1.0}, mask=mask))
-        self.held = sum(t.nbytes for use in uses for pair in use.reference.pairs.values() for t in pair)
+        for pair, mask in zip(tokens, masks_of(count, kind), strict=True):
+            uses.append(Use(bake(pair[0], pair[1], adapter, adapter.sites), 0.5, {"": 1.0}, mask=mask))
         model = ModelPatcher(SD15(unet), "cpu", "cpu")
         if count:
             kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
             model = install(model, Stack(tuple(uses), "sum"), optimized_attention, *kinds)
-        self.model, self.run = model, Run()
+        self.model, self.run, self.uses = model, Run(), uses
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
         options = {**self.model.model_options["transformer_options"], "wrappers": self.model.wrappers, RUN: self.run}
@@ -88,71 +156,103 @@ class Ours:
             x, sigma, c_crossattn=text, transformer_options=options | {"cond_or_uncond": [1, 0]}
         )
 
+    def held(self) -> int:
+        """Bytes of all tensors that are kept from step to step."""
+        found = {tensor.data_ptr(): tensor.untyped_storage().nbytes() for tensor in self._tensors()}
+        return sum(found.values())
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        for use in self.uses:
+            yield from (tensor for pair in use.reference.pairs.values() for tensor in pair)
+            yield from () if use.mask is None else (use.mask,)
+        for entry in (entry for entries in self.run.banks.values() for entry in entries):
+            kept = (entry.bank.keys, entry.bank.values, entry.bank.owners, entry.mask, entry.pixels)
+            yield from (tensor for tensor in kept if tensor is not None)
+
 
 class Diffusers:
     """The same UNet with diffusers' processors, an adapter for each image."""
 
-    def __init__(self, unet: Any, weights: dict[str, Any], count: int, masked: bool) -> None:
-        self.unet: Any = UNet2DConditionModel.from_config(dict(unet.config))
-        self.unet.load_state_dict(unet.state_dict())
-        self.unet._load_ip_adapter_weights([weights] * count, low_cpu_mem_usage=False)
-        self.unet.to(unet.device, unet.dtype).eval()
+    def __init__(self, unet: Any, kind: str = "") -> None:
+        self.unet, self.count = unet, len(unet.encoder_hid_proj.image_projection_layers)
         at = {"device": unet.device, "dtype": unet.dtype}
-        self.seen = [torch.randn(2, 1, 257, 1280, **at) for _ in range(count)]
-        masks = [torch.rand(1, 1, MASK, MASK, **at) for _ in range(count)] if masked else None
+        self.seen = [torch.randn(2, 1, 257, 1280, **at) for _ in range(self.count)]
+        masks = [mask[None, None].to(**at) for mask in masks_of(self.count, kind) if mask is not None]
         self.kwargs = {"cross_attention_kwargs": {"ip_adapter_masks": masks}} if masks else {}
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
         self.unet(x, 500, text, added_cond_kwargs={"image_embeds": self.seen}, **self.kwargs)
 
 
-def seconds(step: Any, x: torch.Tensor, text: torch.Tensor) -> float:
-    synchronize = torch.cuda.synchronize if x.is_cuda else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    step(x, text)
-    synchronize()
-    return time.perf_counter() - start
+def with_adapters(unet: Any, weights: dict[str, Any], count: int) -> Any:
+    """A copy of a UNet with diffusers' own IP-Adapter, loaded so many times."""
+    copied = copy.deepcopy(unet)
+    copied._load_ip_adapter_weights([weights] * count, low_cpu_mem_usage=True)
+    return copied.to(unet.device, unet.dtype).eval()
+
+
+def measure(steps: dict[str, Any], rounds: int, x: torch.Tensor, text: torch.Tensor) -> dict[str, float]:
+    """Milliseconds that each kind of step adds to a plain one before it: medians over rounds of all."""
+    added: dict[str, list[float]] = {name: [] for name in steps if name != "plain"}
+
+    def timed(name: str) -> float:
+        return seconds(lambda: steps[name](x, text), x.device.type)
+
+    for name in steps:
+        timed(name)
+    for turn in range(OURS * rounds):
+        for name, times in added.items():
+            if name.startswith("ours") or turn < rounds:
+                before = timed("plain")
+                times.append(timed(name) - before)
+    return {name: 1000 * statistics.median(times) for name, times in added.items()}
+
+
+def report(added: dict[str, float], steps: dict[str, Any], adapter: int) -> None:
+    """Print the table and every budget."""
+    print("a step with images adds, in ms")
+    for kind in MASKS:
+        for count in COUNTS:
+            ours, theirs = added[f"ours {count} {kind}"], added[f"diffusers {count} {kind and 'areas'}"]
+            what = f"{count} images" + (f", {kind}" if kind else "")
+            print(f"  {what:18} ours {ours:8.1f}   diffusers {theirs:8.1f}   ratio {ours / theirs:.2f}")
+    print(f"10 images with areas / 1 image: {added['ours 10 areas'] / added['ours 1 ']:.2f}, budget 2")
+    print(f"10 images with soft masks / 1 image: {added['ours 10 soft'] / added['ours 1 ']:.2f}")
+    for kind in MASKS:
+        ratio = added[f"ours 4 {kind}"] / added[f"diffusers 4 {kind and 'areas'}"]
+        print(f"4 images{kind and ', ' + kind}, ours / diffusers: {ratio:.2f}, budget 0.33")
+    for count in COUNTS:
+        ratios = (f"{kind or 'no masks'} {steps[f'ours {count} {kind}'].held() / adapter:.3f}" for kind in MASKS)
+        print(f"kept while sampling / the adapter's own size, {count} images: {', '.join(ratios)}")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=sorted(SIZES), default="small")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--whole", action="store_true", help="the whole UNet")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     torch.manual_seed(0)
-    unet = new_unet(args.size)
+    unet = new_unet(args.whole)
     weights = adapter_weights(unet)
     dtype = torch.float16 if args.device == "cuda" else torch.float32
     unet.to(args.device, dtype)
     x, text = (
-        torch.randn(shape).to(args.device, dtype) for shape in ((2, 4, *2 * SIZES[args.size][1:]), (2, 77, TEXT))
+        torch.randn(shape).to(args.device, dtype)
+        for shape in ((2, 4, LATENT, LATENT), (2, 77 if args.whole else 1, TEXT))
     )
-    steps: dict[str, Any] = {"plain": Ours(unet, weights, 0, False)}
+    steps: dict[str, Any] = {"plain": Ours(unet, weights, 0)}
+    for kind in MASKS:
+        for count in COUNTS:
+            steps[f"ours {count} {kind}"] = Ours(unet, weights, count, kind)
     for count in COUNTS:
-        for masked in (False, True):
-            steps[f"ours {count}{' masked' * masked}"] = Ours(unet, weights, count, masked)
-    steps["diffusers 4"] = Diffusers(unet, weights, 4, False)
-    steps["diffusers 4 masked"] = Diffusers(unet, weights, 4, True)
-    for step in steps.values():
-        seconds(step, x, text)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(args.rounds):
-        for name, step in steps.items():
-            times[name].append(seconds(step, x, text))
-    added = {n: statistics.median(a - p for a, p in zip(t, times["plain"], strict=True)) for n, t in times.items()}
-    print(f"{args.size} {args.device}: plain step {statistics.median(times['plain']):.3f} s; added by")
-    for name, value in added.items():
-        if name != "plain":
-            print(f"  {name:20} {1000 * value:8.1f} ms")
-    print(f"10 masked / 1: {added['ours 10 masked'] / added['ours 1']:.2f}, budget 2")
-    print(f"4, ours / diffusers: {added['ours 4'] / added['diffusers 4']:.2f}, budget 0.33")
-    print(f"4 masked, ours / diffusers: {added['ours 4 masked'] / added['diffusers 4 masked']:.2f}")
-    adapter = sum(t.nbytes for part in weights.values() for t in part.values())
-    print(f"held while sampling, 4 images: {steps['ours 4'].held / adapter:.3f} of the adapter")
+        theirs = with_adapters(unet, weights, count)
+        for kind in ("", "areas"):  # soft masks cost it the same
+            steps[f"diffusers {count} {kind}"] = Diffusers(theirs, kind)
+    added = measure(steps, args.rounds, x, text)
+    report(added, steps, sum(t.nbytes for part in weights.values() for t in part.values()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,51 @@
+"""Runs in ComfyUI's interpreter: samples the demo model with a FaceID adapter.
+
+    python sample_face.py COMFYUI PACK FOLDER OUT.safetensors
+
+FOLDER: adapter.safetensors and me.npy. OUT gets the latents for each strength of the LoRA.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+comfyui, pack, folder, out = sys.argv[1:]
+sys.path.insert(0, comfyui)
+sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
+
+import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+comfy.options.enable_args_parsing()
+
+import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
+import safetensors.torch  # noqa: E402
+import torch  # noqa: E402
+
+
+def main() -> None:
+    spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
+    assert spec is not None and spec.loader is not None
+    sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    node = importlib.import_module("pack.nodes.image_prompts").TesseraApplyImagePrompts
+    prompts, faces = (importlib.import_module(f"pack.ip_adapter.{name}") for name in ("prompts", "faces"))
+    adapter = importlib.import_module("pack.ip_adapter.formats").read_adapter(Path(folder, "adapter.safetensors"))
+    model, clip, _ = importlib.import_module("pack.contract").demo_checkpoint("texture-sd")
+    positive = clip.encode_from_tokens_scheduled(clip.tokenize("red and white stripes"))
+    face = faces.Face(faces.read_embedding(Path(folder, "me.npy")))
+    stack = (prompts.ImagePrompt(torch.zeros(1, 8, 8, 3), 0.9, "full", face=face),)
+    empty = torch.zeros(1, 4, 16, 16)
+    noise = comfy.sample.prepare_noise(empty, 3)
+    latents = {}
+    for lora in (0.0, 0.5):
+        used = node.execute(model, stack, "sum", prompts.LoadedAdapter(adapter, None), lora).args[0]
+        latents[str(lora)] = comfy.sample.sample(
+            used, noise, 4, 1.0, "euler", "normal", positive, positive, empty, seed=3
+        ).contiguous()
+    safetensors.torch.save_file(latents, out)
+
+
+main()
