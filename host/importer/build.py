@@ -242,7 +242,10 @@ def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
 
 
 def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refiner: str) -> Output:
-    """Two models in turn: the second goes on from the noise that the first leaves."""
+    """Two models in turn: the second goes on from the noise that the first leaves.
+
+    KSamplerAdvanced adds no noise where it has no step to run, so a model without a share is left out.
+    """
     steps = recipe.steps
     first = round(steps * (1 - recipe.strength))
     change = max(first, round(steps * (recipe.refine_from or 0.0)))
@@ -256,11 +259,15 @@ def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refi
     begins = {"add_noise": "enable", "start_at_step": first, "end_at_step": change}
     begins |= {"return_with_leftover_noise": "enable"}
     given = {name: value for name, value in conditions.items() if name != "seed"}
-    latent = graph.add("sampler", "KSamplerAdvanced", **given, **shared, **begins)[0]
+    latent = conditions["latent_image"]
+    if change > first:
+        latent = graph.add("sampler", "KSamplerAdvanced", **given, **shared, **begins)[0]
+    if change == steps:
+        return latent
     loaded = graph.add("refiner", "CheckpointLoaderSimple", ckpt_name=refiner)
     texts = {"refiner positive": recipe.prompt, "refiner negative": recipe.negative}
     read = [graph.add(role, "CLIPTextEncode", text=literal(text), clip=loaded[1])[0] for role, text in texts.items()]
-    ends = {"add_noise": "disable", "start_at_step": change, "end_at_step": steps}
+    ends = {"add_noise": "disable" if change > first else "enable", "start_at_step": change, "end_at_step": steps}
     ends |= {"return_with_leftover_noise": "disable", "latent_image": latent}
     ends |= {"model": loaded[0], "positive": read[0], "negative": read[1]}
     return graph.add("refiner sampler", "KSamplerAdvanced", **shared, **ends)[0]
