@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from .flux import install_in_flux
 from .maps import RECORD
 from .masks import check_aspect
+from .norms import norms_apart
 from .sites import Site, find_sites
 from .steps import STEP, Patch, Run, Stack, Step, Use
 
@@ -100,7 +102,14 @@ class Hooks:
             )
         active = self._active(t, executor.class_obj.model_sampling.percent_to_sigma)
         step = Step(run, self.stacks, active, self._roles(run, transformer_options), size)
-        return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, STEP: step}, **kwargs)
+        with self._norms(executor.class_obj.diffusion_model, active):
+            return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, STEP: step}, **kwargs)
+
+    def _norms(self, network: Any, active: tuple[int, ...]) -> AbstractContextManager[None]:
+        """Group norms by area, where that is asked for and two areas are there."""
+        masks = [use.mask for i, use in enumerate(self.uses) if i in active and use.mask is not None]
+        apart = any(stack.apart for stack in self.stacks)
+        return norms_apart(network, masks) if apart and masks else nullcontext()
 
     def _active(self, t: Tensor, percent_to_sigma: Callable[[float], float]) -> tuple[int, ...]:
         uses = self.uses
@@ -158,4 +167,5 @@ def _merge(before: tuple[Stack, ...], stack: Stack) -> tuple[Stack, ...]:
     same = next((each for each in before if each.combine == stack.combine), None)
     if same is None:
         return (*before, stack)
-    return tuple(Stack(s.uses + stack.uses, s.combine) if s is same else s for s in before)
+    apart = stack.apart or same.apart
+    return tuple(Stack(s.uses + stack.uses, s.combine, apart) if s is same else s for s in before)

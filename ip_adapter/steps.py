@@ -72,10 +72,11 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Images that are combined: one of `attend.COMBINES`."""
+    """Images that are combined: one of `attend.COMBINES`; `apart` when group norms level their areas one by one."""
 
     uses: tuple[Use, ...]
     combine: str
+    apart: bool = False
 
 
 class Entry(NamedTuple):

@@ -257,6 +257,13 @@ class TesseraApplyImagePrompts(io.ComfyNode):
                     advanced=True,
                     tooltip="Strength of the LoRA that FaceID files hold besides the adapter; others have none.",
                 ),
+                io.Boolean.Input(
+                    "keep_apart",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="With masks, in UNets: normalise each area by itself, so that their colours do not mix.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model, following the pictures.")],
         )
@@ -269,10 +276,11 @@ class TesseraApplyImagePrompts(io.ComfyNode):
         combine: str,
         ip_adapter: LoadedAdapter | None = None,
         face_lora: float = 1.0,
+        keep_apart: bool = False,
     ) -> io.NodeOutput:
         """Hook a clone of the model."""
         kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
-        applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds)
+        applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds, keep_apart)
         if applied is not model and ip_adapter is not None and ip_adapter.adapter.lora and face_lora:
             applied = _with_lora(applied, ip_adapter.adapter, face_lora)
         return io.NodeOutput(applied)
