@@ -87,7 +87,9 @@ def draw(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[
     command = ["run", str(folder / "workflow.json"), "--json", "--device", "cpu", *folders(files)]
     assert main([*command, "--output-dir", str(folder / "out")]) == 0, capsys.readouterr().err
     outputs = json.loads(capsys.readouterr().out)["outputs"]
-    return [Path(image["path"]) for shown in outputs.values() for image in shown.get("images", [])]
+    nodes = json.loads((folder / "workflow.json").read_text(encoding="utf-8"))["nodes"]
+    (saves,) = [str(node["id"]) for node in nodes if node["title"] == "Save"]
+    return [Path(image["path"]) for image in outputs[saves]["images"]]
 
 
 def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
