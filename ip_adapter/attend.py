@@ -111,7 +111,7 @@ def attend(q: Tensor, bank: Bank, mask: Tensor | None = None) -> Tensor:
     Returns:
         (B, L, C)
     """
-    return add_images(torch.zeros_like(q), q, bank, mask)
+    return _in_blocks(torch.empty_like(q), q, bank, mask, beta=0)
 
 
 def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, pixels: Tensor | None = None) -> Tensor:
@@ -121,12 +121,12 @@ def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, p
         pixels: numbers of the P pixels where the images act, when they do not act elsewhere; then the mask is (n, P).
     """
     if pixels is None:
-        return _add_in_blocks(out, q, bank, mask)
-    part = _add_in_blocks(out.index_select(1, pixels), q.index_select(1, pixels), bank, mask)
-    return out.index_copy_(1, pixels, part)
+        return _in_blocks(out, q, bank, mask, beta=1)
+    return out.index_add_(1, pixels, attend(q.index_select(1, pixels), bank, mask))
 
 
-def _add_in_blocks(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
+def _in_blocks(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None, beta: int) -> Tensor:
+    """Add to `beta` times `out`, in place."""
     heads, tokens = bank.keys.shape[1:3]
     # A CPU multiplies strided matrices of one row without copying them; a GPU waits for calls, so it gets all rows.
     rows = 1 if q.device.type == "cpu" else q.shape[0]
@@ -136,24 +136,31 @@ def _add_in_blocks(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None) -> T
         seen = None if mask is None else mask[:, block]
         for row in range(0, q.shape[0], rows):
             batch = slice(row, row + rows)
-            _add_block(out[batch, block], q[batch, block], bank, bank.keys[batch], bank.values[batch], seen)
+            _block(out[batch, block], q[batch, block], bank, batch, seen, beta)
     return out
 
 
-def _add_block(out: Tensor, q: Tensor, bank: Bank, keys: Tensor, values: Tensor, mask: Tensor | None) -> None:
+def _block(out: Tensor, q: Tensor, bank: Bank, batch: slice, mask: Tensor | None, beta: int) -> None:
+    keys, values = bank.keys[batch], bank.values[batch]
     out, q = (tensor.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2) for tensor in (out, q))
     p = _probabilities(keys @ q.transpose(2, 3), bank, mask).transpose(2, 3)
     if len(p) == 1:
-        out[0].baddbmm_(p[0], values[0])
-    else:
+        out[0].baddbmm_(p[0], values[0], beta=beta)
+    elif beta:
         out += p @ values
+    else:
+        out.copy_(p @ values)
 
 
 def _probabilities(logits: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
     """Weights of the values (b, H, N, l), from products of the same shape."""
-    shares, weight = None, None if mask is None else mask[bank.owners]
+    strength = None
     if bank.share is not None:
         shares = bank.share[:, None] if mask is None else bank.share[:, None] * mask
-        logits, weight = logits + shares.log().clamp(min=NEVER)[bank.owners], shares.amax(dim=0)
-    p = logits.unflatten(2, (-1, bank.window)).softmax(dim=3).flatten(2, 3)
-    return p if weight is None else p.mul_(weight)
+        logits, strength = logits + shares.log().clamp(min=NEVER)[bank.owners], shares.amax(dim=0)
+    p = logits.unflatten(2, (-1, bank.window)).softmax(dim=3)
+    if strength is not None:
+        p = p.mul_(strength)
+    elif mask is not None:
+        p = p.mul_(mask[:, None] if p.shape[2] == len(mask) else mask[bank.owners])
+    return p.flatten(2, 3)
