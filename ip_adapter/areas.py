@@ -1,4 +1,4 @@
-"""Which images are to be looked at in which part of a picture, so that many areas cost little more than one image."""
+"""Which images are to be looked at in which part of a picture, so that ten areas do not cost ten images."""
 
 from __future__ import annotations
 
