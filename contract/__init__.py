@@ -53,8 +53,9 @@ __all__ = [
     "ui",
 ]
 
-if "ipadapter" not in folder_paths.folder_names_and_paths:
-    folder_paths.add_model_folder_path("ipadapter", str(Path(folder_paths.models_dir) / "ipadapter"))
+for _own in ("ipadapter", "safety_checker"):
+    if _own not in folder_paths.folder_names_and_paths:
+        folder_paths.add_model_folder_path(_own, str(Path(folder_paths.models_dir) / _own))
 
 
 def load_clip_vision(path: str | Path) -> Any:

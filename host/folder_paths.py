@@ -24,6 +24,7 @@ MODEL_FOLDERS = {
     "controlnet": ["controlnet", "t2i_adapter"],
     "embeddings": ["embeddings"],
     "upscale_models": ["upscale_models"],
+    "safety_checker": ["safety_checker"],
     "ipadapter": ["ipadapter"],
 }
 LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}

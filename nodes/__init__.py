@@ -10,6 +10,7 @@ from .make_tileable import TesseraMakeTileable
 from .maps import TesseraAmbientOcclusion, TesseraHeightToNormal, TesseraNormalToHeight
 from .offset import TesseraOffsetImage
 from .references import TesseraLoadReference, TesseraReferenceMap, TesseraSaveReference
+from .safety import TesseraSafetyFilter
 from .save import TesseraSaveImage
 from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler
 from .seam_check import TesseraSeamCheck
@@ -43,4 +44,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraHeightToNormal,
     TesseraNormalToHeight,
     TesseraAmbientOcclusion,
+    TesseraSafetyFilter,
 ]

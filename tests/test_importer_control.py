@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def encoded(colour: str = "teal") -> str:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("control")
     folder_paths.configure(str(root / "models"), str(root / "input"), str(root / "output"))
     for name in FILES:
@@ -42,7 +43,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Path(folder_paths.get_input_directory()).mkdir()
     picture = root / "picture.png"
     picture.write_bytes(base64.b64decode(encoded()))
-    return picture
+    yield picture
+    folder_paths.configure()
 
 
 def imported(models: Path, service: str, body: dict[str, Any], **options: Any) -> tuple[dict[str, Line], list[Any]]:

@@ -27,7 +27,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 WHOLE = {
-    "folder_paths.py": "folder_names_and_paths = {'ipadapter': None}",
+    "folder_paths.py": "folder_names_and_paths = {'ipadapter': None, 'safety_checker': None}",
     "comfy/__init__.py": "",
     "comfy/ldm/__init__.py": "",
     "comfy/ldm/modules/__init__.py": "",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import listed
 from ..object_info import inputs_of
-from . import control
+from . import control, finishing
 from .drawing import Drawing, Node, Output
 from .families import family_of
 from .parameters import APPROXIMATED, NOT_YET
@@ -63,9 +63,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         image = graph.add("decode again", "VAEDecode", samples=sampled, vae=vae)[0]
     if recipe.contrast != 1.0:
         image = graph.add("contrast", "AdjustContrast", images=image, factor=recipe.contrast)[0]
-    if recipe.enlarge != 1.0:
-        by = {"upscale_method": "lanczos", "scale_by": recipe.enlarge}
-        image = graph.add("enlarge", "ImageScaleBy", image=image, **by)[0]
+    image = finishing.hide_unsafe(graph, recipe, finishing.enlarge(graph, recipe, image))
     _output(graph, recipe, image)
     return graph
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import control
+from . import control, finishing
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import LEONARDO
@@ -220,14 +220,7 @@ PARAMETERS = (
         "The document has no unit; taken as the margin in parts of the picture, up to 4.",
         within=(0.0, None),
     ),
-    Parameter(
-        "upscaleRatio",
-        "number",
-        APPROXIMATED,
-        ("enlarge:ImageScaleBy.scale_by",),
-        "Enlarged without a model. The document has no range; ImageScaleBy takes up to 8.",
-        within=(1.0, 8.0),
-    ),
+    finishing.UPSCALE,
     _side("width", 1024),
     *control.LEONARDO_OLD,
     _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image:LoadImage.image",)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from . import finishing
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
 from .recipe import PictureFinder, Recipe
 from .schedulers import DIFFUSERS
 from .styles import QUALITY, described
@@ -72,15 +73,7 @@ PARAMETERS = (
         "The document has no default; 31 is taken.",
         choices=(21, 31, 41),
     ),
-    _switch("safety_checker", NOT_YET, "No node checks pictures yet."),
-    Parameter(
-        "safety_checker_type",
-        "choice",
-        NOT_YET,
-        how="No node checks pictures yet.",
-        default="sensitive_content_text",
-        choices=("blur", "sensitive_content_text", "pixelate", "black"),
-    ),
+    *finishing.SAFETY,
     _switch(
         "enhance_prompt",
         APPROXIMATED,
@@ -217,6 +210,8 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         keep=not request["temp"],
         as_text=request["base64"],
     )
+    if request["safety_checker"]:
+        made.safety = finishing.METHODS[request["safety_checker_type"]]
     if request["init_image"]:
         made.init_image = picture("init_image", request["init_image"])
         made.strength = 0.7 if request["strength"] is None else request["strength"]

@@ -56,6 +56,7 @@ class Recipe:
         as_text: give the pictures as base64, too.
         contrast: about middle grey; 1 changes nothing.
         enlarge: the factor of the finished pictures' size.
+        safety: how Safety Filter hides what is flagged; nothing is checked where it is empty.
         second_pass: the picture is enlarged to twice its size and sampled once more at half strength.
         refine_from: the part of the steps after which a refiner takes over; None has none.
         unzoom: the margin around the first picture, as a part of its own size.
@@ -92,6 +93,7 @@ class Recipe:
     contrast: float = 1.0
     enlarge: float = 1.0
     second_pass: bool = False
+    safety: str = ""
     refine_from: float | None = None
     unzoom: float = 0.0
     fill_mask: bool = False

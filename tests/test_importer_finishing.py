@@ -1,0 +1,85 @@
+"""What requests ask of finished pictures: larger ones, and a safety filter, each where its file is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tessera.host import folder_paths
+from tessera.host.importer.convert import Line, convert
+from tessera.host.importer.parameters import APPROXIMATED, MAPPED, NOT_YET
+from tessera.host.importer.pictures import Pictures
+from tessera.host.importer.services import SERVICES
+from tessera.host.object_info import ObjectInfo
+from tessera.host.registry import node_classes
+from tessera.host.validation import validate
+from tessera.host.workflow import Workflow, to_prompt
+
+
+@pytest.fixture(params=[True, False])
+def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[bool]:
+    """Whether an upscale model and a checker lie in models."""
+    if request.param:
+        for name in ("upscale_models/twice.pth", "safety_checker/nsfw/config.json"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).touch()
+    folder_paths.configure(str(tmp_path))
+    yield request.param
+    folder_paths.configure()
+
+
+def imported(service: str, **body: Any) -> tuple[dict[str, Line], dict[str, list[dict[str, Any]]]]:
+    """The report, and the inputs of the nodes of each class."""
+    info = ObjectInfo(node_classes())
+    drawing, lines = convert(SERVICES[service], {"prompt": "moss", **body}, info, Pictures({}), 1)
+    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    validate(prompt, info)
+    nodes: dict[str, list[dict[str, Any]]] = {}
+    for node in prompt.values():
+        nodes.setdefault(node["class_type"], []).append(node["inputs"])
+    return {line.name: line for line in lines}, nodes
+
+
+@pytest.mark.parametrize("tiling", [True, False])
+def test_upscale_ratio_takes_a_model_where_there_is_one(there: bool, tiling: bool) -> None:
+    said, nodes = imported("leonardo", width=512, height=256, upscaleRatio=1.5, tiling=tiling)
+    assert said["upscaleRatio"].outcome == (MAPPED if there else APPROXIMATED)
+    assert ("ImageUpscaleWithModel" in nodes) is there
+    assert ("TesseraWrapPad" in nodes) is ("TesseraWrapCrop" in nodes) is (there and tiling)
+    if there:
+        (size,) = nodes["ImageScale"]
+        assert (size["width"], size["height"]) == (768, 384)
+    else:
+        assert nodes["ImageScaleBy"][0]["scale_by"] == 1.5
+        assert "models/upscale_models" in said["upscaleRatio"].text
+
+
+def test_high_resolution_and_upscale_ratio_multiply(there: bool) -> None:
+    _, nodes = imported("leonardo", width=512, height=256, upscaleRatio=2, highResolution=True)
+    if there:
+        assert nodes["ImageScale"][0]["width"] == 2048
+    else:
+        assert [node["scale_by"] for node in nodes["ImageScaleBy"]] == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "method"),
+    [
+        ({}, "text"),
+        ({"safety_checker_type": "blur"}, "blur"),
+        ({"safety_checker_type": "pixelate", "safety_checker": "yes"}, "pixelate"),
+        ({"safety_checker_type": "black"}, "black"),
+        ({"safety_checker": "no", "safety_checker_type": "black"}, None),
+    ],
+)
+def test_modelslab_checks_unless_told_not_to(there: bool, asked: dict[str, str], method: str | None) -> None:
+    said, nodes = imported("modelslab", **asked)
+    assert [node["method"] for node in nodes.get("TesseraSafetyFilter", [])] == [method] * bool(there and method)
+    if method:
+        assert said["safety_checker"].outcome == (MAPPED if there else NOT_YET)
+        assert said["safety_checker_type"].outcome == (MAPPED if there else NOT_YET)
+    else:
+        assert str(said["safety_checker"]) == "safety_checker: mapped; off"
