@@ -432,6 +432,9 @@ def test_imported_request_runs_on_the_demo_model(
         ('{"prompt": "\\ud800", "modelId": "a"}', [], "prompt: found half of a surrogate pair"),
         ("{}", [], "prompt: missing"),
         (json.dumps(SCENARIO), ["--image", "x"], "expected NAME=FILE"),
+        (json.dumps(SCENARIO), ["--seed", "-1"], "--seed: found -1"),
+        (json.dumps(SCENARIO), ["-o", "."], "expected the file to write"),
+        (json.dumps(SCENARIO), ["-o", "/"], "expected the file to write"),
         (json.dumps(SCENARIO | {"modelId": "flux", "negativePrompt": "a"}), [], "negativePromptStrength: missing"),
     ],
 )

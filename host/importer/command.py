@@ -17,6 +17,7 @@ from .pictures import Pictures
 from .services import find_service
 
 MOST_BYTES = 2**28
+GREATEST_SEED = 2**64 - 1
 
 
 def run(options: argparse.Namespace, info: Mapping[str, Mapping[str, Any]]) -> list[Line]:
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace, info: Mapping[str, Mapping[str, Any]]) -> l
     document = read_request(Path(options.request))
     pictures = Pictures(named_files(options.image))
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
+    if not 0 <= seed <= GREATEST_SEED:
+        raise GraphError([f"--seed: found {seed}; expected a whole number from 0 to {GREATEST_SEED}"])
     choices = {"model": options.model, "family": options.family, "strict": options.strict}
     workflow, lines = convert(service, document, info, pictures, seed, **choices)
     for name, content in pictures.found.items():
@@ -77,6 +80,8 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         GraphError: it cannot be written.
     """
+    if not path.name or path.is_dir():
+        raise GraphError([f"{path}: a folder; expected the file to write"])
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
