@@ -1,7 +1,8 @@
 """Measure the demo IP-Adapter: does a picture follow its reference, the more so the larger the scale?
 
-`python -m tessera.demo.evaluate_ip_adapter --out FOLDER`. References are drawn anew, so that no training saw them; the
-prompt is empty, so all that a picture has in common with its reference comes from the adapter.
+`python -m tessera.demo.evaluate_ip_adapter --out FOLDER`. References are drawn anew, so that no training saw them, in
+the colour pairs that no caption of `texture-sd` joined; the prompt is empty, so all that a picture has in common with
+its reference comes from the adapter.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..contract import demo_checkpoint
+from ..contract import DEMO_ADAPTER, demo_checkpoint
+from ..host.loaders import load_clip_vision
 from ..host.samplers import KSampler
-from ..ip_adapter.prompts import ImagePrompt
-from ..nodes.image_prompts import DEMO, TesseraApplyImagePrompts, TesseraLoadIPAdapter
+from ..ip_adapter.formats import read_adapter
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter
+from ..nodes.image_prompts import TesseraApplyImagePrompts
 from .captions import pairs
 from .classifier import train_classifier
 from .evaluate import contact_sheet
@@ -32,24 +35,33 @@ SCALES = (0.0, 0.3, 0.6, 0.9)
 
 
 def references(count: int, size: int) -> tuple[Pictures, list[str]]:
-    """(count, size, size, 3) and their patterns, which take turns."""
-    rng, names, colours = np.random.default_rng(21), list(PATTERNS), pairs(held_out=False)
-    patterns = [names[i % len(names)] for i in range(count)]
-    return np.stack([draw(rng, p, colours[rng.integers(len(colours))], size) for p in patterns]), patterns
+    """(count, size, size, 3) and their patterns, which take turns.
+
+    Neighbours, which are compared, never have the same two colours: no distance could tell which of them is nearer.
+    """
+    rng, names = np.random.default_rng(21), list(PATTERNS)
+    patterns, drawn, last = [names[i % len(names)] for i in range(count)], [], ("", "")
+    for pattern in patterns:
+        others = [pair for pair in pairs(held_out=True) if set(pair) != set(last)]
+        last = others[rng.integers(len(others))]
+        drawn.append(draw(rng, pattern, last, size))
+    return np.stack(drawn), patterns
 
 
 class Model:
     """The demo model with its adapter.
 
     Args:
+        adapter: folder of adapter and image encoder.
         steps: of dpmpp_2m with Karras' sigmas.
         guidance: scale.
         kind: type of the image prompts.
     """
 
-    def __init__(self, steps: int, guidance: float, kind: str) -> None:
+    def __init__(self, adapter: Path, steps: int, guidance: float, kind: str) -> None:
         self.model, self.clip, self.vae = demo_checkpoint("texture-sd")
-        self.loaded = TesseraLoadIPAdapter.execute(DEMO, "auto").args[0]
+        encoder = load_clip_vision(adapter / "image_encoder")
+        self.loaded = LoadedAdapter(read_adapter(adapter / "ip_adapter.safetensors"), encoder)
         self.steps, self.guidance, self.kind = steps, guidance, kind
         self.empty = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
 
@@ -57,9 +69,10 @@ class Model:
         """A reference at a scale."""
         return ImagePrompt(torch.from_numpy(picture)[None].float() / 255, scale, self.kind, mask=mask)
 
-    def draw(self, prompts: list[ImagePrompt], seed: int, width: int = 128) -> Pictures:
-        """A picture (128, width, 3)."""
-        model: Any = TesseraApplyImagePrompts.execute(self.model, tuple(prompts), "sum", self.loaded).args[0]
+    def draw(self, prompts: list[ImagePrompt], seed: int, width: int = 128, apart: bool = False) -> Pictures:
+        """A picture (128, width, 3); `apart` keeps masked areas apart."""
+        applied = TesseraApplyImagePrompts.execute(self.model, tuple(prompts), "sum", self.loaded, keep_apart=apart)
+        model: Any = applied.args[0]
         noise = torch.randn(1, 4, 16, width // 8, generator=torch.Generator().manual_seed(seed))
         run = KSampler(model, self.steps, "dpmpp_2m", "karras")
         latent = run.sample(noise, self.empty, self.empty, self.guidance, torch.zeros_like(noise), seed=seed)
@@ -121,24 +134,31 @@ def two_at_once(
 ) -> dict[str, float]:
     """Shares of pictures nearer to the reference with the larger scale, and of halves nearer to their own."""
     named = list(zip(refs, patterns, strict=True))
-    scales, halves, sheet = Verdicts(judge), Verdicts(judge), []
+    scales, halves, sheet = Verdicts(judge), {True: Verdicts(judge), False: Verdicts(judge)}, []
     left = torch.zeros(128, 256)
     left[:, :128] = 1
     for seed, (a, b) in enumerate(zip(named, named[-1:] + named[:-1], strict=True)):
         for strong, weak in ((a, b), (b, a)):
             scales.add(model.draw([model.prompt(strong[0], 0.9), model.prompt(weak[0], 0.1)], seed), strong, weak)
-        both = model.draw([model.prompt(a[0], 0.9, left), model.prompt(b[0], 0.9, 1 - left)], seed, 256)
-        halves.add(both[:, :128], a, b)
-        halves.add(both[:, 128:], b, a)
-        sheet.append(np.concatenate([a[0], b[0], both], axis=1))
+        row = [a[0], b[0]]
+        for apart, verdicts in halves.items():
+            row.append(model.draw([model.prompt(a[0], 0.9, left), model.prompt(b[0], 0.9, 1 - left)], seed, 256, apart))
+            verdicts.add(row[-1][:, :128], a, b)
+            verdicts.add(row[-1][:, 128:], b, a)
+        sheet.append(np.concatenate(row, axis=1))
     contact_sheet(np.stack(sheet[:12]), out / "halves.png", columns=2)
-    return scales.shares("nearer to the larger scale") | halves.shares("half nearer to its own")
+    return (
+        scales.shares("nearer to the larger scale")
+        | halves[True].shares("half kept apart nearer to its own")
+        | halves[False].shares("half nearer to its own")
+    )
 
 
 def main() -> None:
     """Measure, print, write numbers and contact sheets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for contact sheets, numbers and the classifier")
+    parser.add_argument("--adapter", type=Path, default=DEMO_ADAPTER)
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--guidance", type=float, default=4.0)
@@ -147,7 +167,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     judge, _ = train_classifier(args.out / "classifier.pt")
     torch.set_grad_enabled(False)
-    model, (refs, patterns) = Model(args.steps, args.guidance, args.type), references(args.count, 128)
+    model, (refs, patterns) = Model(args.adapter, args.steps, args.guidance, args.type), references(args.count, 128)
     numbers = by_scale(model, judge, refs, patterns, args.out) | two_at_once(model, judge, refs, patterns, args.out)
     (args.out / "numbers.json").write_text(json.dumps(numbers, indent=2))
     for name, value in numbers.items():

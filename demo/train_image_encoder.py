@@ -18,15 +18,12 @@ from tqdm import trange
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..host.clip_vision import MEAN, STD
-from .textures import PALETTE, PATTERNS, draw
-from .train_unet import PART, Label, labels
+from .textures import draw
+from .train_unet import NAMED, PART, Label, labels
 from .training import DEVICE, Run, autocast
 
 SIDE = 64
 """Pixels along a side of what the encoder sees: half of a texture's 128."""
-
-COLOUR = 4.0
-"""Weight of the colours' mean squared error beside the pattern's cross entropy."""
 
 
 def new_encoder() -> CLIPVisionModelWithProjection:
@@ -73,17 +70,22 @@ def crop(pool: Tensor, chosen: list[int], rng: np.random.Generator) -> Tensor:
 
 
 class Sight(nn.Module):
-    """Reads pattern and colours from embeddings; left behind after the training."""
+    """Reads pattern, main and second colour from embeddings; left behind after the training.
+
+    Each by a linear map to names, since the adapter's projector is linear, too: numbers would meet in the middle where
+    either colour may be the main one.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.pattern, self.colours = nn.Linear(width, len(PATTERNS)), nn.Linear(width, 6)
+        self.heads = nn.ModuleList(nn.Linear(width, len(names)) for names in NAMED)
 
-    def loss(self, embeds: Tensor, shown: list[Label]) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the pattern, and mean squared error of both colours in 0..1."""
-        kinds = torch.tensor([list(PATTERNS).index(label[0]) for label in shown], device=embeds.device)
-        rgb = torch.tensor([PALETTE[a] + PALETTE[b] for _, a, b in shown], device=embeds.device) / 255
-        return F.cross_entropy(self.pattern(embeds), kinds), F.mse_loss(self.colours(embeds), rgb)
+    def losses(self, embeds: Tensor, shown: list[Label]) -> Tensor:
+        """Cross entropies (3,) of pattern, main and second colour."""
+        wanted = torch.tensor([[list(n).index(v) for n, v in zip(NAMED, label, strict=True)] for label in shown])
+        return torch.stack(
+            [F.cross_entropy(head(embeds), wanted[:, i].to(embeds.device)) for i, head in enumerate(self.heads)]
+        )
 
 
 def train_encoder(pool: Tensor, shown: list[Label], work: Path, steps: int) -> CLIPVisionModelWithProjection:
@@ -104,10 +106,10 @@ def train_encoder(pool: Tensor, shown: list[Label], work: Path, steps: int) -> C
         chosen = rng.integers(len(shown), size=48).tolist()
         with autocast():
             embeds = encoder(seen(crop(pool, chosen, rng).to(DEVICE))).image_embeds.float()
-        pattern, colours = sight.loss(embeds, [shown[i] for i in chosen])
-        run.update(pattern + COLOUR * colours)
+        losses = sight.losses(embeds, [shown[i] for i in chosen])
+        run.update(losses.sum())
         if run.step % 50 == 0:
-            bar.set_postfix(pattern=f"{pattern.item():.3f}", colours=f"{colours.item():.4f}")
+            bar.set_postfix(losses=[round(loss, 3) for loss in losses.tolist()])
         if run.step % 250 == 0:
             run.save()
     run.save()

@@ -3,6 +3,11 @@
 UNet and text encoder stay as they are; the image encoder learns first and is frozen then, so that what it says of the
 pool is computed once. The tokens begin as what the text encoder says of the caption, and keys and values as the UNet's
 own, so that an image acts like its caption from the first update on (Ye et al. 2023 begin likewise).
+
+Scales are trained, too: at a scale s the target lies the share s / FULL of the way from what the UNet says without the
+image to what it says with the caption, so that guidance grows with the scale. Most batches show two textures side by
+side, each with an image and a mask; the UNet gives the target for each alone, since its group norms blend the colours
+of all of a picture.
 """
 
 # diffusers and transformers declare their classes through lazy modules and unions that no checker follows.
@@ -19,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +41,7 @@ from .parts import FACTOR, new_scheduler
 from .textures import draw
 from .train_image_encoder import crop as crop_pictures
 from .train_image_encoder import pictures, seen, train_encoder
-from .train_unet import Label, encode, labels, tokens, worded
+from .train_unet import Label, Latents, encode, labels, tokens, worded
 from .train_unet import crop as crop_latents
 from .training import DEVICE, Run, autocast
 
@@ -43,8 +49,11 @@ TOKENS = 4
 PLACES = (14, 33, 52, 71)
 """Places after the caption whose hidden states the image tokens begin as."""
 
-CROPS = 2
+CROPS = 4
 """Crops of each picture that the encoder sees."""
+
+FULL = 0.9
+"""The scale from which an image acts like its caption; it is what the nodes begin with."""
 
 NO_IMAGE = 0.08
 """Share of pictures replaced by zero embeddings, for guidance."""
@@ -52,8 +61,14 @@ NO_IMAGE = 0.08
 EMPTY, CAPTION = 0.7, 0.2
 """Shares of empty prompts and of captions that fit; the others fit another picture."""
 
-HALVES, MIXED = 0.3, 0.15
+STRENGTH = 0.4
+"""Share of the trained values that is written: with guidance 4, more than that oversaturates colours at scale 0.9."""
+
+HALVES, MIXED = 0.75, 0.1
 """Shares of batches with two images: one for each half, and both everywhere at 0.9 and 0.1."""
+
+STAGES: tuple[tuple[float, int, int], ...] = ((0.7, 12, 16), (1.0, 16, 12))
+"""(end as a share of all updates, latents along a side, pictures); halves are two such squares, and half as many."""
 
 
 @dataclass
@@ -62,6 +77,12 @@ class Seen:
 
     tokens: Tensor = field(default_factory=lambda: torch.zeros(0))
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def weight(self, image: int, length: int) -> Tensor:
+        """Weights (B, length, 1) of an image at an attention over `length` places."""
+        plane = self.weights[:, image : image + 1]
+        factor = round((plane.shape[2] * plane.shape[3] / length) ** 0.5)
+        return F.avg_pool2d(plane, factor).flatten(2).transpose(1, 2)
 
 
 class ImageAttention(nn.Module):
@@ -81,11 +102,7 @@ class ImageAttention(nn.Module):
         out = _attend(q, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), attn.heads)
         for i in range(self.shown.tokens.shape[1] if self.shown.tokens.ndim == 4 else 0):
             k, v = self.to_k_ip(self.shown.tokens[:, i]), self.to_v_ip(self.shown.tokens[:, i])
-            side = round(q.shape[1] ** 0.5)
-            weight = (
-                F.interpolate(self.shown.weights[:, i : i + 1], (side, side), mode="area").flatten(2).transpose(1, 2)
-            )
-            out = out + weight * _attend(q, k, v, attn.heads)
+            out = out + self.shown.weight(i, q.shape[1]) * _attend(q, k, v, attn.heads)
         return attn.to_out[1](attn.to_out[0](out))
 
 
@@ -116,7 +133,10 @@ class Frozen:
 
     @torch.no_grad()
     def context(self, texts: list[str]) -> Tensor:
-        return self.text(tokens(self.tokenizer, texts).to(DEVICE)).last_hidden_state.float()
+        """Hidden states (B, 77, D); each distinct text is encoded once."""
+        distinct = list(dict.fromkeys(texts))
+        states = self.text(tokens(self.tokenizer, distinct).to(DEVICE)).last_hidden_state.float()
+        return states[[distinct.index(text) for text in texts]]
 
 
 def load(folder: Path) -> Frozen:
@@ -161,38 +181,63 @@ def speak(projector: Projector, frozen: Frozen, embeds: Tensor, shown: list[Labe
 
 @dataclass
 class Batch:
-    """Latents (B, 4, S, S) to be drawn, embeddings (B, n, E), their weights (B, n, S, S), labels, how it was made."""
+    """What one update learns from.
 
-    latents: Tensor
+    Args:
+        panes: one latent (B, 4, S, S), or those of two halves.
+        shown: labels of each pane.
+        embeds: (B, n, E), zero for no image.
+        weights: (B, n, H, W) of each image.
+        strength: (B,), how far from the prompt to the images the target lies.
+        axis: dimension along which panes are put together.
+    """
+
+    panes: list[Tensor]
+    shown: list[list[Label]]
     embeds: Tensor
     weights: Tensor
-    shown: list[Label]
-    kind: str
+    strength: Tensor
+    axis: int = 3
+
+    def joined(self, panes: list[Tensor]) -> Tensor:
+        return torch.cat(panes, dim=self.axis)
 
 
-def make_batch(latents: Any, embeds: Tensor, side: int, size: int, rng: np.random.Generator) -> Batch:
-    """Draw a batch of one kind: one image, one for each half, or two at unequal scales."""
-    first, second = (rng.integers(len(embeds), size=size).tolist() for _ in range(2))
-    view = rng.integers(CROPS)
-    a, b = crop_latents(latents, first, side, rng), crop_latents(latents, second, side, rng)
-    both = torch.stack([embeds[first, view], embeds[second, view]], dim=1)
-    shown, kind = [latents.labels[i] for i in first], rng.random()
-    ones = torch.ones(size, 1, side, side)
+def make_batch(latents: Latents, embeds: Tensor, side: int, size: int, rng: np.random.Generator) -> Batch:
+    """Draw a batch of one kind: one image at any scale, one for each half, or two at unequal scales."""
+    kind, ones = rng.random(), torch.ones(size, 1, side, side)
     if kind < HALVES:
-        half = ones.clone()
-        (half if rng.random() < 0.5 else half.transpose(2, 3))[:, :, :, side // 2 :] = 0
-        return Batch(a * half + b * (1 - half), both, torch.cat([half, 1 - half], 1), shown, "halves")
+        return _halves(latents, embeds, side, size // 2, rng)
+    first, second = (rng.integers(len(embeds), size=size).tolist() for _ in range(2))
+    pane, shown = [crop_latents(latents, first, side, rng)], [[latents.labels[i] for i in first]]
+    view = rng.integers(CROPS)
     if kind < HALVES + MIXED:
-        return Batch(a, both, torch.cat([0.9 * ones, 0.1 * ones], 1), shown, "mixed")
-    kept = torch.from_numpy(rng.random(size) >= NO_IMAGE)[:, None, None]
-    return Batch(a, both[:, :1] * kept, ones, shown, "single")
+        both = torch.stack([embeds[first, view], embeds[second, view]], dim=1)
+        return Batch(pane, shown, both, torch.cat([0.9 * ones, 0.1 * ones], 1), torch.ones(size))
+    kept = torch.from_numpy(rng.random(size) >= NO_IMAGE)
+    scale = torch.from_numpy(rng.choice([1.0, FULL], size) - (rng.random(size) < 0.5) * rng.random(size) * FULL).float()
+    weights = scale[:, None, None, None] * ones
+    return Batch(
+        pane, shown, embeds[first, view][:, None] * kept[:, None, None], weights, kept * (scale / FULL).clamp(max=1)
+    )
+
+
+def _halves(latents: Latents, embeds: Tensor, side: int, size: int, rng: np.random.Generator) -> Batch:
+    chosen = [rng.integers(len(embeds), size=size).tolist() for _ in range(2)]
+    panes = [crop_latents(latents, some, side, rng) for some in chosen]
+    axis, scale, view = int(rng.integers(2, 4)), rng.uniform(FULL, 1), rng.integers(CROPS)
+    here, there = scale * torch.ones(size, 1, side, side), torch.zeros(size, 1, side, side)
+    weights = torch.cat([torch.cat([here, there], axis), torch.cat([there, here], axis)], 1)
+    shown = [[latents.labels[i] for i in some] for some in chosen]
+    both = torch.stack([embeds[some, view] for some in chosen], dim=1)
+    return Batch(panes, shown, both, weights, torch.ones(size), axis)
 
 
 def prompts(batch: Batch, labels_: list[Label], rng: np.random.Generator) -> list[str]:
     """Empty, fitting or misleading captions; two halves have none that fits."""
     texts = []
-    for label in batch.shown:
-        chance = rng.random() if batch.kind != "halves" else 0.0
+    for label in batch.shown[0]:
+        chance = rng.random() if len(batch.panes) == 1 else 0.0
         other = labels_[rng.integers(len(labels_))]
         texts.append("" if chance < EMPTY else worded(rng, label if chance < EMPTY + CAPTION else other))
     return texts
@@ -201,27 +246,35 @@ def prompts(batch: Batch, labels_: list[Label], rng: np.random.Generator) -> lis
 def loss_of(
     frozen: Frozen, shown: Seen, projector: Projector, batch: Batch, texts: list[str], alphas: Tensor
 ) -> Tensor:
-    """Mean squared error to the velocity, for single images also to what the UNet says with the caption."""
-    count = len(batch.latents)
+    """Mean squared error to what the UNet says of each pane with its caption.
+
+    The velocity of a single pane counts as much as what the UNet says: it knows details that no caption names.
+    """
+    count = len(batch.strength)
     times = (torch.rand(count).add(torch.arange(count)).div(count) * 1000).long().to(DEVICE)
-    alpha, latents = alphas[times][:, None, None, None], batch.latents.to(DEVICE)
-    noise = torch.randn_like(latents)
-    noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-    if batch.kind != "halves":
-        named = [plain(p, (a, b)) for p, a, b in batch.shown]
-        blank = (batch.embeds.abs().sum((1, 2)) == 0).tolist()
-        shown.tokens = torch.zeros(0)
-        with autocast(), torch.no_grad():
-            context = frozen.context([t if b else n for t, n, b in zip(texts, named, blank, strict=True)])
-            target = (target + frozen.unet(noisy, times, context).sample.float()) / 2
+    alpha, panes = alphas[times][:, None, None, None], [pane.to(DEVICE) for pane in batch.panes]
+    noises = [torch.randn_like(pane) for pane in panes]
+    noisy = [alpha.sqrt() * pane + (1 - alpha).sqrt() * noise for pane, noise in zip(panes, noises, strict=True)]
+    velocity = [alpha.sqrt() * noise - (1 - alpha).sqrt() * pane for pane, noise in zip(panes, noises, strict=True)]
+    whole, target, context = batch.joined(noisy), batch.joined(velocity), frozen.context(texts)
+    captions = [plain(p, (a, b)) for labels_ in batch.shown for p, a, b in labels_]
+    shown.tokens = torch.zeros(0)
+    with autocast(), torch.no_grad():
+        taught = frozen.unet(torch.cat(noisy), times.repeat(len(noisy)), frozen.context(captions)).sample.float()
+        taught = batch.joined(list(taught.chunk(len(noisy))))
+        target = taught if len(noisy) > 1 else (target + taught) / 2
+        if (batch.strength < 1).any():
+            prompted = frozen.unet(whole, times, context).sample.float()
+            target = torch.lerp(prompted, target, batch.strength.to(DEVICE)[:, None, None, None])
     shown.tokens, shown.weights = projector(batch.embeds.to(DEVICE)), batch.weights.to(DEVICE)
     with autocast():
-        return F.mse_loss(frozen.unet(noisy, times, frozen.context(texts)).sample.float(), target)
+        return F.mse_loss(frozen.unet(whole, times, context).sample.float(), target)
 
 
 def install(frozen: Frozen, shown: Seen) -> list[tuple[Site, ImageAttention]]:
     """Put a processor at every cross-attention."""
+    if DEVICE.type == "cpu":  # the backward pass of fused attention is slow there
+        frozen.unet.set_attn_processor(AttnProcessor())
     placed = []
     for site in find_sites(frozen.unet):
         attention = frozen.unet.get_submodule(f"{site.name}.attn2")
@@ -234,7 +287,8 @@ def export(encoder: nn.Module, projector: Projector, placed: list[tuple[Site, Im
     """Write adapter and encoder in float16."""
     weights = {f"image_proj.{key}": tensor for key, tensor in projector.state_dict().items()}
     for site, processor in placed:
-        weights |= {f"ip_adapter.{site.number}.{key}": tensor for key, tensor in processor.state_dict().items()}
+        weights[f"ip_adapter.{site.number}.to_k_ip.weight"] = processor.to_k_ip.weight.data
+        weights[f"ip_adapter.{site.number}.to_v_ip.weight"] = processor.to_v_ip.weight.data * STRENGTH
     (out / "image_encoder").mkdir(parents=True, exist_ok=True)
     half = {
         "ip_adapter": weights,
@@ -275,7 +329,8 @@ def train(model: Path, work: Path, out: Path, steps: int, encoder_steps: int, po
     run = Run(modules, steps, rate, work / "ip_adapter.pt", warmup=50)
     rng, alphas, log = np.random.default_rng(run.step), new_scheduler().alphas_cumprod.to(DEVICE), []
     for step in (bar := trange(run.step, steps, desc="adapter", mininterval=5)):
-        batch = make_batch(latents, embeds, *((12, 16) if step < 0.7 * steps else (16, 12)), rng)
+        side, size = next((side, size) for end, side, size in STAGES if step < end * steps)
+        batch = make_batch(latents, embeds, side, size, rng)
         loss = loss_of(frozen, shown, projector, batch, prompts(batch, latents.labels, rng), alphas)
         run.update(loss)
         log.append(loss.item())
@@ -294,7 +349,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(__file__).parent / "models" / "texture-sd")
     parser.add_argument("--work", type=Path, required=True, help="folder for data and checkpoints")
     parser.add_argument("--out", type=Path, help="folder to write (default: WORK/texture-ip)")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=4800)
     parser.add_argument("--encoder-steps", type=int, default=2500)
     parser.add_argument("--pool", type=int, default=4800, help="textures drawn")
     parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")

@@ -1,0 +1,62 @@
+"""The demo adapter: pictures follow their references. The evaluation in demo/ does the same for 64 of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tessera.contract import DEMO_ADAPTER
+from tessera.demo.evaluate_ip_adapter import SCALES, Model, Pictures, colour_distance, references
+from torch import Tensor
+from torch.nn import functional as F
+
+COUNT = 6
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(DEMO_ADAPTER, steps=6, guidance=4.0, kind="full")
+
+
+@pytest.fixture(scope="module")
+def refs() -> Pictures:
+    return references(COUNT, 128)[0]
+
+
+def _seen(model: Model, pictures: Pictures) -> Tensor:
+    """What the demo's image encoder says of pictures, unit vectors."""
+    with torch.inference_mode():
+        found = model.loaded.encoder.encode_image(torch.from_numpy(pictures).float() / 255)["image_embeds"]
+    return F.normalize(found.float(), dim=-1)
+
+
+@torch.inference_mode()
+def test_pictures_come_closer_to_their_reference_as_the_scale_grows(model: Model, refs: Pictures) -> None:
+    distances, likeness = [], []
+    for scale in SCALES:
+        drawn = np.stack([model.draw([model.prompt(ref, scale)], seed) for seed, ref in enumerate(refs)])
+        distances.append(np.mean([colour_distance(d, r) for d, r in zip(drawn, refs, strict=True)]))
+        likeness.append((_seen(model, drawn) * _seen(model, refs)).sum(-1).mean().item())
+    assert distances == sorted(distances, reverse=True)
+    assert likeness == sorted(likeness)
+
+
+@torch.inference_mode()
+def test_the_larger_of_two_scales_rules(model: Model, refs: Pictures) -> None:
+    nearer = 0
+    for seed, (strong, weak) in enumerate(zip(refs, np.roll(refs, 1, 0), strict=True)):
+        drawn = model.draw([model.prompt(strong, 0.9), model.prompt(weak, 0.1)], seed)
+        nearer += colour_distance(drawn, strong) < colour_distance(drawn, weak)
+    assert nearer >= COUNT - 1
+
+
+@torch.inference_mode()
+def test_each_half_follows_its_own_reference(model: Model, refs: Pictures) -> None:
+    left, nearer = torch.zeros(128, 256), 0
+    left[:, :128] = 1
+    for seed, (a, b) in enumerate(zip(refs, np.roll(refs, 1, 0), strict=True)):
+        drawn = model.draw([model.prompt(a, 0.9, left), model.prompt(b, 0.9, 1 - left)], seed, 256, apart=True)
+        halves, own = _seen(model, np.stack([drawn[:, :128], drawn[:, 128:]])), _seen(model, np.stack([a, b]))
+        alike = halves @ own.T
+        nearer += int((alike.diagonal() > alike.flip(1).diagonal()).sum())
+    assert nearer >= 0.9 * 2 * COUNT
