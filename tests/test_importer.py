@@ -343,6 +343,11 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert "more than 50 bytes" in refused_picture("a", {"a": big})
 
 
+def test_strength_beyond_every_number_is_refused(info: ObjectInfo) -> None:
+    with pytest.raises(GraphError, match="expected a number from 0 to 2"):
+        imported("leonardo", PROMPT | {"controlnets": [{"initImageId": "a", "weight": 10**400}]}, info)
+
+
 def test_pictures_are_counted(info: ObjectInfo) -> None:
     samples = {"teal": [encoded()] * 100, "zigzag": [encoded()] * 29}
     with pytest.raises(GraphError, match="more than 128 pictures"):

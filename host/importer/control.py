@@ -172,7 +172,7 @@ def _strength(item: dict[str, Any]) -> float:
         return STRENGTHS[word or "High"]
     try:
         number = float("nan") if isinstance(weight, bool) else float(weight)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not 0 <= number <= 2:
         raise GraphError([f"controlnets: found weight {shown(weight)}; expected a number from 0 to 2"])
