@@ -1,10 +1,11 @@
 """What image prompts add to a denoiser step, against diffusers' own processors.
 
 Stable Diffusion 1.5's shape at 512 px, a guided batch of two, an adapter of 16 tokens an image. What is the same in
-every step (convolutions, self-attention, feed-forward, projections of pixels, all text but a token) is taken out of the
-UNet, so that the difference to a step without images is not lost in it; `--whole` leaves it in, for a GPU.
-diffusers runs several adapters, which is its way to a scale each. Steps of all kinds take turns in one process; on a
-CPU time is the processor's, so that other work on the machine does not count.
+every step (convolutions, self-attention, feed-forward, most norms, projections of pixels, all text but a token) is
+taken out of the UNet, so that the difference to a step without images is not lost in it; `--whole` leaves it in, for a
+GPU. diffusers runs several adapters, which is its way to a scale each. Each is compared with its own step without
+images: the UNet as it is, and with hooks that only call attention. Steps of all kinds take turns in one process, and
+the shortest of each counts; on a CPU time is the processor's. Both keep other work on the machine out.
 
 Masks are areas, a rectangle for each image, or "soft": above 0 everywhere, so that no image can be left out anywhere.
 
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -87,7 +87,9 @@ def take_out(unet: Any) -> None:
                 getattr(block, samplers)[0] = Resize(factor)
         for transformer in getattr(block, "attentions", ()):
             transformer.proj_in = transformer.proj_out = Through(transformer.in_channels)
+            transformer.norm = torch.nn.Identity()
             for layer in transformer.transformer_blocks:
+                layer.norm1, layer.norm3 = torch.nn.Identity(), torch.nn.Identity()
                 layer.attn1, layer.ff = Through(0, zero=True), Through(0, zero=True)
                 layer.attn2.to_q = layer.attn2.to_out[0] = Through(layer.attn2.to_q.weight.shape[0])
 
@@ -134,6 +136,10 @@ def masks_of(count: int, kind: str) -> list[torch.Tensor | None]:
     return masks
 
 
+def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra: dict[str, Any]) -> torch.Tensor:
+    return optimized_attention(q, k, v, extra["n_heads"])
+
+
 class Ours:
     """A MODEL with image prompts, called as a sampler calls it."""
 
@@ -147,6 +153,9 @@ class Ours:
         if count:
             kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
             model = install(model, Stack(tuple(uses), "sum"), optimized_attention, *kinds)
+        else:
+            for site in find_sites(unet):
+                model.set_model_attn2_replace(plain_attention, *site.key)
         self.model, self.run, self.uses = model, Run(), uses
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
@@ -174,7 +183,8 @@ class Diffusers:
     """The same UNet with diffusers' processors, an adapter for each image."""
 
     def __init__(self, unet: Any, kind: str = "") -> None:
-        self.unet, self.count = unet, len(unet.encoder_hid_proj.image_projection_layers)
+        self.unet = unet
+        self.count = len(unet.encoder_hid_proj.image_projection_layers) if unet.encoder_hid_proj else 0
         at = {"device": unet.device, "dtype": unet.dtype}
         self.seen = [torch.randn(2, 1, 257, 1280, **at) for _ in range(self.count)]
         masks = [mask[None, None].to(**at) for mask in masks_of(self.count, kind) if mask is not None]
@@ -192,8 +202,8 @@ def with_adapters(unet: Any, weights: dict[str, Any], count: int) -> Any:
 
 
 def measure(steps: dict[str, Any], rounds: int, x: torch.Tensor, text: torch.Tensor) -> dict[str, float]:
-    """Milliseconds that each kind of step adds to a plain one before it: medians over rounds of all."""
-    added: dict[str, list[float]] = {name: [] for name in steps if name != "plain"}
+    """Milliseconds that each kind of step adds to its own without images: between the shortest of rounds of all."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
 
     def timed(name: str) -> float:
         return seconds(lambda: steps[name](x, text), x.device.type)
@@ -201,11 +211,11 @@ def measure(steps: dict[str, Any], rounds: int, x: torch.Tensor, text: torch.Ten
     for name in steps:
         timed(name)
     for turn in range(OURS * rounds):
-        for name, times in added.items():
-            if name.startswith("ours") or turn < rounds:
-                before = timed("plain")
-                times.append(timed(name) - before)
-    return {name: 1000 * statistics.median(times) for name, times in added.items()}
+        for name, taken in times.items():
+            if name.startswith("ours") or name == "diffusers 0 " or turn < rounds:
+                taken.append(timed(name))
+    shortest = {name: 1000 * min(taken) for name, taken in times.items()}
+    return {name: taken - shortest[f"{name.split()[0]} 0 "] for name, taken in shortest.items()}
 
 
 def report(added: dict[str, float], steps: dict[str, Any], adapter: int) -> None:
@@ -243,7 +253,7 @@ def main() -> None:
         torch.randn(shape).to(args.device, dtype)
         for shape in ((2, 4, LATENT, LATENT), (2, 77 if args.whole else 1, TEXT))
     )
-    steps: dict[str, Any] = {"plain": Ours(unet, weights, 0)}
+    steps: dict[str, Any] = {"ours 0 ": Ours(unet, weights, 0), "diffusers 0 ": Diffusers(unet)}
     for kind in MASKS:
         for count in COUNTS:
             steps[f"ours {count} {kind}"] = Ours(unet, weights, count, kind)
