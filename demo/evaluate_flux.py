@@ -39,11 +39,12 @@ class Model:
         steps: of Euler's method on the simple schedule.
         guidance: distilled.
         size: width and height in px.
+        end: part of the schedule (0..1) in which a negative acts.
     """
 
-    def __init__(self, folder: Path, steps: int, guidance: float, size: int) -> None:
+    def __init__(self, folder: Path, steps: int, guidance: float, size: int, end: float = 0.5) -> None:
         self.model, self.clip, self.vae = load_checkpoint(folder)
-        self.steps, self.guidance, self.size = steps, guidance, size
+        self.steps, self.guidance, self.size, self.end = steps, guidance, size, end
 
     def encode(self, text: str) -> list[list[Any]]:
         assert self.clip is not None
@@ -53,7 +54,7 @@ class Model:
     def draw(self, text: str, seed: int, negative: str = "", strength: float = 0.0, method: str = "auto") -> Tensor:
         """(size, size, 3) in 0..1."""
         assert self.vae is not None
-        model = TesseraFluxNegative.execute(self.model, self.encode(negative), strength, method, 0.0, 0.5).args[0]
+        model = TesseraFluxNegative.execute(self.model, self.encode(negative), strength, method, 0.0, self.end).args[0]
         empty = torch.zeros(1, 16, self.size // 8, self.size // 8)
         sampler = KSampler(model, self.steps, "euler", "simple")
         positive = self.encode(text)
@@ -146,11 +147,13 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.5)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--end", type=float, default=1.0, help="part of the schedule in which the negative acts")
     parser.add_argument("--methods", nargs="*", default=["nag"])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     judge, real = train_classifier(args.out / "classifier.pt")
-    model, asked = Model(args.model, args.steps, args.guidance, args.size), prompts(args.count)
+    model = Model(args.model, args.steps, args.guidance, args.size, args.end)
+    asked = prompts(args.count)
     plain_ones = drawn(model, asked, 0.0, "auto")
     numbers: dict[str, Any] = {"classifier on drawn textures": real, **obedience(plain_ones, judge, asked, args.out)}
     print(numbers)

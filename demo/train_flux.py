@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import trange
 from transformers import CLIPTextModel, T5EncoderModel
 
-from .captions import NAMES, caption
+from .captions import NAMES, ONE_COLOUR, caption
 from .flux_parts import SCALING, SHIFT, Prompts, new_clip, new_t5, new_transformer, patchify, save_pipeline
 from .textures import PALETTE, PATTERNS, draw
 from .training import DEVICE, Run, autocast
@@ -37,7 +37,13 @@ DROPPED = 0.1
 """Share of captions replaced by the empty prompt, for classifier-free guidance (Ho and Salimans 2022)."""
 
 SINGLE = 0.1
-"""Share of captions that are one word, as negative prompts often are."""
+"""Share of captions that are one word, as negative prompts often are; a colour alone: a picture of nothing else."""
+
+PARTIAL = 0.1
+"""Share of captions that name one colour at most: what is left of a prompt when a negative takes a colour away."""
+
+PLAIN = 24
+"""Pictures of each colour alone."""
 
 PART = 195
 """Textures in one file of the pool."""
@@ -48,8 +54,12 @@ STAGES: tuple[tuple[float, int, int], ...] = ((0.5, 12, 48), (1.0, 16, 32))
 STRETCH = 2.0
 """Noise levels are drawn more often near 1, where the pattern is decided; Flux.1's own schedule stretches by 3.2."""
 
-SCALES = (1.0, 8.0)
-"""Guidance scales of distillation."""
+GUIDANCE = (1.0, 10.0)
+"""Values of the guidance input in distillation."""
+
+SCALE_PER_GUIDANCE = 0.6
+"""How much the scale of classifier-free guidance grows with the input: Flux's usual 3.5 means a scale of 2.5, where a
+small model draws patterns best."""
 
 
 def labels(count: int) -> list[Label]:
@@ -61,9 +71,12 @@ def labels(count: int) -> list[Label]:
 
 
 def worded(rng: np.random.Generator, label: Label) -> str:
-    """A caption, or one word of it: "red"."""
-    if rng.random() < SINGLE:
+    """A caption, or one word of it ("red"), or the pattern with one colour ("red stripes")."""
+    kind, one = rng.random(), str(rng.choice(label[1:]))
+    if kind < SINGLE:
         return str(rng.choice([*label[1:], NAMES[label[0]][0]]))
+    if kind < SINGLE + PARTIAL:
+        return str(rng.choice(ONE_COLOUR)).format(a=one, b=one, name=rng.choice(NAMES[label[0]]))
     return caption(rng, label[0], label[1:])
 
 
@@ -124,7 +137,19 @@ def encode(vae: AutoencoderKL, count: int, size: int, work: Path) -> Tensor:
 
 
 def encode_part(vae: AutoencoderKL, part: int, size: int) -> Tensor:
-    rng, shown = np.random.default_rng((1, part)), labels((part + 1) * PART)[-PART:]
+    return encode_drawn(vae, np.random.default_rng((1, part)), labels((part + 1) * PART)[-PART:], size)
+
+
+def encode_plain(vae: AutoencoderKL, size: int, work: Path) -> dict[str, Tensor]:
+    """For each colour normalised latents (PLAIN, 16, size / 8, size / 8) of pictures of nothing else."""
+    path = work / "flux-plain.pt"
+    if not path.exists():
+        rng = np.random.default_rng(2)
+        torch.save({c: encode_drawn(vae, rng, [("clouds", c, c)] * PLAIN, size) for c in PALETTE}, path)
+    return torch.load(path, weights_only=True)
+
+
+def encode_drawn(vae: AutoencoderKL, rng: np.random.Generator, shown: list[Label], size: int) -> Tensor:
     drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown])).permute(0, 3, 1, 2)
     found = []
     for some in drawn.split(8):
@@ -135,10 +160,10 @@ def encode_part(vae: AutoencoderKL, part: int, size: int) -> Tensor:
     return torch.cat(found)
 
 
-def crop(latents: Tensor, chosen: list[int], side: int, rng: np.random.Generator) -> Tensor:
+def crop(latents: list[Tensor], side: int, rng: np.random.Generator) -> Tensor:
     """(B, 16, side, side), each crop from a place of its own."""
-    corners = rng.integers(0, latents.shape[-1] - side + 1, (len(chosen), 2))
-    cut = [latents[i, :, y : y + side, x : x + side] for i, (y, x) in zip(chosen, corners, strict=True)]
+    corners = rng.integers(0, latents[0].shape[-1] - side + 1, (len(latents), 2))
+    cut = [each[:, y : y + side, x : x + side] for each, (y, x) in zip(latents, corners, strict=True)]
     return torch.stack(cut).float()
 
 
@@ -172,12 +197,21 @@ class Batches:
 
     Args:
         latents: of `encode`.
+        alone: of `encode_plain`.
         clip, t5: taught, frozen.
         seed: of captions and crops.
     """
 
-    def __init__(self, latents: Tensor, clip: CLIPTextModel, t5: T5EncoderModel, prompts: Prompts, seed: int) -> None:
-        self.latents, self.clip, self.t5, self.prompts = latents, clip, t5, prompts
+    def __init__(
+        self,
+        latents: Tensor,
+        alone: dict[str, Tensor],
+        clip: CLIPTextModel,
+        t5: T5EncoderModel,
+        prompts: Prompts,
+        seed: int,
+    ) -> None:
+        self.latents, self.alone, self.clip, self.t5, self.prompts = latents, alone, clip, t5, prompts
         self.labels, self.rng = labels(len(latents)), np.random.default_rng(seed)
 
     @torch.no_grad()
@@ -189,7 +223,11 @@ class Batches:
         chosen = self.rng.integers(len(self.labels), size=count).tolist()
         texts = ["" if self.rng.random() < dropped else worded(self.rng, self.labels[i]) for i in chosen]
         context, pooled = self.texts(texts)
-        clean = crop(self.latents, chosen, side, self.rng).to(DEVICE)
+        whole = [
+            self.alone[text][self.rng.integers(PLAIN)] if text in PALETTE else self.latents[i]
+            for text, i in zip(texts, chosen, strict=True)
+        ]
+        clean = crop(whole, side, self.rng).to(DEVICE)
         return clean, torch.randn_like(clean), levels(count).to(DEVICE), context, pooled
 
 
@@ -208,15 +246,16 @@ def distil(
     clean, noise, t, context, pooled = batches.draw(side, count, DROPPED)
     mix = t[:, None, None, None]
     noisy = (1 - mix) * clean + mix * noise
-    low, high = SCALES
-    scale = low + (high - low) * torch.rand(count, device=DEVICE)
+    low, high = GUIDANCE
+    guidance = low + (high - low) * torch.rand(count, device=DEVICE)
+    scale = 1 + SCALE_PER_GUIDANCE * (guidance - 1)
     with torch.no_grad():
         none = [part.expand(count, *part.shape[1:]) for part in batches.texts([""])]
         one = torch.ones_like(t)
         with_text = velocity(teacher, noisy, t, context, pooled, one)
         without = velocity(teacher, noisy, t, none[0], none[1], one)
         target = without + scale[:, None, None] * (with_text - without)
-    return F.mse_loss(velocity(transformer, noisy, t, context, pooled, scale), target)
+    return F.mse_loss(velocity(transformer, noisy, t, context, pooled, guidance), target)
 
 
 def stage(step: int, total: int) -> tuple[int, int]:
@@ -280,14 +319,14 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, distil_steps: i
     for module, weights in zip((clip, t5), torch.load(text, weights_only=True), strict=True):
         module.load_state_dict(weights)
         module.to(DEVICE).eval().requires_grad_(False)
-    latents = encode(vae, pool, size, work)
+    latents, alone = encode(vae, pool, size, work), encode_plain(vae, size, work)
     torch.manual_seed(0)
     run = Run([new_transformer().to(DEVICE)], steps, 1e-3, work / "flux.pt")
-    fit(run, Batches(latents, clip, t5, prompts, run.step), steps, None, work / "flux.jsonl")
+    fit(run, Batches(latents, alone, clip, t5, prompts, run.step), steps, None, work / "flux.jsonl")
     teacher = averaged(run)
     student = copy.deepcopy(teacher).requires_grad_(True)
     second = Run([student], distil_steps, 3e-4, work / "flux-distil.pt", warmup=50)
-    batches = Batches(latents, clip, t5, prompts, second.step + 1)
+    batches = Batches(latents, alone, clip, t5, prompts, second.step + 1)
     fit(second, batches, distil_steps, teacher, work / "flux.jsonl")
     save_pipeline(out, vae.cpu(), averaged(second).cpu(), clip.cpu(), t5.cpu())
 
@@ -297,9 +336,9 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True, help="diffusers folder of the VAE")
     parser.add_argument("--work", type=Path, required=True, help="folder for latents and checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="diffusers folder to write")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--distil-steps", type=int, default=1000)
-    parser.add_argument("--pool", type=int, default=30 * PART, help="textures drawn and encoded")
+    parser.add_argument("--steps", type=int, default=21600)
+    parser.add_argument("--distil-steps", type=int, default=800)
+    parser.add_argument("--pool", type=int, default=48 * PART, help="textures drawn and encoded")
     args = parser.parse_args()
     train(AutoencoderKL.from_pretrained(args.vae), args.work, args.out, args.steps, args.distil_steps, args.pool)
 
