@@ -231,7 +231,8 @@ class TesseraApplyImagePrompts(io.ComfyNode):
             node_id="TesseraApplyImagePrompts",
             display_name="Apply Image Prompts",
             category=CATEGORY,
-            description="Makes a model follow reference pictures, each with its own scale, type, mask and range of steps.",
+            description="Makes a model follow reference pictures, each with its own scale, type, mask and range of "
+            "steps.",
             search_aliases=["ip adapter apply", "ipadapter advanced", "multiple reference images", "image prompts"],
             inputs=[
                 io.Model.Input(

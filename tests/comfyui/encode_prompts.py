@@ -8,19 +8,15 @@ CHECKPOINT is a file, or the name of a demo model. OUT gets `<number>.cond` and 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+from inside import load_pack, start
+
 comfyui, pack, checkpoint, prompts, out = sys.argv[1:]
-sys.path.insert(0, comfyui)
-sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
-
-import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-comfy.options.enable_args_parsing()
+start(comfyui)
 
 
 def load_clip() -> Any:
@@ -28,10 +24,7 @@ def load_clip() -> Any:
         import comfy.sd  # pyright: ignore[reportMissingImports]
 
         return comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=False, output_model=False)[1]
-    spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    load_pack(pack)
     return importlib.import_module("pack.contract").demo_checkpoint(checkpoint)[1]
 
 

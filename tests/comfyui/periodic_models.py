@@ -12,7 +12,6 @@ control network, the one or the other, `[stock, the model alone on a torus, both
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -22,13 +21,10 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
+from inside import load_pack, start
+
 comfyui, pack, out = sys.argv[1:]
-sys.path.insert(0, comfyui)
-sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
-
-import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-comfy.options.enable_args_parsing()
+start(comfyui)
 
 import comfy.ops  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
@@ -43,10 +39,7 @@ OPERATIONS = {"operations": comfy.ops.disable_weight_init, "dtype": torch.float3
 def load(name: str) -> Any:
     """A module of the pack."""
     if "pack" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        load_pack(pack)
     return importlib.import_module(f"pack.{name}")
 
 

@@ -8,17 +8,13 @@ FOLDER: adapter.safetensors and me.npy. OUT gets the latents for each strength o
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from pathlib import Path
 
+from inside import load_pack, start
+
 comfyui, pack, folder, out = sys.argv[1:]
-sys.path.insert(0, comfyui)
-sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
-
-import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-comfy.options.enable_args_parsing()
+start(comfyui)
 
 import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
 import safetensors.torch  # noqa: E402
@@ -26,10 +22,7 @@ import torch  # noqa: E402
 
 
 def main() -> None:
-    spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    load_pack(pack)
     node = importlib.import_module("pack.nodes.image_prompts").TesseraApplyImagePrompts
     prompts, faces = (importlib.import_module(f"pack.ip_adapter.{name}") for name in ("prompts", "faces"))
     adapter = importlib.import_module("pack.ip_adapter.formats").read_adapter(Path(folder, "adapter.safetensors"))

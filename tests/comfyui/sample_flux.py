@@ -8,18 +8,14 @@ RUNS.json: {"prompt", "negative", "steps", "seed", "runs": {name: [strength, met
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+from inside import load_pack, start
+
 comfyui, pack, wanted, out = sys.argv[1:]
-sys.path.insert(0, comfyui)
-sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
-
-import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-comfy.options.enable_args_parsing()
+start(comfyui)
 
 import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
 import safetensors.torch  # noqa: E402
@@ -27,10 +23,7 @@ import torch  # noqa: E402
 
 
 def main() -> None:
-    spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    load_pack(pack)
     node = importlib.import_module("pack.nodes.flux_negative").TesseraFluxNegative
     model, clip, _ = importlib.import_module("pack.contract").demo_checkpoint("texture-flux")
     plan = json.loads(Path(wanted).read_text(encoding="utf-8"))

@@ -9,18 +9,14 @@ side is "all", or the half in which the reference acts: "left" or "right". OUT g
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
+from inside import load_pack, start
+
 comfyui, pack, wanted, out = sys.argv[1:]
-sys.path.insert(0, comfyui)
-sys.argv = [sys.argv[0], "--cpu", "--force-fp32"]
-
-import comfy.options  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-comfy.options.enable_args_parsing()
+start(comfyui)
 
 import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
 import safetensors.torch  # noqa: E402
@@ -28,10 +24,7 @@ import torch  # noqa: E402
 
 
 def main() -> None:
-    spec = importlib.util.spec_from_file_location("pack", f"{pack}/__init__.py")
-    assert spec is not None and spec.loader is not None
-    sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    load_pack(pack)
     node = importlib.import_module("pack.nodes.image_prompts").TesseraApplyImagePrompts
     prompt = importlib.import_module("pack.ip_adapter.prompts").ImagePrompt
     read = importlib.import_module("pack.ip_adapter.saved").load_reference
