@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from ..images.sheets import grid
 from ..tiling.axes import Axes
 from ..tiling.circular import circular
 from ..tiling.seam import measure
@@ -125,9 +126,7 @@ def seams(model: Model, prompt: str, count: int, out: Path) -> dict[str, float]:
 
 def contact_sheet(pictures: NDArray[np.uint8], path: Path, columns: int) -> None:
     """Write pictures (N, H, W, 3) row by row as one PNG."""
-    blank = np.zeros((-len(pictures) % columns, *pictures.shape[1:]), np.uint8)
-    rows = np.concatenate([pictures, blank]).reshape(-1, columns, *pictures.shape[1:])
-    Image.fromarray(np.concatenate([np.concatenate(list(row), axis=1) for row in rows])).save(path)
+    Image.fromarray(grid(list(torch.from_numpy(pictures)), columns).numpy()).save(path)
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ..contract import io, throw_exception_if_processing_interrupted, ui
 from ..contract.sampling import KSAMPLER, sample_latent
+from ..images import sheets
 from ..samplers import build, report, spacing
 from ..samplers.model_info import is_flow
 from ..samplers.registry import NAMES, find
 from ..samplers.sampler import Choice, NoiseMode, sample
-from . import pictures
 
 AUTO = "auto"
 # What stands for "the scheduler's own" in widgets of numbers.
@@ -189,7 +189,7 @@ class TesseraScheduler(io.ComfyNode):
     ) -> io.NodeOutput:
         """Choose, and show the noise levels."""
         chosen = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
-        return io.NodeOutput(*chosen, ui=ui.PreviewImage(pictures.sigma_plot(chosen[1]), cls=cls))
+        return io.NodeOutput(*chosen, ui=ui.PreviewImage(sheets.sigma_plot(chosen[1]), cls=cls))
 
 
 class TesseraSchedulerKSampler(io.ComfyNode):
@@ -323,7 +323,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
         )
         images = torch.cat([vae.decode(run(sampler, sigmas)["samples"][:1]) for sampler, sigmas, _ in chosen])
         labels = [find(each).short for each in entries]
-        sheet = pictures.contact_sheet(list(images), labels, columns)
+        sheet = sheets.contact_sheet(list(images), labels, columns)
         return io.NodeOutput(sheet, images, "\n\n".join(said for _, _, said in chosen))
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from tessera.host import folder_paths
-from tessera.nodes.safety import COVERS, TesseraSafetyFilter, covered, unsafe
+from tessera.images.safety import COVERS, covered, unsafe
+from tessera.nodes.safety import TesseraSafetyFilter
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil
 

@@ -10,7 +10,8 @@ import torch
 from tessera.host.core_nodes.custom_sampling import SamplerCustom
 from tessera.host.model_base import SD15
 from tessera.host.patcher import ModelPatcher
-from tessera.nodes import pictures, scheduler_docs
+from tessera.images import sheets
+from tessera.nodes import scheduler_docs
 from tessera.nodes.scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler, listed
 from tessera.samplers.registry import ENTRIES, NAMES
 from torch import Tensor
@@ -117,13 +118,13 @@ def test_widgets_fit_the_functions() -> None:
 
 
 def test_the_plot_falls_with_the_sigmas() -> None:
-    plot = pictures.sigma_plot(torch.tensor([14.0, 5.0, 1.0, 0.1, 0.0]))
+    plot = sheets.sigma_plot(torch.tensor([14.0, 5.0, 1.0, 0.1, 0.0]))
     assert plot.shape == (1, 240, 480, 3)
     blue = (plot[0, :, :, 2] - plot[0, :, :, 0]) > 0.2
     columns = [column for column in range(480) if blue[:, column].any()]
     heights = [float(blue[:, column].nonzero().float().mean()) for column in columns]
     assert heights[-1] > heights[len(heights) // 2] > heights[0]
-    assert pictures.sigma_plot(torch.zeros(0)).shape == plot.shape
+    assert sheets.sigma_plot(torch.zeros(0)).shape == plot.shape
 
 
 def test_the_sheet_holds_every_picture(model: ModelPatcher) -> None:

@@ -70,11 +70,15 @@ def contact_sheet(pictures: Sequence[Tensor], labels: Sequence[str], columns: in
         torch.cat([_label(text, picture.shape[1]), picture.cpu()])
         for picture, text in zip(pictures, labels, strict=True)
     ]
+    return grid(cells, columns)[None]
+
+
+def grid(cells: Sequence[Tensor], columns: int) -> Tensor:
+    """Cells (h, w, C) of one size, row by row, as one picture (H, W, C); what is left of the last row is zero."""
     columns = min(columns, len(cells))
-    empty = torch.zeros_like(cells[0])
-    cells += [empty] * (-len(cells) % columns)
-    rows = [torch.cat(cells[i : i + columns], dim=1) for i in range(0, len(cells), columns)]
-    return torch.cat(rows)[None]
+    whole = [*cells, *[torch.zeros_like(cells[0])] * (-len(cells) % columns)]
+    rows = [torch.cat(whole[i : i + columns], dim=1) for i in range(0, len(whole), columns)]
+    return torch.cat(rows)
 
 
 def _label(text: str, width: int) -> Tensor:
