@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -9,15 +10,16 @@ from torch import Tensor
 from . import IN_COMFYUI
 
 if TYPE_CHECKING or not IN_COMFYUI:
-    from ..host.core_nodes.custom_sampling import SamplerCustom
+    from ..host.core_nodes.custom_sampling import SamplerCustom, SamplerCustomAdvanced
     from ..host.samplers import KSAMPLER
 else:
     from comfy.samplers import KSAMPLER
-    from comfy_extras.nodes_custom_sampler import SamplerCustom
+    from comfy_extras.nodes_custom_sampler import SamplerCustom, SamplerCustomAdvanced
 
-__all__ = ["KSAMPLER", "sample_latent"]
+__all__ = ["KSAMPLER", "sample_latent", "sample_watched"]
 
 Latent = dict[str, Any]
+Watch = Callable[[int, Tensor], None]
 
 
 def sample_latent(
@@ -33,3 +35,39 @@ def sample_latent(
 ) -> Latent:
     """Sample a LATENT as the node SamplerCustom does, with its masks, previews and progress."""
     return SamplerCustom.execute(model, add_noise, seed, cfg, positive, negative, sampler, sigmas, latent)[0]
+
+
+def sample_watched(
+    noise: Any, guider: Any, sampler: KSAMPLER, sigmas: Tensor, latent: Latent, watch: Watch
+) -> tuple[Latent, Latent]:
+    """Sample a LATENT as the node SamplerCustomAdvanced does, with its masks, previews and progress.
+
+    Args:
+        watch: called at each step with its number, from 0, and its prediction x0 (B, C, ...) in the model's scale.
+
+    Returns:
+        The sampled latent, and the last prediction of it.
+    """
+    watched: Any = _Watched(guider, watch)
+    output = SamplerCustomAdvanced.execute(noise, watched, sampler, sigmas, latent)
+    return output[0], output[1]
+
+
+class _Watched:
+    """A guider that shows its steps to somebody else, too; in all other ways the one it stands for."""
+
+    def __init__(self, guider: Any, watch: Watch) -> None:
+        self._guider = guider
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guider, name)
+
+    def sample(self, *arguments: Any, callback: Callable[..., None], **options: Any) -> Tensor:
+        """Sample with a callback around the host's own."""
+
+        def watched(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
+            self._watch(step, x0)
+            callback(step, x0, x, total_steps)
+
+        return self._guider.sample(*arguments, callback=watched, **options)

@@ -17,6 +17,7 @@ from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from .seeds import TesseraSeeds
 from .settings import TesseraSettings
+from .steps import TesseraSampleSteps
 from .wrap import TesseraWrapCrop, TesseraWrapPad
 
 NODES: list[type[io.ComfyNode]] = [
@@ -45,4 +46,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraNormalToHeight,
     TesseraAmbientOcclusion,
     TesseraSafetyFilter,
+    TesseraSampleSteps,
 ]
