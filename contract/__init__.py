@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 IN_COMFYUI = find_spec("comfy_api") is not None
 
+if TYPE_CHECKING:
+    import torch
+
 if TYPE_CHECKING or not IN_COMFYUI:
     from ..host import folder_paths, io, ui
     from ..host.api import ComfyExtension
@@ -47,13 +50,14 @@ __all__ = [
     "io",
     "load_clip_vision",
     "optimized_attention",
+    "room_for_model",
     "sample_one_step",
     "saves_metadata",
     "throw_exception_if_processing_interrupted",
     "ui",
 ]
 
-for _own in ("ipadapter", "safety_checker"):
+for _own in ("ipadapter", "safety_checker", "text_generation"):
     if _own not in folder_paths.folder_names_and_paths:
         folder_paths.add_model_folder_path(_own, str(Path(folder_paths.models_dir) / _own))
 
@@ -85,6 +89,19 @@ def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
     else:
         from ..host.lora import load_lora_for_models
     return load_lora_for_models(model, None, weights, strength, 0.0)[0]
+
+
+def room_for_model(size: int) -> torch.device:
+    """Where a model of `size` bytes runs that is no MODEL, CLIP or VAE; ComfyUI makes room for it there."""
+    if not IN_COMFYUI:
+        from ..host.devices import torch_device
+
+        return torch_device()
+    from comfy.model_management import free_memory, text_encoder_device  # pyright: ignore[reportMissingImports]
+
+    device = text_encoder_device()
+    free_memory(size, device)
+    return device
 
 
 def saves_metadata() -> bool:

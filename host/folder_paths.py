@@ -25,7 +25,9 @@ MODEL_FOLDERS = {
     "embeddings": ["embeddings"],
     "upscale_models": ["upscale_models"],
     "safety_checker": ["safety_checker"],
+    "background_removal": ["background_removal"],
     "ipadapter": ["ipadapter"],
+    "text_generation": ["text_generation"],
 }
 LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
 DIFFUSERS_MARKS = {"model_index.json", "config.json"}

@@ -22,7 +22,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 MEGABYTES = 60
-LIBRARIES = {"tiling", "ip_adapter", "samplers", "images"}
+LIBRARIES = {"tiling", "ip_adapter", "samplers", "images", "prompts"}
 SHIPPED_PACKAGES = {"contract", "nodes"} | LIBRARIES
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "server"}
 HEAVY = {"diffusers", "transformers", "scipy", "peft"}
