@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ..contract import io
 from ..tiling import maps
+from ..tiling.axes import REPEATS
 
 GREEN = ["OpenGL", "DirectX"]
 GREEN_TOOLTIP = "Where green points: up (OpenGL: Blender, Unity, Godot) or down (DirectX: Unreal, 3ds Max)."
 HEIGHT_TOOLTIP = "Heights, white on top; of a colour picture its luminance. Or a batch of them."
 RELIEF_TOOLTIP = "Distance between black and white in px of the picture: how deep the relief is."
+
+
+def _repeat_input() -> Any:
+    return io.Combo.Input(
+        "repeat",
+        options=list(REPEATS),
+        default="straight",
+        optional=True,
+        advanced=True,
+        tooltip="How repeats of the texture lie: half_drop shifts those to the right half a height down, brick those "
+        "below half a width to the right.",
+    )
 
 
 class TesseraHeightToNormal(io.ComfyNode):
@@ -36,14 +51,16 @@ class TesseraHeightToNormal(io.ComfyNode):
                     tooltip=f"{RELIEF_TOOLTIP[:-1]}; below 0 white is the bottom.",
                 ),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", tooltip=GREEN_TOOLTIP),
+                _repeat_input(),
             ],
             outputs=[io.Image.Output(display_name="normal", tooltip="The normal map; (0.5, 0.5, 1) is flat.")],
         )
 
     @classmethod
-    def execute(cls, height: Tensor, strength: float, green: str) -> io.NodeOutput:
+    def execute(cls, height: Tensor, strength: float, green: str, repeat: str = "straight") -> io.NodeOutput:
         """Compute the normals."""
-        return io.NodeOutput(maps.normals(maps.grey(height.float()), strength, green == "OpenGL"))
+        surface = maps.grey(maps.rectangle(height.float(), REPEATS[repeat]))
+        return io.NodeOutput(_cut(maps.normals(surface, strength, green == "OpenGL"), height))
 
 
 class TesseraNormalToHeight(io.ComfyNode):
@@ -61,6 +78,7 @@ class TesseraNormalToHeight(io.ComfyNode):
             inputs=[
                 io.Image.Input("normal", tooltip="A normal map, or a batch of them."),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", tooltip=GREEN_TOOLTIP),
+                _repeat_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="height", tooltip="Heights, black to white; grey where all is flat."),
@@ -73,16 +91,16 @@ class TesseraNormalToHeight(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, normal: Tensor, green: str) -> io.NodeOutput:
+    def execute(cls, normal: Tensor, green: str, repeat: str = "straight") -> io.NodeOutput:
         """Integrate the normals; a batch shares one strength."""
         if normal.shape[-1] < 3:
             raise ValueError(
                 f"A normal map has 3 channels, but the image has {normal.shape[-1]}; connect a normal map."
             )
-        height, relief = maps.heights(normal.float(), green == "OpenGL")
+        height, relief = maps.heights(maps.rectangle(normal.float(), REPEATS[repeat]), green == "OpenGL")
         strength = float(relief.max())
         shares = (relief / max(strength, maps.LEAST_RELIEF)).to(height)[:, None, None]
-        return io.NodeOutput(_picture((height - 0.5) * shares + 0.5), strength)
+        return io.NodeOutput(_cut(_picture((height - 0.5) * shares + 0.5), normal), strength)
 
 
 class TesseraAmbientOcclusion(io.ComfyNode):
@@ -103,16 +121,23 @@ class TesseraAmbientOcclusion(io.ComfyNode):
                 io.Int.Input(
                     "radius", default=16, min=1, max=128, tooltip="How far away, in px, a hill can still darken a spot."
                 ),
+                _repeat_input(),
             ],
             outputs=[io.Image.Output(display_name="occlusion", tooltip="White where the sky is open, down to black.")],
         )
 
     @classmethod
-    def execute(cls, height: Tensor, strength: float, radius: int) -> io.NodeOutput:
+    def execute(cls, height: Tensor, strength: float, radius: int, repeat: str = "straight") -> io.NodeOutput:
         """Compute the occlusion."""
-        return io.NodeOutput(_picture(maps.occlusion(maps.grey(height.float()), strength, radius)))
+        surface = maps.grey(maps.rectangle(height.float(), REPEATS[repeat]))
+        return io.NodeOutput(_cut(_picture(maps.occlusion(surface, strength, radius)), height))
 
 
 def _picture(values: Tensor) -> Tensor:
     """(B, H, W) -> (B, H, W, 3)."""
     return values[..., None].repeat(1, 1, 1, 3)
+
+
+def _cut(pictures: Tensor, like: Tensor) -> Tensor:
+    """The first of the repeats that a map was computed on."""
+    return pictures[:, : like.shape[1], : like.shape[2]]

@@ -6,9 +6,7 @@ from torch import Tensor
 
 from ..contract import io
 from ..tiling import seam
-from ..tiling.axes import TILINGS
-
-REPEATS = {"straight": TILINGS["both"], "half_drop": TILINGS["half_drop"], "brick": TILINGS["brick"]}
+from ..tiling.axes import REPEATS
 
 
 class TesseraSeamCheck(io.ComfyNode):

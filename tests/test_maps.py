@@ -17,7 +17,9 @@ from PIL import Image
 from tessera.nodes.maps import TesseraAmbientOcclusion, TesseraHeightToNormal, TesseraNormalToHeight
 from tessera.nodes.save import encode_deep
 from tessera.tiling import maps
+from tessera.tiling.axes import REPEATS
 from tessera.tiling.seam import measure
+from tessera.tiling.seam import repeat as lay_out
 from torch import Tensor
 
 FLAT = torch.tensor([0.5, 0.5, 1.0])
@@ -70,6 +72,20 @@ def test_rolling_the_texture_rolls_its_maps(height: int, width: int, down: int, 
     ):
         rolled = compute(image.roll((down, right), (1, 2)))
         torch.testing.assert_close(rolled, compute(image).roll((down, right), (1, 2)), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("repeat", ["half_drop", "brick"])
+def test_maps_of_shifted_repeats_are_cut_from_maps_of_many(repeat: str) -> None:
+    """Far from the outer border a texture laid out many times has the map that the texture has by itself."""
+    height = picture(noise(32, 24, cut=0.2))
+    normal = TesseraHeightToNormal.execute(height, 8.0, "OpenGL", repeat).args[0]
+    for image, compute in (
+        (height, lambda x, how: TesseraHeightToNormal.execute(x, 8.0, "OpenGL", how).args[0]),
+        (normal, lambda x, how: TesseraNormalToHeight.execute(x, "OpenGL", how).args[0]),
+        (height, lambda x, how: TesseraAmbientOcclusion.execute(x, 8.0, 6, how).args[0]),
+    ):
+        many = compute(lay_out(image, 4, 4, REPEATS[repeat]), "straight")
+        torch.testing.assert_close(compute(image, repeat), many[:, 64:96, 48:72], atol=1e-5, rtol=0)
 
 
 def test_maps_of_a_texture_that_tiles_have_no_seam() -> None:

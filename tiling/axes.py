@@ -30,6 +30,9 @@ TILINGS: dict[str, Axes] = {
     "brick": Axes(True, True, brick=True),
 }
 
+REPEATS: dict[str, Axes] = {"straight": TILINGS["both"], "half_drop": TILINGS["half_drop"], "brick": TILINGS["brick"]}
+"""How the repeats of a picture that tiles both ways lie."""
+
 
 def describe(axes: Axes) -> str:
     """Name the edges that meet, for reports and errors."""

@@ -12,6 +12,9 @@ import math
 import torch
 from torch import Tensor
 
+from .axes import Axes
+from .seam import repeat
+
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue (ITU-R BT.709)."""
 
@@ -29,6 +32,11 @@ def grey(image: Tensor) -> Tensor:
     if image.shape[-1] < 3:
         return image[..., 0]
     return image[..., :3] @ torch.tensor(LUMINANCE, dtype=image.dtype, device=image.device)
+
+
+def rectangle(image: Tensor, axes: Axes) -> Tensor:
+    """The least picture that repeats straight where `image` (B, H, W, C) repeats shifted: two of it, or itself."""
+    return repeat(image, 2 if axes.half_drop else 1, 2 if axes.brick else 1, axes)
 
 
 def slopes(height: Tensor) -> tuple[Tensor, Tensor]:
