@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..contract import io
 from .demo import TesseraDemoCheckpoint
+from .enhance_prompt import TesseraEnhancePrompt
 from .flux_negative import TesseraFluxNegative
 from .image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt, TesseraLoadIPAdapter
 from .make_tileable import TesseraMakeTileable
@@ -47,4 +48,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraAmbientOcclusion,
     TesseraSafetyFilter,
     TesseraSampleSteps,
+    TesseraEnhancePrompt,
 ]

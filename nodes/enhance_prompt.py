@@ -1,0 +1,93 @@
+"""A prompt written better, by rule or by a text model."""
+
+from __future__ import annotations
+
+from ..contract import ProgressBar, folder_paths, io, room_for_model, throw_exception_if_processing_interrupted
+from ..prompts.folders import find_models, weight_files
+from ..prompts.rules import add_words
+from ..prompts.texts import one_line
+from ..prompts.writing import TOKENS_PER_WORD, write
+
+FOLDER = "text_generation"
+RULES = "rules"
+
+
+class TesseraEnhancePrompt(io.ComfyNode):
+    """Adds words to a prompt by rule, or lets a model on this machine write it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="TesseraEnhancePrompt",
+            display_name="Enhance Prompt",
+            category="Tessera/text",
+            description="Writes a prompt better: adds words by rule, or lets a text model on this machine write it.",
+            search_aliases=["prompt enhancer", "expand prompt", "magic prompt", "llm", "promptgen", "text generation"],
+            inputs=[
+                io.String.Input(
+                    "prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What the picture is to show."
+                ),
+                io.Combo.Input(
+                    "model",
+                    options=[RULES, *find_models(folder_paths.get_folder_paths(FOLDER))],
+                    default=RULES,
+                    tooltip="rules adds words on what the prompt leaves open, without a model; or a folder in "
+                    "models/text_generation: a chat model writes the prompt anew, another one goes on with it.",
+                ),
+                io.String.Input(
+                    "instructions",
+                    multiline=True,
+                    default="",
+                    tooltip="What a chat model is to do with the prompt, such as: set it in winter; rules and models "
+                    "that go on with a prompt take none.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=2**64 - 1,
+                    control_after_generate=True,
+                    tooltip="Another seed writes other words; the same seed, the same.",
+                ),
+                io.Int.Input(
+                    "max_words", default=60, min=1, max=400, tooltip="The most words that are added or written."
+                ),
+                io.Float.Input(
+                    "temperature",
+                    default=0.8,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    advanced=True,
+                    tooltip="How freely a model writes; 0 takes the likeliest words whatever the seed. Not for rules.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="prompt", tooltip="The better prompt, in one line.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, prompt: str, model: str, instructions: str, seed: int, max_words: int, temperature: float
+    ) -> io.NodeOutput:
+        """Check, then write."""
+        if not one_line(prompt):
+            raise ValueError("prompt: found no words; expected some to start from")
+        if model == RULES:
+            if one_line(instructions):
+                raise ValueError(
+                    "instructions: found some beside rules, which cannot follow them; choose a chat model in "
+                    "models/text_generation, or leave them empty"
+                )
+            return io.NodeOutput(add_words(prompt, seed, max_words))
+        folder = find_models(folder_paths.get_folder_paths(FOLDER)).get(model)
+        if folder is None:
+            raise ValueError(f"model: found {model!r}; expected {RULES}, or a folder in models/{FOLDER}")
+        device = room_for_model(sum(path.stat().st_size for path in weight_files(folder)))
+        bar = ProgressBar(TOKENS_PER_WORD * max_words)
+
+        def before_token() -> None:
+            throw_exception_if_processing_interrupted()
+            bar.update(1)
+
+        return io.NodeOutput(write(folder, prompt, instructions, seed, max_words, temperature, device, before_token))
