@@ -15,6 +15,7 @@ import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_models import sdxl_file
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "models"
@@ -54,7 +55,8 @@ def entries() -> list[Entry]:
 def write_files(folder: Path) -> None:
     """The models that the bodies name, in folder/models, and the picture that `--image` names, in folder.
 
-    LoRAs, embeddings and the ControlNet are random and small; the refiner is texture-sd, the VAE its own but brighter.
+    LoRAs, embeddings, the ControlNet and tiny-sdxl are random and small; the refiner is texture-sd, the VAE its own but
+    brighter.
     """
     torch.manual_seed(0)
     models = folder / "models"
@@ -70,6 +72,7 @@ def write_files(folder: Path) -> None:
     vae["decoder.conv_out.bias"] += 0.1
     save_file(vae, models / "vae" / "texture-vae.safetensors")
     (models / "checkpoints" / "texture-refiner").symlink_to(DEMO / "texture-sd", target_is_directory=True)
+    sdxl_file(models / "checkpoints" / "tiny-sdxl.safetensors")
     save_file(_control(), models / "controlnet" / "texture-control_canny_openpose.safetensors")
     picture = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
     Image.merge("RGB", [picture, picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), picture]).save(

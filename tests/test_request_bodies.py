@@ -23,7 +23,7 @@ ENTRIES = entries()
 EACH = [pytest.param(entry, id=entry.id) for entry in ENTRIES]
 # Names of the bodies that are drawn in every run of the tests.
 DRAWN = {
-    "scenario-texture": ["least values", "guidance below one", "concepts", "flux negative"],
+    "scenario-texture": ["least values", "guidance below one", "concepts", "flux negative", "intermediate images"],
     "scenario-ip-adapter": ["two pictures, scales at both ends", "deprecated id"],
     "modelslab": ["least values", "inpainting"],
     "octoai": ["least values", "image prompt"],

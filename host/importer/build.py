@@ -8,16 +8,18 @@ from typing import Any
 
 from ..errors import listed
 from ..object_info import inputs_of
-from . import control, finishing
+from . import control, finishing, intermediate
 from .drawing import Drawing, Node, Output
 from .families import family_of
 from .parameters import APPROXIMATED, NOT_YET
-from .recipe import ImagePrompt, Recipe, named_file
+from .recipe import ImagePrompt, Pairs, Recipe, named_file
 
 DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
 FLUX_GUIDANCE = 3.5
 USUAL_GUIDANCE = 7.5
 SECOND_STRENGTH = 0.5
+# Roles of nodes that read two prompts.
+PAIRS = ("positive prompts", "negative prompts")
 
 
 def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -> list[str]:
@@ -32,7 +34,8 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         family: of the model that was asked for; it decides where the name of the file that is used does not tell.
     """
     graph = Drawing(info)
-    model, clip, vae, flux = _model(graph, recipe, family)
+    model, clip, vae, drawn_as = _model(graph, recipe, family)
+    flux = drawn_as.startswith("flux")
     model, clip = _loras(graph, recipe, model, clip)
     if recipe.last_layer < -1:
         clip = graph.add("clip skip", "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=recipe.last_layer)[0]
@@ -46,7 +49,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         recipe.missing["image prompt"] = (NOT_YET, "left out: image prompts are for Stable Diffusion models")
     elif recipe.image_prompts:
         model = _image_prompts(graph, recipe, model, family)
-    model, positive, negative = _prompts(graph, recipe, model, clip, flux)
+    model, positive, negative = _prompts(graph, recipe, model, clip, drawn_as)
     positive, negative = control.draw(graph, recipe, positive, negative, vae, family)
     latent = _latent(graph, recipe, vae, flux)
     conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
@@ -56,6 +59,9 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     else:
         sampled = _sampler(graph, recipe, "sampler", conditions | {"latent_image": latent}, recipe.strength, flux)
     image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
+    if recipe.intermediate:
+        pictures = intermediate.decode(graph, graph.nodes["sampler"], vae)
+        _output(graph, recipe, pictures, intermediate.ROLE, intermediate.PREFIX)
     if recipe.second_pass:
         larger = graph.add("twice the size", "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=2.0)[0]
         latent = graph.add("encode again", "VAEEncode", pixels=larger, vae=vae)[0]
@@ -68,17 +74,18 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     return graph
 
 
-def _output(graph: Drawing, recipe: Recipe, image: Output) -> None:
+def _output(graph: Drawing, recipe: Recipe, image: Output, role: str = "save", prefix: str = "tessera") -> None:
     if not recipe.keep:
-        graph.add("save", "PreviewImage", images=image)
+        graph.add(role, "PreviewImage", images=image)
     elif recipe.file_format != "png" or recipe.as_text:
         kind = {"format": recipe.file_format, "base64": recipe.as_text}
-        graph.add("save", "TesseraSaveImage", images=image, filename_prefix="tessera", **kind)
+        graph.add(role, "TesseraSaveImage", images=image, filename_prefix=prefix, **kind)
     else:
-        graph.add("save", "SaveImage", images=image, filename_prefix="tessera")
+        graph.add(role, "SaveImage", images=image, filename_prefix=prefix)
 
 
-def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, bool]:
+def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, str]:
+    """MODEL, CLIP and VAE, and the family of what was found."""
     files = choices(graph.info, "CheckpointLoaderSimple", "ckpt_name")
     found = named_file(recipe.model, files)
     parts = None if found else _flux_parts(graph.info, recipe.model)
@@ -86,7 +93,7 @@ def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, 
         denoiser, first, second, vae = parts
         model = graph.add("model", "UNETLoader", unet_name=denoiser, weight_dtype="default")
         clip = graph.add("text encoders", "DualCLIPLoader", clip_name1=first, clip_name2=second, type="flux")
-        return model[0], clip[0], graph.add("vae", "VAELoader", vae_name=vae)[0], True
+        return model[0], clip[0], graph.add("vae", "VAELoader", vae_name=vae)[0], "flux-dev"
     if found:
         node = graph.add("model", "CheckpointLoaderSimple", ckpt_name=found)
         drawn_as = family_of(found) or family
@@ -99,7 +106,7 @@ def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, 
         if name != recipe.model:
             why = f"{name} stands for it: no such file in models/checkpoints, name one with --model"
             recipe.missing["model"] = (APPROXIMATED, why)
-    return node[0], node[1], node[2], (drawn_as or "").startswith("flux")
+    return node[0], node[1], node[2], drawn_as or ""
 
 
 def _flux_parts(info: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, str, str, str] | None:
@@ -162,9 +169,14 @@ def _image_prompt(graph: Drawing, prompt: ImagePrompt, role: str, previous: Mapp
     return graph.add(role, "TesseraImagePrompt", image=image, **acts, **masks, **previous)
 
 
-def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, flux: bool) -> tuple[Output, Output, Output]:
+def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family: str) -> tuple[Output, Output, Output]:
+    if recipe.pairs and family == "sdxl":
+        return model, *_pairs(graph, recipe, recipe.pairs, clip)
+    if recipe.pairs:
+        why = "joined to the first prompt: only SDXL's text encoders read one each"
+        recipe.missing |= dict.fromkeys(PAIRS, (APPROXIMATED, why))
     positive = graph.add("positive", "CLIPTextEncode", text=literal(recipe.prompt), clip=clip)[0]
-    if not flux:
+    if not family.startswith("flux"):
         negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
         return model, positive, negative
     if recipe.negative and recipe.negative_strength:
@@ -177,6 +189,17 @@ def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, flux: 
     nothing = graph.add("no negative", "ConditioningZeroOut", conditioning=positive)[0]
     guidance = FLUX_GUIDANCE if recipe.guidance is None else recipe.guidance
     return model, graph.add("guidance", "FluxGuidance", conditioning=positive, guidance=guidance)[0], nothing
+
+
+def _pairs(graph: Drawing, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[Output, Output]:
+    """A prompt for each of SDXL's text encoders; as in diffusers, the picture that is imagined has its own size."""
+    width, height = recipe.size
+    sizes = {"width": width, "height": height, "target_width": width, "target_height": height}
+    positive, negative = (
+        graph.add(role, "CLIPTextEncodeSDXL", clip=clip, **sizes, text_l=literal(pair[0]), text_g=literal(pair[1]))
+        for role, pair in zip(PAIRS, (pairs.positive, pairs.negative), strict=True)
+    )
+    return positive[0], negative[0]
 
 
 def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
@@ -220,11 +243,15 @@ def _sampler(
     karras = recipe.karras and not flux
     if recipe.scheduler:
         how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": recipe.steps}
-        return graph.add(role, "TesseraSchedulerKSampler", **shared, **how)[0]
-    levels = "simple" if flux else "karras" if karras else "normal"
-    # KSampler runs all its steps below `denoise`; the services skip those above.
-    steps = max(1, math.floor(recipe.steps * strength))
-    return graph.add(role, "KSampler", **shared, steps=steps, sampler_name="euler", scheduler=levels)[0]
+    else:
+        levels = "simple" if flux else "karras" if karras else "normal"
+        # KSampler runs all its steps below `denoise`; the services skip those above.
+        steps = max(1, math.floor(recipe.steps * strength))
+        how = {"steps": steps, "sampler_name": "euler", "scheduler": levels}
+    if recipe.intermediate:
+        return intermediate.sample(graph, role, {**shared, **how})
+    kind = "TesseraSchedulerKSampler" if recipe.scheduler else "KSampler"
+    return graph.add(role, kind, **shared, **how)[0]
 
 
 def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
@@ -263,7 +290,10 @@ def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refi
     if change == steps:
         return latent
     loaded = graph.add("refiner", "CheckpointLoaderSimple", ckpt_name=refiner)
-    texts = {"refiner positive": recipe.prompt, "refiner negative": recipe.negative}
+    # A refiner has the second of SDXL's text encoders alone.
+    alone = recipe.pairs if recipe.pairs and PAIRS[0] in graph.nodes else None
+    prompts = (alone.positive[1], alone.negative[1]) if alone else (recipe.prompt, recipe.negative)
+    texts = dict(zip(("refiner positive", "refiner negative"), prompts, strict=True))
     read = [graph.add(role, "CLIPTextEncode", text=literal(text), clip=loaded[1])[0] for role, text in texts.items()]
     ends = {"add_noise": "disable" if change > first else "enable", "start_at_step": change, "end_at_step": steps}
     ends |= {"return_with_leftover_noise": "disable", "latent_image": latent}

@@ -9,7 +9,7 @@ from ..errors import listed, shown
 from ..folder_paths import get_filename_list
 from . import control
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
-from .recipe import ImagePrompt, PictureFinder, Recipe, named_file
+from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
 from .schedulers import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
 
@@ -26,8 +26,12 @@ def _side(name: str) -> Parameter:
     return Parameter(name, "whole", MAPPED, goes, how, default=1024, family_default={"sd15": 512, "sdxl": 1024})
 
 
+_PAIR = ("positive:CLIPTextEncodeSDXL.text_l", "positive:CLIPTextEncodeSDXL.text_g")
+
 PARAMETERS = (
-    Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
+    Parameter(
+        "prompt", "text", MAPPED, ("positive:CLIPTextEncode.text", "positive:CLIPTextEncodeSDXL.text_l"), required=True
+    ),
     Parameter(
         "cfg_scale",
         "number",
@@ -117,13 +121,15 @@ PARAMETERS = (
         within=(-20.0, 20.0),
     ),
     Parameter("mask_image", "text", MAPPED, ("mask:LoadImageMask.image",), "White is painted anew. Needs init_image."),
-    Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
+    Parameter(
+        "negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text", "negative:CLIPTextEncodeSDXL.text_l")
+    ),
     Parameter(
         "negative_prompt_2",
         "text",
-        APPROXIMATED,
-        ("negative:CLIPTextEncode.text",),
-        "Joined to negative_prompt: both encoders of SDXL read both texts.",
+        MAPPED,
+        ("negative:CLIPTextEncode.text", "negative prompts:CLIPTextEncodeSDXL.text_g"),
+        "SDXL's second text encoder reads it. For other models it is joined to negative_prompt, which is approximated.",
     ),
     Parameter(
         "num_images",
@@ -144,9 +150,9 @@ PARAMETERS = (
     Parameter(
         "prompt_2",
         "text",
-        APPROXIMATED,
-        ("positive:CLIPTextEncode.text",),
-        "Joined to prompt: both encoders of SDXL read both texts.",
+        MAPPED,
+        ("positive:CLIPTextEncode.text", "positive prompts:CLIPTextEncodeSDXL.text_g"),
+        "SDXL's second text encoder reads it. For other models it is joined to prompt, which is approximated.",
     ),
     Parameter(
         "sampler",
@@ -188,7 +194,7 @@ PARAMETERS = (
         "style_preset",
         "choice",
         APPROXIMATED,
-        ("positive:CLIPTextEncode.text",),
+        ("positive:CLIPTextEncode.text", *_PAIR),
         "Words of our own behind the prompt; the document lists no names, these are what public clients sent.",
         choices=OCTOAI_STYLES,
     ),
@@ -196,7 +202,7 @@ PARAMETERS = (
         "textual_inversions",
         "names",
         MAPPED,
-        ("positive:CLIPTextEncode.text", "negative:CLIPTextEncode.text"),
+        ("positive:CLIPTextEncode.text", "negative:CLIPTextEncode.text", *_PAIR),
         "Each trigger word in the prompts becomes embedding:NAME, a file in models/embeddings.",
     ),
     Parameter(
@@ -245,6 +251,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         size=(request["width"], request["height"]),
         seeds=seeds if isinstance(seeds, list) else [seeds],
         negative=described(request["negative_prompt"] or "", request["negative_prompt_2"] or ""),
+        pairs=_pairs(request, style),
         model=request["checkpoint"] or "",
         count=request["num_images"],
         steps=request["steps"],
@@ -276,6 +283,15 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     return made
 
 
+def _pairs(request: Request, style: str) -> Pairs | None:
+    """The prompts of both text encoders, where the request has a second one; one that is left out is the first."""
+    if not (request["prompt_2"] or request["negative_prompt_2"]):
+        return None
+    prompt, negative = request["prompt"], request["negative_prompt"] or ""
+    positive = described(prompt, style), described(request["prompt_2"] or prompt, style)
+    return Pairs(positive, (negative, request["negative_prompt_2"] or negative))
+
+
 def _reference(request: Request, picture: PictureFinder) -> ImagePrompt:
     mask = request["ip_adapter_mask_image"]
     return ImagePrompt(
@@ -305,6 +321,9 @@ def _name_embeddings(request: Request, made: Recipe) -> None:
     found = {word: file.rsplit(".", 1)[0] for word, name in asked.items() if (file := named_file(name, files))}
     before = made.prompt, made.negative
     made.prompt, made.negative = (_with_embeddings(text, found) for text in before)
+    if made.pairs:
+        sides = (made.pairs.positive, made.pairs.negative)
+        made.pairs = Pairs(*((_with_embeddings(one, found), _with_embeddings(other, found)) for one, other in sides))
     if missing := [name for word, name in asked.items() if word not in found]:
         why = f"left out: no file {listed(missing)} in models/embeddings; put it there"
         made.notes["textual_inversions"] = (NOT_YET, why)

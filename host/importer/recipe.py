@@ -37,11 +37,20 @@ class Guide:
     edges: bool
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """What SDXL's text encoders read where they read two prompts: for each side that of CLIP-L, and that of CLIP-G."""
+
+    positive: tuple[str, str]
+    negative: tuple[str, str]
+
+
 @dataclass
 class Recipe:
     """A picture to be made.
 
     Attributes:
+        pairs: the prompts of SDXL's two text encoders; other models read `prompt` and `negative`, which hold all.
         model: the name of the model in the request.
         lora_on_base: the name of a model that is a LoRA on top of `model`.
         size: (width, height) in px.
@@ -57,6 +66,7 @@ class Recipe:
         contrast: about middle grey; 1 changes nothing.
         enlarge: the factor of the finished pictures' size.
         safety: how Safety Filter hides what is flagged; nothing is checked where it is empty.
+        intermediate: the pictures of the steps are kept, too; not beside a second pass or a refiner.
         second_pass: the picture is enlarged to twice its size and sampled once more at half strength.
         refine_from: the part of the steps after which a refiner takes over; None has none.
         unzoom: the margin around the first picture, as a part of its own size.
@@ -70,6 +80,7 @@ class Recipe:
     seeds: list[int]
     negative: str = ""
     negative_strength: float = 0.0
+    pairs: Pairs | None = None
     model: str = ""
     lora_on_base: str = ""
     count: int = 1
@@ -93,6 +104,7 @@ class Recipe:
     contrast: float = 1.0
     enlarge: float = 1.0
     second_pass: bool = False
+    intermediate: bool = False
     safety: str = ""
     refine_from: float | None = None
     unzoom: float = 0.0

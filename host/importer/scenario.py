@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ..errors import GraphError, shown
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import DIFFUSERS
 
@@ -35,7 +35,7 @@ COMMON = (
         "seed",
         "seed",
         MAPPED,
-        ("sampler:KSampler.seed",),
+        ("sampler:KSampler.seed", "noise:RandomNoise.noise_seed"),
         "Left out: random, or the one given with --seed.",
         None,
         (0, 2**64 - 1),
@@ -67,12 +67,17 @@ COMMON = (
         "scheduler",
         "choice",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.scheduler",),
+        ("sampler:TesseraSchedulerKSampler.scheduler", "schedule:TesseraScheduler.scheduler"),
         "The document lists no names; these are those of diffusers. Left out: euler on the model's usual noise levels.",
         choices=DIFFUSERS,
     ),
     Parameter(
-        "intermediateImages", "flag", NOT_YET, how="No node saves the pictures between steps yet.", default=False
+        "intermediateImages",
+        "flag",
+        MAPPED,
+        ("sampler:TesseraSampleSteps.every", "intermediate images:SaveImage.images"),
+        "The picture as it stood at each step, saved with names of its own.",
+        False,
     ),
     Parameter(
         "concepts",
@@ -85,7 +90,7 @@ COMMON = (
         "guidance",
         "number",
         MAPPED,
-        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler:KSampler.cfg", "guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
         "Stable Diffusion: the guidance scale, where below 1 means none. Flux: the guidance it was trained with.",
         None,
         (0.0, 20.0),
@@ -96,7 +101,12 @@ COMMON = (
         "numInferenceSteps",
         "whole",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
+        (
+            "sampler:TesseraSchedulerKSampler.steps",
+            "sampler:KSampler.steps",
+            "schedule:TesseraScheduler.steps",
+            "schedule:BasicScheduler.steps",
+        ),
         "",
         30,
         (1, 150),
@@ -222,6 +232,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         scheduler=request["scheduler"],
         loras=named_weights("concepts", request["concepts"], "modelId", "scale"),
         tiling=request.service.name == "scenario-texture",
+        intermediate=request["intermediateImages"],
     )
     if request["guidance"] is not None and request["guidance"] < 1:
         made.notes["negativePrompt"] = (MAPPED, "without effect, since guidance is below 1")
