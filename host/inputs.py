@@ -342,6 +342,12 @@ class UpscaleModel(ComfyTypeIO):
     io_type = "UPSCALE_MODEL"
 
 
+class BackgroundRemoval(ComfyTypeIO):
+    """A model that finds what is in front."""
+
+    io_type = "BACKGROUND_REMOVAL"
+
+
 class Noise(ComfyTypeIO):
     """A source of noise."""
 

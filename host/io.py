@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .inputs import (
     AnyType,
+    BackgroundRemoval,
     Boolean,
     Clip,
     ClipVision,
@@ -38,6 +39,7 @@ from .node import ComfyNode, Hidden, HiddenHolder, NodeOutput, Schema
 
 __all__ = [
     "AnyType",
+    "BackgroundRemoval",
     "Boolean",
     "Clip",
     "ClipVision",

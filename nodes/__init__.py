@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..contract import io
+from .cut_out import TesseraCutOut
 from .demo import TesseraDemoCheckpoint
 from .enhance_prompt import TesseraEnhancePrompt
 from .flux_negative import TesseraFluxNegative
@@ -48,5 +49,6 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraAmbientOcclusion,
     TesseraSafetyFilter,
     TesseraSampleSteps,
+    TesseraCutOut,
     TesseraEnhancePrompt,
 ]
