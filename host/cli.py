@@ -98,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="FILE", required=True, help="the workflow to write")
     made.add_argument("--strict", action="store_true", help="refuse what would only be approximated or left out")
     made.add_argument("--model", metavar="NAME", help="the checkpoint to use (default: the one of the request's name)")
+    made.add_argument(
+        "--text-model",
+        metavar="NAME",
+        default="",
+        help="the folder in models/text_generation that writes prompts better, where a request asks for it",
+    )
     made.add_argument("--family", choices=["sd15", "sdxl", "flux-dev", "flux-pro", "flux-schnell"], help="of the model")
     made.add_argument("--seed", type=int, help="for a request that names none (default: a random one)")
     made.add_argument(

@@ -16,6 +16,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import sdxl_file
+from tiny_text_models import llama_folder
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "demo" / "models"
@@ -74,6 +75,7 @@ def write_files(folder: Path) -> None:
     (models / "checkpoints" / "texture-refiner").symlink_to(DEMO / "texture-sd", target_is_directory=True)
     sdxl_file(models / "checkpoints" / "tiny-sdxl.safetensors")
     save_file(_control(), models / "controlnet" / "texture-control_canny_openpose.safetensors")
+    llama_folder(models / "text_generation" / "tiny-chat")
     picture = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
     Image.merge("RGB", [picture, picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), picture]).save(
         folder / "picture.png"

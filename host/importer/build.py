@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import listed
 from ..object_info import inputs_of
-from . import control, finishing, intermediate
+from . import control, enhance, finishing, intermediate
 from .drawing import Drawing, Node, Output
 from .families import family_of
 from .parameters import APPROXIMATED, NOT_YET
@@ -175,7 +175,8 @@ def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family
     if recipe.pairs:
         why = "joined to the first prompt: only SDXL's text encoders read one each"
         recipe.missing |= dict.fromkeys(PAIRS, (APPROXIMATED, why))
-    positive = graph.add("positive", "CLIPTextEncode", text=literal(recipe.prompt), clip=clip)[0]
+    text = enhance.written(graph, recipe, literal(recipe.prompt))
+    positive = graph.add("positive", "CLIPTextEncode", text=text, clip=clip)[0]
     if not family.startswith("flux"):
         negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
         return model, positive, negative

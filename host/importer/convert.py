@@ -43,6 +43,7 @@ def convert(
     model: str | None = None,
     family: str | None = None,
     strict: bool = False,
+    text_model: str = "",
 ) -> tuple[dict[str, Any], list[Line]]:
     """Make a workflow of a request body.
 
@@ -53,6 +54,7 @@ def convert(
         model: the checkpoint to use instead of the request's.
         family: of the model that was asked for; None tells it by its name.
         strict: refuse what would only be approximated or left out.
+        text_model: the folder in models/text_generation that writes prompts better.
 
     Returns:
         The UI-format file, and a line for each parameter that the request sets or that has a default.
@@ -66,6 +68,7 @@ def convert(
     request = parse(service, document, family)
     recipe = service.recipe(request, pictures, seed)
     recipe.model = model or recipe.model
+    recipe.text_model = text_model
     graph = build(recipe, info, family)
     lines = [*_lines(request, recipe, graph), *(_unknown(service, name) for name in request.unknown)]
     wrong = [line for line in lines if line.outcome in (APPROXIMATED, NOT_YET, UNKNOWN) and line.name in asked]
@@ -132,6 +135,9 @@ def _places(parameter: Parameter, graph: Drawing) -> list[str]:
             continue
         for each, node in graph.nodes.items():
             same = each == role or (each.startswith(f"{role} ") and node.class_type == _class(place))
-            if same and name in inputs_of(graph.info[node.class_type]):
+            spec = inputs_of(graph.info[node.class_type]).get(name)
+            # A widget that something is linked to has its value there.
+            linked = spec is not None and spec.is_widget and isinstance(node.inputs.get(name), tuple)
+            if same and spec is not None and not linked:
                 found[f"node {graph.number(each)} {node.class_type}.{name}"] = None
     return list(found)

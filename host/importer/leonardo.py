@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import control, finishing
+from . import control, enhance, finishing
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import LEONARDO
@@ -130,13 +130,13 @@ PARAMETERS = (
         15,
         (10, 60),
     ),
-    _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, ("positive:CLIPTextEncode.text",)),
+    _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, enhance.PROMPT),
     Parameter("photoRealVersion", "choice", MEANINGLESS, how="There is one wording for both.", choices=("v1", "v2")),
     Parameter(
         "photoRealStrength",
         "number",
         APPROXIMATED,
-        ("positive:CLIPTextEncode.text",),
+        enhance.PROMPT,
         "Depth of field, in words behind the prompt.",
         0.55,
         choices=(0.55, 0.5, 0.45),
@@ -145,20 +145,18 @@ PARAMETERS = (
         "presetStyle",
         "choice",
         APPROXIMATED,
-        ("positive:CLIPTextEncode.text",),
+        enhance.PROMPT,
         "Words of our own behind the prompt; DYNAMIC, LEONARDO and NONE add none.",
         "DYNAMIC",
         choices=LEONARDO_STYLES,
     ),
-    Parameter(
-        "prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), "", "A majestic cat in the snow", required=True
-    ),
+    Parameter("prompt", "text", MAPPED, enhance.PROMPT, "", "A majestic cat in the snow", required=True),
     _switch(
         "promptMagic",
         APPROXIMATED,
         "A fixed rule adds words on quality to the prompt; the service's is not public.",
         None,
-        ("positive:CLIPTextEncode.text",),
+        enhance.PROMPT,
     ),
     Parameter("promptMagicStrength", "number", MEANINGLESS, how="The fixed rule has no strength.", within=(0.1, 1.0)),
     Parameter("promptMagicVersion", "choice", MEANINGLESS, how="There is one fixed rule.", choices=("v2", "v3")),
@@ -234,16 +232,8 @@ PARAMETERS = (
     ),
     Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS),
     Parameter("canvasMaskId", "text", MAPPED, ("mask:LoadImageMask.image",), _CANVAS),
-    _switch(
-        "enhancePrompt",
-        APPROXIMATED,
-        "A fixed rule adds words on quality to the prompt; the service writes it anew.",
-        None,
-        ("positive:CLIPTextEncode.text",),
-    ),
-    Parameter(
-        "enhancePromptInstructions", "text", NOT_YET, how="Instructions need a model that writes text, none is run yet."
-    ),
+    _switch("enhancePrompt", MAPPED, enhance.HOW, None, enhance.SWITCH),
+    enhance.INSTRUCTIONS,
 )
 
 
@@ -294,6 +284,8 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
             *named_weights("userElements", request["userElements"], "userLoraId", "weight"),
         ],
         tiling=bool(request["tiling"]),
+        enhance=bool(request["enhancePrompt"]),
+        instructions=request["enhancePromptInstructions"] or "",
     )
     if request["guidance_scale"] is None and not (request.family or "").startswith("flux"):
         made.guidance = 7.0
@@ -318,7 +310,7 @@ def _additions(request: Request) -> list[str]:
     words = [WORDS[request["presetStyle"]]]
     if request["photoReal"]:
         words += [PHOTO_REAL, DEPTH_OF_FIELD[request["photoRealStrength"]]]
-    return [*words, QUALITY if request["promptMagic"] or request["enhancePrompt"] else ""]
+    return [*words, QUALITY if request["promptMagic"] else ""]
 
 
 def _contrast(request: Request) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import finishing
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
+from . import enhance, finishing
+from .parameters import MAPPED, MEANINGLESS, Parameter
 from .recipe import PictureFinder, Recipe
 from .schedulers import DIFFUSERS
-from .styles import QUALITY, described
 
 if TYPE_CHECKING:
     from .request import Request
@@ -38,7 +37,7 @@ PARAMETERS = (
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
         "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
     ),
-    Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
+    Parameter("prompt", "text", MAPPED, enhance.PROMPT, required=True),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
     Parameter(
         "init_image",
@@ -74,12 +73,7 @@ PARAMETERS = (
         choices=(21, 31, 41),
     ),
     *finishing.SAFETY,
-    _switch(
-        "enhance_prompt",
-        APPROXIMATED,
-        "A fixed rule adds words on quality to the prompt; the service writes it anew.",
-        ("positive:CLIPTextEncode.text",),
-    ),
+    _switch("enhance_prompt", MAPPED, enhance.HOW, enhance.SWITCH),
     Parameter(
         "guidance_scale",
         "number",
@@ -191,9 +185,8 @@ def lora_names(request: Request) -> list[str]:
 def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     """What a request asks for; `seed` is taken where it names none."""
     names, strengths = lora_names(request), request["lora_strength"] or [1.0]
-    enhance = request["enhance_prompt"]
     made = Recipe(
-        prompt=described(request["prompt"], QUALITY if enhance else ""),
+        prompt=request["prompt"],
         size=((request["width"] or 512) // 8 * 8, (request["height"] or 512) // 8 * 8),
         seeds=[seed if request["seed"] is None else request["seed"]],
         negative=request["negative_prompt"] or "",
@@ -209,6 +202,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         token_merging=MERGED if request["tomesd"] else 0.0,
         keep=not request["temp"],
         as_text=request["base64"],
+        enhance=request["enhance_prompt"],
     )
     if request["safety_checker"]:
         made.safety = finishing.METHODS[request["safety_checker_type"]]

@@ -68,6 +68,9 @@ class Recipe:
         safety: how Safety Filter hides what is flagged; nothing is checked where it is empty.
         intermediate: the pictures of the steps are kept, too; not beside a second pass or a refiner.
         second_pass: the picture is enlarged to twice its size and sampled once more at half strength.
+        enhance: the prompt is written better before it is encoded.
+        text_model: the name of a folder in models/text_generation that writes it; rules where it is empty.
+        instructions: what that model is to do with it.
         refine_from: the part of the steps after which a refiner takes over; None has none.
         unzoom: the margin around the first picture, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
@@ -106,6 +109,9 @@ class Recipe:
     second_pass: bool = False
     intermediate: bool = False
     safety: str = ""
+    enhance: bool = False
+    text_model: str = ""
+    instructions: str = ""
     refine_from: float | None = None
     unzoom: float = 0.0
     fill_mask: bool = False
