@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--strict", action="store_true", help="refuse what would only be approximated or left out")
     made.add_argument("--model", metavar="NAME", help="the checkpoint to use (default: the one of the request's name)")
     made.add_argument(
+        "--background-model",
+        metavar="NAME",
+        default="",
+        help="the file in models/background_removal that tells what is in front, where a request asks for transparency",
+    )
+    made.add_argument(
         "--text-model",
         metavar="NAME",
         default="",

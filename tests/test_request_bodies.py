@@ -27,7 +27,7 @@ DRAWN = {
     "scenario-ip-adapter": ["two pictures, scales at both ends", "deprecated id"],
     "modelslab": ["least values", "inpainting"],
     "octoai": ["least values", "image prompt"],
-    "leonardo": ["least values", "canvas", "unzoom and upscale", "prompt written by a model"],
+    "leonardo": ["least values", "canvas", "unzoom and upscale", "transparency", "prompt written by a model"],
 }
 FEWEST = 12
 # What an omitted size or count gets, in the order width, height, pictures.

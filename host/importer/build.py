@@ -70,6 +70,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     if recipe.contrast != 1.0:
         image = graph.add("contrast", "AdjustContrast", images=image, factor=recipe.contrast)[0]
     image = finishing.hide_unsafe(graph, recipe, finishing.enlarge(graph, recipe, image))
+    image = finishing.cut_out(graph, recipe, image)
     _output(graph, recipe, image)
     return graph
 

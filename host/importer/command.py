@@ -37,6 +37,7 @@ def run(options: argparse.Namespace, info: Mapping[str, Mapping[str, Any]]) -> l
         raise GraphError([f"--seed: found {seed}; expected a whole number from 0 to {GREATEST_SEED}"])
     choices = {"model": options.model, "family": options.family, "strict": options.strict}
     choices["text_model"] = options.text_model
+    choices["background_model"] = options.background_model
     workflow, lines = convert(service, document, info, pictures, seed, **choices)
     for name, content in pictures.found.items():
         write(Path(get_input_directory()) / name, content)

@@ -44,6 +44,7 @@ def convert(
     family: str | None = None,
     strict: bool = False,
     text_model: str = "",
+    background_model: str = "",
 ) -> tuple[dict[str, Any], list[Line]]:
     """Make a workflow of a request body.
 
@@ -55,6 +56,7 @@ def convert(
         family: of the model that was asked for; None tells it by its name.
         strict: refuse what would only be approximated or left out.
         text_model: the folder in models/text_generation that writes prompts better.
+        background_model: the file in models/background_removal that tells what is in front.
 
     Returns:
         The UI-format file, and a line for each parameter that the request sets or that has a default.
@@ -69,6 +71,7 @@ def convert(
     recipe = service.recipe(request, pictures, seed)
     recipe.model = model or recipe.model
     recipe.text_model = text_model
+    recipe.background_model = background_model
     graph = build(recipe, info, family)
     lines = [*_lines(request, recipe, graph), *(_unknown(service, name) for name in request.unknown)]
     wrong = [line for line in lines if line.outcome in (APPROXIMATED, NOT_YET, UNKNOWN) and line.name in asked]

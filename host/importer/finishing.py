@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..object_info import inputs_of
 from .drawing import Drawing, Output
 from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
-from .recipe import Recipe
+from .recipe import Recipe, named_file
 
 # What an upscale model sees of the other side of a texture that repeats, in px.
 AROUND = 32
@@ -17,6 +17,15 @@ UPSCALE = Parameter(
     ("enlarge:ImageUpscaleWithModel.upscale_model", "enlarge size:ImageScale.width", "enlarge:ImageScaleBy.scale_by"),
     "With the first file in models/upscale_models. The document has no range; up to 8.",
     within=(1.0, 8.0),
+)
+TRANSPARENCY = Parameter(
+    "transparency",
+    "choice",
+    MAPPED,
+    ("foreground:RemoveBackground.image", "cut out:TesseraCutOut.image"),
+    "foreground_only: with --background-model NAME, a file in models/background_removal, which ComfyUI runs; without "
+    "it, approximated: what has the colour of the border is transparent.",
+    choices=("disabled", "foreground_only"),
 )
 _FILTER = "safety:TesseraSafetyFilter."
 # ModelsLab's words for the methods of Safety Filter.
@@ -79,3 +88,21 @@ def hide_unsafe(graph: Drawing, recipe: Recipe, image: Output) -> Output:
         recipe.missing["safety"] = (NOT_YET, why)
         return image
     return graph.add("safety", "TesseraSafetyFilter", images=image, checker=files[0], method=recipe.safety)[0]
+
+
+def cut_out(graph: Drawing, recipe: Recipe, image: Output) -> Output:
+    """A picture without what lies behind its motif: found by the model that was named, or by its colour."""
+    if not recipe.foreground_only:
+        return image
+    name = recipe.background_model
+    file = named_file(name, _files(graph, "LoadBackgroundRemovalModel", "bg_removal_name"))
+    if file is None:
+        why = (
+            f'no file "{name}" in models/background_removal' if name else "a model cuts better: see --background-model"
+        )
+        recipe.missing["cut out"] = (APPROXIMATED, f"what has the colour of the border is transparent; {why}")
+        return graph.add("cut out", "TesseraCutOut", image=image)[0]
+    model = graph.add("background model", "LoadBackgroundRemovalModel", bg_removal_name=file)[0]
+    found = graph.add("foreground", "RemoveBackground", bg_removal_model=model, image=image)[0]
+    hidden = graph.add("background", "InvertMask", mask=found)[0]
+    return graph.add("cut out", "JoinImageWithAlpha", image=image, alpha=hidden)[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import control, enhance, finishing
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .schedulers import LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS, described
@@ -201,13 +201,7 @@ PARAMETERS = (
         family_within=dict.fromkeys(("flux-dev", "flux-pro"), (0, 2147483637)),
     ),
     _switch("tiling", MAPPED, "On both axes.", None, ("seamless model:TesseraSeamlessModel.tiling",)),
-    Parameter(
-        "transparency",
-        "choice",
-        NOT_YET,
-        how="No node cuts out the foreground yet.",
-        choices=("disabled", "foreground_only"),
-    ),
+    finishing.TRANSPARENCY,
     _switch("ultra", MEANINGLESS, "A pipeline of the service that is not public; refused beside alchemy."),
     _switch("unzoom", MAPPED, "Grey all around the picture, which is painted.", None, _UNZOOM),
     Parameter(
@@ -298,6 +292,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     made.contrast = _contrast(request)
     made.enlarge = request["upscaleRatio"] or 1.0
     made.second_pass = bool(request["highResolution"])
+    made.foreground_only = request["transparency"] == "foreground_only"
     if request["presetStyle"] in ("NONE", "LEONARDO"):
         made.notes["presetStyle"] = (MAPPED, "adds no words")
     if request["transparency"] == "disabled":

@@ -68,6 +68,8 @@ class Recipe:
         safety: how Safety Filter hides what is flagged; nothing is checked where it is empty.
         intermediate: the pictures of the steps are kept, too; not beside a second pass or a refiner.
         second_pass: the picture is enlarged to twice its size and sampled once more at half strength.
+        foreground_only: what lies behind the motif is transparent.
+        background_model: the name of a file in models/background_removal for it; its colour does where it is empty.
         enhance: the prompt is written better before it is encoded.
         text_model: the name of a folder in models/text_generation that writes it; rules where it is empty.
         instructions: what that model is to do with it.
@@ -109,6 +111,8 @@ class Recipe:
     second_pass: bool = False
     intermediate: bool = False
     safety: str = ""
+    foreground_only: bool = False
+    background_model: str = ""
     enhance: bool = False
     text_model: str = ""
     instructions: str = ""
