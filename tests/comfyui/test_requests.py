@@ -19,15 +19,18 @@ from tessera.host.workflow import Workflow, to_prompt
 
 pytestmark = pytest.mark.comfyui
 
-EACH = [pytest.param(entry, id=entry.id) for entry in entries()]
+CUT = {"prompt": "yellow dots on blue", "transparency": "foreground_only"}
+# What only ComfyUI runs.
+MODELS = [Entry("leonardo", "cut out by a model", CUT, ["--model", "texture-sd", "--background-model", "BiRefNet"])]
+EACH = [pytest.param(entry, id=entry.id) for entry in [*entries(), *MODELS]]
 RUN = {
-    "scenario-texture": "guidance below one",
-    "scenario-ip-adapter": "two pictures, scales at both ends",
-    "modelslab": "strength 0",
-    "octoai": "inpainting",
-    "leonardo": "canvas",
+    "scenario-texture": ["guidance below one"],
+    "scenario-ip-adapter": ["two pictures, scales at both ends"],
+    "modelslab": ["strength 0"],
+    "octoai": ["inpainting"],
+    "leonardo": ["canvas", "prompt written by a model"],
 }
-DRAWN = [pytest.param(entry, id=entry.id) for entry in entries() if RUN[entry.service] == entry.name]
+DRAWN = [pytest.param(entry, id=entry.id) for entry in entries() if entry.name in RUN[entry.service]]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
         # ComfyUI knows no folders of weights; a graph that waits needs no more than the name.
         (base / "models" / "checkpoints" / "texture-refiner").unlink()
         (base / "models" / "checkpoints" / "texture-refiner.safetensors").touch()
+        (base / "models" / "background_removal").mkdir(exist_ok=True)
+        (base / "models" / "background_removal" / "BiRefNet.safetensors").touch()
         yield comfyui
 
 
