@@ -2,73 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import combinations
-
 import torch
 from torch import Tensor
 
 CALL = 2**19
-"""What it takes to treat one more part, in products of a query's and a key's number: about 50 microseconds."""
+"""What it takes to treat one more part, in products of a query's and a key's number: about 70 microseconds."""
 
-GATHER = 12
-"""What it takes to pick one pixel, in tokens attended to."""
+GATHER = 4
+"""What it takes to pick one pixel and put it back, in tokens attended to."""
 
-MOST = 64
-"""Different sets of images in a picture; beyond, masks are no areas any more, and all are looked at everywhere."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Pixels, as rows of `patterns`, and the images that act on any of them."""
-
-    patterns: tuple[int, ...]
-    images: frozenset[int]
-    pixels: int
-
-    def cost(self, tokens: int, channels: int) -> int:
-        """Of attending to it."""
-        return CALL + self.pixels * channels * (GATHER + len(self.images) * tokens)
-
-    def with_(self, other: Part) -> Part:
-        """Both as one."""
-        return Part(self.patterns + other.patterns, self.images | other.images, self.pixels + other.pixels)
+Part = tuple[Tensor | None, list[int]]
+"""Numbers of pixels, None for all, and of the images that are looked at there."""
 
 
-def split(mask: Tensor, tokens: int, channels: int) -> list[tuple[Tensor, list[int]]] | None:
-    """Divide a picture by the images that act.
+def split(mask: Tensor, combine: str, tokens: int, channels: int) -> list[Part]:
+    """Divide a picture by the images that act, where that is cheaper than to look at them everywhere.
 
     Args:
         mask: (n, L), 0 where an image does not act.
+        combine: one of `attend.COMBINES`.
         tokens: of an image.
         channels: of the queries.
 
     Returns:
-        Numbers of pixels and of images, in the cheapest division that merging pairs finds; pixels on which no image
-        acts are in none. None where attending to all images everywhere is cheaper.
+        Parts whose sum is the whole; in none of them are pixels on which no image acts, unless it is for all pixels.
     """
-    patterns, numbers, counts = torch.unique((mask > 0).T, dim=0, return_inverse=True, return_counts=True)
-    if len(patterns) > MOST:
-        return None
-    images = [frozenset(torch.nonzero(row).flatten().tolist()) for row in patterns]
-    parts = _merge([Part((i,), each, int(counts[i])) for i, each in enumerate(images) if each], tokens, channels)
-    whole = CALL + mask.shape[1] * channels * mask.shape[0] * tokens
-    if sum(part.cost(tokens, channels) for part in parts) >= whole:
-        return None
-    return [
-        (torch.nonzero(torch.isin(numbers, torch.tensor(part.patterns))).flatten(), sorted(part.images))
-        for part in parts
-    ]
+    acts = mask > 0
+    everywhere = mask.shape[1] * channels * tokens
+
+    def cost(pixels: int, images: int) -> int:
+        return CALL + pixels * channels * (GATHER + images * tokens)
+
+    if combine == "sum":
+        counts = acts.sum(1).tolist()
+        near = [i for i, count in enumerate(counts) if cost(count, 1) < everywhere]
+        far = [i for i in range(len(mask)) if i not in near]
+        parts: list[Part] = [(_numbers(acts[i]), [i]) for i in near if counts[i]]
+        return [*parts, (None, far)] if far else parts
+    # Where images compete, those that do so are one part: with share the ones that act, with concat all of them.
+    sets = acts if combine == "share" else acts.any(0).expand_as(acts)
+    found, places, sizes = torch.unique(sets.T, dim=0, return_inverse=True, return_counts=True)
+    acting = [(place, _numbers(images).tolist()) for place, images in enumerate(found) if images.any()]
+    if sum(cost(int(sizes[place]), len(images)) for place, images in acting) >= CALL + everywhere * len(mask):
+        return [(None, list(range(len(mask))))]
+    return [(_numbers(places == place), images) for place, images in acting]
 
 
-def _merge(parts: list[Part], tokens: int, channels: int) -> list[Part]:
-    def gain(pair: tuple[Part, Part]) -> int:
-        a, b = (part.cost(tokens, channels) for part in pair)
-        return a + b - pair[0].with_(pair[1]).cost(tokens, channels)
-
-    while len(parts) > 1:
-        best = max(combinations(parts, 2), key=gain)
-        if gain(best) <= 0:
-            break
-        parts = [part for part in parts if part not in best] + [best[0].with_(best[1])]
-    return parts
+def _numbers(where: Tensor) -> Tensor:
+    return torch.nonzero(where).flatten()

@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 COMBINES = ["sum", "share", "concat"]
-LARGEST = {"cpu": 2**17}
-"""Probabilities of a block by kind of device: half a megabyte on a CPU, so that each is touched in the cache alone."""
+ROW_BY_ROW = "cpu"
+"""Kind of device that multiplies strided matrices of one row without copying; others wait for calls, not for copies."""
+
+LARGEST = 2**17
+"""Probabilities of a block on a CPU: half a megabyte, so that each is touched in the cache alone."""
 
 LARGEST_ELSEWHERE = 2**26
 
@@ -111,7 +114,7 @@ def attend(q: Tensor, bank: Bank, mask: Tensor | None = None) -> Tensor:
     Returns:
         (B, L, C)
     """
-    return _in_blocks(torch.empty_like(q), q, bank, mask, beta=0)
+    return add_images(torch.zeros_like(q), q, bank, mask)
 
 
 def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, pixels: Tensor | None = None) -> Tensor:
@@ -120,47 +123,55 @@ def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, p
     Args:
         pixels: numbers of the P pixels where the images act, when they do not act elsewhere; then the mask is (n, P).
     """
-    if pixels is None:
-        return _in_blocks(out, q, bank, mask, beta=1)
-    return out.index_add_(1, pixels, attend(q.index_select(1, pixels), bank, mask))
-
-
-def _in_blocks(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None, beta: int) -> Tensor:
-    """Add to `beta` times `out`, in place."""
-    heads, tokens = bank.keys.shape[1:3]
-    # A CPU multiplies strided matrices of one row without copying them; a GPU waits for calls, so it gets all rows.
-    rows = 1 if q.device.type == "cpu" else q.shape[0]
-    pixels = max(1, LARGEST.get(q.device.type, LARGEST_ELSEWHERE) // (rows * heads * tokens))
-    for start in range(0, q.shape[1], pixels):
-        block = slice(start, start + pixels)
-        seen = None if mask is None else mask[:, block]
-        for row in range(0, q.shape[0], rows):
-            batch = slice(row, row + rows)
-            _block(out[batch, block], q[batch, block], bank, batch, seen, beta)
+    if pixels is not None or q.device.type == ROW_BY_ROW:
+        for row in range(len(q)):
+            _add_row(out[row], q[row], bank, row, mask, pixels)
+        return out
+    keys, values = bank.keys.flatten(0, 1), bank.values.flatten(0, 1)
+    for block in _blocks(q.shape[1], keys, LARGEST_ELSEWHERE):
+        p = _weights(_by_head(q[:, block], bank).flatten(0, 1), keys, bank, mask, block)
+        _by_head(out[:, block], bank).add_(torch.bmm(p, values).unflatten(0, bank.keys.shape[:2]))
     return out
 
 
-def _block(out: Tensor, q: Tensor, bank: Bank, batch: slice, mask: Tensor | None, beta: int) -> None:
-    keys, values = bank.keys[batch], bank.values[batch]
-    out, q = (tensor.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2) for tensor in (out, q))
-    p = _probabilities(keys @ q.transpose(2, 3), bank, mask).transpose(2, 3)
-    if len(p) == 1:
-        out[0].baddbmm_(p[0], values[0], beta=beta)
-    elif beta:
-        out += p @ values
-    else:
-        out.copy_(p @ values)
+def _add_row(out: Tensor, q: Tensor, bank: Bank, row: int, mask: Tensor | None, pixels: Tensor | None) -> None:
+    """As `add_images`, for pixels (L, C) of one row, block by block."""
+    keys, values = bank.keys[row], bank.values[row]
+    for block in _blocks(len(q) if pixels is None else len(pixels), keys, LARGEST):
+        chosen = q[block] if pixels is None else q.index_select(0, pixels[block])
+        p = _weights(_by_head(chosen, bank), keys, bank, mask, block)
+        if pixels is None:
+            _by_head(out[block], bank).baddbmm_(p, values)
+        else:
+            out.index_add_(0, pixels[block], torch.bmm(p, values).transpose(0, 1).flatten(1))
+
+
+def _blocks(pixels: int, keys: Tensor, largest: int) -> list[slice]:
+    """Slices of pixels with so many products with keys (S, N, d)."""
+    length = max(1, largest // keys[..., 0].numel())
+    return [slice(start, start + length) for start in range(0, pixels, length)]
+
+
+def _by_head(pixels: Tensor, bank: Bank) -> Tensor:
+    """(..., l, C) as (..., H, l, d)."""
+    return pixels.view(*pixels.shape[:-1], bank.keys.shape[1], -1).transpose(-3, -2)
+
+
+def _weights(q: Tensor, keys: Tensor, bank: Bank, mask: Tensor | None, block: slice) -> Tensor:
+    """Of the values (S, l, N), for queries (S, l, d)."""
+    logits = torch.bmm(keys, q.transpose(1, 2))
+    return _probabilities(logits, bank, None if mask is None else mask[:, block]).transpose(1, 2)
 
 
 def _probabilities(logits: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
-    """Weights of the values (b, H, N, l), from products of the same shape."""
+    """Weights of the values (S, N, l), from products of the same shape, S by rows and heads."""
     strength = None
     if bank.share is not None:
         shares = bank.share[:, None] if mask is None else bank.share[:, None] * mask
         logits, strength = logits + shares.log().clamp(min=NEVER)[bank.owners], shares.amax(dim=0)
-    p = logits.unflatten(2, (-1, bank.window)).softmax(dim=3)
+    p = logits.view(len(logits), -1, bank.window, logits.shape[2]).softmax(dim=2)
     if strength is not None:
         p = p.mul_(strength)
     elif mask is not None:
-        p = p.mul_(mask[:, None] if p.shape[2] == len(mask) else mask[bank.owners])
-    return p.flatten(2, 3)
+        p = p.mul_(mask[:, None] if p.shape[1] == len(mask) else mask[bank.owners])
+    return p.flatten(1, 2)

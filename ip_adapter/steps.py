@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .areas import split
+from .areas import Part, split
 from .attend import Bank, add_images, make_banks, only
 from .bank import Reference
 from .maps import Record
@@ -18,7 +18,6 @@ from .presets import Gains, gain_at
 from .sites import Site
 
 STEP = "tessera_image_prompts_step"
-Areas = tuple[Tensor | None, list[tuple[Tensor, list[int]]] | None]
 
 
 class Patch:
@@ -99,13 +98,13 @@ class Run:
         size: of the latents (height, width).
         names: uuid of a conditioning -> its name in the guider.
         banks: keys and values on the device, by site, images that act, and rows.
-        areas: masks on a grid, and how the picture is divided by them.
+        areas: parts of the picture, with the masks (n, P) there; None without masks.
     """
 
     size: tuple[int, int] | None = None
     names: dict[Any, str] = field(default_factory=dict)
     banks: dict[Any, list[Entry]] = field(default_factory=dict)
-    areas: dict[Any, Areas] = field(default_factory=dict)
+    areas: dict[Any, list[tuple[Part, Tensor]] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,26 +162,21 @@ class Step:
         key = (grid, tuple(entry.images), combine, tokens, q.shape[-1], divided)
         if key not in self.run.areas:
             mask = pool([uses[image].mask for image in entry.images], grid)
-            # More calls are cheaper than more products on a CPU alone.
-            areas = _areas(mask, combine, tokens, q.shape[-1]) if divided and q.device.type == "cpu" else None
-            self.run.areas[key] = None if mask is None else mask.to(q), areas
-        mask, areas = self.run.areas[key]
-        if mask is None or areas is None:
-            return [entry._replace(mask=mask)]
+            self.run.areas[key] = None if mask is None else _areas(mask, combine, tokens, q, divided)
+        areas = self.run.areas[key]
+        if areas is None:
+            return [entry]
         return [
-            Entry(only(entry.bank, images), mask[images][:, pixels], [entry.images[i] for i in images], pixels)
-            for pixels, images in areas
+            Entry(only(entry.bank, images), mask, [entry.images[i] for i in images], pixels)
+            for (pixels, images), mask in areas
         ]
 
 
-def _areas(mask: Tensor | None, combine: str, tokens: int, channels: int) -> list[tuple[Tensor, list[int]]] | None:
-    if mask is None:
-        return None
-    if combine != "concat":
-        return split(mask, tokens, channels)
-    # Images that do not act somewhere compete there all the same.
-    found = split(mask.amax(dim=0, keepdim=True), tokens * len(mask), channels)
-    return found and [(pixels, list(range(len(mask)))) for pixels, _ in found]
+def _areas(mask: Tensor, combine: str, tokens: int, q: Tensor, divided: bool) -> list[tuple[Part, Tensor]]:
+    whole: list[Part] = [(None, list(range(len(mask))))]
+    # More calls are cheaper than more products on a CPU alone.
+    parts = split(mask, combine, tokens, q.shape[-1]) if divided and q.device.type == "cpu" else whole
+    return [((p, images), (mask[images] if p is None else mask[images][:, p]).to(q)) for p, images in parts]
 
 
 def _load(uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int) -> list[Entry]:

@@ -200,8 +200,19 @@ def test_large_pictures_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -
     ((bank, _),) = make_banks(keys, keys, [0.5, 0.9], 2, "sum")
     mask = torch.rand(2, 50)
     whole = attend(q, bank, mask), attend(q, bank)
-    monkeypatch.setitem(attending.LARGEST, "cpu", 2 * 6 * 7)
+    monkeypatch.setattr(attending, "LARGEST", 2 * 6 * 7)
     torch.testing.assert_close((attend(q, bank, mask), attend(q, bank)), whole)
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+def test_rows_in_one_as_a_gpu_takes_them_are_rows_one_by_one(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, keys = torch.randn(3, 50, 8), [torch.randn(3, 3, 8) for _ in range(2)]
+    ((bank, _),) = make_banks(keys, keys, [0.5, 0.9], 2, combine)
+    mask = torch.rand(2, 50)
+    one_by_one = attend(q, bank, mask), attend(q, bank)
+    monkeypatch.setattr(attending, "ROW_BY_ROW", "none")
+    monkeypatch.setattr(attending, "LARGEST_ELSEWHERE", 3 * 2 * 6 * 7)
+    torch.testing.assert_close((attend(q, bank, mask), attend(q, bank)), one_by_one)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

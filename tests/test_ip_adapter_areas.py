@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.ip_adapter import areas
 from tessera.ip_adapter.areas import split
-from tessera.ip_adapter.attend import add_images, attend, make_banks, only
+from tessera.ip_adapter.attend import COMBINES, add_images, attend, make_banks, only
 from torch import Tensor
 
 
@@ -20,57 +20,76 @@ def _areas(n: int, length: int, seed: int) -> Tensor:
     return mask * (where < 0.4)
 
 
-@given(st.integers(1, 5), st.integers(1, 60), st.integers(0, 999), st.integers(0, 1000), st.integers(0, 20))
-@settings(max_examples=40, deadline=None)
-def test_every_pixel_is_in_one_part_with_all_that_act_on_it(n: int, length: int, seed: int, call: int, g: int) -> None:
+@given(st.sampled_from(COMBINES), st.integers(1, 5), st.integers(1, 60), st.integers(0, 999), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_every_image_is_looked_at_once_wherever_it_acts(
+    combine: str, n: int, length: int, seed: int, call: int
+) -> None:
     mask = _areas(n, length, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(areas, "CALL", call)
-        patch.setattr(areas, "GATHER", g)
-        parts = split(mask, 4, 8)
-    if parts is None:
-        return
-    pixels = [pixel for part, _ in parts for pixel in part.tolist()]
-    assert sorted(pixels) == torch.nonzero(mask.amax(0) > 0).flatten().tolist()
-    for part, images in parts:
-        others = [i for i in range(n) if i not in images]
-        assert not mask[others][:, part].any()
+        parts = split(mask, combine, 4, 8)
+    looks = torch.zeros(n, length)
+    for pixels, images in parts:
+        looks[torch.tensor(images)[:, None], torch.arange(length) if pixels is None else pixels] += 1
+    assert looks.max() <= 1
+    assert looks[mask > 0].eq(1).all()
+    if combine != "sum":  # Images that compete are looked at together.
+        for pixels, images in parts:
+            there = mask if pixels is None else mask[:, pixels]
+            assert not there[[i for i in range(n) if i not in images]].any()
 
 
-@pytest.mark.parametrize("combine", ["sum", "share"])
+@pytest.mark.parametrize("combine", COMBINES)
 def test_parts_together_are_the_whole(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(areas, "CALL", 0)
     monkeypatch.setattr(areas, "GATHER", 0)
     q, mask = torch.randn(2, 64, 12, dtype=torch.float64), _areas(4, 64, 5).double()
+    mask[3] = 0.5
     keys, values = ([torch.randn(2, 3, 12, dtype=torch.float64) for _ in range(4)] for _ in range(2))
     ((bank, _),) = make_banks(keys, values, [0.9, 0.5, 0.3, 0.1], 3, combine)
-    parts = split(mask, 3, 12)
-    assert parts is not None
-    assert len(parts) > 1
+    mask = mask[:3] if combine == "concat" else mask
+    bank = only(bank, range(len(mask)))
+    parts = split(mask, combine, 3, 12)
+    assert any(pixels is not None for pixels, _ in parts)
     out = torch.zeros_like(q)
     for pixels, images in parts:
-        add_images(out, q, only(bank, images), mask[images][:, pixels], pixels)
+        seen = mask[images] if pixels is None else mask[images][:, pixels]
+        add_images(out, q, only(bank, images), seen, pixels)
     torch.testing.assert_close(out, attend(q, bank, mask))
 
 
 def test_areas_are_divided_and_masks_that_are_none_are_not() -> None:
-    grid = torch.arange(4096) // 410
-    ten = torch.nn.functional.one_hot(grid).T.float()
-    parts = split(ten, 16, 320)
-    assert parts is not None
-    assert len(parts) == 10
-    assert all(len(images) == 1 for _, images in parts)
-    assert split(torch.rand(10, 4096), 16, 320) is None
-    assert split((torch.rand(10, 4096) < 0.5).float(), 16, 320) is None
-    assert split(torch.ones(1, 4096), 16, 320) is None
+    ten = torch.nn.functional.one_hot(torch.arange(4096) // 410).T.float()
+    for combine in ("sum", "share"):
+        parts = split(ten, combine, 16, 320)
+        assert sorted(images for _, images in parts) == [[i] for i in range(10)]
+        assert all(pixels is not None and len(pixels) in (406, 410) for pixels, _ in parts)
+    for mask in (torch.rand(10, 4096), (torch.rand(10, 4096) < 0.9).float(), torch.ones(1, 4096)):
+        for combine in COMBINES:
+            assert split(mask, combine, 16, 320) == [(None, list(range(len(mask))))]
 
 
-def test_small_parts_are_joined() -> None:
+def test_an_image_without_a_mask_leaves_the_others_their_areas() -> None:
+    mask = torch.zeros(3, 4096)
+    mask[0], mask[1, :400], mask[2, 300:700] = 1, 1, 1
+    parts = [(None if pixels is None else len(pixels), images) for pixels, images in split(mask, "sum", 16, 320)]
+    assert parts == [(400, [1]), (400, [2]), (None, [0])]
+
+
+def test_images_that_act_nowhere_are_in_no_part() -> None:
+    mask = torch.zeros(2, 4096)
+    mask[0, :64] = 1
+    for combine in ("sum", "share"):
+        ((pixels, images),) = split(mask, combine, 16, 320)
+        assert pixels is not None
+        assert (len(pixels), images) == (64, [0])
+        assert split(mask[1:], combine, 16, 320) == []
+
+
+def test_small_pictures_are_not_divided() -> None:
     """Where a call costs more than the pixels, one call takes them all."""
     two = torch.zeros(2, 64)
     two[0, :32], two[1, 32:] = 1, 1
-    assert split(two, 4, 32) is None
-    one = torch.zeros(1, 4096)
-    one[0, :64] = 1
-    ((pixels, images),) = split(one, 16, 320) or []
-    assert (len(pixels), images) == (64, [0])
+    for combine in COMBINES:
+        assert split(two, combine, 4, 32) == [(None, [0, 1])]
