@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Settings of glibc's mallopt."""
+
+
+def keep_memory() -> None:
+    """Never hand freed memory back on Linux: fetching it again took a step up to 37,000 page faults, or none."""
+    if sys.platform == "linux":
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(M_MMAP_MAX, 0)
+        allocator.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
