@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import permutations
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import trange
 from transformers import CLIPTextModel, T5EncoderModel
 
+from ..tiling.torus import torus_angles
 from .captions import NAMES, ONE_COLOUR, caption
 from .flux_parts import SCALING, SHIFT, Prompts, new_clip, new_t5, new_transformer, patchify, save_pipeline
 from .textures import PALETTE, PATTERNS, draw
@@ -50,6 +53,15 @@ PART = 195
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.5, 12, 48), (1.0, 16, 32))
 """(end as a share of all updates, latents along a side, batch): small crops first, since textures are stationary."""
+
+HARD = ("stripes", "zigzag", "hexagons", "bricks")
+"""Patterns that are learned last; they are drawn twice as often."""
+
+TURNED = 0.35
+"""Share of updates in which positions are those of a torus, as in a seamless texture, of which a crop is a window."""
+
+WINDOWS: tuple[tuple[int, int, int], ...] = ((8, 84, 8), (8, 84, 8), (8, 84, 10), (12, 48, 12), (16, 32, 16))
+"""(latents along a side, batch, period of the torus in tokens of two latents), equally often."""
 
 STRETCH = 2.0
 """Noise levels are drawn more often near 1, where the pattern is decided; Flux.1's own schedule stretches by 3.2."""
@@ -213,6 +225,8 @@ class Batches:
     ) -> None:
         self.latents, self.alone, self.clip, self.t5, self.prompts = latents, alone, clip, t5, prompts
         self.labels, self.rng = labels(len(latents)), np.random.default_rng(seed)
+        often = np.array([2 if pattern in HARD else 1 for pattern, _, _ in self.labels])
+        self.shares = often / often.sum()
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -220,7 +234,7 @@ class Batches:
 
     def draw(self, side: int, count: int, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents (B, 16, side, side), noise, noise levels (B,), context (B, L, D) and pooled text (B, P)."""
-        chosen = self.rng.integers(len(self.labels), size=count).tolist()
+        chosen = self.rng.choice(len(self.labels), count, p=self.shares).tolist()
         texts = ["" if self.rng.random() < dropped else worded(self.rng, self.labels[i]) for i in chosen]
         context, pooled = self.texts(texts)
         whole = [
@@ -258,9 +272,41 @@ def distil(
     return F.mse_loss(velocity(transformer, noisy, t, context, pooled, guidance), target)
 
 
+@contextmanager
+def torus(transformer: FluxTransformer2DModel, rows: int | None, columns: int | None) -> Iterator[None]:
+    """Positions of a torus with so many tokens along each axis, or plain ones where that is None."""
+    embedder = transformer.pos_embed
+    plain_forward = embedder.forward
+
+    def forward(ids: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = plain_forward(ids)
+        for axis, period in ((1, rows), (2, columns)):
+            if period is None:
+                continue
+            angles = torus_angles(ids[:, axis], period, embedder.axes_dim[axis], embedder.theta)
+            first = sum(embedder.axes_dim[:axis])
+            bands, both = slice(first, first + embedder.axes_dim[axis]), angles.repeat_interleave(2, 1)
+            cos[:, bands], sin[:, bands] = both.cos(), both.sin()
+        return cos, sin
+
+    embedder.forward = forward
+    try:
+        yield
+    finally:
+        embedder.forward = plain_forward
+
+
 def stage(step: int, total: int) -> tuple[int, int]:
     """Latents along a side and batch size at an update."""
     return next((side, batch) for end, side, batch in STAGES if step < end * total or end == 1.0)
+
+
+def layout(rng: np.random.Generator, step: int, total: int) -> tuple[int, int, tuple[int | None, int | None]]:
+    """Latents along a side, batch size, and the torus's rows and columns in tokens: on both axes or on either."""
+    if rng.random() >= TURNED:
+        return *stage(step, total), (None, None)
+    side, count, period = WINDOWS[rng.integers(len(WINDOWS))]
+    return side, count, [(period, period), (period, period), (period, None), (None, period)][rng.integers(4)]
 
 
 def averaged(run: Run) -> FluxTransformer2DModel:
@@ -278,13 +324,17 @@ def fit(run: Run, batches: Batches, steps: int, teacher: FluxTransformer2DModel 
     (transformer,) = run.modules
     assert isinstance(transformer, FluxTransformer2DModel)
     torch.manual_seed(run.step)
+    rng = np.random.default_rng((4, run.step))
     for step in (bar := trange(run.step, steps, desc=name, mininterval=5)):
-        side, count = stage(step, steps) if teacher is None else STAGES[-1][1:]
-        loss = (
-            learn(transformer, batches, side, count)
-            if teacher is None
-            else distil(transformer, teacher, batches, side, count)
-        )
+        side, count, periods = layout(rng, step if teacher is None else steps - 1, steps)
+        with ExitStack() as stack:
+            for each in filter(None, (transformer, teacher)):
+                stack.enter_context(torus(each, *periods))
+            loss = (
+                learn(transformer, batches, side, count)
+                if teacher is None
+                else distil(transformer, teacher, batches, side, count)
+            )
         run.update(loss)
         losses.append(loss.item())
         if run.step % 50 == 0:
