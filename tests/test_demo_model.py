@@ -1,9 +1,10 @@
-"""The demo model on the embedded host: a batch is the same as its pictures one by one."""
+"""The demo model on the embedded host: a batch is the same as its pictures one by one, and textures share a picture."""
 
 from __future__ import annotations
 
 import torch
 from tessera.contract import DEMO_CHECKPOINTS, demo_checkpoint
+from tessera.demo.evaluate_ip_adapter import references
 from tessera.host.noise import prepare_noise
 from tessera.host.samplers import KSampler
 from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
@@ -29,3 +30,13 @@ def test_batch_of_four_equals_four_single_runs() -> None:
     assert together.shape == (4, 128, 128, 3)
     assert together.std() > 0.05
     assert (together - alone).abs().max() <= 1e-4
+
+
+@torch.inference_mode()
+def test_two_textures_in_one_picture_keep_their_colours() -> None:
+    _, _, vae = demo_checkpoint(DEMO_CHECKPOINTS[0])
+    pictures = torch.from_numpy(references(8, 128)[0]).float() / 255
+    pairs = torch.cat([pictures, pictures.roll(1, 0)], dim=2)
+    latents = vae.encode(pictures)
+    decoded = vae.decode(torch.cat([latents, latents.roll(1, 0)], dim=3))
+    assert (decoded - pairs).abs().mean() <= 0.08

@@ -1,0 +1,128 @@
+"""Teach the decoder of `texture-sd`'s VAE pictures of several textures.
+
+`python -m tessera.demo.train_decoder --work FOLDER`. A group norm takes its statistics over a whole picture, so that a
+decoder which has seen single textures alone mixes their colours where several share a picture. Encoder and latents
+stay as they are: textures are encoded one by one, and their latents put together.
+
+What is written lies between the decoder before and after (Wortsman et al. 2022): the whole way lets the grid of latents
+show in single textures.
+"""
+
+# diffusers declares its classes through lazy modules and unions that no checker follows.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import trange
+
+from .parts import FACTOR
+from .train_vae import NOISE, crops, difference, draw_pool
+from .training import DEVICE, Run, autocast
+
+STAGES: tuple[tuple[float, int, int], ...] = ((0.6, 64, 12), (1.0, 96, 6))
+"""(end as a share of all updates, side in px, pictures)."""
+
+WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
+"""Shares of pictures with one texture, with two side by side, and with one inside another; the others show four."""
+
+WAY = 0.7
+"""How far from the decoder before to the trained one."""
+
+
+def areas(side: int, rng: np.random.Generator) -> Tensor:
+    """Which texture, 0 to 3, is seen at each latent (side, side)."""
+    shown, kind = torch.zeros(side, side, dtype=torch.long), rng.random()
+    if kind < WHOLE:
+        return shown
+    y, x = rng.integers(1, side, 2)
+    if kind < WHOLE + HALVES:
+        shown[y:] = 1
+        return shown if rng.random() < 0.5 else shown.T
+    if kind < WHOLE + HALVES + PATCH:
+        shown[rng.integers(0, y) : y + 1, rng.integers(0, x) : x + 1] = 1
+        return shown
+    shown[y:] = 2
+    shown[:, x:] += 1
+    return shown
+
+
+def mixed(batch: Tensor, shown: Tensor) -> Tensor:
+    """Pictures or latents (B, C, H, W), each with the next ones of the batch in its areas; shown (B, h, w)."""
+    fine = shown.repeat_interleave(batch.shape[2] // shown.shape[1], 1)
+    fine = fine.repeat_interleave(batch.shape[3] // shown.shape[2], 2)[:, None]
+    return sum((batch.roll(-k, 0) * (fine == k) for k in range(4)), torch.zeros_like(batch))
+
+
+def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor) -> tuple[Tensor, float]:
+    """As for the whole VAE, of what is decoded from several pictures' latents."""
+    with autocast(), torch.no_grad():
+        latents = vae.encode(pictures).latent_dist.mean.float()
+    latents = mixed(latents + NOISE * latents.std() * torch.randn_like(latents), shown)
+    with autocast():
+        decoded = vae.decode(latents).sample.float()
+    wanted = mixed(pictures, shown)
+    return difference(torch.where(borders(shown), wanted, decoded), wanted)
+
+
+def borders(shown: Tensor) -> Tensor:
+    """Where (B, 1, H, W) another texture is less than half a latent away, so that no pixel could be right."""
+    fine = shown.repeat_interleave(FACTOR, 1).repeat_interleave(FACTOR, 2)[:, None].float()
+    highest, lowest = (sign * F.max_pool2d(sign * fine, FACTOR + 1, 1, FACTOR // 2) for sign in (1, -1))
+    return highest != lowest
+
+
+def train(model: Path, work: Path, out: Path, steps: int, pool: int, rate: float = 4e-4, every: int = 250) -> None:
+    """Train the decoder of the VAE in `model` and write the VAE to `out`; goes on where a call stopped."""
+    work.mkdir(parents=True, exist_ok=True)
+    drawn = draw_pool(pool, 128, work / "pool.npy")
+    vae = AutoencoderKL.from_pretrained(model, torch_dtype=torch.float32)
+    before = {key: tensor.clone() for key, tensor in vae.state_dict().items()}
+    vae.to(DEVICE, memory_format=torch.channels_last)
+    run = Run([vae.decoder, vae.post_quant_conv], steps, rate, work / "decoder.pt", warmup=50)
+    torch.manual_seed(run.step)
+    rng, errors = np.random.default_rng(run.step), []
+    for step in (bar := trange(run.step, steps, desc="decoder", mininterval=5)):
+        side, count = next((side, count) for end, side, count in STAGES if step < end * steps)
+        pictures = crops(drawn, count, side).to(DEVICE).contiguous(memory_format=torch.channels_last)
+        shown = torch.stack([areas(side // FACTOR, rng) for _ in range(count)]).to(DEVICE)
+        value, error = loss(vae, pictures, shown)
+        run.update(value)
+        errors.append(error)
+        if run.step % 25 == 0:
+            bar.set_postfix(error=f"{np.mean(errors[-100:]):.4f}")
+        if run.step % every == 0 or run.step == steps:
+            run.save()
+            export(run, vae, before, out)
+
+
+def export(run: Run, vae: AutoencoderKL, before: dict[str, Tensor], out: Path) -> None:
+    """Write the VAE, WAY of the way from its weights before to the averaged ones, as a diffusers folder."""
+    run.average.swap()
+    written = copy.deepcopy(vae).cpu()
+    run.average.swap()
+    written.load_state_dict({key: torch.lerp(before[key], now, WAY) for key, now in written.state_dict().items()})
+    written.save_pretrained(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "models" / "texture-sd" / "vae")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the drawn textures and checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="the VAE's diffusers folder to write")
+    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--pool", type=int, default=6500, help="textures drawn")
+    args = parser.parse_args()
+    train(args.model, args.work, args.out, args.steps, args.pool)
+
+
+if __name__ == "__main__":
+    main()
