@@ -27,7 +27,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 WHOLE = {
-    "folder_paths.py": "folder_names_and_paths = {'ipadapter': None, 'safety_checker': None}",
+    "folder_paths.py": "folder_names_and_paths = dict.fromkeys(('ipadapter', 'safety_checker', 'text_generation'))",
     "comfy/__init__.py": "",
     "comfy/ldm/__init__.py": "",
     "comfy/ldm/modules/__init__.py": "",
