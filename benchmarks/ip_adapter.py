@@ -4,8 +4,9 @@ Stable Diffusion 1.5's shape at 512 px, a guided batch of two, an adapter of 16 
 every step (convolutions, self-attention, feed-forward, most norms, projections of pixels, all text but a token) is
 taken out of the UNet, so that the difference to a step without images is not lost in it; `--whole` leaves it in, for a
 GPU. diffusers runs several adapters, which is its way to a scale each. Each is compared with its own step without
-images: the UNet as it is, and with hooks that only call attention. Steps of all kinds take turns in one process, and
-the shortest of each counts; on a CPU time is the processor's. Both keep other work on the machine out.
+images: the UNet as it is, and with hooks that only call attention. Steps of all kinds take turns in one process; on a
+CPU they are cut in front of and behind each cross-attention, the shortest of each piece counts, and time is the
+processor's. All this keeps other work on the machine out.
 
 Masks are areas, a rectangle for each image that together fill the picture, so that ten act on as many pixels as one
 without a mask; or "soft": above 0 everywhere, so that no image can be left out anywhere.
@@ -18,11 +19,12 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from paired import keep_memory, seconds
+from paired import keep_memory, now
 from tessera.host.attention import optimized_attention
 from tessera.host.model_base import SD15
 from tessera.host.patcher import ModelPatcher
@@ -157,7 +159,7 @@ class Ours:
         else:
             for site in find_sites(unet):
                 model.set_model_attn2_replace(plain_attention, *site.key)
-        self.model, self.run, self.uses = model, Run(), uses
+        self.unet, self.model, self.run, self.uses = unet, model, Run(), uses
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
         options = {**self.model.model_options["transformer_options"], "wrappers": self.model.wrappers, RUN: self.run}
@@ -204,19 +206,30 @@ def with_adapters(unet: Any, weights: dict[str, Any], count: int) -> Any:
 
 def measure(steps: dict[str, Any], rounds: int, x: torch.Tensor, text: torch.Tensor) -> dict[str, float]:
     """Milliseconds that each kind of step adds to its own without images: between the shortest of rounds of all."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-
-    def timed(name: str) -> float:
-        return seconds(lambda: steps[name](x, text), x.device.type)
-
-    for name in steps:
-        timed(name)
+    device = x.device.type
+    times: dict[str, list[list[float]]] = {name: [] for name in steps}
+    marks: list[float] = []
+    if device == "cpu":
+        cut(steps, marks)
+    for step in steps.values():
+        step(x, text)
     for turn in range(OURS * rounds):
         for name, taken in times.items():
             if name.startswith("ours") or name == "diffusers 0 " or turn < rounds:
-                taken.append(timed(name))
-    shortest = {name: 1000 * min(taken) for name, taken in times.items()}
+                marks[:] = [now(device)]
+                steps[name](x, text)
+                taken.append([end - start for start, end in pairwise([*marks, now(device)])])
+    shortest = {name: 1000 * sum(map(min, zip(*taken, strict=True))) for name, taken in times.items()}
     return {name: taken - shortest[f"{name.split()[0]} 0 "] for name, taken in shortest.items()}
+
+
+def cut(steps: dict[str, Any], marks: list[float]) -> None:
+    """Note the time in front of and behind each cross-attention."""
+    for unet in {id(step.unet): step.unet for step in steps.values()}.values():
+        for name, module in unet.named_modules():
+            if name.endswith("attn2"):
+                module.register_forward_pre_hook(lambda *_: marks.append(now("cpu")))
+                module.register_forward_hook(lambda *_: marks.append(now("cpu")))
 
 
 def report(added: dict[str, float], steps: dict[str, Any], adapter: int) -> None:

@@ -22,15 +22,19 @@ def keep_memory() -> None:
         allocator.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def now(device: str) -> float:
+    """Seconds: by the clock on a GPU, of this process on a CPU, where other programs' load does not count."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
 def seconds(run: Callable[[], object], device: str) -> float:
-    """Of one call: by the clock on a GPU, of this process on a CPU, where other programs' load does not count."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    clock = time.perf_counter if device == "cuda" else time.process_time
-    synchronize()
-    start = clock()
+    """Of one call, by `now`."""
+    start = now(device)
     run()
-    synchronize()
-    return clock() - start
+    return now(device) - start
 
 
 def compare(plain: Callable[[], object], ours: Callable[[], object], device: str, pairs: int) -> tuple[float, ...]:
