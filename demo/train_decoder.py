@@ -34,7 +34,7 @@ STAGES: tuple[tuple[float, int, int], ...] = ((0.6, 64, 12), (1.0, 96, 6))
 WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
 """Shares of pictures with one texture, with two side by side, and with one inside another; the others show four."""
 
-WAY = 0.7
+WAY = 0.5
 """How far from the decoder before to the trained one."""
 
 

@@ -39,4 +39,4 @@ def test_two_textures_in_one_picture_keep_their_colours() -> None:
     pairs = torch.cat([pictures, pictures.roll(1, 0)], dim=2)
     latents = vae.encode(pictures)
     decoded = vae.decode(torch.cat([latents, latents.roll(1, 0)], dim=3))
-    assert (decoded - pairs).abs().mean() <= 0.08
+    assert (decoded - pairs).abs().mean() <= 0.1
