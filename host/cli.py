@@ -78,7 +78,19 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help='change a value, in JSON or as plain text: --set 3.seed=7 --set 6.text="green moss"',
     )
-    run = commands.add_parser("run", parents=[graph, everywhere], help="run a workflow and print the files it saved")
+    _add_run(commands, [graph, everywhere])
+    check = commands.add_parser("check", parents=[graph, everywhere], help="say what is wrong with a workflow")
+    check.set_defaults(command=_check)
+    nodes = commands.add_parser("nodes", parents=[everywhere], help="list the nodes")
+    nodes.add_argument("--json", action="store_true", help="in the shape of ComfyUI's /object_info")
+    nodes.set_defaults(command=_nodes)
+    _add_import(commands, everywhere)
+    _add_params(commands)
+    return parser
+
+
+def _add_run(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser("run", parents=parents, help="run a workflow and print the files it saved")
     run.add_argument("--output-dir", metavar="DIR", help="where results are saved (default: output)")
     run.add_argument("--json", action="store_true", help="print one JSON object: what each output shows, previews too")
     run.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
@@ -87,11 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--track-id", metavar="ID", help="goes into that report")
     run.add_argument("--webhook-private", action="store_true", help="allow a webhook whose address is not public")
     run.set_defaults(command=_run)
-    check = commands.add_parser("check", parents=[graph, everywhere], help="say what is wrong with a workflow")
-    check.set_defaults(command=_check)
-    nodes = commands.add_parser("nodes", parents=[everywhere], help="list the nodes")
-    nodes.add_argument("--json", action="store_true", help="in the shape of ComfyUI's /object_info")
-    nodes.set_defaults(command=_nodes)
+
+
+def _add_import(commands: Any, everywhere: argparse.ArgumentParser) -> None:
     made = commands.add_parser("import", parents=[everywhere], help="make a workflow of a hosted service's request")
     made.add_argument("service", metavar="SERVICE", help="one that tessera params lists, such as scenario-texture")
     made.add_argument("request", metavar="REQUEST", help="the JSON body that was sent to the service")
@@ -120,13 +130,15 @@ def _parser() -> argparse.ArgumentParser:
         help="the picture that a name or link in the request stands for; nothing is fetched",
     )
     made.set_defaults(command=_import)
+
+
+def _add_params(commands: Any) -> None:
     params = commands.add_parser("params", help="list what becomes of hosted services' parameters in a workflow")
     params.add_argument("service", nargs="?", metavar="SERVICE", help="only this one")
     shape = params.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="as JSON")
     shape.add_argument("--markdown", action="store_true", help="as the page in host/importer")
     params.set_defaults(command=_params, verbose=False)
-    return parser
 
 
 def _quiet(verbose: bool) -> None:
