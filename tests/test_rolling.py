@@ -9,6 +9,8 @@ import pytest
 import torch
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.circular import NotPeriodicError
+from tessera.tiling.dit import FEWEST_STEPS, PHASES, phase_at
+from tessera.tiling.roll import roll
 from tessera.tiling.rolling import Rolling, blend_cuts, roll_control, shift_at
 from torch import Tensor, nn
 
@@ -94,3 +96,42 @@ def test_shifted_repeats_cannot_be_rolled() -> None:
 def test_units_are_read_from_the_network() -> None:
     assert Rolling(BOTH).unit(TOKENS_OF_TWO, 16) == 2
     assert Rolling(BOTH).unit(nn.Linear(1, 1), 16) == 1
+
+
+@pytest.mark.parametrize("tiling", ["both", "brick", "half_drop"])
+@pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, 3), (2, 1), (-2, -1), (-1, 5)])
+def test_moving_a_picture_moves_the_plane_that_its_repeats_fill(tiling: str, shift: tuple[int, int]) -> None:
+    axes, (height, width) = TILINGS[tiling], (6, 8)
+    picture = torch.randn(2, height, width, generator=torch.Generator().manual_seed(0))
+
+    def plane(y: int, x: int) -> Tensor:
+        (above, y), (left, x) = divmod(y, height), divmod(x, width)
+        return picture[
+            :, (y - left * axes.half_drop * height // 2) % height, (x - above * axes.brick * width // 2) % width
+        ]
+
+    moved = roll(picture, shift, axes)
+    for y in range(height):
+        for x in range(width):
+            assert torch.equal(moved[:, y, x], plane(y - shift[0], x - shift[1]))
+    assert torch.equal(roll(moved, (-shift[0], -shift[1]), axes), picture)
+
+
+def _call(step: int, steps: int = 20, **more: Any) -> dict[str, Any]:
+    sigmas = torch.linspace(1, 0, steps + 1)
+    options = {"sample_sigmas": sigmas}
+    return {"t": sigmas[step : step + 1], "control": None, "transformer_options": options} | more
+
+
+def test_the_grid_of_tokens_lies_elsewhere_at_each_step() -> None:
+    assert [phase_at(_call(step), BOTH, 2) for step in range(5)] == [*PHASES, PHASES[0]]
+    assert [phase_at(_call(step), TILINGS["vertical"], 4) for step in range(4)] == [(0, 0), (2, 0), (0, 0), (2, 0)]
+    assert {phase_at(_call(step), BOTH, 1) for step in range(4)} == {(0, 0)}
+
+
+def test_the_grid_of_tokens_stays_for_what_belongs_to_it_and_in_short_runs() -> None:
+    assert phase_at(_call(1, FEWEST_STEPS), BOTH, 2) == (1, 1)
+    assert phase_at(_call(1, FEWEST_STEPS - 1), BOTH, 2) == (0, 0)
+    assert phase_at(_call(1, control={"output": []}), BOTH, 2) == (0, 0)
+    assert phase_at(_call(1, ref_latents=[torch.zeros(1)]), BOTH, 2) == (0, 0)
+    assert phase_at(_call(1, transformer_options={}), BOTH, 2) == (0, 0)

@@ -8,12 +8,23 @@ from torch import Tensor, nn
 
 from .axes import Axes
 from .circular import NotPeriodicError, circular, wrapping_convolutions
-from .hooks import SeamlessHooks, go_on, patch_size, tokens
+from .hooks import SeamlessHooks, patch_size, tokens
+from .rolling import Shift, run_rolled, step_index
 from .torus import rotary_embedders, torus
+
+PHASES: tuple[Shift, ...] = ((0, 0), (1, 1), (0, 1), (1, 0))
+"""Where the grid of tokens lies (down, right) at one step after the other, in halves of a token."""
+
+FEWEST_STEPS = 12
+"""Shorter runs keep the grid where it is: each of its places needs steps of its own to be evened out."""
 
 
 class TorusDiT(SeamlessHooks):
-    """Rotary frequencies are rounded to harmonics of the picture; padded convolutions, where there are any, wrap."""
+    """Rotary frequencies are rounded to harmonics of the picture; padded convolutions, where there are any, wrap.
+
+    Steps between tokens are a little larger than those inside, and the picture's border lies between tokens: so the
+    picture moves by half a token on its torus from step to step, and every line is inside a token half of the time.
+    """
 
     def unit(self, network: nn.Module, channels: int) -> int:
         """The side of a token."""
@@ -27,7 +38,10 @@ class TorusDiT(SeamlessHooks):
     def summary(self, network: nn.Module) -> str:
         """That positions repeat, and how many convolutions wrap."""
         list(wrapping_convolutions(network))
-        return "rotary positions repeat with the picture (torus RoPE)"
+        return (
+            "rotary positions repeat with the picture (torus RoPE), which runs of "
+            f"{FEWEST_STEPS} steps or more move by half a token from step to step"
+        )
 
     def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
         """The call inside `torus` and `circular`; reference latents have their own period."""
@@ -35,5 +49,18 @@ class TorusDiT(SeamlessHooks):
         unit = self.unit(network, call["x"].shape[1])
         pictures = [call["x"], *(call.get("ref_latents") or [])]
         sizes = [tokens((p.shape[-2], p.shape[-1]), unit) for p in pictures]
+        shift = phase_at(call, axes, unit)
         with torus(network, axes, sizes), circular(network, axes):
-            return go_on(executor, call)
+            return run_rolled(executor, call, unit, shift, axes)
+
+
+def phase_at(call: dict[str, Any], axes: Axes, unit: int) -> Shift:
+    """How far (down, right) in latents the picture moves in this call of APPLY_MODEL: nothing or half of `unit`.
+
+    What control networks add, and reference pictures, belong to whole tokens: with them it stays where it is.
+    """
+    sigmas = call["transformer_options"].get("sample_sigmas")
+    if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or call["control"] or call.get("ref_latents"):
+        return 0, 0
+    down, right = PHASES[step_index(sigmas, call["t"]) % len(PHASES)]
+    return down * (unit // 2) * axes.vertical, right * (unit // 2) * axes.horizontal

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from .axes import Axes
 from .circular import NotPeriodicError
 from .hooks import SEED, SeamlessHooks, go_on, patch_size
+from .roll import Shift, roll
 from .unet import downsampling, find_unet, is_unet
-
-Shift = tuple[int, int]
 
 R2 = (0.7548776662466927, 0.5698402909980532)
 """Fractions of a side between one shift and the next, which fill the plane evenly (M. Roberts' R2 sequence)."""
@@ -57,12 +56,17 @@ class Rolling(SeamlessHooks):
         height, width = call["x"].shape[-2:]
         unit = self.unit(executor.class_obj.diffusion_model, call["x"].shape[1])
         sigmas = options["sample_sigmas"]
-        index = int((sigmas > call["t"].max() * (1 + 1e-4)).sum())
+        index = step_index(sigmas, call["t"])
         shift = shift_at(options.get(SEED) or 0, index, (height, width), axes, unit)
-        run = partial(_run_rolled, executor, call, unit)
+        run = partial(run_rolled, executor, call, unit, axes=axes)
         if index < TWO_CUTS * (len(sigmas) - 1):
             return run(shift)
         return blend_cuts(run, shift, (height, width), axes, unit)
+
+
+def step_index(sigmas: Tensor, sigma: Tensor) -> int:
+    """Which step of a run over `sigmas` (N + 1,) a call at `sigma` (B,) belongs to, from 0."""
+    return int((sigmas > sigma.max() * (1 + 1e-4)).sum())
 
 
 def shift_at(seed: int, index: int, size: Shift, axes: Axes, unit: int) -> Shift:
@@ -97,21 +101,23 @@ def _distance(shift: Shift, size: Shift, axes: Axes) -> Tensor:
     return lines[0][:, None] * lines[1]
 
 
-def _run_rolled(executor: Any, call: dict[str, Any], unit: int, shift: Shift) -> Tensor:
+def run_rolled(executor: Any, call: dict[str, Any], unit: int, shift: Shift, axes: Axes) -> Tensor:
     """The denoiser's output for latents moved by `shift`, moved back. What has the latents' size moves along."""
+    if shift == (0, 0):
+        return go_on(executor, call)
     height, width = call["x"].shape[-2:]
 
     def move(value: Any) -> Any:
         if isinstance(value, list):
             return [move(each) for each in value]
         fits = isinstance(value, Tensor) and value.ndim >= 4 and value.shape[-2:] == (height, width)
-        return value.roll(shift, (-2, -1)) if fits else value
+        return roll(value, shift, axes) if fits else value
 
     moved = {name: move(value) for name, value in call.items()}
     if call["control"]:
-        roll = partial(roll_control, shift=shift, size=(height, width), unit=unit)
-        moved["control"] = {name: [roll(part) for part in parts] for name, parts in call["control"].items()}
-    return go_on(executor, moved).roll((-shift[0], -shift[1]), (-2, -1))
+        along = partial(roll_control, shift=shift, size=(height, width), unit=unit)
+        moved["control"] = {name: [along(part) for part in parts] for name, parts in call["control"].items()}
+    return roll(go_on(executor, moved), (-shift[0], -shift[1]), axes)
 
 
 def roll_control(part: Tensor | None, shift: Shift, size: Shift, unit: int) -> Tensor | None:
