@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import trange
 
+from ..tiling.axes import TILINGS, Axes
+from ..tiling.circular import circular
 from .parts import FACTOR
 from .train_vae import NOISE, crops, difference, draw_pool
 from .training import DEVICE, Run, autocast
@@ -33,6 +35,16 @@ STAGES: tuple[tuple[float, int, int], ...] = ((0.6, 64, 12), (1.0, 96, 6))
 
 WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
 """Shares of pictures with one texture, with two side by side, and with one inside another; the others show four."""
+
+TURNED = 0.5
+"""Share of updates in which the decoder's convolutions wrap around: zeros beyond the edge change the statistics of
+group norms, so that a decoder which has always seen them tints textures that repeat."""
+
+GRID = 4.0
+"""Weight of what shows of the grid of latents."""
+
+RUN = 16
+"""Pixels over which steps are averaged with their sign, where faint ones add up."""
 
 WAY = 0.5
 """How far from the decoder before to the trained one."""
@@ -62,21 +74,44 @@ def mixed(batch: Tensor, shown: Tensor) -> Tensor:
     return sum((batch.roll(-k, 0) * (fine == k) for k in range(4)), torch.zeros_like(batch))
 
 
-def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor) -> tuple[Tensor, float]:
-    """As for the whole VAE, of what is decoded from several pictures' latents."""
+def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tuple[Tensor, float]:
+    """As for the whole VAE, of what is decoded from several pictures' latents, on the torus of `axes`."""
     with autocast(), torch.no_grad():
         latents = vae.encode(pictures).latent_dist.mean.float()
     latents = mixed(latents + NOISE * latents.std() * torch.randn_like(latents), shown)
-    with autocast():
+    with autocast(), circular(vae.decoder, axes):
         decoded = vae.decode(latents).sample.float()
     wanted = mixed(pictures, shown)
-    return difference(torch.where(borders(shown), wanted, decoded), wanted)
+    judged = torch.where(borders(shown, axes), wanted, decoded)
+    value, error = difference(judged, wanted)
+    return value + GRID * (profile(judged) - profile(wanted)).abs().mean(), error
 
 
-def borders(shown: Tensor) -> Tensor:
-    """Where (B, 1, H, W) another texture is less than half a latent away, so that no pixel could be right."""
+def profile(pictures: Tensor) -> Tensor:
+    """How steps between neighbours in (B, 3, H, W) spread over the places within a latent: (4, FACTOR) of mean 1.
+
+    Along x and along y, of single steps and of those averaged with their sign over RUN lines. A grid of latents is
+    seen where the steps between latents are larger than those inside.
+    """
+    rows = []
+    for turned in (pictures, pictures.mT):
+        steps = turned.diff(dim=-1)[..., FACTOR - 1 : -FACTOR]
+        for each in (steps, steps.unflatten(-2, (-1, RUN)).mean(-2)):
+            place = each.abs().unflatten(-1, (-1, FACTOR)).flatten(0, -2).mean(0)
+            rows.append(place / place.mean().clamp_min(1e-4))
+    return torch.stack(rows)
+
+
+def borders(shown: Tensor, axes: Axes) -> Tensor:
+    """Where (B, 1, H, W) another texture is less than half a latent away, so that no pixel could be right.
+
+    The opposite edge, where it is next, is another texture: pictures are not made to fit themselves.
+    """
     fine = shown.repeat_interleave(FACTOR, 1).repeat_interleave(FACTOR, 2)[:, None].float()
-    highest, lowest = (sign * F.max_pool2d(sign * fine, FACTOR + 1, 1, FACTOR // 2) for sign in (1, -1))
+    half = FACTOR // 2
+    for wraps, pad in ((axes.horizontal, (half, half, 0, 0)), (axes.vertical, (0, 0, half, half))):
+        fine = F.pad(fine, pad, value=-1) if wraps else F.pad(fine, pad, mode="replicate")
+    highest, lowest = (sign * F.max_pool2d(sign * fine, FACTOR + 1, 1) for sign in (1, -1))
     return highest != lowest
 
 
@@ -94,7 +129,7 @@ def train(model: Path, work: Path, out: Path, steps: int, pool: int, rate: float
         side, count = next((side, count) for end, side, count in STAGES if step < end * steps)
         pictures = crops(drawn, count, side).to(DEVICE).contiguous(memory_format=torch.channels_last)
         shown = torch.stack([areas(side // FACTOR, rng) for _ in range(count)]).to(DEVICE)
-        value, error = loss(vae, pictures, shown)
+        value, error = loss(vae, pictures, shown, TILINGS["both" if rng.random() < TURNED else "off"])
         run.update(value)
         errors.append(error)
         if run.step % 25 == 0:
