@@ -1,11 +1,9 @@
-"""Teach the decoder of `texture-sd`'s VAE pictures of several textures.
+"""Teach the decoder of a demo model's VAE pictures of several textures, and pictures that repeat.
 
 `python -m tessera.demo.train_decoder --work FOLDER`. A group norm takes its statistics over a whole picture, so that a
-decoder which has seen single textures alone mixes their colours where several share a picture. Encoder and latents
-stay as they are: textures are encoded one by one, and their latents put together.
-
-What is written lies between the decoder before and after (Wortsman et al. 2022): the whole way lets the grid of latents
-show in single textures.
+decoder which has seen single textures alone mixes their colours where several share a picture. For the same reason
+half of the updates decode on a torus. Encoder and latents stay as they are: textures are encoded one by one, and their
+latents put together.
 """
 
 # diffusers declares its classes through lazy modules and unions that no checker follows.
@@ -14,7 +12,6 @@ show in single textures.
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +36,12 @@ WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
 TURNED = 0.5
 """Share of updates in which the decoder's convolutions wrap around: zeros beyond the edge change the statistics of
 group norms, so that a decoder which has always seen them tints textures that repeat."""
+
+GRID = 4.0
+"""Weight of what shows of the grid of latents."""
+
+RUN = 16
+"""Pixels over which steps are averaged with their sign, where faint ones add up."""
 
 GRID = 4.0
 """Weight of what shows of the grid of latents."""
@@ -120,7 +123,6 @@ def train(model: Path, work: Path, out: Path, steps: int, pool: int, rate: float
     work.mkdir(parents=True, exist_ok=True)
     drawn = draw_pool(pool, 128, work / "pool.npy")
     vae = AutoencoderKL.from_pretrained(model, torch_dtype=torch.float32)
-    before = {key: tensor.clone() for key, tensor in vae.state_dict().items()}
     vae.to(DEVICE, memory_format=torch.channels_last)
     run = Run([vae.decoder, vae.post_quant_conv], steps, rate, work / "decoder.pt", warmup=50)
     torch.manual_seed(run.step)
@@ -136,16 +138,14 @@ def train(model: Path, work: Path, out: Path, steps: int, pool: int, rate: float
             bar.set_postfix(error=f"{np.mean(errors[-100:]):.4f}")
         if run.step % every == 0 or run.step == steps:
             run.save()
-            export(run, vae, before, out)
+            export(run, vae, out)
 
 
-def export(run: Run, vae: AutoencoderKL, before: dict[str, Tensor], out: Path) -> None:
-    """Write the VAE, WAY of the way from its weights before to the averaged ones, as a diffusers folder."""
+def export(run: Run, vae: AutoencoderKL, out: Path) -> None:
+    """Write the VAE with the averaged weights as a diffusers folder."""
     run.average.swap()
-    written = copy.deepcopy(vae).cpu()
+    vae.save_pretrained(out)
     run.average.swap()
-    written.load_state_dict({key: torch.lerp(before[key], now, WAY) for key, now in written.state_dict().items()})
-    written.save_pretrained(out)
 
 
 def main() -> None:
