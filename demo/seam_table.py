@@ -35,6 +35,10 @@ PROMPTS = 16
 BLOCK = 4
 """Seeds that are drawn, and kept, together."""
 
+SEEDS = 1000
+"""From the seeds of one prompt to those of the next: pictures of the same noise have their steps in the same places,
+and count for less than as many of their own."""
+
 ROLLS = 8
 """Places where each picture is cut anew, to see what it has inside."""
 
@@ -84,9 +88,10 @@ def draw(settings: Settings, tiling: str, seeds: range) -> Tensor:
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
     side = settings.size // 8
     empty = torch.zeros(1, model.get_model_object("latent_format").latent_channels, side, side)
-    noise = torch.cat([prepare_noise(empty, seed) for seed in seeds])
     pictures = []
-    for prompt in tqdm(settings.prompts, desc=f"{settings.model}, tiling {tiling}, seeds {seeds}", mininterval=5):
+    bar = tqdm(settings.prompts, desc=f"{settings.model}, tiling {tiling}, seeds {seeds}", mininterval=5)
+    for number, prompt in enumerate(bar):
+        noise = torch.cat([prepare_noise(empty, SEEDS * number + seed) for seed in seeds])
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(prompt.text))
         run = KSampler(seamless, settings.steps, *settings.sampler)
         with torch.inference_mode():
