@@ -66,7 +66,7 @@ class Rolling(SeamlessHooks):
 
 def step_index(sigmas: Tensor, sigma: Tensor) -> int:
     """Which step of a run over `sigmas` (N + 1,) a call at `sigma` (B,) belongs to, from 0."""
-    return int((sigmas > sigma.max() * (1 + 1e-4)).sum())
+    return int((sigmas > sigma.max().to(sigmas) * (1 + 1e-4)).sum())
 
 
 def shift_at(seed: int, index: int, size: Shift, axes: Axes, unit: int) -> Shift:
