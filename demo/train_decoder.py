@@ -4,6 +4,8 @@
 decoder which has seen single textures alone mixes their colours where several share a picture. For the same reason
 half of the updates decode on a torus. Encoder and latents stay as they are: textures are encoded one by one, and their
 latents put together.
+
+`--keep` teaches the torus alone, from what the decoder before draws without one: all other pictures stay as they were.
 """
 
 # diffusers declares its classes through lazy modules and unions that no checker follows.
@@ -12,6 +14,7 @@ latents put together.
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +31,8 @@ from .train_vae import NOISE, crops, difference, draw_pool
 from .training import DEVICE, Run, autocast
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.6, 64, 12), (1.0, 96, 6))
-"""(end as a share of all updates, side in px, pictures)."""
+KEPT_STAGES: tuple[tuple[float, int, int], ...] = ((0.3, 64, 12), (1.0, 128, 3))
+"""(end as a share of all updates, side in px, pictures), and with `keep`."""
 
 WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
 """Shares of pictures with one texture, with two side by side, and with one inside another; the others show four."""
@@ -42,15 +46,6 @@ GRID = 4.0
 
 RUN = 16
 """Pixels over which steps are averaged with their sign, where faint ones add up."""
-
-GRID = 4.0
-"""Weight of what shows of the grid of latents."""
-
-RUN = 16
-"""Pixels over which steps are averaged with their sign, where faint ones add up."""
-
-WAY = 0.5
-"""How far from the decoder before to the trained one."""
 
 
 def areas(side: int, rng: np.random.Generator) -> Tensor:
@@ -90,6 +85,18 @@ def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tup
     return value + GRID * (profile(judged) - profile(wanted)).abs().mean(), error
 
 
+def kept(vae: AutoencoderKL, before: AutoencoderKL, pictures: Tensor, axes: Axes) -> tuple[Tensor, float]:
+    """As `difference`, from what `before` decodes without a torus; not within a latent of edges that meet."""
+    with autocast(), torch.no_grad():
+        latents = vae.encode(pictures).latent_dist.mean.float()
+        latents = latents + NOISE * latents.std() * torch.randn_like(latents)
+        wanted = before.decode(latents).sample.float()
+    with autocast(), circular(vae.decoder, axes):
+        decoded = vae.decode(latents).sample.float()
+    inside = slice(FACTOR, -FACTOR) if any(axes) else slice(None)
+    return difference(decoded[..., inside, inside], wanted[..., inside, inside])
+
+
 def profile(pictures: Tensor) -> Tensor:
     """How steps between neighbours in (B, 3, H, W) spread over the places within a latent: (4, FACTOR) of mean 1.
 
@@ -118,20 +125,39 @@ def borders(shown: Tensor, axes: Axes) -> Tensor:
     return highest != lowest
 
 
-def train(model: Path, work: Path, out: Path, steps: int, pool: int, rate: float = 4e-4, every: int = 250) -> None:
-    """Train the decoder of the VAE in `model` and write the VAE to `out`; goes on where a call stopped."""
+def train(
+    model: Path, work: Path, out: Path, steps: int, pool: int, rate: float = 4e-4, keep: bool = False, every: int = 250
+) -> None:
+    """Train the decoder of the VAE in `model` and write the VAE to `out`; goes on where a call stopped.
+
+    Args:
+        model: diffusers folder of the VAE.
+        work: folder of the drawn textures and of the checkpoint, outside the repository.
+        out: diffusers folder to write.
+        steps: updates.
+        pool: textures drawn.
+        rate: highest learning rate.
+        keep: teach the torus alone.
+        every: updates between checkpoints.
+    """
     work.mkdir(parents=True, exist_ok=True)
     drawn = draw_pool(pool, 128, work / "pool.npy")
     vae = AutoencoderKL.from_pretrained(model, torch_dtype=torch.float32)
     vae.to(DEVICE, memory_format=torch.channels_last)
+    before = copy.deepcopy(vae).requires_grad_(False)
     run = Run([vae.decoder, vae.post_quant_conv], steps, rate, work / "decoder.pt", warmup=50)
     torch.manual_seed(run.step)
     rng, errors = np.random.default_rng(run.step), []
     for step in (bar := trange(run.step, steps, desc="decoder", mininterval=5)):
-        side, count = next((side, count) for end, side, count in STAGES if step < end * steps)
+        stages = KEPT_STAGES if keep else STAGES
+        side, count = next((side, count) for end, side, count in stages if step < end * steps)
         pictures = crops(drawn, count, side).to(DEVICE).contiguous(memory_format=torch.channels_last)
-        shown = torch.stack([areas(side // FACTOR, rng) for _ in range(count)]).to(DEVICE)
-        value, error = loss(vae, pictures, shown, TILINGS["both" if rng.random() < TURNED else "off"])
+        axes = TILINGS["both" if rng.random() < TURNED else "off"]
+        if keep:
+            value, error = kept(vae, before, pictures, axes)
+        else:
+            shown = torch.stack([areas(side // FACTOR, rng) for _ in range(count)]).to(DEVICE)
+            value, error = loss(vae, pictures, shown, axes)
         run.update(value)
         errors.append(error)
         if run.step % 25 == 0:
@@ -155,8 +181,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the VAE's diffusers folder to write")
     parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--pool", type=int, default=6500, help="textures drawn")
+    parser.add_argument("--rate", type=float, default=4e-4, help="highest learning rate")
+    parser.add_argument("--keep", action="store_true", help="teach the torus alone")
     args = parser.parse_args()
-    train(args.model, args.work, args.out, args.steps, args.pool)
+    train(args.model, args.work, args.out, args.steps, args.pool, args.rate, args.keep)
 
 
 if __name__ == "__main__":
