@@ -72,11 +72,17 @@ def mixed(batch: Tensor, shown: Tensor) -> Tensor:
     return sum((batch.roll(-k, 0) * (fine == k) for k in range(4)), torch.zeros_like(batch))
 
 
-def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tuple[Tensor, float]:
-    """As for the whole VAE, of what is decoded from several pictures' latents, on the torus of `axes`."""
-    with autocast(), torch.no_grad():
+@torch.no_grad()
+def encoded(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Latents of pictures, with the noise that a denoiser leaves."""
+    with autocast():
         latents = vae.encode(pictures).latent_dist.mean.float()
-    latents = mixed(latents + NOISE * latents.std() * torch.randn_like(latents), shown)
+    return latents + NOISE * latents.std() * torch.randn_like(latents)
+
+
+def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tuple[Tensor, float]:
+    """As for the whole VAE, of several pictures' latents on the torus of `axes`, and of the grid that shows."""
+    latents = mixed(encoded(vae, pictures), shown)
     with autocast(), circular(vae.decoder, axes):
         decoded = vae.decode(latents).sample.float()
     wanted = mixed(pictures, shown)
@@ -87,9 +93,8 @@ def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tup
 
 def kept(vae: AutoencoderKL, before: AutoencoderKL, pictures: Tensor, axes: Axes) -> tuple[Tensor, float]:
     """As `difference`, from what `before` decodes without a torus; not within a latent of edges that meet."""
+    latents = encoded(vae, pictures)
     with autocast(), torch.no_grad():
-        latents = vae.encode(pictures).latent_dist.mean.float()
-        latents = latents + NOISE * latents.std() * torch.randn_like(latents)
         wanted = before.decode(latents).sample.float()
     with autocast(), circular(vae.decoder, axes):
         decoded = vae.decode(latents).sample.float()
