@@ -15,8 +15,8 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import permutations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +29,11 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from ..tiling.torus import torus_angles
 from .captions import NAMES, ONE_COLOUR, caption
-from .flux_parts import SCALING, SHIFT, Prompts, new_clip, new_t5, new_transformer, patchify, save_pipeline
-from .textures import PALETTE, PATTERNS, draw
+from .flux_parts import Prompts, new_clip, new_t5, new_transformer, patchify, save_pipeline
+from .flux_pool import PART, PLAIN, TORUS, crop, encode, encode_plain, encode_tori, labels
+from .repeating import Label
+from .textures import PALETTE, PATTERNS
 from .training import DEVICE, Run, autocast
-
-Label = tuple[str, str, str]
-"""Pattern, main colour, second colour."""
 
 DROPPED = 0.1
 """Share of captions replaced by the empty prompt, for classifier-free guidance (Ho and Salimans 2022)."""
@@ -44,12 +43,6 @@ SINGLE = 0.1
 
 PARTIAL = 0.1
 """Share of captions that name one colour at most: what is left of a prompt when a negative takes a colour away."""
-
-PLAIN = 24
-"""Pictures of each colour alone."""
-
-PART = 195
-"""Textures in one file of the pool."""
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.5, 12, 48), (1.0, 16, 32))
 """(end as a share of all updates, latents along a side, batch): small crops first, since textures are stationary."""
@@ -63,6 +56,9 @@ TURNED = 0.35
 WINDOWS: tuple[tuple[int, int, int], ...] = ((8, 84, 8), (8, 84, 8), (8, 84, 10), (12, 48, 12), (16, 32, 16))
 """(latents along a side, batch, period of the torus in tokens of two latents), equally often."""
 
+WHOLE, TORI = 0.2, 32
+"""Share of updates that show the whole torus of a texture that repeats, and their batch."""
+
 STRETCH = 2.0
 """Noise levels are drawn more often near 1, where the pattern is decided; Flux.1's own schedule stretches by 3.2."""
 
@@ -72,14 +68,6 @@ GUIDANCE = (1.0, 10.0)
 SCALE_PER_GUIDANCE = 0.6
 """How much the scale of classifier-free guidance grows with the input. Flux's usual 3.5 means a scale of 2.5: 3 drew
 patterns better than 2, but the larger it is the more is left of what a negative prompt names."""
-
-
-def labels(count: int) -> list[Label]:
-    """Every pattern and ordered colour pair equally often; a longer list begins with the shorter one."""
-    every = [(pattern, a, b) for a, b in permutations(PALETTE, 2) for pattern in PATTERNS]
-    rng = np.random.default_rng(0)
-    rounds = [rng.permutation(len(every)) for _ in range(-(-count // len(every)))]
-    return [every[i] for i in np.concatenate(rounds)[:count]]
 
 
 def worded(rng: np.random.Generator, label: Label) -> str:
@@ -132,53 +120,6 @@ def teach(clip: CLIPTextModel, t5: T5EncoderModel, prompts: Prompts, steps: int)
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
 
 
-@torch.no_grad()
-def encode(vae: AutoencoderKL, count: int, size: int, work: Path) -> Tensor:
-    """Normalised latents (count, 16, size / 8, size / 8) in bfloat16; parts that lie in `work` already are read.
-
-    They are larger than what the transformer sees: crops of latents carry no trace of the encoder's zero padding.
-    """
-    vae.to(DEVICE, memory_format=torch.channels_last).eval()
-    parts = []
-    for part in trange(count // PART, desc="encode", mininterval=5):
-        path = work / f"flux-latents-{part:03}.pt"
-        if not path.exists():
-            torch.save(encode_part(vae, part, size), path)
-        parts.append(torch.load(path, weights_only=True))
-    return torch.cat(parts)
-
-
-def encode_part(vae: AutoencoderKL, part: int, size: int) -> Tensor:
-    return encode_drawn(vae, np.random.default_rng((1, part)), labels((part + 1) * PART)[-PART:], size)
-
-
-def encode_plain(vae: AutoencoderKL, size: int, work: Path) -> dict[str, Tensor]:
-    """For each colour normalised latents (PLAIN, 16, size / 8, size / 8) of pictures of nothing else."""
-    path = work / "flux-plain.pt"
-    if not path.exists():
-        rng = np.random.default_rng(2)
-        torch.save({c: encode_drawn(vae, rng, [("clouds", c, c)] * PLAIN, size) for c in PALETTE}, path)
-    return torch.load(path, weights_only=True)
-
-
-def encode_drawn(vae: AutoencoderKL, rng: np.random.Generator, shown: list[Label], size: int) -> Tensor:
-    drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown])).permute(0, 3, 1, 2)
-    found = []
-    for some in drawn.split(8):
-        pictures = (some.to(DEVICE).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        with autocast():
-            latents = vae.encode(pictures).latent_dist.mode()
-        found.append(((latents.float().cpu() - SHIFT) * SCALING).bfloat16())
-    return torch.cat(found)
-
-
-def crop(latents: list[Tensor], side: int, rng: np.random.Generator) -> Tensor:
-    """(B, 16, side, side), each crop from a place of its own."""
-    corners = rng.integers(0, latents[0].shape[-1] - side + 1, (len(latents), 2))
-    cut = [each[:, y : y + side, x : x + side] for each, (y, x) in zip(latents, corners, strict=True)]
-    return torch.stack(cut).float()
-
-
 def levels(count: int) -> Tensor:
     """Noise levels (count,) in 0..1, one of each stratum, in random order."""
     even = (torch.randperm(count) + torch.rand(count)) / count
@@ -204,12 +145,27 @@ def velocity(
     return found.float()
 
 
+class Layout(NamedTuple):
+    """What an update sees: latents along a side, batch, and rows and columns of the torus in tokens of two latents."""
+
+    side: int
+    batch: int
+    rows: int | None = None
+    columns: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of a torus is seen."""
+        return self.rows == self.columns == self.side // 2
+
+
 class Batches:
     """What an update sees.
 
     Args:
         latents: of `encode`.
         alone: of `encode_plain`.
+        tori: of `encode_tori`.
         clip, t5: taught, frozen.
         seed: of captions and crops.
     """
@@ -218,53 +174,58 @@ class Batches:
         self,
         latents: Tensor,
         alone: dict[str, Tensor],
+        tori: tuple[Tensor, list[Label]],
         clip: CLIPTextModel,
         t5: T5EncoderModel,
         prompts: Prompts,
         seed: int,
     ) -> None:
-        self.latents, self.alone, self.clip, self.t5, self.prompts = latents, alone, clip, t5, prompts
-        self.labels, self.rng = labels(len(latents)), np.random.default_rng(seed)
-        often = np.array([2 if pattern in HARD else 1 for pattern, _, _ in self.labels])
-        self.shares = often / often.sum()
+        self.plain, self.tori = (latents, labels(len(latents))), tori
+        self.alone, self.clip, self.t5, self.prompts = alone, clip, t5, prompts
+        self.rng = np.random.default_rng(seed)
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         return self.prompts(self.clip, self.t5, texts)
 
-    def draw(self, side: int, count: int, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def draw(self, layout: Layout, dropped: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents (B, 16, side, side), noise, noise levels (B,), context (B, L, D) and pooled text (B, P)."""
-        chosen = self.rng.choice(len(self.labels), count, p=self.shares).tolist()
-        texts = ["" if self.rng.random() < dropped else worded(self.rng, self.labels[i]) for i in chosen]
+        latents, shown = self.tori if layout.whole else self.plain
+        often = np.array([2.0 if pattern in HARD else 1.0 for pattern, _, _ in shown])
+        chosen = self.rng.choice(len(shown), layout.batch, p=often / often.sum()).tolist()
+        texts = ["" if self.rng.random() < dropped else worded(self.rng, shown[i]) for i in chosen]
         context, pooled = self.texts(texts)
-        whole = [
-            self.alone[text][self.rng.integers(PLAIN)] if text in PALETTE else self.latents[i]
+        pictures = [
+            self.alone[text][self.rng.integers(PLAIN)] if text in PALETTE else latents[i]
             for text, i in zip(texts, chosen, strict=True)
         ]
-        clean = crop(whole, side, self.rng).to(DEVICE)
-        return clean, torch.randn_like(clean), levels(count).to(DEVICE), context, pooled
+        clean = crop(pictures, layout.side, self.rng)
+        if layout.whole:  # the moves are those of a torus, to any latent
+            clean = torch.stack([each.roll(self.rng.integers(layout.side, size=2).tolist(), (1, 2)) for each in clean])
+        clean = clean.to(DEVICE)
+        return clean, torch.randn_like(clean), levels(layout.batch).to(DEVICE), context, pooled
 
 
-def learn(transformer: FluxTransformer2DModel, batches: Batches, side: int, count: int) -> Tensor:
+def learn(transformer: FluxTransformer2DModel, batches: Batches, layout: Layout) -> Tensor:
     """Mean squared error of velocities, at guidance 1."""
-    clean, noise, t, context, pooled = batches.draw(side, count, DROPPED)
+    clean, noise, t, context, pooled = batches.draw(layout, DROPPED)
     mix = t[:, None, None, None]
     found = velocity(transformer, (1 - mix) * clean + mix * noise, t, context, pooled, torch.ones_like(t))
     return F.mse_loss(found, patchify(noise - clean)[0])
 
 
 def distil(
-    transformer: FluxTransformer2DModel, teacher: FluxTransformer2DModel, batches: Batches, side: int, count: int
+    transformer: FluxTransformer2DModel, teacher: FluxTransformer2DModel, batches: Batches, layout: Layout
 ) -> Tensor:
     """Mean squared distance from the teacher's guided velocity."""
-    clean, noise, t, context, pooled = batches.draw(side, count, DROPPED)
+    clean, noise, t, context, pooled = batches.draw(layout, DROPPED)
     mix = t[:, None, None, None]
     noisy = (1 - mix) * clean + mix * noise
     low, high = GUIDANCE
-    guidance = low + (high - low) * torch.rand(count, device=DEVICE)
+    guidance = low + (high - low) * torch.rand(layout.batch, device=DEVICE)
     scale = 1 + SCALE_PER_GUIDANCE * (guidance - 1)
     with torch.no_grad():
-        none = [part.expand(count, *part.shape[1:]) for part in batches.texts([""])]
+        none = [part.expand(layout.batch, *part.shape[1:]) for part in batches.texts([""])]
         one = torch.ones_like(t)
         with_text = velocity(teacher, noisy, t, context, pooled, one)
         without = velocity(teacher, noisy, t, none[0], none[1], one)
@@ -296,17 +257,21 @@ def torus(transformer: FluxTransformer2DModel, rows: int | None, columns: int | 
         embedder.forward = plain_forward
 
 
-def stage(step: int, total: int) -> tuple[int, int]:
-    """Latents along a side and batch size at an update."""
-    return next((side, batch) for end, side, batch in STAGES if step < end * total or end == 1.0)
+def stage(step: int, total: int) -> Layout:
+    """What an update without a torus sees."""
+    return next(Layout(side, count) for end, side, count in STAGES if step < end * total or end == 1.0)
 
 
-def layout(rng: np.random.Generator, step: int, total: int) -> tuple[int, int, tuple[int | None, int | None]]:
-    """Latents along a side, batch size, and the torus's rows and columns in tokens: on both axes or on either."""
-    if rng.random() >= TURNED:
-        return *stage(step, total), (None, None)
+def layout(rng: np.random.Generator, step: int, total: int) -> Layout:
+    """A crop, a window of a torus on both axes or on either, or a whole torus."""
+    kind = rng.random()
+    if kind < WHOLE:
+        return Layout(TORUS, TORI, TORUS // 2, TORUS // 2)
+    if kind >= WHOLE + TURNED:
+        return stage(step, total)
     side, count, period = WINDOWS[rng.integers(len(WINDOWS))]
-    return side, count, [(period, period), (period, period), (period, None), (None, period)][rng.integers(4)]
+    axes = [(period, period), (period, period), (period, None), (None, period)]
+    return Layout(side, count, *axes[rng.integers(4)])
 
 
 def averaged(run: Run) -> FluxTransformer2DModel:
@@ -326,28 +291,26 @@ def fit(run: Run, batches: Batches, steps: int, teacher: FluxTransformer2DModel 
     torch.manual_seed(run.step)
     rng = np.random.default_rng((4, run.step))
     for step in (bar := trange(run.step, steps, desc=name, mininterval=5)):
-        side, count, periods = layout(rng, step if teacher is None else steps - 1, steps)
+        seen = layout(rng, step if teacher is None else steps - 1, steps)
         with ExitStack() as stack:
             for each in filter(None, (transformer, teacher)):
-                stack.enter_context(torus(each, *periods))
-            loss = (
-                learn(transformer, batches, side, count)
-                if teacher is None
-                else distil(transformer, teacher, batches, side, count)
-            )
+                stack.enter_context(torus(each, seen.rows, seen.columns))
+            loss = learn(transformer, batches, seen) if teacher is None else distil(transformer, teacher, batches, seen)
         run.update(loss)
         losses.append(loss.item())
         if run.step % 50 == 0:
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}")
             with log.open("a") as file:
-                entry = {"what": name, "step": run.step, "side": side, "loss": float(np.mean(losses[-50:]))}
+                entry = {"what": name, "step": run.step, "side": seen.side, "loss": float(np.mean(losses[-50:]))}
                 file.write(json.dumps(entry) + "\n")
         if run.step % 250 == 0:
             run.save()
     run.save()
 
 
-def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, distil_steps: int, pool: int, size: int = 160) -> None:
+def train(
+    vae: AutoencoderKL, work: Path, out: Path, steps: int, distil_steps: int, pool: int, tori: int, size: int = 160
+) -> None:
     """Train and write `out`; goes on where an interrupted call stopped.
 
     Args:
@@ -357,6 +320,7 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, distil_steps: i
         steps: updates of the transformer.
         distil_steps: updates of its guidance.
         pool: pictures drawn.
+        tori: pictures that repeat drawn.
         size: their width and height in px.
     """
     work.mkdir(parents=True, exist_ok=True)
@@ -369,14 +333,14 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, distil_steps: i
     for module, weights in zip((clip, t5), torch.load(text, weights_only=True), strict=True):
         module.load_state_dict(weights)
         module.to(DEVICE).eval().requires_grad_(False)
-    latents, alone = encode(vae, pool, size, work), encode_plain(vae, size, work)
+    seen = encode(vae, pool, size, work), encode_plain(vae, size, work), encode_tori(vae, tori, work)
     torch.manual_seed(0)
     run = Run([new_transformer().to(DEVICE)], steps, 1e-3, work / "flux.pt")
-    fit(run, Batches(latents, alone, clip, t5, prompts, run.step), steps, None, work / "flux.jsonl")
+    fit(run, Batches(*seen, clip, t5, prompts, run.step), steps, None, work / "flux.jsonl")
     teacher = averaged(run)
     student = copy.deepcopy(teacher).requires_grad_(True)
     second = Run([student], distil_steps, 3e-4, work / "flux-distil.pt", warmup=50)
-    batches = Batches(latents, alone, clip, t5, prompts, second.step + 1)
+    batches = Batches(*seen, clip, t5, prompts, second.step + 1)
     fit(second, batches, distil_steps, teacher, work / "flux.jsonl")
     save_pipeline(out, vae.cpu(), averaged(second).cpu(), clip.cpu(), t5.cpu())
 
@@ -389,8 +353,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=21600)
     parser.add_argument("--distil-steps", type=int, default=800)
     parser.add_argument("--pool", type=int, default=48 * PART, help="textures drawn and encoded")
+    parser.add_argument("--tori", type=int, default=2340, help="textures that repeat drawn and encoded")
     args = parser.parse_args()
-    train(AutoencoderKL.from_pretrained(args.vae), args.work, args.out, args.steps, args.distil_steps, args.pool)
+    vae = AutoencoderKL.from_pretrained(args.vae)
+    train(vae, args.work, args.out, args.steps, args.distil_steps, args.pool, args.tori)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from tessera.contract import DEMO_MODELS
 from tessera.demo import train_flux
 from tessera.demo.evaluate_flux import STRENGTHS, Model, clipped, share
-from tessera.demo.flux_parts import new_transformer, patchify
+from tessera.demo.flux_parts import new_transformer, new_vae, patchify
+from tessera.demo.flux_pool import CUTS, encode_repeating
+from tessera.demo.textures import PALETTE
 from tessera.tiling.axes import Axes
 from tessera.tiling.torus import torus
 
@@ -60,3 +63,40 @@ def test_training_sees_the_positions_of_seamless_pictures(axes: Axes) -> None:
         found = transformer.pos_embed(ids)
     torch.testing.assert_close(found, wanted)
     assert all(torch.equal(a, b) for a, b in zip(transformer.pos_embed(ids), plain, strict=True))
+
+
+def test_a_window_shows_half_a_torus_at_most_and_whole_ones_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    seen = [train_flux.layout(rng, 900, 1000) for _ in range(2000)]
+    whole = [each for each in seen if each.whole]
+    assert len(whole) / len(seen) == pytest.approx(train_flux.WHOLE, abs=0.03)
+    windows = [each for each in seen if not each.whole and (each.rows or each.columns)]
+    assert len(windows) / len(seen) == pytest.approx(train_flux.TURNED, abs=0.03)
+    assert all(each.side <= (period or each.side) for each in windows for period in (each.rows, each.columns))
+
+
+def test_textures_that_repeat_are_encoded_without_edges() -> None:
+    torch.manual_seed(0)
+    vae = new_vae()
+    stripes = torch.linspace(0, 6.283, 65)[:-1].sin().expand(1, 3, 64, 64)
+    latents = encode_repeating(vae, stripes).float()
+    assert latents.shape == (CUTS, 16, 8, 8)
+    torch.testing.assert_close(latents, latents[:, :, :1].expand_as(latents), atol=0.02, rtol=0.02)
+    with torch.no_grad():
+        cut_off = vae.encode(stripes).latent_dist.mode()
+    assert (cut_off - cut_off[:, :, 4:5]).abs().max() > 0.1 * cut_off.std()
+
+
+def test_whole_tori_are_moved_and_nothing_of_them_is_cut() -> None:
+    tori = torch.arange(2 * 16 * 16 * 16).float().reshape(2, 16, 16, 16)
+
+    def prompts(clip: object, t5: object, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(len(texts), 1, 1), torch.zeros(len(texts), 1)
+
+    shown = [("dots", "red", "blue"), ("grid", "black", "white")]
+    alone = dict.fromkeys(PALETTE, tori.repeat(12, 1, 1, 1))
+    batches = train_flux.Batches(tori, alone, (tori, shown), object(), object(), prompts, 0)  # pyright: ignore[reportArgumentType]
+    clean = batches.draw(train_flux.Layout(16, 24, 8, 8), 0.0)[0]
+    sets = [set(each.flatten().tolist()) for each in tori]
+    assert all(set(each.flatten().tolist()) in sets for each in clean)
+    assert len({float(each[0, 0, 0]) for each in clean}) > 12
