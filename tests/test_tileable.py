@@ -107,7 +107,13 @@ def test_channels_and_dtypes(channels: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [((50, 40), "width of 48 px .* it is 40 px; set the border to 13"), ((1, 64), "height")]
+    ("size", "words"),
+    [
+        ((50, 40), "width of 48 px .* it is 40 px; set the border to 13"),
+        ((3, 64), "height of 48 px .* it is 3 px; set the border to 1 px or less"),
+        ((2, 64), "height of 48 px .* it is 2 px; the narrowest border, 1 px, needs 3 px, so use a larger image"),
+        ((64, 1), "width of 48 px .* it is 1 px; the narrowest border, 1 px, needs 3 px, so use a larger image"),
+    ],
 )
 def test_borders_that_meet_are_refused(size: tuple[int, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -36,10 +36,10 @@ def make_tileable(pictures: Tensor, axes: Axes, border: int, lighting: float) ->
     height, width = pictures.shape[-2:]
     for name, length, wraps in (("width", width, axes.horizontal), ("height", height, axes.vertical)):
         if wraps and length < 3 * border:
-            raise ValueError(
-                f"A border of {border} px needs a {name} of {3 * border} px or more, but it is {length} px; "
-                f"set the border to {length // 3} px or less."
-            )
+            found = f"A border of {border} px needs a {name} of {3 * border} px or more, but it is {length} px; "
+            if length < 3:
+                raise ValueError(f"{found}the narrowest border, 1 px, needs 3 px, so use a larger image.")
+            raise ValueError(f"{found}set the border to {length // 3} px or less.")
     even = pictures - lighting * smooth_part(pictures, axes)
     made = torch.stack([_repeat_rows(p, border) for p in even]) if axes.vertical else even
     made = torch.stack([_repeat_rows(p.mT, border).mT for p in made]) if axes.horizontal else made
