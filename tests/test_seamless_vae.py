@@ -162,6 +162,24 @@ def test_an_image_that_would_be_cropped_is_refused_along_wrapping_axes(vae: VAE)
     assert seamless_vae(vae, TILINGS["horizontal"]).encode(image).shape == (1, 4, 6, 8)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize(
+    ("tiling", "size", "words"),
+    [
+        ("brick", (6, 5), r"\(brick\) needs a width that is a multiple of 16 px, but it is 40 px; .* to 32 or 48 px"),
+        ("half_drop", (1, 6), "needs a height that is a multiple of 16 px, but it is 8 px; set the height to 16 px"),
+    ],
+)
+def test_a_latent_without_a_middle_is_refused_in_tiles_too(
+    vae: VAE, tiling: str, size: tuple[int, int], words: str, tiled: bool
+) -> None:
+    seamless = seamless_vae(vae, TILINGS[tiling])
+    with pytest.raises(ValueError, match=words):
+        (seamless.decode_tiled if tiled else seamless.decode)(torch.randn(1, 4, *size))
+    doubled = torch.randn(1, 4, 2 * size[0], 2 * size[1])
+    assert seamless.decode_tiled(doubled).shape == (1, 16 * size[0], 16 * size[1], 3)
+
+
 def test_empty_and_video_vaes_are_refused(vae: VAE) -> None:
     with pytest.raises(ValueError, match="empty"):
         seamless_vae(SimpleNamespace(first_stage_model=None), TILINGS["both"])

@@ -12,27 +12,32 @@ from torch import Tensor
 
 from .axes import Axes, describe
 from .circular import circular, wrapping_convolutions
-from .wrap import extend, fold
+from .wrap import check_halves, extend, fold
 
 PLAIN_VAE = "tessera_plain_vae"
 
 
 class CircularAutoencoder:
-    """Stands in for an autoencoder: `encode` and `decode` run with circular convolutions, all else is its own."""
+    """Stands in for an autoencoder: `encode` and `decode` run with circular convolutions, all else is its own.
 
-    def __init__(self, network: Any, axes: Axes) -> None:
+    `pixel`: image pixels per latent pixel.
+    """
+
+    def __init__(self, network: Any, axes: Axes, pixel: int) -> None:
         self.network = network
         self.axes = axes
+        self.pixel = pixel
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         """The autoencoder's `encode`, pictures and latents taken as periodic."""
         with circular(self.network, self.axes):
             return self.network.encode(*args, **kwargs)
 
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """The autoencoder's `decode`, pictures and latents taken as periodic."""
+    def decode(self, latents: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The autoencoder's `decode` of latents (B, C, [T,] h, w), pictures and latents taken as periodic."""
+        check_halves((latents.shape[-2], latents.shape[-1]), self.axes, self.pixel)
         with circular(self.network, self.axes):
-            return self.network.decode(*args, **kwargs)
+            return self.network.decode(latents, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name == "network":  # asked for while a copy is made, before it has one
@@ -61,7 +66,7 @@ def seamless_vae(vae: Any, axes: Axes) -> Any:
     list(wrapping_convolutions(plain.first_stage_model))
     seamless = copy.copy(plain)
     setattr(seamless, PLAIN_VAE, plain)
-    seamless.first_stage_model = CircularAutoencoder(plain.first_stage_model, axes)
+    seamless.first_stage_model = CircularAutoencoder(plain.first_stage_model, axes, plain.spacial_compression_decode())
     seamless.vae_encode_crop_pixels = partial(_crop_nothing, plain, axes)
     seamless.decode_tiled_ = partial(_decode_tiled, plain, axes)
     seamless.encode_tiled_ = partial(_encode_tiled, plain, axes)
@@ -131,6 +136,7 @@ def _encode_tiled_3d(
 
 def _over_wrapped_grid(run: Callable[[Tensor], Tensor], axes: Axes, x: Tensor, overlap: int, scale: float) -> Tensor:
     """Run tiles over `x` (B, C, H, W) continued by `overlap` along `axes`; fold the output, `scale` times as large."""
+    check_halves((x.shape[-2], x.shape[-1]), axes, max(1, round(scale)))
     down = min(overlap, x.shape[-2]) if axes.vertical else 0
     across = min(overlap, x.shape[-1]) if axes.horizontal else 0
     return fold(run(extend(x, axes, down, across)), axes, round(down * scale), round(across * scale))

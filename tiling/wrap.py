@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .axes import Axes
+from .axes import Axes, describe
 
 
 class Geometry(NamedTuple):
@@ -82,6 +82,23 @@ def _blend_rows(x: Tensor, period: int, margin: int, blend: float) -> Tensor:
     first = torch.lerp(x[..., margin + period : margin + period + reach, :], picture[..., :reach, :], weight)
     last = torch.lerp(x[..., margin - reach : margin, :], picture[..., period - reach :, :], weight.flip(0))
     return torch.cat((first, picture[..., reach : period - reach, :], last), dim=-2)
+
+
+def check_halves(size: tuple[int, int], axes: Axes, pixel: int = 1) -> None:
+    """Raise ValueError where a side that repeats are shifted along by half is odd: exact halves need whole numbers.
+
+    Args:
+        size: (height, width).
+        axes: how repeats are shifted.
+        pixel: image pixels per pixel of `size`.
+    """
+    for name, length, halved in (("width", size[1], axes.brick), ("height", size[0], axes.half_drop)):
+        if halved and length % 2:
+            lower, upper = (length - 1) * pixel, (length + 1) * pixel
+            raise ValueError(
+                f"A picture whose {describe(axes)} needs a {name} that is a multiple of {2 * pixel} px, but it is "
+                f"{length * pixel} px; set the {name} to {f'{lower} or {upper}' if lower else upper} px."
+            )
 
 
 def extend(x: Tensor, axes: Axes, down: int, across: int) -> Tensor:
