@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -187,14 +188,31 @@ def test_angles_repeat_and_stay_close_to_the_stock_ones(length: int, dim: int, t
 
 
 @settings(max_examples=50, deadline=None)
-@given(data=st.data(), text=st.integers(0, 5), height=st.integers(1, 6), width=st.integers(1, 6))
-def test_pictures_are_found_wherever_they_lie(data: st.DataObject, text: int, height: int, width: int) -> None:
-    count = data.draw(st.integers(1, 3))
-    ids = torch.cat([torch.zeros(text, 3), *(picture(height, width, index=float(i)) for i in range(count))])
-    found = find_grids(torch.cat((ids, torch.zeros(3, 3))), [(height, width)])
-    expected = [Grid(text + i * height * width, height, width, 1.0, 1.0) for i in range(count)]
-    if height * width > 1:  # a text's token looks like a picture of one token
-        assert found == expected
+@given(
+    text=st.integers(0, 5),
+    heights=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    width=st.integers(1, 6),
+    order=st.randoms(use_true_random=False),
+)
+def test_pictures_are_found_wherever_they_lie(text: int, heights: list[int], width: int, order: Random) -> None:
+    """References may be as wide as the picture, but higher or lower."""
+    pictures = [picture(height, width, index=float(i)) for i, height in enumerate(heights)]
+    ids = torch.cat([torch.zeros(text, 3), *pictures, torch.zeros(3, 3)])
+    starts = [text + width * sum(heights[:i]) for i in range(len(heights))]
+    expected = [Grid(start, height, width, 1.0, 1.0) for start, height in zip(starts, heights, strict=True)]
+    sizes = [(height, width) for height in order.sample(heights, len(heights))]
+    if min(heights) * width > 1:  # a text's token looks like a picture of one token
+        assert find_grids(ids, sizes) == expected
+
+
+def test_pictures_below_one_another_are_told_apart() -> None:
+    stacked = torch.cat((picture(9, 6), picture(2, 8, index=1.0), picture(3, 6, index=1.0) + torch.tensor([0, 2, 0])))
+    assert find_grids(stacked, [(4, 6), (5, 6), (2, 8), (3, 6)]) == [
+        Grid(0, 5, 6, 1.0, 1.0),
+        Grid(30, 4, 6, 1.0, 1.0),
+        Grid(54, 2, 8, 1.0, 1.0),
+        Grid(70, 3, 6, 1.0, 1.0),
+    ]
 
 
 def test_sequences_of_other_models_are_read() -> None:

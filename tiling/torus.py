@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +89,8 @@ def find_grids(ids: Tensor, sizes: Sequence[Size]) -> list[Grid]:
 
     Args:
         ids: (N, A) positions, float32 on the CPU, of which `spatial_axes` are row and column.
-        sizes: (height, width) in tokens; where several fit, the first counts.
+        sizes: (height, width) in tokens; where several are as wide, one that ends with the rows counts, else the
+            highest that fits.
     """
     y, x = spatial_axes(ids.shape[1])
     rows = _runs(ids, x)
@@ -98,16 +100,14 @@ def find_grids(ids: Tensor, sizes: Sequence[Size]) -> list[Grid]:
     grids, at = [], 0
     while at < len(rows):
         start, length, step_x = rows[at]
-        size = next((s for s in sizes if s[1] == length and _stacked(rows, below, at, s)), None)
-        if size:
-            grids.append(Grid(start, *size, below[at][1], step_x))
-        at += size[0] if size else 1
+        count, step_y = below[at]
+        high = sum(1 for _ in takewhile(lambda row, wide=length: row[1] == wide, rows[at : at + count]))
+        heights = [height for height, width in sizes if width == length and height <= high]
+        height = high if high in heights else max(heights, default=0)
+        if height:
+            grids.append(Grid(start, height, length, step_y, step_x))
+        at += height or 1
     return grids
-
-
-def _stacked(rows: list[tuple[int, int, float]], below: list[tuple[int, float]], at: int, size: Size) -> bool:
-    """Whether the row `at` and those below it are a picture of this size."""
-    return below[at][0] >= size[0] and all(length == size[1] for _, length, _ in rows[at : at + size[0]])
 
 
 def _runs(points: Tensor, axis: int) -> list[tuple[int, int, float]]:
