@@ -224,6 +224,16 @@ def test_sequences_of_other_models_are_read() -> None:
     assert not find_grids(diagonal_text, [(1, 9), (9, 1), (3, 3)])
 
 
+def test_positions_along_one_axis_keep_their_angles() -> None:
+    """Kandinsky's text has an embedder of its own."""
+    text, drawn = EmbedND(10000, [128]), EmbedND(10000, [16, 56, 56])
+    ids = torch.arange(6.0)[None, :, None]
+    stock = text(ids)
+    with torus(nn.ModuleList([text, drawn]), BOTH, [(2, 3)]):
+        assert torch.equal(text(ids), stock)
+        drawn(picture(2, 3)[None])
+
+
 def test_samples_of_a_batch_may_differ() -> None:
     long = torch.cat((torch.zeros(4, 3), picture(3, 4)))
     short = torch.cat((torch.zeros(1, 3), picture(3, 4), torch.zeros(3, 3)))

@@ -88,10 +88,13 @@ def find_grids(ids: Tensor, sizes: Sequence[Size]) -> list[Grid]:
     """Find the pictures of these sizes in the positions of a sequence.
 
     Args:
-        ids: (N, A) positions, float32 on the CPU, of which `spatial_axes` are row and column.
+        ids: (N, A) positions, float32 on the CPU, of which `spatial_axes` are row and column; with a single axis, as
+            texts and sounds have, there are no pictures.
         sizes: (height, width) in tokens; where several are as wide, one that ends with the rows counts, else the
             highest that fits.
     """
+    if ids.shape[1] < 2:
+        return []
     y, x = spatial_axes(ids.shape[1])
     rows = _runs(ids, x)
     tops = ids[[start for start, _, _ in rows]]
