@@ -85,7 +85,7 @@ def encode_drawn(vae: AutoencoderKL, rng: np.random.Generator, shown: list[Label
 @torch.no_grad()
 def encode_tori(vae: AutoencoderKL, count: int, work: Path) -> tuple[Tensor, list[Label]]:
     """Normalised latents (N, 16, TORUS, TORUS) of `count` textures that repeat, or fewer, and what they show."""
-    path = work / "flux-tori.pt"
+    path = work / f"flux-tori-{count}.pt"
     if not path.exists():
         pictures, shown = draw_repeating(labels(count), 8 * TORUS, work)
         torch.save([encode_repeating(vae, pictures), shown * CUTS], path)
@@ -108,6 +108,6 @@ def encode_repeating(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 def crop(latents: list[Tensor], side: int, rng: np.random.Generator) -> Tensor:
     """(B, 16, side, side), each crop from a place of its own."""
-    corners = rng.integers(0, latents[0].shape[-1] - side + 1, (len(latents), 2))
+    corners = [rng.integers(0, each.shape[-1] - side + 1, 2) for each in latents]
     cut = [each[:, y : y + side, x : x + side] for each, (y, x) in zip(latents, corners, strict=True)]
     return torch.stack(cut).float()

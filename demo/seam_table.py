@@ -3,7 +3,8 @@
     python -m tessera.demo.seam_table --model texture-sd --out FOLDER
 
 draws 64 textures of 16 prompts with the nodes and as many without, from the same seeds. `--seeds 16` draws four times
-as many (those that are there already are kept), which tells smaller differences apart. `--patterns` and `--size` ask
+as many, which tells smaller differences apart; those of the same settings that are there already are kept, so that
+other weights take another folder. `--patterns` and `--size` ask
 for others. `seam_chance` says what the measures can tell for each pattern.
 """
 
@@ -166,10 +167,11 @@ def main() -> None:
     blocks = [range(first, first + BLOCK) for first in range(0, args.seeds, BLOCK)]
     wanted = [prompt for _ in blocks for prompt in settings.prompts for _ in range(BLOCK)]
     drawn = {"both": [], "off": []}
-    name = "all" if args.patterns == list(PATTERNS) else "-".join(args.patterns)
+    kinds = "all" if args.patterns == list(PATTERNS) else "-".join(args.patterns)
+    name = "_".join((args.model, str(args.size), kinds, str(args.steps), f"{args.cfg:g}", *args.sampler, str(SEEDS)))
     for seeds in blocks:
         for tiling, parts in drawn.items():
-            path = args.out / f"{args.model}_{tiling}_{args.size}_{name}_{seeds.start}.pt"
+            path = args.out / f"{name}_{tiling}_{seeds.start}.pt"
             parts.append(block(settings, tiling, seeds, path))
     on, off = (torch.cat(parts) for parts in drawn.values())
     found = [obedience(pictures, wanted, judge) for pictures in (on, off)]

@@ -37,9 +37,12 @@ KEPT_STAGES: tuple[tuple[float, int, int], ...] = ((0.3, 64, 12), (1.0, 128, 3))
 WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
 """Shares of pictures with one texture, with two side by side, and with one inside another; the others show four."""
 
-TURNED = 0.5
-"""Share of updates in which the decoder's convolutions wrap around: zeros beyond the edge change the statistics of
-group norms, so that a decoder which has always seen them tints textures that repeat."""
+TURNED, KEPT_TURNED = 0.5, 0.6
+"""Share of updates in which the decoder's convolutions wrap around, and with `keep`: zeros beyond the edge change the
+statistics of group norms, so that a decoder which has always seen them tints textures that repeat."""
+
+KEPT_NOISE = 2.0
+"""Up to how many times the noise of other trainings is on the latents with `keep`."""
 
 GRID = 4.0
 """Weight of what shows of the grid of latents."""
@@ -73,11 +76,12 @@ def mixed(batch: Tensor, shown: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encoded(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Latents of pictures, with the noise that a denoiser leaves."""
+def encoded(vae: AutoencoderKL, pictures: Tensor, most: float | None = None) -> Tensor:
+    """Latents of pictures, with the noise that a denoiser leaves, or each with up to `most` times as much."""
     with autocast():
         latents = vae.encode(pictures).latent_dist.mean.float()
-    return latents + NOISE * latents.std() * torch.randn_like(latents)
+    amount = 1.0 if most is None else most * torch.rand(len(latents), 1, 1, 1, device=latents.device)
+    return latents + amount * NOISE * latents.std() * torch.randn_like(latents)
 
 
 def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tuple[Tensor, float]:
@@ -93,7 +97,7 @@ def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tup
 
 def kept(vae: AutoencoderKL, before: AutoencoderKL, pictures: Tensor, axes: Axes) -> tuple[Tensor, float]:
     """As `difference`, from what `before` decodes without a torus; not within a latent of edges that meet."""
-    latents = encoded(vae, pictures)
+    latents = encoded(vae, pictures, KEPT_NOISE)
     with autocast(), torch.no_grad():
         wanted = before.decode(latents).sample.float()
     with autocast(), circular(vae.decoder, axes):
@@ -150,14 +154,16 @@ def train(
     vae = AutoencoderKL.from_pretrained(model, torch_dtype=torch.float32)
     vae.to(DEVICE, memory_format=torch.channels_last)
     before = copy.deepcopy(vae).requires_grad_(False)
-    run = Run([vae.decoder, vae.post_quant_conv], steps, rate, work / "decoder.pt", warmup=50)
+    run = Run([vae.decoder, vae.post_quant_conv], steps, rate, work / ("kept.pt" if keep else "decoder.pt"), warmup=50)
+    if run.step >= steps:
+        raise ValueError(f"{run.path} holds {run.step} of {steps} updates; name another --work, or more --steps.")
     torch.manual_seed(run.step)
     rng, errors = np.random.default_rng(run.step), []
     for step in (bar := trange(run.step, steps, desc="decoder", mininterval=5)):
         stages = KEPT_STAGES if keep else STAGES
         side, count = next((side, count) for end, side, count in stages if step < end * steps)
         pictures = crops(drawn, count, side).to(DEVICE).contiguous(memory_format=torch.channels_last)
-        axes = TILINGS["both" if rng.random() < TURNED else "off"]
+        axes = TILINGS["both" if rng.random() < (KEPT_TURNED if keep else TURNED) else "off"]
         if keep:
             value, error = kept(vae, before, pictures, axes)
         else:

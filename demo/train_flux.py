@@ -244,10 +244,10 @@ def torus(transformer: FluxTransformer2DModel, rows: int | None, columns: int | 
         for axis, period in ((1, rows), (2, columns)):
             if period is None:
                 continue
-            angles = torus_angles(ids[:, axis], period, embedder.axes_dim[axis], embedder.theta)
+            angles = torus_angles(ids[:, axis].cpu(), period, embedder.axes_dim[axis], embedder.theta)
             first = sum(embedder.axes_dim[:axis])
             bands, both = slice(first, first + embedder.axes_dim[axis]), angles.repeat_interleave(2, 1)
-            cos[:, bands], sin[:, bands] = both.cos(), both.sin()
+            cos[:, bands], sin[:, bands] = both.cos().to(cos), both.sin().to(sin)
         return cos, sin
 
     embedder.forward = forward

@@ -17,6 +17,7 @@ from ..ip_adapter.masks import one_mask
 from ..ip_adapter.presets import TYPES
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
 from ..ip_adapter.sites import find_sites
+from ..tiling.hooks import WHOLE_TOKENS
 from .inputs import check_range, percent
 
 IpAdapter = io.Custom("IP_ADAPTER")
@@ -282,6 +283,8 @@ class TesseraApplyImagePrompts(io.ComfyNode):
         """Hook a clone of the model."""
         kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
         applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds, keep_apart)
+        if applied is not model and any(prompt.mask is not None for prompt in image_prompts):
+            applied.model_options["transformer_options"][WHOLE_TOKENS] = True
         if applied is not model and ip_adapter is not None and ip_adapter.adapter.lora and face_lora:
             applied = _with_lora(applied, ip_adapter.adapter, face_lora)
         return io.NodeOutput(applied)

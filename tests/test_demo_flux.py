@@ -94,9 +94,9 @@ def test_whole_tori_are_moved_and_nothing_of_them_is_cut() -> None:
         return torch.zeros(len(texts), 1, 1), torch.zeros(len(texts), 1)
 
     shown = [("dots", "red", "blue"), ("grid", "black", "white")]
-    alone = dict.fromkeys(PALETTE, tori.repeat(12, 1, 1, 1))
+    alone = dict.fromkeys(PALETTE, torch.full((24, 16, 20, 20), -1.0))
     batches = train_flux.Batches(tori, alone, (tori, shown), object(), object(), prompts, 0)  # pyright: ignore[reportArgumentType]
     clean = batches.draw(train_flux.Layout(16, 24, 8, 8), 0.0)[0]
-    sets = [set(each.flatten().tolist()) for each in tori]
+    sets = [set(each.flatten().tolist()) for each in (*tori, alone["red"])]
     assert all(set(each.flatten().tolist()) in sets for each in clean)
     assert len({float(each[0, 0, 0]) for each in clean}) > 12

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.circular import NotPeriodicError
-from tessera.tiling.dit import FEWEST_STEPS, PHASES, phase_at
+from tessera.tiling.dit import FEWEST_STEPS, PHASES, TorusDiT, has_token_pictures, phase_at
+from tessera.tiling.hooks import WHOLE_TOKENS
 from tessera.tiling.roll import roll
 from tessera.tiling.rolling import Rolling, blend_cuts, roll_control, shift_at
 from torch import Tensor, nn
@@ -132,6 +133,23 @@ def test_the_grid_of_tokens_lies_elsewhere_at_each_step() -> None:
 def test_the_grid_of_tokens_stays_for_what_belongs_to_it_and_in_short_runs() -> None:
     assert phase_at(_call(1, FEWEST_STEPS), BOTH, 2) == (1, 1)
     assert phase_at(_call(1, FEWEST_STEPS - 1), BOTH, 2) == (0, 0)
-    assert phase_at(_call(1, control={"output": []}), BOTH, 2) == (0, 0)
-    assert phase_at(_call(1, ref_latents=[torch.zeros(1)]), BOTH, 2) == (0, 0)
+    still = _call(1)["transformer_options"] | {WHOLE_TOKENS: True}
+    assert phase_at(_call(1, transformer_options=still), BOTH, 2) == (0, 0)
     assert phase_at(_call(1, transformer_options={}), BOTH, 2) == (0, 0)
+
+
+def test_what_belongs_to_whole_tokens_is_found_in_a_run() -> None:
+    control = SimpleNamespace(previous_controlnet=None)
+    assert not has_token_pictures([{}, {"control": None}], {"patches": {"post_input": [1]}})
+    assert has_token_pictures([{}, {"control": control}], {})
+    assert has_token_pictures([{"reference_latents": [torch.zeros(1, 4, 8, 8)]}, {}], {})
+    assert has_token_pictures([{}], {"patches": {"double_block": [1]}})
+    assert has_token_pictures([{}], {"patches": {"noise_refiner": [1]}})
+
+
+def test_the_report_promises_to_move_only_what_can_move() -> None:
+    network = nn.Module()
+    network.pe_embedder = type("EmbedND", (nn.Module,), {})()
+    for patch, moves in ((2, True), (1, False)):
+        network.patch_size = patch
+        assert ("by half a token" in TorusDiT(BOTH).summary(network, 16)) is moves

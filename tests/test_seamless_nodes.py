@@ -20,8 +20,12 @@ from tessera.nodes import NODES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.seam_check import TesseraSeamCheck
 from tessera.nodes.seamless import KEY, TesseraSeamlessModel, TesseraSeamlessVAE
-from tessera.tiling.axes import TILINGS
-from tessera.tiling.rolling import Rolling
+from tessera.tiling import dit
+from tessera.tiling.axes import TILINGS, Axes
+from tessera.tiling.dit import FEWEST_STEPS, PHASES
+from tessera.tiling.hooks import WHOLE_TOKENS
+from tessera.tiling.roll import Shift
+from tessera.tiling.rolling import Rolling, run_rolled
 from tiny_models import FLUX, flux_weights
 from torch import Tensor, nn
 
@@ -213,8 +217,36 @@ def test_control_networks_that_cannot_wrap_are_named_in_the_log(
 
     with caplog.at_level(logging.WARNING):
         _sample(_seamless(model), _noise(), _text(1.0, control=Depth(nn.ConvTranspose2d(1, 1, 3))))
-    assert "Depth is not made periodic" in caplog.text
+    assert caplog.text.count("Depth is not made periodic") == 1
     assert "_Control" not in caplog.text
+
+
+def test_control_networks_that_know_positions_by_a_table_are_named(
+    model: ModelPatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        _sample(_seamless(model), _noise(), _text(1.0, control=_Control(nn.Embedding(4, 4))))
+    assert "_Control is not made periodic" in caplog.text
+
+
+def test_control_networks_that_are_built_when_the_run_begins_are_not_named(
+    model: ModelPatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(_Control):
+        def pre_run(self, *_: Any) -> None:
+            self.control_model = nn.Conv2d(1, 1, 3, padding=1)
+
+    with caplog.at_level(logging.WARNING):
+        _sample(_seamless(model), _noise(), _text(1.0, control=Late(None)))
+    assert not caplog.text
+
+
+def test_a_range_without_a_step_is_named_in_the_log(model: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        _sample(_seamless(model, start=0.5, end=1.0), _noise())
+        assert not caplog.text
+        _sample(_seamless(model, start=0.6, end=0.61), _noise())
+    assert "no step of this run lies between 60% and 61% of the schedule, so its edges do not meet" in caplog.text
 
 
 def test_methods_that_do_not_suit_the_model_are_refused(model: ModelPatcher, transformer: ModelPatcher) -> None:
@@ -272,6 +304,43 @@ def test_a_transformer_draws_on_a_torus(transformer: ModelPatcher) -> None:
         assert low < steps[0] / steps[1:].mean() < high
     assert torch.equal(_draw(transformer, noise), plain)
     assert not any("forward" in layer.__dict__ for layer in transformer.model.modules())
+
+
+@pytest.mark.parametrize("tiling", ["both", "horizontal", "vertical"])
+def test_a_longer_run_evens_out_the_grid_of_tokens(transformer: ModelPatcher, tiling: str) -> None:
+    """Constant noise: a token's latents differ as its neighbours' do, unless it lies elsewhere half of the time."""
+    noise = torch.randn(1, 16, 1, 1, generator=torch.Generator().manual_seed(3)).expand(1, 16, 24, 24).contiguous()
+    seamless, still = _seamless(transformer, tiling), _seamless(transformer, tiling)
+    still.model_options["transformer_options"][WHOLE_TOKENS] = True
+    moved, kept = (_draw(each, noise, steps=FEWEST_STEPS) for each in (seamless, still))
+    for dim, wraps in ((2, TILINGS[tiling].vertical), (3, TILINGS[tiling].horizontal)):
+        steps = [(each - each.roll(1, dim)).abs().mean([i for i in range(4) if i != dim]) for each in (moved, kept)]
+        if wraps:
+            assert steps[0].mean() < 0.5 * steps[1].mean()
+            assert steps[0][0] / steps[0][1:].mean() == pytest.approx(1, abs=0.2)
+        else:
+            assert steps[0].mean() > 0.7 * steps[1].mean()
+
+
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_all_conditionings_see_the_picture_in_the_same_place(
+    transformer: ModelPatcher, monkeypatch: pytest.MonkeyPatch, with_reference: bool
+) -> None:
+    """A reference picture on the positive prompt alone keeps both where they are: their difference is guidance."""
+    shifts = []
+
+    def note(executor: Any, call: dict[str, Any], unit: int, shift: Shift, axes: Axes) -> Tensor:
+        shifts.append(shift)
+        return run_rolled(executor, call, unit, shift, axes)
+
+    monkeypatch.setattr(dit, "run_rolled", note)
+    reference = {"reference_latents": [torch.zeros(1, 16, 24, 24)]} if with_reference else {}
+    text = [[torch.linspace(-1, 1, 5 * 32).view(1, 5, 32), {"pooled_output": torch.ones(1, 64)}]]
+    positive = [[text[0][0], text[0][1] | reference]]
+    noise = _noise((1, 16, 24, 24))
+    run = KSampler(_seamless(transformer), FEWEST_STEPS, "euler", "simple")
+    run.sample(noise, positive, text, 2.0, torch.zeros_like(noise), seed=1)
+    assert set(shifts) == ({(0, 0)} if with_reference else set(PHASES))
 
 
 def test_sizes_of_a_transformer(transformer: ModelPatcher) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
 
 from .axes import Axes
 from .circular import NotPeriodicError, circular, wrapping_convolutions
-from .hooks import SeamlessHooks, patch_size, tokens
+from .hooks import WHOLE_TOKENS, SeamlessHooks, controls, patch_size, tokens
 from .rolling import Shift, run_rolled, step_index
 from .torus import rotary_embedders, torus
 
@@ -17,6 +18,9 @@ PHASES: tuple[Shift, ...] = ((0, 0), (1, 1), (0, 1), (1, 0))
 
 FEWEST_STEPS = 12
 """Shorter runs keep the grid where it is: each of its places needs steps of its own to be evened out."""
+
+CONTROL_PATCHES = ("double_block", "noise_refiner")
+"""ComfyUI's patches through which control networks of Qwen-Image, Z-Image and Wan add pictures to tokens."""
 
 
 class TorusDiT(SeamlessHooks):
@@ -35,13 +39,22 @@ class TorusDiT(SeamlessHooks):
             )
         return patch_size(network, channels)
 
-    def summary(self, network: nn.Module) -> str:
-        """That positions repeat, and how many convolutions wrap."""
+    def summary(self, network: nn.Module, channels: int) -> str:
+        """That positions repeat, and whether the grid of tokens moves."""
         list(wrapping_convolutions(network))
-        return (
-            "rotary positions repeat with the picture (torus RoPE), which runs of "
-            f"{FEWEST_STEPS} steps or more move by half a token from step to step"
-        )
+        positions = "rotary positions repeat with the picture (torus RoPE)"
+        if self.unit(network, channels) % 2:
+            return positions
+        return f"{positions}, which runs of {FEWEST_STEPS} steps or more move by half a token from step to step"
+
+    def around_run(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """OUTER_SAMPLE: decide for all calls alike whether the picture may move by parts of a token."""
+        guider = executor.class_obj
+        options = guider.model_options["transformer_options"]
+        conds = (cond for group in guider.conds.values() for cond in group or ())
+        if has_token_pictures(conds, options) or "easycache" in options:  # it compares what steps were given
+            options[WHOLE_TOKENS] = True
+        return super().around_run(executor, noise, *args, **kwargs)
 
     def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
         """The call inside `torus` and `circular`; reference latents have their own period."""
@@ -54,13 +67,26 @@ class TorusDiT(SeamlessHooks):
             return run_rolled(executor, call, unit, shift, axes)
 
 
-def phase_at(call: dict[str, Any], axes: Axes, unit: int) -> Shift:
-    """How far (down, right) in latents the picture moves in this call of APPLY_MODEL: nothing or half of `unit`.
+def has_token_pictures(conds: Iterable[dict[str, Any]], options: dict[str, Any]) -> bool:
+    """Whether control networks, in whatever form, or reference pictures come along, which belong to whole tokens.
 
-    What control networks add, and reference pictures, belong to whole tokens: with them it stays where it is.
+    Args:
+        conds: all conditionings of a run, as a guider holds them.
+        options: the run's transformer options.
     """
-    sigmas = call["transformer_options"].get("sample_sigmas")
-    if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or call["control"] or call.get("ref_latents"):
+    every, patches = list(conds), options.get("patches", {})
+    return (
+        any(True for _ in controls(every))
+        or any(cond.get("reference_latents") for cond in every)
+        or any(patches.get(name) for name in CONTROL_PATCHES)
+    )
+
+
+def phase_at(call: dict[str, Any], axes: Axes, unit: int) -> Shift:
+    """How far (down, right) in latents the picture moves in this call of APPLY_MODEL: nothing or half of `unit`."""
+    options = call["transformer_options"]
+    sigmas = options.get("sample_sigmas")
+    if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or options.get(WHOLE_TOKENS):
         return 0, 0
     down, right = PHASES[step_index(sigmas, call["t"]) % len(PHASES)]
     return down * (unit // 2) * axes.vertical, right * (unit // 2) * axes.horizontal

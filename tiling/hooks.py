@@ -16,6 +16,10 @@ from .torus import Size, rotary_embedders, torus
 
 PERIOD = "tessera_period"
 SEED = "tessera_seed"
+NAMED = "tessera_named"
+"""Option of a run: the log has named the control networks that stay as they are."""
+WHOLE_TOKENS = "tessera_whole_tokens"
+"""Option of a run: something in it belongs to whole tokens, so that the picture must not be moved by parts of one."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,8 +46,8 @@ class SeamlessHooks:
         """
         raise NotImplementedError
 
-    def summary(self, network: nn.Module) -> str:
-        """What is done to the network, for the report."""
+    def summary(self, network: nn.Module, channels: int) -> str:
+        """What is done to the network, for the report. channels: of the latent."""
         raise NotImplementedError
 
     def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
@@ -64,8 +68,9 @@ class SeamlessHooks:
         """
         network, latent = model.get_model_object("diffusion_model"), model.get_model_object("latent_format")
         pixels = self.unit(network, latent.latent_channels) * latent.spacial_downscale_ratio
+        summary = self.summary(network, latent.latent_channels)
         return (
-            f"{type(network).__name__}: {self.summary(network)}; {describe(self.axes)}, from {self.start:.0%} to "
+            f"{type(network).__name__}: {summary}; {describe(self.axes)}, from {self.start:.0%} to "
             f"{self.end:.0%} of the schedule. Sides that repeat must be multiples of {pixels} px. Control networks "
             "are made periodic as well; the log names each one in use that cannot be."
         )
@@ -84,27 +89,38 @@ class SeamlessHooks:
         size = (noise.shape[-2], noise.shape[-1])
         unit = self.unit(model.get_model_object("diffusion_model"), latent.latent_channels)
         check_size(size, self.axes, unit, latent.spacial_downscale_ratio)
-        for control in controls(cond for group in guider.conds.values() for cond in group):
-            if not _is_periodic(control_network(control)):
-                name = type(control).__name__
-                _log.warning(
-                    "Seamless: the control network %s is not made periodic; its guidance may draw a seam.", name
-                )
+        sigmas = kwargs.get("sigmas", args[2] if len(args) > 2 else ())
+        self._warn_when_idle(sigmas, model.get_model_object("model_sampling").percent_to_sigma)
         options = guider.model_options["transformer_options"]
         options[PERIOD] = size
         options[SEED] = kwargs.get("seed", args[6] if len(args) > 6 else None)
         return executor(noise, *args, **kwargs)
 
+    def _warn_when_idle(self, sigmas: Iterable[Tensor], percent_to_sigma: Callable[[float], float]) -> None:
+        """Say so in the log when no step of a run over `sigmas` lies within the range."""
+        steps = list(sigmas)[:-1]
+        if steps and not any(self.covers(sigma, percent_to_sigma) for sigma in steps):
+            part = f"{self.start:.0%} and {self.end:.0%}"
+            _log.warning(
+                "Seamless: no step of this run lies between %s of the schedule, so its edges do not meet.", part
+            )
+
     def around_conds(
         self, executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor, model_options: dict[str, Any]
     ) -> Any:
         """CALC_COND_BATCH: let control networks, which run before the denoiser, see a torus as well."""
+        options = model_options["transformer_options"]
         with ExitStack() as stack:
             if self.covers(timestep, model.model_sampling.percent_to_sigma):
                 whole = (cond for group in conds for cond in group or [] if "area" not in cond)
-                for network in {id(n): n for n in map(control_network, controls(whole))}.values():
+                every = {id(control_network(control) or control): control for control in controls(whole)}
+                for control in every.values():
+                    network = control_network(control)
                     if _is_periodic(network):
                         self._enter_control(stack, network, x)
+                    elif not options.get(NAMED):
+                        _name_as_it_is(control)
+                options[NAMED] = True
             return executor(model, conds, x, timestep, model_options)
 
     def _enter_control(self, stack: ExitStack, network: nn.Module, x: Tensor) -> None:
@@ -226,10 +242,15 @@ def control_network(control: Any) -> Any:
 
 
 def _is_periodic(network: Any) -> bool:
+    """Whether `circular` and `torus` let a control network repeat; one with neither has a table of positions (SD3)."""
     if not isinstance(network, nn.Module):
         return False
     try:
-        list(wrapping_convolutions(network))
+        return any(True for _ in wrapping_convolutions(network)) or any(rotary_embedders(network))
     except NotPeriodicError:
         return False
-    return True
+
+
+def _name_as_it_is(control: Any) -> None:
+    name = type(control).__name__
+    _log.warning("Seamless: the control network %s is not made periodic; its guidance may draw a seam.", name)

@@ -43,7 +43,7 @@ class Rolling(SeamlessHooks):
         except AttributeError:
             return 1
 
-    def summary(self, network: nn.Module) -> str:
+    def summary(self, network: nn.Module, channels: int) -> str:
         """That the seam is spread, not gone, and what that takes."""
         return (
             "the picture is moved at every step (rolling), which spreads seams thin and is not exact: take 12 steps or "

@@ -20,7 +20,7 @@ class CircularUNet(SeamlessHooks):
         """The UNet's downsampling."""
         return downsampling(find_unet(network))
 
-    def summary(self, network: nn.Module) -> str:
+    def summary(self, network: nn.Module, channels: int) -> str:
         """How many convolutions wrap."""
         return f"{sum(1 for _ in wrapping_convolutions(find_unet(network)))} convolutions wrap around"
 
