@@ -265,3 +265,14 @@ def test_a_model_that_was_not_reached_is_an_error() -> None:
     embedder = EmbedND(10000, [16, 56, 56])
     with pytest.raises(NotPeriodicError, match="9 x 6 tokens.*method rolling"), torus(embedder, BOTH, [(6, 9)]):
         embedder(picture(6, 8)[None])
+
+
+def test_a_call_that_skips_the_network_is_none() -> None:
+    """Caches of a host answer some steps themselves."""
+    embedder = EmbedND(10000, [16, 56, 56])
+    with torus(embedder, BOTH, [(6, 9)]):
+        pass
+    assert "forward" not in embedder.__dict__
+    text = EmbedND(10000, [128])
+    with pytest.raises(NotPeriodicError, match="met none"), torus(text, BOTH, [(6, 9)]):
+        text(torch.arange(6.0)[None, :, None])

@@ -54,21 +54,22 @@ def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = 
         network: holds embedders of the kinds in `EMBEDDERS`.
         axes: along which axes pictures repeat.
         sizes: (height, width) in tokens of the picture that is drawn, then of each reference picture.
-        demand: whether a network that is never asked for a picture of the first size is an error.
+        demand: whether a network that draws no picture of the first size is an error.
 
     Raises:
-        NotPeriodicError: no embedder is there, or when the block ends, none has met a picture of the first size.
+        NotPeriodicError: no embedder is there, or when the block ends, some have been asked, but none has met a picture
+            of the first size. (Caches of a host may skip the network, so that none is asked.)
     """
     embedders = list(rotary_embedders(network))
     if not embedders:
         raise NotPeriodicError(f"{type(network).__name__} has no rotary position embedding that is known here.")
-    met: set[Size] = set()
+    asked: list[set[Size]] = []
     methods = [
-        (module, partial(_embed, module, write, axes, sizes, met, module.forward)) for module, write in embedders
+        (module, partial(_embed, module, write, axes, sizes, asked, module.forward)) for module, write in embedders
     ]
     with swapped("forward", methods):
         yield
-    if demand and sizes[0] not in met:
+    if demand and asked and sizes[0] not in set.union(*asked):
         height, width = sizes[0]
         raise NotPeriodicError(
             f"{type(network).__name__} should have drawn a picture of {width} x {height} tokens, but its position "
@@ -151,9 +152,14 @@ def torus_angles(along: Tensor, period: float, dim: int, theta: float, across: T
 
 
 def _embed(
-    module: Any, write: Write, axes: Axes, sizes: Sequence[Size], met: set[Size], forward: Forward, ids: Tensor
+    module: Any, write: Write, axes: Axes, sizes: Sequence[Size], asked: list[set[Size]], forward: Forward, ids: Tensor
 ) -> Any:
-    """What the embedder's own `forward` returns for `ids`, (B, N, A) or (N, A), with pictures on the torus."""
+    """What the embedder's own `forward` returns for `ids`, (B, N, A) or (N, A), with pictures on the torus.
+
+    The sizes of the pictures that are met are appended to `asked`.
+    """
+    met: set[Size] = set()
+    asked.append(met)
     embedding = forward(ids)
     samples = ids.detach().cpu().float().reshape(-1, *ids.shape[-2:])
     alike = bool((samples == samples[:1]).all())
