@@ -1,7 +1,7 @@
 """What torus RoPE costs: the time of a seamless Flux step over that of a plain one. Budget: 1.02.
 
 Steps alternate in one process on one random transformer, so that load on the machine falls on both; the ratio is the
-median over pairs of one plain and one seamless step.
+median over pairs of one plain and one seamless step. The seamless one is such that the picture moves by half a token.
 
     python benchmarks/seamless_flux.py               a tenth as deep and a quarter as wide, 512 px, for a first look
     python benchmarks/seamless_flux.py --size full   Flux.1's shape, 1024 px (24 GB)
@@ -10,8 +10,8 @@ median over pairs of one plain and one seamless step.
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,32 +19,43 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from paired import compare
 from tessera.host.model_base import patchify
 from tessera.tiling.axes import TILINGS
-from tessera.tiling.circular import circular
-from tessera.tiling.torus import torus
+from tessera.tiling.dit import TorusDiT
 
 BUDGET = 1.02
 SIZES = {"small": (2, 4, 6, 64), "full": (19, 38, 24, 128)}
 TEXT = 256
+SIGMAS = torch.linspace(1, 0, 21)
 
 
-def step(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> None:
-    """One denoiser call, the hooks' coming and going included."""
-    tokens, ids = patchify(x)
-    size = (x.shape[2] // 2, x.shape[3] // 2)
-    axes = TILINGS["both"]
-    with ExitStack() as stack:
-        if seamless:
-            stack.enter_context(torus(transformer, axes, [size]))
-            stack.enter_context(circular(transformer, axes))
-        transformer(
+class Call:
+    """APPLY_MODEL of a host: the transformer on latents."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.class_obj = SimpleNamespace(diffusion_model=transformer)
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, _: Any, text: torch.Tensor, *__: Any) -> torch.Tensor:
+        tokens, ids = patchify(x)
+        self.class_obj.diffusion_model(
             tokens,
             encoder_hidden_states=text,
             pooled_projections=text[:, 0, :768],
-            timestep=x.new_full((1,), 0.5),
+            timestep=t.to(x),
             guidance=x.new_full((1,), 3.5),
             img_ids=ids,
             txt_ids=ids.new_zeros(text.shape[1], 3),
         )
+        return x
+
+
+def step(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) -> None:
+    """The second step of a run: one denoiser call, the hooks' coming and going included."""
+    sigmas, axes, call = SIGMAS.to(x.device), TILINGS["both"], Call(transformer)
+    options = {"sample_sigmas": sigmas}
+    named = {"x": x, "t": sigmas[1:2], "c_concat": None, "c_crossattn": text, "control": None}
+    if seamless:
+        TorusDiT(axes).step(call, axes, {**named, "transformer_options": options})
+    else:
+        call(*named.values(), options)
 
 
 def main() -> None:

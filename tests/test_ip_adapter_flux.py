@@ -15,6 +15,7 @@ from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.references import TesseraReferenceMap
+from tessera.tiling.hooks import WHOLE_TOKENS
 from tiny_adapters import Encoder, picture, random_adapter, random_xlabs
 from torch import Tensor
 
@@ -200,3 +201,17 @@ def test_what_does_not_go_together_is_refused(model: ModelPatcher, sd15_unet: An
     ):
         with pytest.raises(ValueError, match=words):
             _apply(model, loaded, prompts)
+
+
+def test_masks_keep_the_grid_of_tokens_where_it_is(model: ModelPatcher) -> None:
+    """A seamless model moves the picture by half a token from step to step, which masks could not follow."""
+    loaded = _load(model)
+    options = [
+        each.model_options["transformer_options"]
+        for each in (
+            model,
+            _apply(model, loaded, _prompts(0.2)),
+            _apply(model, loaded, _prompts(0.2, mask=torch.ones(HEIGHT, WIDTH))),
+        )
+    ]
+    assert [WHOLE_TOKENS in each for each in options] == [False, False, True]
