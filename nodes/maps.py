@@ -19,7 +19,7 @@ RELIEF_TOOLTIP = "Distance between black and white in px of the picture: how dee
 def _repeat_input() -> Any:
     return io.Combo.Input(
         "repeat",
-        options=list(REPEATS),
+        options=list(REPEATS)[:3],
         default="straight",
         optional=True,
         advanced=True,

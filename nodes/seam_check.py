@@ -38,20 +38,25 @@ class TesseraSeamCheck(io.ComfyNode):
                     default="straight",
                     advanced=True,
                     tooltip="How repeats lie: half_drop shifts those to the right half a height down, brick those "
-                    "below half a width to the right.",
+                    "below half a width to the right; horizontal and vertical repeat along that axis alone, and the "
+                    "other one does not count.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="tiled", tooltip="The texture repeated columns x rows times."),
+                io.Image.Output(
+                    display_name="tiled",
+                    tooltip="The texture repeated columns x rows times; once along an axis that does not repeat.",
+                ),
                 io.Image.Output(
                     display_name="heatmap",
-                    tooltip="The texture moved by half, so that its edges cross in the middle; steps too big glow.",
+                    tooltip="The texture moved by half, so that edges that meet lie in the middle; steps too big glow.",
                 ),
                 io.Float.Output(
                     display_name="seam_ratio",
-                    tooltip="Step across the edge / median step inside, worse axis, worst picture; 1 is no seam.",
+                    tooltip="Step across the edge / median step inside, worst picture and axis of those that repeat; "
+                    "1 is no seam.",
                 ),
-                io.String.Output(display_name="report", tooltip="The measures of both axes, in words."),
+                io.String.Output(display_name="report", tooltip="The measures of each axis that repeats, in words."),
             ],
         )
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tessera.nodes.seam_check import TesseraSeamCheck
 from tessera.tiling import seam
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.roll import offset
@@ -143,6 +144,33 @@ def test_shifted_repeats_are_measured_where_they_meet(kind: str) -> None:
     assert getattr(straight, edge).visible
     assert not getattr(shifted, edge).visible
     assert seam.heat_map(lattice, axes).mean() < seam.heat_map(lattice).mean()
+
+
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+def test_only_the_axis_of_a_frieze_counts(axis: str) -> None:
+    """A frieze across a picture whose top and bottom do not meet, and the same one turned."""
+    across = axis == "horizontal"
+    frieze = _noise(256, 0)[:, :160] if across else _noise(256, 0)[:, :, :160]
+    tiled, heat, ratio, report = TesseraSeamCheck.execute(frieze, 3, 2, axis).args
+    assert TesseraSeamCheck.execute(frieze, 3, 2).args[2] > 1.5
+    assert 0.9 < ratio < 1.1
+    assert torch.equal(tiled, frieze.repeat(1, 1, 3, 1) if across else frieze.repeat(1, 2, 1, 1))
+    assert ("top and bottom" if across else "left and right").capitalize() + " are not to meet" in report
+    assert f"Where {'left and right' if across else 'top and bottom'} meet: no seam." in report
+    grey = frieze.mean(-1, keepdim=True).expand_as(frieze) * 0.4
+    moved = grey.roll(128, 2 if across else 1)
+    assert float((heat - moved).clamp_min(0).mean()) < 0.005
+    crop = frieze[:, :, :200] if across else frieze[:, :200]
+    assert TesseraSeamCheck.execute(crop, 3, 2, axis).args[2] > 1.5
+
+
+def test_the_heat_of_a_frieze_is_smoothed_inside_it() -> None:
+    """A bright step at the top of the seam does not glow at the bottom, which it does not meet."""
+    frieze = torch.full((1, 64, 64, 3), 0.5)
+    frieze[:, :6, :32] = 1.0
+    heat = seam.heat_map(frieze, TILINGS["horizontal"])[0, ..., 0] - 0.5 * 0.4
+    assert float(heat[:6, 32].min()) > 0.5
+    assert float(heat[32:, :].abs().max()) < 1e-6
 
 
 def test_too_small_is_refused() -> None:

@@ -30,8 +30,11 @@ TILINGS: dict[str, Axes] = {
     "brick": Axes(True, True, brick=True),
 }
 
-REPEATS: dict[str, Axes] = {"straight": TILINGS["both"], "half_drop": TILINGS["half_drop"], "brick": TILINGS["brick"]}
-"""How the repeats of a picture that tiles both ways lie."""
+REPEATS: dict[str, Axes] = {
+    "straight": TILINGS["both"],
+    **{name: TILINGS[name] for name in ("half_drop", "brick", "horizontal", "vertical")},
+}
+"""How the repeats of a picture lie: of one that tiles both ways, or along one axis alone."""
 
 
 def describe(axes: Axes) -> str:

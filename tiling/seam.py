@@ -67,6 +67,7 @@ class Seam:
         alike: how much the picture looks like itself (correlation, -1..1) when it is moved, at best,
         down: by so many px down,
         right: and so many to the right.
+        axes: how repeats lie; an edge that is not to meet is no seam.
     """
 
     horizontal: AxisSeam
@@ -74,11 +75,16 @@ class Seam:
     alike: float
     down: int
     right: int
+    axes: Axes = STRAIGHT
 
     @property
     def ratio(self) -> float:
-        """The seam ratio: sr of the worse axis."""
-        return max(self.horizontal.sr, self.vertical.sr)
+        """The seam ratio: sr of the worse axis of those that repeat."""
+        return max(
+            seam.sr
+            for seam, meets in ((self.horizontal, self.axes.horizontal), (self.vertical, self.axes.vertical))
+            if meets
+        )
 
 
 def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
@@ -86,7 +92,8 @@ def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
 
     Args:
         images: (B, H, W, C), values 0..1, both sides at least 2 px.
-        axes: how repeats are shifted; both edges are measured whether they are to meet or not.
+        axes: how repeats lie, along one axis at least; both edges are measured whether they are to meet or not, but
+            only those that are count in `Seam.ratio` and `report`.
 
     Raises:
         ValueError: a side is shorter than 2 px, so there is nothing inside to compare the border with.
@@ -96,7 +103,7 @@ def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
         raise ValueError(f"The image is {width} x {height} px; a seam check needs at least 2 px along both axes.")
     pictures = images.detach().float().cpu()
     return [
-        Seam(_axis_seam(p.transpose(0, 1), axes.half_drop), _axis_seam(p, axes.brick), *_repetition(p))
+        Seam(_axis_seam(p.transpose(0, 1), axes.half_drop), _axis_seam(p, axes.brick), *_repetition(p), axes)
         for p in pictures
     ]
 
@@ -156,7 +163,11 @@ def _repetition(picture: Tensor) -> tuple[float, int, int]:
 
 
 def repeat(images: Tensor, columns: int, rows: int, axes: Axes = STRAIGHT) -> Tensor:
-    """Lay `images` (B, H, W, C) side by side: (B, rows * H, columns * W, C), shifted as `axes` says."""
+    """Lay `images` (B, H, W, C) side by side: (B, rows * H, columns * W, C), shifted as `axes` says.
+
+    Along an axis that does not repeat, once.
+    """
+    columns, rows = columns if axes.horizontal else 1, rows if axes.vertical else 1
     height, width = images.shape[1:3]
     pieces = [
         [
@@ -173,22 +184,25 @@ def heat_map(images: Tensor, axes: Axes = STRAIGHT) -> Tensor:
 
     The picture is dark grey. Red to yellow to white lies over it where the step to the left or upper neighbour,
     averaged over 9 px along the edge, goes from the 99th percentile of the steps inside to four times that.
+    Along an axis that does not repeat the picture stays in place and steps do not count.
     """
     pictures = images.detach().float().cpu()
-    heat = torch.stack(
-        [torch.maximum(_heat(p, axes.brick), _heat(p.transpose(0, 1), axes.half_drop).T) for p in pictures]
-    )[..., None]
+    heat = torch.stack([_heat_of_axes(p, axes) for p in pictures])[..., None]
     glow = torch.cat([(heat * 3 - i).clamp(0, 1) for i in range(3)], dim=-1)
     grey = pictures[..., :3].mean(-1, keepdim=True) * 0.4
-    height, width = images.shape[1:3]
-    return torch.maximum(grey.expand_as(glow), glow).roll((height // 2, width // 2), (1, 2))
+    moved = images.shape[1] // 2 * axes.vertical, images.shape[2] // 2 * axes.horizontal
+    return torch.maximum(grey.expand_as(glow), glow).roll(moved, (1, 2))
 
 
 def report(seams: list[Seam]) -> str:
     """Say in words what `measure` found, one paragraph a picture."""
     paragraphs = [
         "\n".join(
-            (_sentence("left and right", seam.horizontal), _sentence("top and bottom", seam.vertical), _inside(seam))
+            (
+                _sentence("left and right", seam.horizontal, seam.axes.horizontal),
+                _sentence("top and bottom", seam.vertical, seam.axes.vertical),
+                _inside(seam),
+            )
         ).strip()
         for seam in seams
     ]
@@ -207,7 +221,9 @@ def _inside(seam: Seam) -> str:
     )
 
 
-def _sentence(edges: str, seam: AxisSeam) -> str:
+def _sentence(edges: str, seam: AxisSeam, meet: bool) -> str:
+    if not meet:
+        return f"{edges.capitalize()} are not to meet, so the step there does not count."
     if seam.visible:
         verdict = "a seam shows" if seam.sr_max > LARGEST else "a faint seam shows"
     elif max(seam.sr, seam.cr) > USUAL:
@@ -221,16 +237,23 @@ def _sentence(edges: str, seam: AxisSeam) -> str:
     )
 
 
-def _heat(lines: Tensor, shifted: bool) -> Tensor:
-    """(N, L, C) -> (N, L), 0..1: how far each step between lines exceeds the usual ones."""
-    steps = _smooth(_steps(lines, shifted).abs().mean(2))
+def _heat_of_axes(picture: Tensor, axes: Axes) -> Tensor:
+    """(H, W, C) -> (H, W), 0..1: the larger heat of the axes that repeat."""
+    heats = [_heat(picture, axes.brick, axes.horizontal)] if axes.vertical else []
+    heats += [_heat(picture.transpose(0, 1), axes.half_drop, axes.vertical).T] if axes.horizontal else []
+    return torch.stack(heats).amax(0)
+
+
+def _heat(lines: Tensor, shifted: bool, wraps: bool) -> Tensor:
+    """(N, L, C) -> (N, L), 0..1: how far each step between lines, which may wrap, exceeds the usual ones."""
+    steps = _smooth(_steps(lines, shifted).abs().mean(2), wraps)
     inside = steps[1:].flatten()
     usual = max(float(inside.kthvalue(max(1, round(0.99 * len(inside))))[0]), LEAST_STEP)
     return ((steps / usual - 1) / 3).clamp(0, 1)
 
 
-def _smooth(steps: Tensor) -> Tensor:
-    """(N, L) -> (N, L): the mean over 9 px along the edge, which wraps."""
+def _smooth(steps: Tensor, wraps: bool) -> Tensor:
+    """(N, L) -> (N, L): the mean over 9 px along the edge, which wraps or goes on as it ends."""
     half = min(4, (steps.shape[1] - 1) // 2)
-    wrapped = F.pad(steps[:, None], (half, half), mode="circular")
-    return F.avg_pool1d(wrapped, 2 * half + 1, stride=1)[:, 0]
+    continued = F.pad(steps[:, None], (half, half), mode="circular" if wraps else "replicate")
+    return F.avg_pool1d(continued, 2 * half + 1, stride=1)[:, 0]
