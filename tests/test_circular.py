@@ -236,6 +236,33 @@ def test_equals_the_convolution_of_the_repeated_picture(
         torch.testing.assert_close(conv(x), F.conv2d(cut, conv.weight, conv.bias, stride, groups=groups))
 
 
+@pytest.mark.parametrize("tiling", WRAPPING)
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 2), (4, 3), (1, 2), (5, 4)])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.Conv3d])
+def test_padding_that_keeps_the_size_wraps(
+    kind: type[nn.Conv2d | nn.Conv3d], kernel: tuple[int, int], dilation: int, tiling: str
+) -> None:
+    """Padding "same" has no number, and more at the end than at the start where the kernel is even."""
+    frames = (4,) if kind is nn.Conv3d else ()
+    size: Any = (*(2 for _ in frames), *kernel)
+    conv = kind(2, 3, size, padding="same", dilation=dilation).requires_grad_(False)
+    x, axes = torch.randn(1, 2, *frames, 9, 11), TILINGS[tiling]
+    plain = conv(x)
+    with circular(conv, axes):
+        made = conv(x)
+        assert _error(conv, x, _shifts(axes, 4, 5), 1) < EXACT
+        with circular(conv, TILINGS["off"]):
+            torch.testing.assert_close(conv(x), plain)
+    inside = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(made[inside], plain[inside])
+    if not axes.vertical:  # what rows see beyond the border stays
+        torch.testing.assert_close(made[..., 4:-4], plain[..., 4:-4])
+    if not axes.horizontal:
+        torch.testing.assert_close(made[..., 4:-4, :], plain[..., 4:-4, :])
+    assert conv.padding == "same"
+
+
 def test_weights_cast_or_patched_by_a_subclass_arrive() -> None:
     class Cast(nn.Conv2d):
         def forward(self, input: Tensor) -> Tensor:
@@ -279,7 +306,13 @@ def test_layers_without_a_periodic_form_are_refused(layer: nn.Module) -> None:
 
 
 def test_layers_that_see_no_border_are_let_be() -> None:
-    layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 2, 2), nn.Conv3d(1, 1, (3, 1, 1), padding=(1, 0, 0)))
+    layers = nn.Sequential(
+        nn.Conv2d(1, 1, 1),
+        nn.Conv2d(1, 1, 2, 2),
+        nn.Conv2d(1, 1, 1, padding="same"),
+        nn.Conv3d(1, 1, (3, 1, 1), padding=(1, 0, 0)),
+        nn.Conv3d(1, 1, (3, 1, 1), padding="same"),
+    )
     with circular(layers, TILINGS["both"]):
         assert not any("_conv_forward" in layer.__dict__ for layer in layers)
 

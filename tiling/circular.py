@@ -71,9 +71,18 @@ class Border(NamedTuple):
     def remaining(self, axes: Axes) -> tuple[int, ...]:
         """The convolution's own padding, less that of axes that wrap."""
         left, _, top, _ = (0, 0, 0, 0) if self.there else self.pads
-        own = self.conv.padding[:-2]
-        assert not isinstance(own, str)
-        return (*own, 0 if axes.vertical else top, 0 if axes.horizontal else left)
+        own = self.conv.padding
+        time = self.conv._reversed_padding_repeated_twice[4::2] if isinstance(own, str) else own[:-2]
+        return (*time, 0 if axes.vertical else top, 0 if axes.horizontal else left)
+
+    def uneven(self, axes: Axes) -> tuple[int, ...]:
+        """`F.pad` of axes that do not wrap, where padding "same" is larger at the end, which `padding` cannot say."""
+        if self.there:
+            return ()
+        pads = self.conv._reversed_padding_repeated_twice
+        wraps = (axes.horizontal, axes.vertical, False)
+        more = (0 if along else end - start for start, end, along in zip(pads[::2], pads[1::2], wraps, strict=False))
+        return tuple(pad for end in more for pad in (0, end))
 
 
 def wrapping_convolutions(network: nn.Module) -> Iterator[Border]:
@@ -137,7 +146,8 @@ def _forward(border: Border, axes: Axes, x: Tensor, *args: Any, **kwargs: Any) -
     if border.there:
         height, width = x.shape[-2:]
         x = x[..., down[0] : height - down[1], across[0] : width - across[1]]
-    return forward(border.conv, wrap(x, axes, across, down), *args, **kwargs)
+    x, uneven = wrap(x, axes, across, down), border.uneven(axes)
+    return forward(border.conv, F.pad(x, uneven) if any(uneven) else x, *args, **kwargs)
 
 
 def _ring_pays(border: Border, axes: Axes, x: Tensor) -> bool:
@@ -198,5 +208,5 @@ def _reads_beyond_border(layer: nn.Module) -> bool:
         return True
     if not isinstance(layer, _CONVOLUTIONS):
         return False
-    padded = layer.padding == "same" or any(layer._reversed_padding_repeated_twice[:4])
+    padded = any(layer._reversed_padding_repeated_twice[:4])
     return padded or any(k > s for k, s in zip(layer.kernel_size[-2:], layer.stride[-2:], strict=True))
