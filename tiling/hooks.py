@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -175,14 +175,22 @@ def patch_size(network: Any, channels: int) -> int:
     Args:
         network: ComfyUI's own transformer, or one of diffusers that a host feeds whole patches.
         channels: of the latent.
+
+    Raises:
+        NotPeriodicError: the network does not say.
     """
-    config = getattr(network, "config", {})
-    if "in_channels" in config:
+    config = getattr(network, "config", None)
+    if isinstance(config, Mapping) and "in_channels" in config:
         return round(
             config.get("patch_size", 1) * ((config.get("out_channels") or config["in_channels"]) / channels) ** 0.5
         )
-    size = getattr(network, "patch_size", None) or network.patch
-    return int(size if isinstance(size, int) else size[-1])
+    size = getattr(network, "patch_size", None) or getattr(network, "patch", None)
+    side = size[-1] if isinstance(size, Sequence) and size else size
+    if not isinstance(side, int):
+        raise NotPeriodicError(
+            f"{type(network).__name__} does not say in patch_size how large its tokens are; use the method rolling."
+        )
+    return side
 
 
 def tokens(size: Size, patch: int) -> Size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from .axes import Axes
 from .circular import NotPeriodicError
 from .dit import TorusDiT
@@ -25,8 +27,14 @@ def choose(model: Any, method: str, axes: Axes, start: float, end: float) -> tup
         end: fraction of the schedule (0..1), not before `start`.
 
     Raises:
-        ValueError: the method does not suit the model or the tiling.
+        ValueError: the method does not suit the model or the tiling, or the model is no network.
     """
+    network = model.get_model_object("diffusion_model")
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"The model is a {type(network).__name__}, no network of PyTorch but a compiled engine, which cannot "
+            "be made periodic; load the plain model."
+        )
     kinds = list(METHODS.values()) if method == "auto" else [METHODS[method]]
     for kind in kinds:
         hooks = kind(axes, start, end)

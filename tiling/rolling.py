@@ -40,7 +40,7 @@ class Rolling(SeamlessHooks):
             return downsampling(find_unet(network))
         try:
             return patch_size(network, channels)
-        except AttributeError:
+        except NotPeriodicError:
             return 1
 
     def summary(self, network: nn.Module, channels: int) -> str:
