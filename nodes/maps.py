@@ -19,12 +19,13 @@ RELIEF_TOOLTIP = "Distance between black and white in px of the picture: how dee
 def _repeat_input() -> Any:
     return io.Combo.Input(
         "repeat",
-        options=list(REPEATS)[:3],
+        options=list(REPEATS),
         default="straight",
         optional=True,
         advanced=True,
         tooltip="How repeats of the texture lie: half_drop shifts those to the right half a height down, brick those "
-        "below half a width to the right.",
+        "below half a width to the right; horizontal and vertical repeat along that axis alone, and the picture goes "
+        "on as it ends along the other.",
     )
 
 
@@ -59,8 +60,9 @@ class TesseraHeightToNormal(io.ComfyNode):
     @classmethod
     def execute(cls, height: Tensor, strength: float, green: str, repeat: str = "straight") -> io.NodeOutput:
         """Compute the normals."""
-        surface = maps.grey(maps.rectangle(height.float(), REPEATS[repeat]))
-        return io.NodeOutput(_cut(maps.normals(surface, strength, green == "OpenGL"), height))
+        axes = REPEATS[repeat]
+        surface = maps.grey(maps.rectangle(height.float(), axes))
+        return io.NodeOutput(_cut(maps.normals(surface, strength, green == "OpenGL", axes), height))
 
 
 class TesseraNormalToHeight(io.ComfyNode):
@@ -97,7 +99,8 @@ class TesseraNormalToHeight(io.ComfyNode):
             raise ValueError(
                 f"A normal map has 3 channels, but the image has {normal.shape[-1]}; connect a normal map."
             )
-        height, relief = maps.heights(maps.rectangle(normal.float(), REPEATS[repeat]), green == "OpenGL")
+        axes = REPEATS[repeat]
+        height, relief = maps.heights(maps.rectangle(normal.float(), axes), green == "OpenGL", axes)
         strength = float(relief.max())
         shares = (relief / max(strength, maps.LEAST_RELIEF)).to(height)[:, None, None]
         return io.NodeOutput(_cut(_picture((height - 0.5) * shares + 0.5), normal), strength)
@@ -129,8 +132,9 @@ class TesseraAmbientOcclusion(io.ComfyNode):
     @classmethod
     def execute(cls, height: Tensor, strength: float, radius: int, repeat: str = "straight") -> io.NodeOutput:
         """Compute the occlusion."""
-        surface = maps.grey(maps.rectangle(height.float(), REPEATS[repeat]))
-        return io.NodeOutput(_cut(_picture(maps.occlusion(surface, strength, radius)), height))
+        axes = REPEATS[repeat]
+        surface = maps.grey(maps.rectangle(height.float(), axes))
+        return io.NodeOutput(_cut(_picture(maps.occlusion(surface, strength, radius, axes)), height))
 
 
 def _picture(values: Tensor) -> Tensor:

@@ -88,6 +88,58 @@ def test_maps_of_shifted_repeats_are_cut_from_maps_of_many(repeat: str) -> None:
         torch.testing.assert_close(compute(image, repeat), many[:, 64:96, 48:72], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+def test_the_normals_of_a_ramp_along_the_other_axis_are_even(axis: str) -> None:
+    """Black to white over 64 px, 8 px deep: its slope is 8 / 63 up to the ends."""
+    ramp = torch.linspace(1, 0, 64)[:, None].expand(64, 48)
+    ramp = ramp if axis == "horizontal" else ramp.T
+    normal = TesseraHeightToNormal.execute(picture(ramp[None]), 8.0, "DirectX", axis).args[0]
+    across, along = (0, 1) if axis == "horizontal" else (1, 0)
+    steep = 8 / 63 / math.hypot(1, 8 / 63) / 2 + 0.5
+    assert round(steep, 3) == 0.563
+    torch.testing.assert_close(normal[..., along], torch.full(normal.shape[:3], steep))
+    torch.testing.assert_close(normal[..., across], torch.full(normal.shape[:3], 0.5))
+    height, strength = TesseraNormalToHeight.execute(normal, "DirectX", axis).args
+    torch.testing.assert_close(height, picture(ramp[None]), atol=1e-5, rtol=0)
+    assert strength == pytest.approx(8.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+@pytest.mark.parametrize("size", [(40, 33), (33, 40), (1, 8), (8, 1), (2, 5)])
+def test_heights_of_a_frieze_come_back_from_their_normals(axis: str, size: tuple[int, int]) -> None:
+    """A cut of noise whose edges do not meet along one axis."""
+    tall, wide = (64, size[1]) if axis == "horizontal" else (size[0], 64)
+    height = noise(tall, wide)[:, : size[0], : size[1]]
+    lowest, highest = height.amin((1, 2), keepdim=True), height.amax((1, 2), keepdim=True)
+    height = (height - lowest) / (highest - lowest)
+    found, relief = maps.heights(maps.normals(height, 8.0, axes=REPEATS[axis]), axes=REPEATS[axis])
+    torch.testing.assert_close(found, height, atol=1e-5, rtol=0)
+    torch.testing.assert_close(relief, torch.full((2,), 8.0).double(), atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("axis", ["horizontal", "vertical"])
+def test_maps_of_a_frieze_are_cut_from_maps_of_many_and_see_nothing_beyond_its_end(axis: str) -> None:
+    across = axis == "horizontal"
+    frieze = picture(noise(64, 24)[:, :32] if across else noise(24, 64)[:, :, :32])
+    normal = TesseraHeightToNormal.execute(frieze, 8.0, "OpenGL", axis).args[0]
+    for image, compute in (
+        (frieze, lambda x: TesseraHeightToNormal.execute(x, 8.0, "OpenGL", axis).args[0]),
+        (normal, lambda x: TesseraNormalToHeight.execute(x, "OpenGL", axis).args[0]),
+        (frieze, lambda x: TesseraAmbientOcclusion.execute(x, 8.0, 40, axis).args[0]),
+    ):
+        many = compute(image.repeat(1, 1, 3, 1) if across else image.repeat(1, 3, 1, 1))
+        cut = many[:, :, 24:48] if across else many[:, 24:48]
+        torch.testing.assert_close(compute(image), cut, atol=1e-5, rtol=0)
+
+
+def test_occlusion_at_the_end_of_a_frieze_is_that_of_ground_that_goes_on_level() -> None:
+    surface = noise(64, 24)[:, :32]
+    longer = torch.cat((surface[:, :1].expand(-1, 9, -1), surface, surface[:, -1:].expand(-1, 9, -1)), 1)
+    found = maps.occlusion(surface, 8.0, 9, REPEATS["horizontal"])
+    torch.testing.assert_close(found, maps.occlusion(longer, 8.0, 9)[:, 9:-9])
+    assert not torch.allclose(found, maps.occlusion(surface, 8.0, 9))
+
+
 def test_maps_of_a_texture_that_tiles_have_no_seam() -> None:
     texture = picture(noise(96, 96, cut=0.1))
     normal = TesseraHeightToNormal.execute(texture, 8.0, "OpenGL").args[0]

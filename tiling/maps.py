@@ -2,7 +2,8 @@
 
 Heights are 0..1; a `relief` says how many px of the picture lie between the two. Slopes are those of Scharr's filter
 (B. Jaehne, H. Scharr, S. Koerkel 1999: derivative [-1 0 1] / 2, across it [3 10 3] / 16), which reads the far edge
-beyond the border. Normals point from the surface; x goes right, and y up (OpenGL) or down (DirectX).
+beyond the border; along an axis that does not repeat the surface goes on as high as it ends. Normals point from the
+surface; x goes right, and y up (OpenGL) or down (DirectX).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .axes import Axes
-from .seam import repeat
+from .seam import STRAIGHT, repeat
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue (ITU-R BT.709)."""
@@ -39,42 +41,73 @@ def rectangle(image: Tensor, axes: Axes) -> Tensor:
     return repeat(image, 2 if axes.half_drop else 1, 2 if axes.brick else 1, axes)
 
 
-def slopes(height: Tensor) -> tuple[Tensor, Tensor]:
-    """How much `height` (B, H, W) rises per px to the right, and per px down."""
+def slopes(height: Tensor, axes: Axes = STRAIGHT) -> tuple[Tensor, Tensor]:
+    """How much `height` (B, H, W) rises per px to the right, and per px down.
 
-    def slope(along: int, across: int) -> Tensor:
-        rise = (height.roll(-1, along) - height.roll(1, along)) / 2
-        return (3 * rise.roll(-1, across) + 10 * rise + 3 * rise.roll(1, across)) / 16
+    At the ends of an axis that does not repeat the rise along it is one-sided: h[1] - h[0].
+    """
+    surface = _continued(height, axes, 1)
 
-    return slope(-1, -2), slope(-2, -1)
+    def slope(along: int, across: int, wraps: bool) -> Tensor:
+        rise = (surface.roll(-1, along) - surface.roll(1, along)) / 2
+        smooth = (3 * rise.roll(-1, across) + 10 * rise + 3 * rise.roll(1, across)) / 16
+        return _scale_ends(_middle(smooth, axes, 1), along, 1 if wraps else 2)
+
+    return slope(-1, -2, axes.horizontal), slope(-2, -1, axes.vertical)
 
 
-def normals(height: Tensor, relief: float, y_up: bool = True) -> Tensor:
+def _continued(surface: Tensor, axes: Axes, margin: int) -> Tensor:
+    """(B, H, W) with `margin` px more at both ends of an axis that does not repeat, as high as its ends."""
+    across, down = (0 if wraps else margin for wraps in axes[:2])
+    return F.pad(surface[:, None], (across, across, down, down), mode="replicate")[:, 0]
+
+
+def _middle(surface: Tensor, axes: Axes, margin: int) -> Tensor:
+    """Undo `_continued`."""
+    across, down = (0 if wraps else margin for wraps in axes[:2])
+    height, width = surface.shape[-2:]
+    return surface[:, down : height - down, across : width - across]
+
+
+def _scale_ends(values: Tensor, dim: int, factor: float) -> Tensor:
+    """`values` with the first and the last line along `dim` times `factor`."""
+    if factor == 1:
+        return values
+    scaled = values.clone()
+    for line in {0, values.shape[dim] - 1}:
+        scaled.select(dim, line).mul_(factor)
+    return scaled
+
+
+def normals(height: Tensor, relief: float, y_up: bool = True, axes: Axes = STRAIGHT) -> Tensor:
     """The normal map of a height map.
 
     Args:
         height: (B, H, W), 0..1.
         relief: px between heights 0 and 1; negative ones turn hills into hollows.
         y_up: whether green is up (OpenGL) or down (DirectX).
+        axes: along which axes the heights repeat.
 
     Returns:
         (B, H, W, 3), 0..1, where (0.5, 0.5, 1) is flat.
     """
-    right, down = slopes(height * relief)
+    right, down = slopes(height * relief, axes)
     vectors = torch.stack((-right, down if y_up else -down, torch.ones_like(right)), -1)
     return vectors / vectors.norm(dim=-1, keepdim=True) / 2 + 0.5
 
 
-def heights(normal: Tensor, y_up: bool = True) -> tuple[Tensor, Tensor]:
+def heights(normal: Tensor, y_up: bool = True, axes: Axes = STRAIGHT) -> tuple[Tensor, Tensor]:
     """The height map whose normals are nearest to a normal map: Frankot and Chellappa's projection (1988).
 
     Of all surfaces that repeat, the one whose slopes differ least from those asked for, in the sum of squares. With
     the spectra of Scharr's filter in place of i times the frequency this undoes `normals` exactly, but for what that
-    filter does not see: patterns that alternate from px to px.
+    filter does not see: patterns that alternate from px to px. Along an axis that does not repeat the surface is
+    mirrored at its ends, so the slope there, one-sided in `slopes`, counts half (a quarter in squares).
 
     Args:
         normal: (B, H, W, 3 or more), 0..1; need not be of unit length.
         y_up: whether green is up (OpenGL) or down (DirectX).
+        axes: along which axes the surface repeats.
 
     Returns:
         (B, H, W) heights, 0..1, or 0.5 where the surface is flat; (B,) the relief in px.
@@ -82,12 +115,24 @@ def heights(normal: Tensor, y_up: bool = True) -> tuple[Tensor, Tensor]:
     vectors = normal[..., :3].cpu().double() * 2 - 1
     steepness = vectors[..., 2].clamp(min=STEEPEST)
     right, down = -vectors[..., 0] / steepness, vectors[..., 1] / steepness * (1 if y_up else -1)
-    surface = _integral(right, down)
+    surface = _integral_of_axes(right, down, axes)
     lowest, highest = surface.amin((1, 2), keepdim=True), surface.amax((1, 2), keepdim=True)
     relief = highest - lowest
     flat = relief < LEAST_RELIEF
     height = torch.where(flat, 0.5, (surface - lowest) / relief.clamp(min=LEAST_RELIEF))
     return height.to(normal.dtype), torch.where(flat, 0.0, relief)[:, 0, 0]
+
+
+def _integral_of_axes(right: Tensor, down: Tensor, axes: Axes) -> Tensor:
+    """(B, H, W) of mean 0 whose `slopes` along `axes` are nearest to these."""
+    if axes.horizontal and axes.vertical:
+        return _integral(right, down)
+    if not axes.horizontal:
+        return _integral_of_axes(down.mT, right.mT, Axes(axes.vertical, axes.horizontal)).mT
+    halved = _scale_ends(down, -2, 0.5)
+    return _integral(torch.cat((right, right.flip(-2)), -2), torch.cat((halved, -halved.flip(-2)), -2))[
+        :, : right.shape[-2]
+    ]
 
 
 def _integral(right: Tensor, down: Tensor) -> Tensor:
@@ -101,7 +146,7 @@ def _integral(right: Tensor, down: Tensor) -> Tensor:
     return torch.fft.irfft2(torch.where(seen, wanted / power.where(seen, 1), 0), s=right.shape[-2:])
 
 
-def occlusion(height: Tensor, relief: float, radius: int) -> Tensor:
+def occlusion(height: Tensor, relief: float, radius: int, axes: Axes = STRAIGHT) -> Tensor:
     """Ambient occlusion: how much of an evenly bright sky lights each px of a height map.
 
     Light from elevation a counts sin(a), as on level ground. In each of 16 directions the horizon stands at the
@@ -113,18 +158,19 @@ def occlusion(height: Tensor, relief: float, radius: int) -> Tensor:
         height: (B, H, W), 0..1.
         relief: px between heights 0 and 1.
         radius: how far to look, px.
+        axes: along which axes the heights repeat.
 
     Returns:
         (B, H, W), 0 (dark) to 1 (open, as is flat ground).
     """
-    surface = height * relief
+    surface = _continued(height * relief, axes, radius)
     light = torch.zeros_like(surface)
     for direction in range(DIRECTIONS):
         rise = torch.zeros_like(surface)
         for x, y in _ray(2 * math.pi * direction / DIRECTIONS, radius):
             rise = torch.maximum(rise, (surface.roll((-y, -x), (-2, -1)) - surface) / math.hypot(x, y))
         light += 1 / (1 + rise**2)
-    return light / DIRECTIONS
+    return _middle(light / DIRECTIONS, axes, radius)
 
 
 def _ray(angle: float, radius: int) -> list[tuple[int, int]]:
