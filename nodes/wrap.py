@@ -9,11 +9,12 @@ from torch import Tensor
 
 from ..contract import io
 from ..tiling.axes import TILINGS
-from ..tiling.wrap import Geometry, crop, margins, pad
+from ..tiling.wrap import Geometry, check_halves, crop, margins, pad
 
 WrapGeometry = io.Custom("TESSERA_WRAP_GEOMETRY")
 LATENT_PIXEL = 8
 STRAIGHT = ["both", "horizontal", "vertical"]
+REPEATING = [*STRAIGHT, "half_drop", "brick"]
 
 
 class TesseraWrapPad(io.ComfyNode):
@@ -38,7 +39,11 @@ class TesseraWrapPad(io.ComfyNode):
                     tooltip="Width of the margin at each side, in px of the image; as far as the next node looks.",
                 ),
                 io.Combo.Input(
-                    "tiling", options=STRAIGHT, default="both", tooltip="Which sides get a margin: those that repeat."
+                    "tiling",
+                    options=REPEATING,
+                    default="both",
+                    tooltip="Which sides get a margin: those that repeat; half_drop and brick are for textures whose "
+                    "repeats lie half a height lower to the right, or half a width further right below.",
                 ),
                 io.Image.Input("image", optional=True, tooltip="The texture, or a batch of textures."),
                 io.Mask.Input("mask", optional=True, tooltip="A mask of the texture, padded in proportion."),
@@ -64,8 +69,10 @@ class TesseraWrapPad(io.ComfyNode):
         latent: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         """Pad what is connected."""
-        size, margin = _size(image, mask, latent, padding)
-        geometry = margins(size, TILINGS[tiling], margin)
+        axes, (size, margin) = TILINGS[tiling], _size(image, mask, latent, padding)
+        if latent is not None:
+            check_halves(latent["samples"].shape[-2:], axes, LATENT_PIXEL)
+        geometry = margins(size, axes, margin)
         return io.NodeOutput(
             None if image is None else _pad(image.movedim(-1, -3), geometry).movedim(-3, -1),
             geometry,

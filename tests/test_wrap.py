@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tessera.nodes.wrap import TesseraWrapCrop, TesseraWrapPad
+from tessera.nodes.wrap import REPEATING, TesseraWrapCrop, TesseraWrapPad
 from tessera.tiling import seam
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.wrap import crop, margins, pad
 from torch import Tensor
 from torch.nn import functional as F
+
+SHIFTED = ["half_drop", "brick"]
 
 side = st.integers(1, 12)
 
@@ -31,14 +33,19 @@ def _upscale(images: Tensor, factor: float) -> Tensor:
 
 
 @settings(max_examples=60, deadline=None)
-@given(height=side, width=side, padding=st.integers(0, 30), tiling=st.sampled_from(["both", "horizontal", "vertical"]))
+@given(height=side, width=side, padding=st.integers(0, 30), tiling=st.sampled_from(REPEATING))
 def test_there_and_back(height: int, width: int, padding: int, tiling: str) -> None:
+    height, width = (2 * height, 2 * width) if tiling in SHIFTED else (height, width)
     x = torch.rand(2, 3, height, width)
     geometry = margins((height, width), TILINGS[tiling], padding)
     padded = pad(x, geometry)
     assert padded.shape[-2:] == (height + 2 * geometry.down, width + 2 * geometry.across)
     assert torch.equal(crop(padded, geometry), x)
     torch.testing.assert_close(crop(padded, geometry, blend=1.0), x)
+    laid = seam.repeat(x.movedim(1, -1), 2, 2, TILINGS[tiling]).movedim(-1, 1)
+    top, left, tall, wide = geometry.down, geometry.across, *laid.shape[-2:]
+    continued = padded[..., top : top + tall, left : left + wide]
+    assert torch.equal(continued, laid[..., : continued.shape[-2], : continued.shape[-1]])
     if tiling == "both":
         assert torch.equal(padded.roll((-padding, -padding), (-2, -1))[..., :height, :width], x)
 
@@ -62,6 +69,45 @@ def test_blending_joins_what_a_node_sees_differently_at_both_edges() -> None:
     (cut,), (blended,) = (seam.measure(TesseraWrapCrop.execute(geometry, blend, ramp).args[0]) for blend in (0.0, 1.0))
     assert cut.horizontal.visible
     assert not blended.horizontal.visible
+
+
+@pytest.mark.parametrize("tiling", SHIFTED)
+@pytest.mark.parametrize("blend", [0.0, 0.5, 1.0])
+def test_shifted_repeats_scaled_in_between_still_tile(tiling: str, blend: float) -> None:
+    axes, texture = TILINGS[tiling], torch.rand(2, 24, 20, 3, generator=torch.Generator().manual_seed(0))
+    padded, geometry, *_ = TesseraWrapPad.execute(16, tiling, texture).args
+    scaled = TesseraWrapCrop.execute(geometry, blend, _upscale(padded, 2.0)).args[0]
+    many = _upscale(seam.repeat(texture, 5, 5, axes), 2.0)
+    torch.testing.assert_close(scaled, many[:, 96:144, 80:120])
+    nearest = padded.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    back = TesseraWrapCrop.execute(geometry, blend, nearest).args[0]
+    torch.testing.assert_close(back, texture.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+@pytest.mark.parametrize("tiling", SHIFTED)
+def test_blending_joins_shifted_repeats(tiling: str) -> None:
+    """A drift along the axis whose repeats are shifted."""
+    axes = TILINGS[tiling]
+    padded, geometry, *_ = TesseraWrapPad.execute(16, tiling, torch.rand(1, 96, 96, 3) * 0.1).args
+    drift = torch.linspace(0, 0.8, padded.shape[1])
+    drift = padded + (drift if tiling == "half_drop" else drift[:, None])[..., None]
+    cut, blended = (seam.measure(TesseraWrapCrop.execute(geometry, b, drift).args[0], axes)[0] for b in (0.0, 1.0))
+    edge = "horizontal" if tiling == "half_drop" else "vertical"
+    assert getattr(cut, edge).visible
+    assert not getattr(blended, edge).visible
+
+
+@pytest.mark.parametrize("tiling", SHIFTED)
+def test_masks_and_latents_of_shifted_repeats_come_back(tiling: str) -> None:
+    latent = {"samples": torch.rand(1, 4, 6, 8), "noise_mask": torch.rand(1, 1, 48, 64)}
+    mask = torch.rand(1, 24, 32)
+    padded = TesseraWrapPad.execute(16, tiling, None, mask, latent).args
+    assert padded[3]["samples"].shape == (1, 4, 14, 16)
+    assert not torch.equal(padded[2], TesseraWrapPad.execute(16, "both", None, mask).args[2])
+    back = TesseraWrapCrop.execute(padded[1], 0.0, None, padded[2], padded[3]).args
+    assert torch.equal(back[1], mask)
+    assert torch.equal(back[2]["samples"], latent["samples"])
+    assert torch.equal(back[2]["noise_mask"], latent["noise_mask"])
 
 
 def test_masks_and_latents_go_along_in_proportion() -> None:
@@ -91,6 +137,15 @@ def test_a_latent_padded_alone_crops_the_picture_decoded_from_it() -> None:
         (lambda: TesseraWrapPad.execute(8, "both"), "Nothing is connected"),
         (lambda: TesseraWrapPad.execute(4, "both", latent={"samples": torch.rand(1, 4, 6, 8)}), "multiple of 8"),
         (lambda: TesseraWrapPad.execute(3, "both", torch.rand(1, 8, 8, 3), torch.rand(1, 4, 4)), "3 px is not a whole"),
+        (lambda: TesseraWrapPad.execute(8, "brick", torch.rand(1, 8, 9, 3)), "it is 9 px; set the width to 8 or 10 px"),
+        (
+            lambda: TesseraWrapPad.execute(8, "half_drop", latent={"samples": torch.rand(1, 4, 5, 8)}),
+            "a height that is a multiple of 16 px, but it is 40 px; set the height to 32 or 48 px",
+        ),
+        (
+            lambda: TesseraWrapCrop.execute(margins((6, 6), TILINGS["brick"], 2), 0.0, torch.rand(1, 5, 5, 3)),
+            "needs a width that is a multiple of 2 px, but it is 3 px",
+        ),
     ],
 )
 def test_bad_input(run: Any, words: str) -> None:

@@ -12,12 +12,15 @@ from .axes import Axes, describe
 
 
 class Geometry(NamedTuple):
-    """How a picture was padded: its own size, and the margin at each side along both axes, in its own pixels."""
+    """How a picture was padded: its own size, the margin at each side along both axes, in its own pixels, and how
+    repeats lie.
+    """
 
     height: int
     width: int
     down: int
     across: int
+    axes: Axes = Axes(True, True)
 
     def at(self, size: tuple[int, int], padded: bool) -> Geometry:
         """The geometry of the same picture at another scale.
@@ -43,20 +46,27 @@ class Geometry(NamedTuple):
                 f"A padding of {max(self.down, self.across)} px is not a whole number of px of a mask or latent of "
                 f"{size[1]} x {size[0]} px; set a multiple of {max(down.denominator, across.denominator)} times that."
             )
-        return Geometry(int(period[0]), int(period[1]), int(down), int(across))
+        return Geometry(int(period[0]), int(period[1]), int(down), int(across), self.axes)
 
 
 def margins(size: tuple[int, int], axes: Axes, padding: int) -> Geometry:
     """The geometry of a picture of `size` (height, width) with `padding` px at the sides of axes that wrap."""
-    return Geometry(*size, padding if axes.vertical else 0, padding if axes.horizontal else 0)
+    return Geometry(*size, padding if axes.vertical else 0, padding if axes.horizontal else 0, axes)
 
 
 def pad(x: Tensor, geometry: Geometry) -> Tensor:
-    """Continue `x` (..., H, W) periodically at all sides; margins may be larger than the picture."""
-    height, width, down, across = geometry
-    rows = torch.arange(-down, height + down, device=x.device) % height
-    columns = torch.arange(-across, width + across, device=x.device) % width
-    return x[..., rows[:, None], columns]
+    """Continue `x` (..., H, W) periodically at all sides, repeats shifted; margins may be larger than the picture.
+
+    Raises:
+        ValueError: a side that repeats are shifted along by half is odd.
+    """
+    height, width, down, across, axes = geometry
+    check_halves((height, width), axes)
+    rows = torch.arange(-down, height + down, device=x.device)[:, None]
+    columns = torch.arange(-across, width + across, device=x.device)
+    dropped = rows + columns // width * (height // 2 if axes.half_drop else 0)
+    slid = columns + rows // height * (width // 2 if axes.brick else 0)
+    return x[..., dropped % height, slid % width]
 
 
 def crop(x: Tensor, geometry: Geometry, blend: float = 0.0) -> Tensor:
@@ -67,20 +77,33 @@ def crop(x: Tensor, geometry: Geometry, blend: float = 0.0) -> Tensor:
         geometry: of `x` itself.
         blend: fraction (0..1) of the margins that is blended with the picture it continues, so that the result is
             continuous over the border even where both sides were seen differently. 0 cuts.
+
+    Raises:
+        ValueError: a side that repeats are shifted along by half is odd.
     """
-    rows = _blend_rows(x, geometry.height, geometry.down, blend)
-    return _blend_rows(rows.mT, geometry.width, geometry.across, blend).mT.contiguous()
+    height, width, down, across, axes = geometry
+    check_halves((height, width), axes)
+    if axes.brick:
+        turned = Geometry(width, height, across, down, axes._replace(half_drop=True, brick=False))
+        return crop(x.mT, turned, blend).mT.contiguous()
+    rows = _blend_rows(x, height, down, blend, 0)
+    return _blend_rows(rows.mT, width, across, blend, height // 2 if axes.half_drop else 0).mT.contiguous()
 
 
-def _blend_rows(x: Tensor, period: int, margin: int, blend: float) -> Tensor:
-    """At the border the picture and the margin count equally, `blend` of the margin further in the picture alone."""
+def _blend_rows(x: Tensor, period: int, margin: int, blend: float, shift: int) -> Tensor:
+    """At the border the picture and the margin count equally, `blend` of the margin further in the picture alone.
+
+    shift: how far along them the rows of the margin lie beside those that they repeat.
+    """
     picture = x[..., margin : margin + period, :]
     reach = min(round(blend * margin), period // 2)
     if reach == 0:
         return picture
     weight = (0.5 + (torch.arange(reach, device=x.device, dtype=x.dtype) + 0.5) / (2 * reach))[:, None]
-    first = torch.lerp(x[..., margin + period : margin + period + reach, :], picture[..., :reach, :], weight)
-    last = torch.lerp(x[..., margin - reach : margin, :], picture[..., period - reach :, :], weight.flip(0))
+    below = x[..., margin + period : margin + period + reach, :].roll(shift, -1)
+    above = x[..., margin - reach : margin, :].roll(-shift, -1)
+    first = torch.lerp(below, picture[..., :reach, :], weight)
+    last = torch.lerp(above, picture[..., period - reach :, :], weight.flip(0))
     return torch.cat((first, picture[..., reach : period - reach, :], last), dim=-2)
 
 
