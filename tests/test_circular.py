@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -21,14 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 EXACT = 1e-5
+TOLERANCES = {torch.float32: EXACT, torch.float16: 5e-3, torch.bfloat16: 4e-2}
+"""About five times the distance of neighbouring numbers at 1 in half precision."""
 WRAPPING = ["both", "horizontal", "vertical"]
 
 Run = Callable[[Tensor], Tensor]
 
 
 def _predict(unet: Any, x: Tensor) -> Tensor:
-    text = torch.linspace(-1, 1, 5 * 16).view(1, 5, 16)
-    added = {"text_embeds": torch.ones(1, 16), "time_ids": torch.ones(1, 6)}
+    text = torch.linspace(-1, 1, 5 * 16).view(1, 5, 16).to(x)
+    added = {"text_embeds": torch.ones(1, 16).to(x), "time_ids": torch.ones(1, 6).to(x)}
     return unet(x, 10, text, added_cond_kwargs=added).sample
 
 
@@ -110,14 +113,44 @@ def test_rings_that_are_computed_anew_are_what_padding_gives(
     assert float((ring - padded).norm() / padded.norm()) <= EXACT
 
 
+@pytest.mark.parametrize("tiling", WRAPPING)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(
+    ("network", "run", "shape", "shift", "scale"),
+    [("sd15_unet", _predict, (1, 4, 16, 24), (8, 8), 1), ("autoencoder", _decode, (1, 4, 6, 8), (1, 3), 8)],
+)
+def test_networks_wrap_in_their_own_precision(
+    request: pytest.FixtureRequest,
+    network: str,
+    run: Callable[[Any, Tensor], Tensor],
+    shape: tuple[int, ...],
+    shift: tuple[int, int],
+    scale: float,
+    dtype: torch.dtype,
+    tiling: str,
+) -> None:
+    module, axes = deepcopy(request.getfixturevalue(network)).to(dtype), TILINGS[tiling]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    moved = _shifts(axes, *shift)
+    assert _error(partial(run, module), x, moved, scale) > 0.5
+    with circular(module, axes):
+        made = run(module, x)
+        assert _error(partial(run, module), x, moved, scale) <= TOLERANCES[dtype]
+    assert made.dtype == dtype
+    assert bool(made.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("size", [(512, 512), (2, 2**17), (1, 2**18)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_large_pictures_wrap_exactly(size: tuple[int, int], bias: bool) -> None:
-    conv, x = nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=bias), torch.randn(1, 2, *size)
+def test_large_pictures_wrap_exactly(size: tuple[int, int], bias: bool, dtype: torch.dtype) -> None:
+    conv, x = nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=bias).to(dtype), torch.randn(1, 2, *size).to(dtype)
     with torch.no_grad(), circular(conv, TILINGS["both"]):
         made = conv(x)
     padded = F.pad(x, (1, 1, 1, 1), mode="circular")
-    torch.testing.assert_close(made, F.conv2d(padded, conv.weight, conv.bias, groups=2), atol=1e-6, rtol=1e-5)
+    tolerance = TOLERANCES[dtype]
+    expected = F.conv2d(padded, conv.weight, conv.bias, groups=2)
+    torch.testing.assert_close(made, expected, atol=tolerance / 10, rtol=tolerance)
 
 
 @pytest.mark.parametrize("kind", ["half_drop", "brick"])

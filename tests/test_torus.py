@@ -259,6 +259,39 @@ def test_afterwards_nothing_is_left(error: type[BaseException] | None) -> None:
     assert {name: set(module.__dict__) for name, module in model.named_modules()} == keys
 
 
+def _attend(embedder: EmbedND, ids: Tensor, x: Tensor) -> Tensor:
+    """Attention of tokens x (N, D) to each other, turned by their positions ids (N, A) in float32 as hosts do."""
+    turn = embedder(ids[None])[0, 0]
+    queries, keys = ((turn @ y.float().unflatten(-1, (-1, 2, 1))).flatten(1).to(x) for y in (x, x.flip(-1)))
+    return nn.functional.scaled_dot_product_attention(queries[None], keys[None], x[None])[0]
+
+
+@pytest.mark.parametrize("tiling", ["both", "horizontal", "vertical"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 4e-2)], ids=str
+)
+def test_attention_commutes_with_rolling_in_its_own_precision(
+    dtype: torch.dtype, tolerance: float, tiling: str
+) -> None:
+    """Hosts give positions in the precision of the latents."""
+    axes, size, embedder = TILINGS[tiling], (12, 16), EmbedND(10000, [16, 24, 24])
+    ids = picture(*size).to(dtype)
+    x = torch.randn(*size, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    def error() -> float:
+        shift = (5 * axes.vertical, 7 * axes.horizontal)
+        rolled = _attend(embedder, ids, x.roll(shift, (0, 1)).flatten(0, 1)).unflatten(0, size)
+        moved = _attend(embedder, ids, x.flatten(0, 1)).unflatten(0, size).roll(shift, (0, 1))
+        assert rolled.dtype == dtype
+        assert bool(rolled.isfinite().all())
+        return float((rolled - moved).float().norm() / moved.float().norm())
+
+    stock = error()
+    with torus(embedder, axes, [size]):
+        assert error() <= tolerance
+    assert stock > 0.1
+
+
 def test_a_model_that_was_not_reached_is_an_error() -> None:
     with pytest.raises(NotPeriodicError, match="Linear has no rotary"), torus(nn.Linear(1, 1), BOTH, [(4, 4)]):
         pass
