@@ -3,8 +3,8 @@
     python periodic_models.py COMFYUI PACK OUT.json
 
 OUT gets, for each transformer, the step across the border over the mean step inside for a constant latent, as
-`[[x, y] stock, [x, y] torus]` (medians of some seeds), and for each network that commutes with rolling the relative
-error of rolling its input instead of its output, `[stock, on a torus]`; under "rolling", for each transformer that can
+`[[x, y] stock, [x, y] torus]` (medians of some seeds), and for each network that commutes with rolling and each tiling
+the relative error of rolling its input instead of its output, `[stock, on a torus]`; under "rolling", for each transformer that can
 only be rolled, the largest step over the mean step, `[stock, rolled, two cuts]`; under "controlled", for models with a
 control network, the one or the other, `[stock, the model alone on a torus, both]`.
 """
@@ -250,8 +250,19 @@ def wan_model() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, 
     return wan(), lambda net, x: net(x, torch.tensor([0.7]), context), (1, 4, 3, 2 * SIDE, 2 * SIDE), 2, 1
 
 
+def kandinsky() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
+    """Its text has positions, along an axis of its own, but those of the picture do not relate to them."""
+    network = ldm("kandinsky5.model", "Kandinsky5")(
+        in_visual_dim=4, out_visual_dim=4, in_text_dim=32, in_text_dim2=32, time_dim=32, model_dim=128, ff_dim=256,
+        visual_embed_dim=16, num_text_blocks=1, num_visual_blocks=2, axes_dims=(32, 48, 48), **OPERATIONS,
+    )  # fmt: skip
+    context, y, shape = text(32), torch.randn(1, 32), (1, 4, 3, 2 * SIDE, 2 * SIDE)
+    return network, lambda net, x: net(x, torch.tensor([0.7]), context, y), shape, 2, 1
+
+
 EXACT = {
     "Wan": wan_model,
+    "Kandinsky 5": kandinsky,
     "Wan VAE, decode": wan_vae,
     "Wan VAE, encode": wan_vae_encode,
     "SD VAE, decode": lambda: sd_vae(encode=False),
@@ -259,19 +270,19 @@ EXACT = {
 }
 
 
-def rolling_error(name: str, wraps: bool) -> float:
-    """Relative L2 distance between the output for a rolled input and the rolled output."""
+def rolling_error(name: str, tiling: str, wraps: bool) -> float:
+    """Relative L2 distance between the output for an input rolled along the axes that wrap and the rolled output."""
     torch.manual_seed(0)
     network, run, shape, unit, scale = EXACT[name]()
     randomize(network)
     x = torch.randn(shape)
-    shift = (unit, 3 * unit)
-    both = load("tiling.axes").TILINGS["both"]
+    axes = load("tiling.axes").TILINGS[tiling]
+    shift = (unit * axes.vertical, 3 * unit * axes.horizontal)
     with ExitStack() as stack, torch.no_grad():
         if wraps:
-            stack.enter_context(load("tiling.circular").circular(network, both))
-        if wraps and name == "Wan":
-            stack.enter_context(load("tiling.torus").torus(network, both, [(SIDE, SIDE)]))
+            stack.enter_context(load("tiling.circular").circular(network, axes))
+        if wraps and any(load("tiling.torus").rotary_embedders(network)):
+            stack.enter_context(load("tiling.torus").torus(network, axes, [(SIDE, SIDE)]))
         rolled = run(network, x.roll(shift, (-2, -1)))
         moved = run(network, x).roll([round(s * scale) for s in shift], (-2, -1))
     return float((rolled - moved).norm() / moved.norm())
@@ -283,7 +294,8 @@ def main() -> None:
         runs = [[ratios(name, seed, on_torus) for seed in range(SEEDS)] for on_torus in (False, True)]
         found[name] = [[median(axis) for axis in zip(*seeds, strict=True)] for seeds in runs]
     for name in EXACT:
-        found[name] = [rolling_error(name, wraps) for wraps in (False, True)]
+        for tiling in ("horizontal", "vertical", "both"):
+            found[f"{name}, {tiling}"] = [rolling_error(name, tiling, wraps) for wraps in (False, True)]
     import periodic_controls
 
     runs = [periodic_controls.border_ratios(randomize, load, seed, token_steps, SIDE) for seed in range(SEEDS)]
