@@ -4,9 +4,9 @@
 
 OUT gets, for each transformer, the step across the border over the mean step inside for a constant latent, as
 `[[x, y] stock, [x, y] torus]` (medians of some seeds), and for each network that commutes with rolling and each tiling
-the relative error of rolling its input instead of its output, `[stock, on a torus]`; under "rolling", for each transformer that can
-only be rolled, the largest step over the mean step, `[stock, rolled, two cuts]`; under "controlled", for models with a
-control network, the one or the other, `[stock, the model alone on a torus, both]`.
+the relative error of rolling its input instead of its output, `[stock, on a torus]`; under "rolling", for each
+transformer that can only be rolled, the largest step over the mean step, `[stock, rolled, two cuts]`; under
+"controlled", for models with a control network, the one or the other, `[stock, the model alone on a torus, both]`.
 """
 
 from __future__ import annotations
