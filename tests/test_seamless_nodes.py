@@ -221,11 +221,14 @@ def test_control_networks_that_cannot_wrap_are_named_in_the_log(
     assert "_Control" not in caplog.text
 
 
-def test_control_networks_that_know_positions_by_a_table_are_named(
-    model: ModelPatcher, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "network", [nn.Embedding(4, 4), nn.Sequential(type("EmbedND", (nn.Module,), {})())], ids=["table", "no token size"]
+)
+def test_control_networks_whose_positions_cannot_repeat_are_named(
+    model: ModelPatcher, caplog: pytest.LogCaptureFixture, network: nn.Module
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        _sample(_seamless(model), _noise(), _text(1.0, control=_Control(nn.Embedding(4, 4))))
+        _sample(_seamless(model), _noise(), _text(1.0, control=_Control(network)))
     assert "_Control is not made periodic" in caplog.text
 
 

@@ -116,7 +116,7 @@ class SeamlessHooks:
                 every = {id(control_network(control) or control): control for control in controls(whole)}
                 for control in every.values():
                     network = control_network(control)
-                    if _is_periodic(network):
+                    if _is_periodic(network, x.shape[1]):
                         self._enter_control(stack, network, x)
                     elif not options.get(NAMED):
                         _name_as_it_is(control)
@@ -249,12 +249,13 @@ def control_network(control: Any) -> Any:
     return getattr(control, "control_model", None) or getattr(control, "t2i_model", None)
 
 
-def _is_periodic(network: Any) -> bool:
+def _is_periodic(network: Any, channels: int) -> bool:
     """Whether `circular` and `torus` let a control network repeat; one with neither has a table of positions (SD3)."""
     if not isinstance(network, nn.Module):
         return False
     try:
-        return any(True for _ in wrapping_convolutions(network)) or any(rotary_embedders(network))
+        rotary = any(rotary_embedders(network)) and patch_size(network, channels) > 0
+        return any(True for _ in wrapping_convolutions(network)) or rotary
     except NotPeriodicError:
         return False
 
