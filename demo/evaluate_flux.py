@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=3.5)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=64)
-    parser.add_argument("--end", type=float, default=0.9, help="part of the schedule in which the negative acts")
+    parser.add_argument("--end", type=float, default=1.0, help="part of the schedule in which the negative acts")
     parser.add_argument("--methods", nargs="*", default=["nag"])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
