@@ -148,7 +148,7 @@ def test_what_belongs_to_whole_tokens_is_found_in_a_run() -> None:
 
 
 def test_the_report_promises_to_move_only_what_can_move() -> None:
-    network = nn.Module()
+    network: Any = nn.Module()
     network.pe_embedder = type("EmbedND", (nn.Module,), {})()
     for patch, moves in ((2, True), (1, False)):
         network.patch_size = patch
