@@ -89,10 +89,10 @@ def test_a_disc_is_found_on_plain_and_shaded_grounds(
     wanted = disc(y, x, radius, blur)
     grain = noise * torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(y))
     found = colour_alpha((painted(wanted, ground(kind)) + grain).clamp(0, 1), 0.1, 2, False)
-    assert overlap(found, wanted) > 0.98
     assert (found[disc(y, x, radius - 4) > 0] == 1).all()
     assert (found[disc(y, x, radius + 4) == 0] == 0).all()
-    assert (found - wanted).abs().max() < 0.25
+    # Not by which pixels are more than half there: on a small disc's edge many are half there, to the last bit.
+    assert (found - wanted).abs().max() < 0.15
 
 
 @pytest.mark.parametrize("kind", GROUNDS)
