@@ -75,11 +75,15 @@ def encode_drawn(vae: AutoencoderKL, rng: np.random.Generator, shown: list[Label
     drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown])).permute(0, 3, 1, 2)
     found = []
     for some in drawn.split(8):
-        pictures = (some.to(DEVICE).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        with autocast():
-            latents = vae.encode(pictures).latent_dist.mode()
-        found.append(((latents.float().cpu() - SHIFT) * SCALING).bfloat16())
+        found.append(normalised(vae, (some.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)))
     return torch.cat(found)
+
+
+def normalised(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
+    """Latents (B, 16, H / 8, W / 8) of pictures (B, 3, H, W) in -1..1, of mean 0 and deviation 1, in bfloat16."""
+    with autocast():
+        latents = vae.encode(pictures.to(DEVICE)).latent_dist.mode()
+    return ((latents.float().cpu() - SHIFT) * SCALING).bfloat16()
 
 
 @torch.no_grad()
@@ -100,9 +104,8 @@ def encode_repeating(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
     places = rng.integers(pictures.shape[-1], size=(CUTS * len(pictures), 2)).tolist()
     cut = [picture.roll(place, (1, 2)) for picture, place in zip([*pictures] * CUTS, places, strict=True)]
     for some in trange(0, len(cut), 8, desc="encode", mininterval=5):
-        with autocast(), circular(vae.encoder, Axes(True, True)):
-            latents = vae.encode(torch.stack(cut[some : some + 8]).to(DEVICE)).latent_dist.mode()
-        found.append(((latents.float().cpu() - SHIFT) * SCALING).bfloat16())
+        with circular(vae.encoder, Axes(True, True)):
+            found.append(normalised(vae, torch.stack(cut[some : some + 8])))
     return torch.cat(found)
 
 
