@@ -254,8 +254,10 @@ def _is_periodic(network: Any, channels: int) -> bool:
     if not isinstance(network, nn.Module):
         return False
     try:
-        rotary = any(rotary_embedders(network)) and patch_size(network, channels) > 0
-        return any(True for _ in wrapping_convolutions(network)) or rotary
+        convolutions = list(wrapping_convolutions(network))
+        if not any(rotary_embedders(network)):
+            return bool(convolutions)
+        return patch_size(network, channels) > 0  # or it raises: the torus needs the size of a token
     except NotPeriodicError:
         return False
 
