@@ -1,25 +1,33 @@
-"""What the pack takes of the host for sampling."""
+"""What the pack takes of the host for sampling, when a run needs it: samplers are most of a host's code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from . import IN_COMFYUI
 
-if TYPE_CHECKING or not IN_COMFYUI:
-    from ..host.core_nodes.custom_sampling import SamplerCustom, SamplerCustomAdvanced
+if TYPE_CHECKING:
     from ..host.samplers import KSAMPLER
-else:
-    from comfy.samplers import KSAMPLER
-    from comfy_extras.nodes_custom_sampler import SamplerCustom, SamplerCustomAdvanced
-
-__all__ = ["KSAMPLER", "sample_latent", "sample_watched"]
 
 Latent = dict[str, Any]
 Watch = Callable[[int, Tensor], None]
+
+
+def sampler_of(function: Callable[..., Tensor], options: Mapping[str, Any]) -> KSAMPLER:
+    """Make a SAMPLER of a function that samples as k-diffusion's do.
+
+    Args:
+        function: `f(model, x, sigmas, extra_args, callback, disable, **options)`, which returns latents (B, C, ...).
+        options: its further arguments.
+    """
+    if IN_COMFYUI:
+        from comfy.samplers import KSAMPLER  # pyright: ignore[reportMissingImports]
+    else:
+        from ..host.samplers import KSAMPLER
+    return KSAMPLER(function, dict(options))
 
 
 def sample_latent(
@@ -34,6 +42,10 @@ def sample_latent(
     add_noise: bool = True,
 ) -> Latent:
     """Sample a LATENT as the node SamplerCustom does, with its masks, previews and progress."""
+    if IN_COMFYUI:
+        from comfy_extras.nodes_custom_sampler import SamplerCustom  # pyright: ignore[reportMissingImports]
+    else:
+        from ..host.core_nodes.custom_sampling import SamplerCustom
     return SamplerCustom.execute(model, add_noise, seed, cfg, positive, negative, sampler, sigmas, latent)[0]
 
 
@@ -48,6 +60,10 @@ def sample_watched(
     Returns:
         The sampled latent, and the last prediction of it.
     """
+    if IN_COMFYUI:
+        from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced  # pyright: ignore[reportMissingImports]
+    else:
+        from ..host.core_nodes.custom_sampling import SamplerCustomAdvanced
     watched: Any = _Watched(guider, watch)
     output = SamplerCustomAdvanced.execute(noise, watched, sampler, sigmas, latent)
     return output[0], output[1]

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .ldm_layout import original_block
-
 Options = dict[str, Any]
 KINDS = ("attn1", "attn2")
 PATCHES = {f"{kind}_{place}" for kind in KINDS for place in ("patch", "output_patch")}
@@ -77,6 +75,8 @@ def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[N
 
 def transformers(unet: Any) -> Iterator[tuple[tuple[str, int], Any]]:
     """The transformers of a UNet in the order in which they run, with ComfyUI's names of their blocks."""
+    from .ldm_layout import original_block
+
     layers = len(unet.down_blocks[0].resnets)
     groups = [
         *((f"down_blocks.{i}", block) for i, block in enumerate(unet.down_blocks)),

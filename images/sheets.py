@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 PAPER, GRID, LINE, INK = "#202124", "#3c4043", "#8ab4f8", "#e8eaed"
@@ -24,6 +24,8 @@ def sigma_plot(sigmas: Tensor) -> Tensor:
     Returns:
         A picture (1, 240, 480, 3), 0..1.
     """
+    from PIL import ImageDraw
+
     image = Image.new("RGB", PLOT, PAPER)
     draw = ImageDraw.Draw(image)
     positive = sigmas[sigmas > 0]
@@ -83,6 +85,8 @@ def grid(cells: Sequence[Tensor], columns: int) -> Tensor:
 
 def _label(text: str, width: int) -> Tensor:
     """A strip (h, width, 3) with a line of text, as large as the pictures ask for, shortened to fit."""
+    from PIL import ImageDraw, ImageFont
+
     size = max(11, width // 24)
     font = ImageFont.load_default(size)
     while font.getlength(text) > width - 4 and len(text) > 1:

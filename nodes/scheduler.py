@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..contract import io, throw_exception_if_processing_interrupted, ui
-from ..contract.sampling import KSAMPLER, sample_latent
+from ..contract.sampling import sample_latent, sampler_of
 from ..images import sheets
 from ..samplers import build, report, spacing
 from ..samplers.model_info import is_flow
 from ..samplers.registry import NAMES, find
 from ..samplers.sampler import Choice, NoiseMode, sample
+
+if TYPE_CHECKING:
+    from ..contract.sampling import KSAMPLER
 
 AUTO = "auto"
 # What stands for "the scheduler's own" in widgets of numbers.
@@ -48,7 +51,7 @@ def choose(
     sigmas = spacing.sigmas(entry, model_sampling, steps, denoise, spacing_name, final, given)
     # A pipeline's first noise is as strong as its spacing says.
     choice = Choice(entry, {**given, **({"timestep_spacing": kind} if kind in spacing.TIMESTEPS else {})}, noise)
-    sampler = KSAMPLER(sample, {"choice": choice, "check": throw_exception_if_processing_interrupted})
+    sampler = sampler_of(sample, {"choice": choice, "check": throw_exception_if_processing_interrupted})
     return sampler, sigmas, report.describe(entry, sigmas, kind, steps, is_flow(model_sampling))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..contract import io
-from ..contract.sampling import KSAMPLER, sample_watched
+from ..contract.sampling import sample_watched
 from ..samplers.steps import StepKeeper
+
+if TYPE_CHECKING:
+    from ..contract.sampling import KSAMPLER
 
 MOST_STEPS = 10000
 # They belong to the latents that came in, not to those of the steps.
