@@ -363,6 +363,11 @@ def test_downsampling_is_read_from_the_network(sd15_unet: Any, sdxl_unet: Any, a
         ((64, 60), "both", "width that is a multiple of 64 px with this model, but it is 480 px; .* 448 or 512 px"),
         ((60, 64), "vertical", "height .* 480 px; set the height to 448 or 512 px"),
         ((64, 4), "horizontal", "width to 64 px"),
+        # Half of it has to be whole units, too.
+        ((24, 64), "half_drop", "height .* 128 px .* 192 px; .* 128 or 256 px"),
+        ((64, 24), "brick", "width .* 128 px .* 192 px; .* 128 or 256 px"),
+        ((64, 60), "half_drop", "width .* 64 px .* 480 px; .* 448 or 512 px"),
+        ((60, 64), "brick", "height .* 64 px .* 480 px; .* 448 or 512 px"),
     ],
 )
 def test_sizes_that_break_the_torus_name_the_nearest_good_ones(size: tuple[int, int], tiling: str, words: str) -> None:
@@ -374,6 +379,11 @@ def test_sizes_count_along_wrapping_axes_only() -> None:
     check_size((60, 64), TILINGS["horizontal"], 8, 8)
     check_size((64, 60), TILINGS["vertical"], 8, 8)
     check_size((33, 33), TILINGS["off"], 8, 8)
+
+
+def test_repeats_that_are_shifted_by_half_need_a_middle_on_that_side_only() -> None:
+    check_size((16, 24), TILINGS["half_drop"], 8, 8)
+    check_size((24, 16), TILINGS["brick"], 8, 8)
 
 
 def test_a_region_of_the_picture_does_not_wrap() -> None:

@@ -106,6 +106,21 @@ def test_the_commoner_of_two_colours_at_the_border_is_the_background() -> None:
     assert overlap(colour_alpha(painted(stripes, GREY), 0.1, 2, False), stripes) == 1
 
 
+@pytest.mark.parametrize(("line", "is_background"), [(1, False), (3, True)])
+@pytest.mark.parametrize(("height", "width"), [(256, 520), (520, 256)])
+def test_a_thin_line_along_the_border_is_not_the_background(
+    line: int, is_background: bool, height: int, width: int
+) -> None:
+    """The frame that is looked at is a 64th of the shorter side deep, 4 px here; most of it decides."""
+    y, x = grid(height, width)
+    motif = ((y - 128) ** 2 + (x - 128) ** 2 < 40**2).float()
+    picture = painted(motif, GREY)
+    picture[:, :line], picture[:, -line:], picture[..., :line], picture[..., -line:] = [0.0] * 4
+    inside = (slice(line + 4, -line - 4),) * 2
+    found = colour_alpha(picture, 0.1, 2, False)[inside]
+    assert torch.equal(found > 0.5, torch.ones_like(found) > 0 if is_background else motif[inside] > 0.5)
+
+
 @settings(max_examples=8)
 @given(st.sampled_from(GROUNDS), st.integers(30, 66), st.floats(8, 26))
 def test_turned_pictures_are_cut_alike(kind: str, x: int, radius: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -81,6 +82,34 @@ def test_what_has_the_size_of_the_latents_moves_along() -> None:
     still = network(x, call["t"], extra, call["c_crossattn"], call["control"], {}, [reference])
     torch.testing.assert_close(out, still)
     assert seen["text"] is call["c_crossattn"]
+
+
+def _calls(steps: int) -> list[int]:
+    """Calls of a network in each step of a run that is rolled."""
+    sigmas, counts = torch.linspace(4, 0, steps + 1), [0] * steps
+    for step in range(steps):
+
+        def network(x: Tensor, *_: Any, step: int = step) -> Tensor:
+            counts[step] += 1
+            return x
+
+        setattr(network, "class_obj", SimpleNamespace(diffusion_model=TOKENS_OF_TWO))  # noqa: B010
+        options = {"sample_sigmas": sigmas}
+        call = {"x": torch.zeros(1, 1, 8, 12), "t": sigmas[step : step + 1], "c_concat": None, "c_crossattn": None}
+        Rolling(BOTH).step(network, BOTH, call | {"control": None, "transformer_options": options})
+    return counts
+
+
+def test_the_last_quarter_of_the_steps_has_two_cuts() -> None:
+    assert _calls(12) == [1] * 9 + [2] * 3
+    assert _calls(20) == [1] * 15 + [2] * 5
+    assert _calls(3) == [1, 1, 1]
+
+
+def test_the_report_says_how_many_steps_take_twice_the_time() -> None:
+    promised = re.search(r"last (\d+)% take twice", Rolling(BOTH).summary(nn.Linear(1, 1), 4))
+    assert promised is not None
+    assert sum(_calls(100)) == 100 + int(promised[1])
 
 
 def test_residuals_of_another_shape_are_refused() -> None:

@@ -16,6 +16,7 @@ from tessera.host.samplers import KSAMPLER
 from tessera.samplers import build, model_info, sampler, spacing
 from tessera.samplers.bridge import Bridge
 from tessera.samplers.registry import ENTRIES, NAMES, find
+from tessera.samplers.report import model_calls
 from torch import Tensor
 
 # numpy's about diffusers, and torchsde's about rounding.
@@ -24,8 +25,6 @@ KINDS = ["epsilon", "flow"]
 FORWARD = [entry.name for entry in ENTRIES if not entry.rising]
 DETERMINISTIC = [entry.name for entry in ENTRIES if not entry.noise and not entry.rising]
 ONE_STEP = [name for name in DETERMINISTIC if find(name).family == "one step"]
-# What n steps call, with a last level of zero.
-CALLS = {"n": lambda n: n, "n + 1": lambda n: n + 1, "2n - 1": lambda n: 2 * n - 1, "2n": lambda n: 2 * n}
 PEAK = 0.9
 WIDTH = (1 - PEAK**2) ** 0.5
 
@@ -52,11 +51,22 @@ def test_many_steps_reach_the_distribution(name: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FORWARD)
-def test_few_steps_are_finite_and_call_as_said(name: str, kind: str) -> None:
+def test_few_steps_are_finite_and_call_as_reported(name: str, kind: str) -> None:
     for steps in (1, 2, 3, 4):
         model = Model(kind, denoiser=two_peaks(kind))
-        assert from_noise(name, model, levels(name, model, steps)).isfinite().all()
-        assert len(model.calls) == (1 if steps == 1 and find(name).calls == "n + 1" else CALLS[find(name).calls](steps))
+        sigmas = levels(name, model, steps)
+        assert from_noise(name, model, sigmas).isfinite().all()
+        assert len(model.calls) == model_calls(find(name), sigmas)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_of_a_run_call_as_reported(name: str) -> None:
+    """A part ends above zero, where schedulers with a second call a step make it in the last step, too."""
+    for steps in (1, 2, 5):
+        model = Model("epsilon", denoiser=two_peaks("epsilon"))
+        sigmas = levels(name, model, 8)[: steps + 1]
+        from_noise(name, model, sigmas)
+        assert len(model.calls) == model_calls(find(name), sigmas)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "v_prediction"])

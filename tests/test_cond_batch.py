@@ -1,0 +1,31 @@
+"""What each conditioning weighs in a prediction."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tessera.host import cond_batch
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20), st.integers(0, 20))
+def test_an_area_fades_out_over_eight_cells_at_its_edges_inside_the_picture(
+    height: int, width: int, top: int, left: int
+) -> None:
+    """Over a quarter of the area where it is small; the picture is 48 x 40, and what is outside of it is cut off."""
+    x, sigma = torch.zeros(1, 2, 48, 40), torch.ones(1)
+    cond = {"area": (height, width, top, left), "strength": 0.5, "model_conds": {}, "uuid": None}
+    piece = cond_batch.piece_of(0, cond, x, sigma)
+    assert piece is not None
+    sides = [_faded(*side) for side in ((height, top, 48), (width, left, 40))]
+    torch.testing.assert_close(piece.mult, 0.5 * torch.outer(*sides).expand_as(piece.mult))
+
+
+def _faded(length: int, start: int, whole: int) -> torch.Tensor:
+    """The weights of an area's cells along one side."""
+    length = min(length, whole - start)
+    ramp = min(8, length // 4)
+    rising = [min(1.0, (i + 1) / ramp) if ramp else 1.0 for i in range(length)]
+    before, after = (rising if inside else [1.0] * length for inside in (start > 0, start + length < whole))
+    return torch.tensor(before) * torch.tensor(after[::-1])
