@@ -143,7 +143,13 @@ def test_clip_skip(checkpoints: Checkpoints) -> None:
     clip = load_checkpoint(checkpoints["sd15"][0])[1]
     assert clip is not None
     [skipped] = values(text.CLIPSetLastLayer.execute(clip, -2))
-    assert skipped.layer_idx == -2 and clip.layer_idx is None
+    [plain, found] = (values(text.CLIPTextEncode.execute("mossy bricks", each))[0][0][0] for each in (clip, skipped))
+    # As if the last layer were not there.
+    encoder = clip.cond_stage_model.clip_l.transformer.text_model.encoder
+    encoder.layers = encoder.layers[:-1]
+    [[[wanted, _]]] = values(text.CLIPTextEncode.execute("mossy bricks", clip))
+    torch.testing.assert_close(found, wanted)
+    assert not torch.allclose(found, plain, atol=1e-2)
 
 
 # Latents

@@ -48,8 +48,12 @@ def test_it_fits_into_a_repository() -> None:
 
 
 def test_guidance_is_an_input() -> None:
-    pictures = [Model(DEMO_MODELS / "texture-flux", 4, guidance, 64).draw("red dots", 1) for guidance in (1.0, 6.0)]
-    assert not torch.allclose(*pictures, atol=0.05)
+    """The stronger it is, the more of a picture has the colour that is asked for."""
+    models = [Model(DEMO_MODELS / "texture-flux", 4, guidance, 64) for guidance in (1.0, 3.5, 6.0)]
+    for seed in (1, 3):
+        weak, medium, strong = (share(model.draw("red dots", seed), "red") for model in models)
+        assert weak < medium < strong
+        assert strong > weak + 0.05
 
 
 @pytest.mark.parametrize("axes", [Axes(True, True), Axes(True, False), Axes(False, True)])

@@ -6,6 +6,7 @@ import base64
 import copy
 import io
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -185,7 +186,23 @@ def test_request_becomes_a_valid_workflow(
     assert len(outputs) == 1 + bool(body.get("intermediateImages"))
     said = outcomes(lines)
     assert {key for key, value in body.items() if value is not None} <= said.keys()
-    assert set(said.values()) <= {MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS, UNKNOWN}
+
+
+@bodies
+def test_the_report_is_true(name: str, body: dict[str, Any], info: ObjectInfo, files: dict[str, Path]) -> None:
+    """What is said to be somewhere is there, with its value where nothing is said of a change."""
+    _, lines, prompt = imported(name, body, info, files)
+    known = SERVICES[name].by_name
+    for line in lines:
+        places = re.findall(r"node (\d+) (\w+)\.(\w+)", line.text)
+        found = [prompt[number]["inputs"][entry] for number, _, entry in places]
+        assert all(prompt[number]["class_type"] == kind for number, kind, _ in places)
+        assert (line.outcome == UNKNOWN) == (line.name not in known)
+        assert line.text or line.outcome in (MAPPED, APPROXIMATED)
+        is_plain = line.outcome == MAPPED and line.name in body and not known[line.name].how and len(found) == 1
+        # With unzoom, the size is that of the picture and its margin together.
+        if is_plain and known[line.name].kind in ("whole", "number") and "unzoom" not in body:
+            assert float(body[line.name]) == found[0], line
 
 
 @bodies

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tessera.host.importer.services import SERVICES
 from tessera.nodes.limits import (
+    ANY_SIDE,
     COUNTS,
     FAMILIES,
     GUIDANCE,
+    LEONARDO_SIDE,
     RULES,
+    SIDES,
     STEPS,
     Settings,
     explained,
@@ -23,6 +27,13 @@ from tessera.nodes.limits import (
 )
 from tessera.nodes.settings import TesseraSettings
 
+DOCUMENTS = json.loads((Path(__file__).parent / "data" / "service_parameters.json").read_text(encoding="utf-8"))
+# Of which service, and what it calls steps and count.
+PLACES = {
+    "Scenario": ("scenario-texture", "numInferenceSteps", "numSamples"),
+    "OctoAI": ("octoai", "steps", "num_images"),
+    "Leonardo": ("leonardo", "num_inference_steps", "num_images"),
+}
 SETTINGS = st.builds(
     Settings,
     st.integers(8, 16384),
@@ -95,14 +106,20 @@ def test_octoai_takes_the_size_of_the_nearest_shape() -> None:
     assert len(octoai_sizes("SDXL")) == 9
 
 
-def test_limits_are_those_of_the_importer() -> None:
+def test_limits_are_those_of_the_documents() -> None:
     keys = {"SD 1.5": "sd15", "SDXL": "sdxl", "Flux dev": "flux-dev", "Flux pro": "flux-pro"}
-    scenario = SERVICES["scenario-texture"].by_name
+    scenario = DOCUMENTS["scenario-texture"]
     for family, (default, within) in GUIDANCE.items():
-        assert scenario["guidance"].range_for(keys[family]) == within
-        assert scenario["guidance"].default_for(keys[family]) == default
-    tables = {"Scenario": ("scenario-texture", "numInferenceSteps", "numSamples"), "OctoAI": ("octoai", "steps", "")}
-    tables["Leonardo"] = ("leonardo", "num_inference_steps", "num_images")
-    for rules, (service, steps, count) in tables.items():
-        assert SERVICES[service].by_name[steps].within == STEPS[rules]
-        assert not count or SERVICES[service].by_name[count].within == COUNTS[rules]
+        assert scenario["family_ranges"]["guidance"][keys[family]] == list(within)
+        assert scenario["family_defaults"]["guidance"][keys[family]] == default
+        sides = list(SIDES.get(family, ANY_SIDE))
+        for side in ("width", "height"):
+            assert scenario["family_ranges"][side].get(keys[family], scenario["ranges"][side]) == sides
+    leonardo = DOCUMENTS["leonardo"]["ranges"]
+    assert leonardo["width"] == leonardo["height"] == list(LEONARDO_SIDE)
+    assert {rules: DOCUMENTS[service]["ranges"][steps] for rules, (service, steps, _) in PLACES.items()} == {
+        rules: list(within) for rules, within in STEPS.items()
+    }
+    # OctoAI's document gives no range of num_images.
+    counts = {rules: DOCUMENTS[service]["ranges"].get(count) for rules, (service, _, count) in PLACES.items()}
+    assert counts == {"Scenario": list(COUNTS["Scenario"]), "OctoAI": None, "Leonardo": list(COUNTS["Leonardo"])}
