@@ -39,6 +39,7 @@ class TesseraCutOut(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    optional=True,
                     tooltip="How far a colour may be from the background's, in OKLab; 0.02 is a difference just seen. "
                     "Without a mask.",
                 ),
@@ -47,12 +48,14 @@ class TesseraCutOut(io.ComfyNode):
                     default=2,
                     min=0,
                     max=32,
+                    optional=True,
                     tooltip="How many px on both sides of an edge may be partly transparent; 0 makes hard edges. "
                     "Without a mask.",
                 ),
                 io.Boolean.Input(
                     "holes",
                     default=False,
+                    optional=True,
                     tooltip="Whether the background's colour is cut out inside of the motif, too. Without a mask.",
                 ),
                 io.Mask.Input(
@@ -70,7 +73,7 @@ class TesseraCutOut(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, tolerance: float, softness: int, holes: bool, mask: Tensor | None = None
+        cls, image: Tensor, tolerance: float = 0.1, softness: int = 2, holes: bool = False, mask: Tensor | None = None
     ) -> io.NodeOutput:
         """Find alpha, then the motif's own colours."""
         pictures = image[..., :3].movedim(-1, 1).float()

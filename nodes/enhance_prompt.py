@@ -32,6 +32,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     "model",
                     options=[RULES, *find_models(folder_paths.get_folder_paths(FOLDER))],
                     default=RULES,
+                    optional=True,
                     tooltip="rules adds words on what the prompt leaves open, without a model; or a folder in "
                     "models/text_generation: a chat model writes the prompt anew, another one goes on with it.",
                 ),
@@ -39,6 +40,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     "instructions",
                     multiline=True,
                     default="",
+                    optional=True,
                     tooltip="What a chat model is to do with the prompt, such as: set it in winter; rules and models "
                     "that go on with a prompt take none.",
                 ),
@@ -48,10 +50,16 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
+                    optional=True,
                     tooltip="Another seed writes other words; the same seed, the same.",
                 ),
                 io.Int.Input(
-                    "max_words", default=60, min=1, max=400, tooltip="The most words that are added or written."
+                    "max_words",
+                    default=60,
+                    min=1,
+                    max=400,
+                    optional=True,
+                    tooltip="The most words that are added or written.",
                 ),
                 io.Float.Input(
                     "temperature",
@@ -59,6 +67,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
+                    optional=True,
                     advanced=True,
                     tooltip="How freely a model writes; 0 takes the likeliest words whatever the seed. Not for rules.",
                 ),
@@ -68,7 +77,13 @@ class TesseraEnhancePrompt(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, prompt: str, model: str, instructions: str, seed: int, max_words: int, temperature: float
+        cls,
+        prompt: str,
+        model: str = RULES,
+        instructions: str = "",
+        seed: int = 0,
+        max_words: int = 60,
+        temperature: float = 0.8,
     ) -> io.NodeOutput:
         """Check, then write."""
         if not one_line(prompt):

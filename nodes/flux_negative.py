@@ -41,6 +41,7 @@ class TesseraFluxNegative(io.ComfyNode):
                     "method",
                     options=["auto", *METHODS],
                     default="auto",
+                    optional=True,
                     tooltip="nag guides attention for about a quarter more time; cfg takes a second pass and burns "
                     "when strong; cfg_soft takes one and does not burn; auto is nag.",
                 ),
@@ -56,7 +57,13 @@ class TesseraFluxNegative(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, negative: Any, strength: float, method: str, start_percent: float, end_percent: float
+        cls,
+        model: Any,
+        negative: Any,
+        strength: float,
+        method: str = "auto",
+        start_percent: float = 0.0,
+        end_percent: float = 0.5,
     ) -> io.NodeOutput:
         """Hook a clone of the model; at strength 0 the model itself."""
         if not 0.0 <= strength <= STRONGEST:

@@ -53,6 +53,7 @@ class TesseraLoadIPAdapter(io.ComfyNode):
                     "clip_vision",
                     options=[AUTO, *folder_paths.get_filename_list("clip_vision")],
                     default=AUTO,
+                    optional=True,
                     tooltip="The image encoder in models/clip_vision; auto takes the one that fits, whatever its name.",
                 ),
                 io.ClipVision.Input("encoder", optional=True, tooltip="An image encoder to use instead."),
@@ -61,7 +62,7 @@ class TesseraLoadIPAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, ip_adapter: str, clip_vision: str, encoder: Any = None) -> io.NodeOutput:
+    def execute(cls, ip_adapter: str, clip_vision: str = AUTO, encoder: Any = None) -> io.NodeOutput:
         """Read the adapter, find its encoder, check that they belong together."""
         path = _adapter_path(ip_adapter)
         adapter = read_adapter(path)
@@ -99,12 +100,14 @@ def how_it_acts() -> list[Any]:
             min=0.0,
             max=1.0,
             step=0.01,
+            optional=True,
             tooltip="How strongly this image acts; each image has its own scale, 0 leaves it out.",
         ),
         io.Combo.Input(
             "type",
             options=TYPES,
             default="style",
+            optional=True,
             tooltip="What is taken over: style, character, composition or all of it; the help page names the blocks.",
         ),
         percent("start_percent", 0.0, "Part of the schedule that runs before the image begins to act."),
@@ -193,10 +196,10 @@ class TesseraImagePrompt(io.ComfyNode):
     def execute(
         cls,
         image: Tensor,
-        scale: float,
-        type: str,  # noqa: A002 - the name that the contract gives it
-        start_percent: float,
-        end_percent: float,
+        scale: float = 0.9,
+        type: str = "style",  # noqa: A002 - the name that the contract gives it
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
         mask: Tensor | None = None,
         previous: tuple[ImagePrompt, ...] = (),
         blocks: str = "",
@@ -244,6 +247,7 @@ class TesseraApplyImagePrompts(io.ComfyNode):
                     "combine",
                     options=COMBINES,
                     default="sum",
+                    optional=True,
                     tooltip="sum: each image acts for itself. share: they compete by scale. concat: they compete.",
                 ),
                 IpAdapter.Input(
@@ -275,7 +279,7 @@ class TesseraApplyImagePrompts(io.ComfyNode):
         cls,
         model: Any,
         image_prompts: tuple[ImagePrompt, ...],
-        combine: str,
+        combine: str = "sum",
         ip_adapter: LoadedAdapter | None = None,
         face_lora: float = 1.0,
         keep_apart: bool = False,

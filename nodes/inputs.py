@@ -9,7 +9,7 @@ from ..contract import io
 
 def percent(name: str, default: float, tooltip: str) -> Any:
     """A fraction of the schedule."""
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, optional=True, tooltip=tooltip)
 
 
 def check_range(start: float, end: float) -> None:

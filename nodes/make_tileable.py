@@ -30,15 +30,19 @@ class TesseraMakeTileable(io.ComfyNode):
                     default=32,
                     min=1,
                     max=2048,
+                    optional=True,
                     tooltip="Width in px of the band at each edge that may change; the inside stays as it is.",
                 ),
-                io.Combo.Input("tiling", options=STRAIGHT, default="both", tooltip="Which edges have to meet."),
+                io.Combo.Input(
+                    "tiling", options=STRAIGHT, default="both", optional=True, tooltip="Which edges have to meet."
+                ),
                 io.Float.Input(
                     "lighting",
                     default=0.0,
                     min=0.0,
                     max=1.0,
                     step=0.05,
+                    optional=True,
                     tooltip="How much light that drifts over the whole image is evened out; 1 for photos that are "
                     "brighter on one side. It changes the inside, too.",
                 ),
@@ -52,7 +56,7 @@ class TesseraMakeTileable(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, border: int, tiling: str, lighting: float) -> io.NodeOutput:
+    def execute(cls, image: Tensor, border: int = 32, tiling: str = "both", lighting: float = 0.0) -> io.NodeOutput:
         """Blend the border."""
         made, mask = make_tileable(image.movedim(-1, 1), TILINGS[tiling], border, lighting)
         return io.NodeOutput(made.clamp(0, 1).movedim(1, -1), mask.expand(len(image), -1, -1))

@@ -49,16 +49,19 @@ class TesseraHeightToNormal(io.ComfyNode):
                     min=-1024.0,
                     max=1024.0,
                     step=0.1,
+                    optional=True,
                     tooltip=f"{RELIEF_TOOLTIP[:-1]}; below 0 white is the bottom.",
                 ),
-                io.Combo.Input("green", options=GREEN, default="OpenGL", tooltip=GREEN_TOOLTIP),
+                io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),
                 _repeat_input(),
             ],
             outputs=[io.Image.Output(display_name="normal", tooltip="The normal map; (0.5, 0.5, 1) is flat.")],
         )
 
     @classmethod
-    def execute(cls, height: Tensor, strength: float, green: str, repeat: str = "straight") -> io.NodeOutput:
+    def execute(
+        cls, height: Tensor, strength: float = 8.0, green: str = "OpenGL", repeat: str = "straight"
+    ) -> io.NodeOutput:
         """Compute the normals."""
         axes = REPEATS[repeat]
         surface = maps.grey(maps.rectangle(height.float(), axes))
@@ -79,7 +82,7 @@ class TesseraNormalToHeight(io.ComfyNode):
             search_aliases=["height map", "normal to height", "displacement", "integrate normals", "pbr"],
             inputs=[
                 io.Image.Input("normal", tooltip="A normal map, or a batch of them."),
-                io.Combo.Input("green", options=GREEN, default="OpenGL", tooltip=GREEN_TOOLTIP),
+                io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),
                 _repeat_input(),
             ],
             outputs=[
@@ -93,7 +96,7 @@ class TesseraNormalToHeight(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, normal: Tensor, green: str, repeat: str = "straight") -> io.NodeOutput:
+    def execute(cls, normal: Tensor, green: str = "OpenGL", repeat: str = "straight") -> io.NodeOutput:
         """Integrate the normals; a batch shares one strength."""
         if normal.shape[-1] < 3:
             raise ValueError(
@@ -120,9 +123,16 @@ class TesseraAmbientOcclusion(io.ComfyNode):
             search_aliases=["ambient occlusion", "ao map", "cavity map", "pbr", "height to ao"],
             inputs=[
                 io.Image.Input("height", tooltip=HEIGHT_TOOLTIP),
-                io.Float.Input("strength", default=8.0, min=0.0, max=1024.0, step=0.1, tooltip=RELIEF_TOOLTIP),
+                io.Float.Input(
+                    "strength", default=8.0, min=0.0, max=1024.0, step=0.1, optional=True, tooltip=RELIEF_TOOLTIP
+                ),
                 io.Int.Input(
-                    "radius", default=16, min=1, max=128, tooltip="How far away, in px, a hill can still darken a spot."
+                    "radius",
+                    default=16,
+                    min=1,
+                    max=128,
+                    optional=True,
+                    tooltip="How far away, in px, a hill can still darken a spot.",
                 ),
                 _repeat_input(),
             ],
@@ -130,7 +140,9 @@ class TesseraAmbientOcclusion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, height: Tensor, strength: float, radius: int, repeat: str = "straight") -> io.NodeOutput:
+    def execute(
+        cls, height: Tensor, strength: float = 8.0, radius: int = 16, repeat: str = "straight"
+    ) -> io.NodeOutput:
         """Compute the occlusion."""
         axes = REPEATS[repeat]
         surface = maps.grey(maps.rectangle(height.float(), axes))

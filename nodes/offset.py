@@ -28,6 +28,7 @@ class TesseraOffsetImage(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    optional=True,
                     tooltip="How far to move right, in widths; 0.5 brings the left and right edge to the middle.",
                 ),
                 io.Float.Input(
@@ -36,6 +37,7 @@ class TesseraOffsetImage(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
+                    optional=True,
                     tooltip="How far to move down, in heights; 0.5 brings the top and bottom edge to the middle.",
                 ),
             ],
@@ -43,6 +45,6 @@ class TesseraOffsetImage(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, x: float, y: float) -> io.NodeOutput:
+    def execute(cls, image: Tensor, x: float = 0.5, y: float = 0.5) -> io.NodeOutput:
         """Roll the image."""
         return io.NodeOutput(offset(image, x, y))

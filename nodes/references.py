@@ -42,15 +42,22 @@ class TesseraSaveReference(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="references/reference",
+                    optional=True,
                     tooltip="Beginning of the file's name in the output folder; a number follows.",
                 ),
                 io.Combo.Input(
-                    "fit", options=FITS, default="crop", advanced=True, tooltip="How a picture becomes a square."
+                    "fit",
+                    options=FITS,
+                    default="crop",
+                    optional=True,
+                    advanced=True,
+                    tooltip="How a picture becomes a square.",
                 ),
                 io.Combo.Input(
                     "unconditional",
                     options=UNCONDITIONALS,
                     default="reference",
+                    optional=True,
                     advanced=True,
                     tooltip="What guidance pushes away from: as in training, a black picture, or this one shuffled.",
                 ),
@@ -63,7 +70,7 @@ class TesseraSaveReference(io.ComfyNode):
         cls,
         ip_adapter: LoadedAdapter,
         image: Tensor,
-        filename_prefix: str,
+        filename_prefix: str = "references/reference",
         fit: str = "crop",
         unconditional: str = "reference",
     ) -> io.NodeOutput:
@@ -111,10 +118,10 @@ class TesseraLoadReference(io.ComfyNode):
     def execute(
         cls,
         reference: str,
-        scale: float,
-        type: str,  # noqa: A002 - the name that Image Prompt gives it
-        start_percent: float,
-        end_percent: float,
+        scale: float = 0.9,
+        type: str = "style",  # noqa: A002 - the name that Image Prompt gives it
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
         mask: Tensor | None = None,
         previous: tuple[ImagePrompt, ...] = (),
         blocks: str = "",
@@ -156,7 +163,7 @@ class TesseraReferenceMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, positive: Any, latent: dict[str, Any], percent: float) -> io.NodeOutput:
+    def execute(cls, model: Any, positive: Any, latent: dict[str, Any], percent: float = 0.5) -> io.NodeOutput:
         """Run the model once and draw what was noted."""
         count = sum(len(wrapper.__self__.uses) for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, KEY))
         if not count:

@@ -36,6 +36,7 @@ class TesseraSafetyFilter(io.ComfyNode):
                     "method",
                     options=[*COVERS, "report"],
                     default="text",
+                    optional=True,
                     tooltip="What becomes of a flagged picture: text shows words on black, black nothing, blur and "
                     "pixelate a few blots; report leaves it as it is.",
                 ),
@@ -47,7 +48,7 @@ class TesseraSafetyFilter(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Tensor, checker: str, method: str) -> io.NodeOutput:
+    def execute(cls, images: Tensor, checker: str, method: str = "text") -> io.NodeOutput:
         """Check, then hide."""
         path = Path(folder_paths.get_full_path_or_raise(FOLDER, checker))
         flags = unsafe(path.parent if path.is_file() else path, images)

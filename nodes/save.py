@@ -99,20 +99,31 @@ class TesseraSaveImage(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="tessera",
+                    optional=True,
                     tooltip="The beginning of the files' names; may hold a folder and %width%, %year% and the like.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=[*FORMATS, DEEP],
                     default="png",
+                    optional=True,
                     tooltip="png has 8 bits a channel and carries the workflow, png16 has 16 (for heights, normals) "
                     "and carries it, too; jpeg and webp are smaller.",
                 ),
                 io.Int.Input(
-                    "quality", default=90, min=1, max=100, tooltip="Of jpeg and webp; webp at 100 loses nothing."
+                    "quality",
+                    default=90,
+                    min=1,
+                    max=100,
+                    optional=True,
+                    tooltip="Of jpeg and webp; webp at 100 loses nothing.",
                 ),
                 io.Boolean.Input(
-                    "base64", default=False, advanced=True, tooltip="Whether to give the pictures as text, too."
+                    "base64",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Whether to give the pictures as text, too.",
                 ),
             ],
             outputs=[
@@ -128,10 +139,10 @@ class TesseraSaveImage(io.ComfyNode):
     def execute(
         cls,
         images: Tensor,
-        filename_prefix: str,
-        format: str,  # noqa: A002 - what users read
-        quality: int,
-        base64: bool,
+        filename_prefix: str = "tessera",
+        format: str = "png",  # noqa: A002 - what users read
+        quality: int = 90,
+        base64: bool = False,
     ) -> io.NodeOutput:
         """Save, and encode once more only where text is wanted of PNG files."""
         if format == "png":

@@ -30,12 +30,22 @@ class TesseraSeamCheck(io.ComfyNode):
             ],
             inputs=[
                 io.Image.Input("images", tooltip="The texture, or a batch of textures of one size."),
-                io.Int.Input("columns", default=3, min=1, max=16, tooltip="How often the preview repeats sideways."),
-                io.Int.Input("rows", default=3, min=1, max=16, tooltip="How often the preview repeats downwards."),
+                io.Int.Input(
+                    "columns",
+                    default=3,
+                    min=1,
+                    max=16,
+                    optional=True,
+                    tooltip="How often the preview repeats sideways.",
+                ),
+                io.Int.Input(
+                    "rows", default=3, min=1, max=16, optional=True, tooltip="How often the preview repeats downwards."
+                ),
                 io.Combo.Input(
                     "repeat",
                     options=list(REPEATS),
                     default="straight",
+                    optional=True,
                     advanced=True,
                     tooltip="How repeats lie: half_drop shifts those to the right half a height down, brick those "
                     "below half a width to the right; horizontal and vertical repeat along that axis alone, and the "
@@ -61,7 +71,7 @@ class TesseraSeamCheck(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Tensor, columns: int, rows: int, repeat: str = "straight") -> io.NodeOutput:
+    def execute(cls, images: Tensor, columns: int = 3, rows: int = 3, repeat: str = "straight") -> io.NodeOutput:
         """Measure, then draw."""
         axes = REPEATS[repeat]
         seams = seam.measure(images, axes)

@@ -39,6 +39,7 @@ class TesseraSeamlessModel(io.ComfyNode):
                     "method",
                     options=["auto", *METHODS],
                     default="auto",
+                    optional=True,
                     advanced=True,
                     tooltip="How edges are made to meet: auto takes what suits the model, circular wraps convolutions "
                     "(UNets), torus_rope lets positions repeat (Flux and other transformers), rolling moves the "
@@ -53,7 +54,12 @@ class TesseraSeamlessModel(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, tiling: str, start_percent: float, end_percent: float, method: str = "auto"
+        cls,
+        model: Any,
+        tiling: str,
+        start_percent: float = 0.0,
+        end_percent: float = 1.0,
+        method: str = "auto",
     ) -> io.NodeOutput:
         """Hook a clone of the model."""
         axes = TILINGS[tiling]

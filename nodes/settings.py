@@ -23,25 +23,30 @@ class TesseraSettings(io.ComfyNode):
             inputs=[
                 io.Combo.Input("family", options=FAMILIES, default="SDXL", tooltip="The kind of the model."),
                 io.Combo.Input("rules", options=RULES, default="Scenario", tooltip="Whose limits hold."),
-                io.Int.Input("width", default=1024, min=8, max=LARGEST_SIDE, tooltip="Width in px."),
-                io.Int.Input("height", default=1024, min=8, max=LARGEST_SIDE, tooltip="Height in px."),
+                io.Int.Input("width", default=1024, min=8, max=LARGEST_SIDE, optional=True, tooltip="Width in px."),
+                io.Int.Input("height", default=1024, min=8, max=LARGEST_SIDE, optional=True, tooltip="Height in px."),
                 io.String.Input(
                     "aspect_ratio",
                     default="",
+                    optional=True,
                     tooltip="Such as 16:9: another shape with as many pixels as width and height make; empty for none.",
                 ),
-                io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Number of steps."),
+                io.Int.Input("steps", default=30, min=1, max=1000, optional=True, tooltip="Number of steps."),
                 io.Float.Input(
                     "guidance",
                     default=-1.0,
                     min=-1.0,
                     max=100.0,
                     step=0.1,
+                    optional=True,
                     tooltip="How closely the prompt is followed; -1 is the family's own.",
                 ),
-                io.Int.Input("count", default=1, min=1, max=128, tooltip="Number of pictures."),
+                io.Int.Input("count", default=1, min=1, max=128, optional=True, tooltip="Number of pictures."),
                 io.Boolean.Input(
-                    "snap", default=False, tooltip="Take the nearest value that is allowed, instead of an error."
+                    "snap",
+                    default=False,
+                    optional=True,
+                    tooltip="Take the nearest value that is allowed, instead of an error.",
                 ),
             ],
             outputs=[
@@ -59,13 +64,13 @@ class TesseraSettings(io.ComfyNode):
         cls,
         family: str,
         rules: str,
-        width: int,
-        height: int,
-        aspect_ratio: str,
-        steps: int,
-        guidance: float,
-        count: int,
-        snap: bool,
+        width: int = 1024,
+        height: int = 1024,
+        aspect_ratio: str = "",
+        steps: int = 30,
+        guidance: float = -1.0,
+        count: int = 1,
+        snap: bool = False,
     ) -> io.NodeOutput:
         """Refuse with all reasons in a line, or snap."""
         if aspect_ratio.strip():

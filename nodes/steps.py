@@ -49,6 +49,7 @@ class TesseraSampleSteps(io.ComfyNode):
                     default=1,
                     min=1,
                     max=MOST_STEPS,
+                    optional=True,
                     tooltip="Keep every n-th step and the last one: 1 keeps all, 5 of 12 steps the 5th, 10th and 12th.",
                 ),
             ],
@@ -64,7 +65,13 @@ class TesseraSampleSteps(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, noise: Any, guider: Any, sampler: KSAMPLER, sigmas: Tensor, latent_image: dict[str, Any], every: int
+        cls,
+        noise: Any,
+        guider: Any,
+        sampler: KSAMPLER,
+        sigmas: Tensor,
+        latent_image: dict[str, Any],
+        every: int = 1,
     ) -> io.NodeOutput:
         """Sample; where no step is run, the steps are the latents themselves."""
         if latent_image["samples"].is_nested:

@@ -36,12 +36,14 @@ class TesseraWrapPad(io.ComfyNode):
                     default=64,
                     min=0,
                     max=4096,
+                    optional=True,
                     tooltip="Width of the margin at each side, in px of the image; as far as the next node looks.",
                 ),
                 io.Combo.Input(
                     "tiling",
                     options=REPEATING,
                     default="both",
+                    optional=True,
                     tooltip="Which sides get a margin: those that repeat; half_drop and brick are for textures whose "
                     "repeats lie half a height lower to the right, or half a width further right below.",
                 ),
@@ -62,8 +64,8 @@ class TesseraWrapPad(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        padding: int,
-        tiling: str,
+        padding: int = 64,
+        tiling: str = "both",
         image: Tensor | None = None,
         mask: Tensor | None = None,
         latent: dict[str, Any] | None = None,
@@ -101,6 +103,7 @@ class TesseraWrapCrop(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
+                    optional=True,
                     tooltip="Part of the margin that is blended over the edge; for nodes that see the whole image, as "
                     "depth models. 0 cuts the margin off.",
                 ),
@@ -119,7 +122,7 @@ class TesseraWrapCrop(io.ComfyNode):
     def execute(
         cls,
         geometry: Geometry,
-        blend: float,
+        blend: float = 0.0,
         image: Tensor | None = None,
         mask: Tensor | None = None,
         latent: dict[str, Any] | None = None,

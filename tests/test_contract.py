@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from node_contract import breaks, golden, present
+from graph_nodes import Show
+from landed_prompts import cases, prompt_around
+from node_contract import breaks, golden, is_widget, landed, present, with_version
+from tessera.host import folder_paths
+from tessera.host.errors import GraphError
+from tessera.host.object_info import ObjectInfo, inputs_of
+from tessera.host.registry import node_classes
+from tessera.host.validation import validate
+from tessera.host.workflow import Prompt
+from tessera.nodes import NODES
 
 HOW = "a saved workflow would break; add behind what is there, or give a renamed node a replacement entry"
 
@@ -21,25 +32,51 @@ def test_golden_file_is_up_to_date() -> None:
     assert golden() == present(), "run python tests/node_contract.py and commit the difference"
 
 
-def changed(**change: Any) -> dict[str, Any]:
-    node = copy.deepcopy(golden()["TesseraSeamlessModel"])
-    node["inputs"][1] |= change
+def test_landed_inputs_are_up_to_date() -> None:
+    assert with_version(landed(), present()) == landed(), "run python tests/node_contract.py and commit the difference"
+
+
+def changed(place: int = 1, node_id: str = "TesseraSeamlessModel", **change: Any) -> dict[str, Any]:
+    node = copy.deepcopy(golden()[node_id])
+    node["inputs"][place] |= change
+    return node
+
+
+def moved(node_id: str, name: str, behind: str) -> dict[str, Any]:
+    """A node with one of its inputs moved behind another."""
+    node = copy.deepcopy(golden()[node_id])
+    names = [each["name"] for each in node["inputs"]]
+    entry = node["inputs"].pop(names.index(name))
+    names.remove(name)
+    node["inputs"].insert(names.index(behind) + 1, entry)
     return node
 
 
 @pytest.mark.parametrize(
-    "new",
+    ("node_id", "new"),
     [
-        changed(name="direction"),
-        changed(type="STRING"),
-        changed(default="off"),
-        changed(options=["both", "off"]),
-        changed(required=False),
-        {"inputs": golden()["TesseraSeamlessModel"]["inputs"][::-1], "outputs": []},
+        ("TesseraSeamlessModel", changed(name="direction")),
+        ("TesseraSeamlessModel", changed(type="STRING")),
+        ("TesseraSeamlessModel", changed(default="off")),
+        ("TesseraSeamlessModel", changed(options=["both", "off"])),
+        ("TesseraSeamlessModel", changed(2, required=True)),
+        ("TesseraSeamlessModel", changed(0, required=False)),
+        ("TesseraSafetyFilter", changed(1, "TesseraSafetyFilter", required=False)),
+        ("TesseraEnhancePrompt", changed(3, "TesseraEnhancePrompt", control_after_generate=None)),
+        ("TesseraSeamlessModel", {"inputs": golden()["TesseraSeamlessModel"]["inputs"][::-1], "outputs": []}),
+        ("TesseraSeamlessModel", moved("TesseraSeamlessModel", "tiling", "method")),
+        ("TesseraSchedulerKSampler", moved("TesseraSchedulerKSampler", "seed", "scheduler")),
+        ("TesseraSchedulerKSampler", moved("TesseraSchedulerKSampler", "positive", "negative")),
     ],
 )
-def test_breaking_changes_are_found(new: dict[str, Any]) -> None:
-    assert breaks(golden()["TesseraSeamlessModel"], new)
+def test_breaking_changes_are_found(node_id: str, new: dict[str, Any]) -> None:
+    assert breaks(golden()[node_id], new)
+
+
+def test_a_required_addition_breaks_api_prompts() -> None:
+    new = copy.deepcopy(golden()["TesseraSeamlessVAE"])
+    new["inputs"].append({"name": "strength", "type": "FLOAT", "required": True, "default": 1.0})
+    assert breaks(golden()["TesseraSeamlessVAE"], new)
 
 
 def test_additions_are_allowed() -> None:
@@ -47,3 +84,67 @@ def test_additions_are_allowed() -> None:
     new = changed(options=[*options, "diagonal"])
     new["inputs"].append({"name": "strength", "type": "FLOAT", "required": False})
     assert not breaks(golden()["TesseraSeamlessModel"], new)
+
+
+def test_a_trailing_input_with_a_default_may_become_optional() -> None:
+    """As the editor draws it: behind the required inputs, so links before it may stay where they were in the file."""
+    old = moved("TesseraSchedulerKSampler", "spacing", "scheduler")
+    spacing = next(each for each in old["inputs"] if each["name"] == "spacing")
+    spacing["required"] = True
+    assert not breaks(old, golden()["TesseraSchedulerKSampler"])
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_execute_has_the_default_of_an_optional_input(node: Any) -> None:
+    signature = inspect.signature(node.execute)
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+    for each in node.GET_SCHEMA().inputs:
+        if not each.optional:
+            continue
+        if each.id not in signature.parameters:
+            assert takes_all, each.id
+        elif getattr(each, "default", None) is not None:
+            assert signature.parameters[each.id].default == each.default, each.id
+        else:
+            assert not signature.parameters[each.id].default, each.id
+
+
+@pytest.mark.parametrize("node_id", golden())
+def test_widgets_behind_an_optional_one_are_optional(node_id: str) -> None:
+    """The editor draws optional inputs last; the declaration says so itself, so that nobody reads another order."""
+    declared = next(node for node in NODES if node.GET_SCHEMA().node_id == node_id).GET_SCHEMA().inputs
+    drawn = [each["name"] for each in golden()[node_id]["inputs"] if is_widget(each)]
+    assert [each.id for each in declared if each.id in drawn] == drawn
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectInfo]:
+    """All nodes, one that shows anything, and a file for each list that would else be empty."""
+    checker = tmp_path_factory.mktemp("safety_checker") / "checker"
+    checker.mkdir()
+    (checker / "model.safetensors").touch()
+    folder_paths.add_model_folder_path("safety_checker", str(checker.parent))
+    yield ObjectInfo(node_classes() | {"Show": Show})
+    folder_paths.configure()
+
+
+@pytest.mark.parametrize(("node_id", "names"), [*cases("accepted"), *cases("saved")])
+def test_prompts_of_landed_versions_are_taken(node_id: str, names: list[str], info: ObjectInfo) -> None:
+    prompt = prompt_around(node_id, names, info[node_id], ("Show", "value"))
+    checked, outputs = validate(prompt, info)
+    assert outputs
+    assert checked == prompt
+
+
+@pytest.mark.parametrize(("node_id", "names"), cases("accepted"))
+def test_each_of_the_fewest_inputs_is_needed(node_id: str, names: list[str], info: ObjectInfo) -> None:
+    for name in names:
+        if inputs_of(info[node_id])[name].required:
+            prompt = prompt_around(node_id, [each for each in names if each != name], info[node_id], ("Show", "value"))
+            assert any(f"input {name}: missing" in line for line in complaints(prompt, info))
+
+
+def complaints(prompt: Prompt, info: ObjectInfo) -> list[str]:
+    with pytest.raises(GraphError) as refused:
+        validate(prompt, info)
+    return refused.value.lines
