@@ -81,7 +81,7 @@ class LoadBackgroundRemovalModel(io.ComfyNode):
                     tooltip="The file in models/background_removal.",
                 )
             ],
-            outputs=[io.BackgroundRemoval.Output(tooltip="The model.")],
+            outputs=[io.BackgroundRemoval.Output("bg_model", tooltip="The model.")],
         )
 
     @classmethod

@@ -92,18 +92,35 @@ class ComfyUI:
         """Have an API-format graph checked and queued; its id."""
         return self._send("/prompt", {"prompt": prompt})["prompt_id"]
 
+    def complaints(self, prompt: dict[str, Any]) -> dict[str, list[str]]:
+        """What ComfyUI finds wrong with a graph: lines by node id, none where it takes it. Nothing of it is run."""
+        answer = self._asked("/prompt", {"prompt": prompt})
+        if "prompt_id" in answer:
+            self.forget()
+        assert answer["node_errors"] or "prompt_id" in answer, answer
+        return {
+            node_id: [f"{error['message']}: {error['details']}" for error in each["errors"]]
+            for node_id, each in (answer["node_errors"] or {}).items()
+        }
+
     def forget(self) -> None:
         """Empty the queue, and stop what runs."""
         self._send("/queue", {"clear": True})
         self._send("/interrupt", {})
 
     def _send(self, path: str, content: dict[str, Any]) -> Any:
+        answer = self._asked(path, content)
+        assert not (answer and answer.get("error")), f"ComfyUI refused it: {answer}"
+        return answer
+
+    def _asked(self, path: str, content: dict[str, Any]) -> Any:
+        """What the server answers, also where it refuses."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(content).encode())
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"ComfyUI refused it: {error.read().decode()}") from error
+            return json.loads(error.read())
 
     def _wait_for(self, number: str) -> dict[str, Any]:
         end = time.monotonic() + RUN_SECONDS

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from comfyui import sd15
 from comfyui.server import ROOT, ComfyUI, python_of
+from landed_prompts import cases, prompt_around
 from node_contract import golden, promise
 from PIL import Image
 from safetensors.torch import load_file
@@ -111,9 +112,9 @@ def test_core_node_is_declared_as_in_comfyui(node_id: str, comfyui: ComfyUI) -> 
     assert node_id in info
     ours, theirs = (promise(each) for each in (core_nodes()[node_id].GET_NODE_INFO_V1(), info[node_id]))
     names = [[entry["name"] for entry in each["inputs"]] for each in (ours, theirs)]
-    assert names[0] == names[1][: len(names[0])]
-    assert [entry["type"] for entry in ours["outputs"]] == [entry["type"] for entry in theirs["outputs"]]
-    for own, core in zip(ours["inputs"], theirs["inputs"], strict=False):
+    assert names[0] == names[1]
+    assert ours["outputs"] == theirs["outputs"]
+    for own, core in zip(ours["inputs"], theirs["inputs"], strict=True):
         assert (own["type"], own["required"]) == (core["type"], core["required"]), own["name"]
         for key in {"default", "min", "max"} & own.keys() & core.keys():
             assert own[key] == core[key], own["name"]
@@ -146,6 +147,16 @@ def test_seamless_nodes_leave_nothing_behind(comfyui: ComfyUI) -> None:
     pictures = [pixels(comfyui.run(graph)["9"][0]) for graph in (plain, seamless, plain)]
     assert np.array_equal(pictures[0], pictures[2])
     assert not np.array_equal(pictures[0], pictures[1])
+
+
+@pytest.mark.parametrize(("node_id", "names"), [*cases("accepted"), *cases("saved")])
+def test_prompts_of_landed_versions_are_taken(node_id: str, names: list[str], comfyui: ComfyUI) -> None:
+    checker = comfyui.base / "models" / "safety_checker" / "checker" / "model.safetensors"
+    checker.parent.mkdir(parents=True, exist_ok=True)
+    checker.touch()
+    info = comfyui.get(f"/object_info/{node_id}")[node_id]
+    prompt = prompt_around(node_id, names, info, ("PreviewAny", "source"))
+    assert comfyui.complaints(prompt) == {}
 
 
 def text_to_image(checkpoint: str, sampler: str, scheduler: str) -> Graph:
