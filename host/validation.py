@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,13 +115,14 @@ class _Check:
         self.has_own = overrides(self.node, "validate_inputs")
         signature = inspect.getfullargspec(self.node.validate_inputs)
         self.own_takes_all = self.has_own and signature.varkw is not None
-        self.own_names = set(signature.args[1:] + signature.kwonlyargs) if self.has_own else set()
+        # As in ComfyUI, which does not see arguments behind a star.
+        self.own_names = set(signature.args[1:]) if self.has_own else set()
 
     def run(self) -> list[str]:
         self._warn_of_unknown()
         wrong = [(spec, found) for spec in self.specs.values() if (found := self._check_input(spec))]
         lines = [f"{named(self.node_id, self.class_type, spec.name)}: {found}" for spec, found in wrong]
-        return lines or (self._own_check() if self.has_own else [])
+        return lines + (self._own_check(sure=not lines) if self.has_own else [])
 
     def _warn_of_unknown(self) -> None:
         for name in self.inputs.keys() - self.specs.keys():
@@ -170,33 +172,50 @@ class _Check:
             f"expected {spec.type}; connect an output of that type"
         )
 
-    def _own_check(self) -> list[str]:
-        """Ask the node itself; linked inputs are None to it."""
+    def _own_check(self, sure: bool) -> list[str]:
+        """Ask the node itself; linked inputs are None to it, and those that the graph leaves out are left out.
+
+        As in ComfyUI, what the node says belongs to the inputs that it was asked for; where there are none, it says
+        nothing.
+
+        Args:
+            sure: nothing else is wrong with the node; else it may stumble over what has been refused already.
+        """
         given = {
             name: [None] if is_link(value) else [value] for name, value in self.inputs.items() if name in self.specs
         }
         asked = {name: value for name, value in given.items() if self._own_checks(name)}
         if "input_types" in self.own_names:
             asked["input_types"] = [self._received_types()]
+        if not asked:
+            return []
         try:
             answers = call_mapped(self.node, "validate_inputs", asked, self.object_info[self.class_type])
         except Exception as error:
             log.debug("validate_inputs of %s failed", self.class_type, exc_info=True)
+            if not sure:
+                return []
             answers = [str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"]
-        where = named(self.node_id, self.class_type, ", ".join(asked) or None)
         reasons = [
             str(answer) if answer is not False else "the node refuses these values"
             for answer in answers
             if answer is not True
         ]
-        return [f"{where}: {reason}" for reason in dict.fromkeys(reasons)]
+        return [f"{self._where(reason, asked)}: {reason}" for reason in dict.fromkeys(reasons)]
+
+    def _where(self, reason: str, asked: Iterable[str]) -> str:
+        """The node, and its inputs that a reason names; all that it was asked for where it names none."""
+        told = [name for name in asked if re.search(rf"\b{re.escape(name)}\b", reason)]
+        return named(self.node_id, self.class_type, ", ".join(told or asked))
 
     def _received_types(self) -> dict[str, str]:
-        links = {name: value for name, value in self.inputs.items() if is_link(value)}
-        return {
-            name: self.object_info[self.prompt[source]["class_type"]]["output"][slot]
-            for name, (source, slot) in links.items()
-        }
+        links = {name: value for name, value in self.inputs.items() if is_link(value) and value[0] in self.known}
+        received = {}
+        for name, (source, slot) in links.items():
+            given = self.object_info[self.known[source]["class_type"]]["output"]
+            if 0 <= slot < len(given):
+                received[name] = given[slot]
+        return received
 
 
 def _check_value(spec: InputInfo, value: Any) -> str | None:

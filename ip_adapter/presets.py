@@ -8,6 +8,8 @@ here all blocks act, those of style at 0.3, so that a subject is kept and the pr
 
 from __future__ import annotations
 
+import math
+
 from .sites import Site
 
 Gains = dict[str, float]
@@ -60,18 +62,35 @@ def parse_gains(text: str, sites: list[Site]) -> Gains:
     Raises:
         ValueError: a part is no name and number, or names no cross-attention of this UNet.
     """
+    gains = read_gains(text)
+    for prefix in gains:
+        if not any(_fits(prefix, site.name) for site in sites):
+            names = ", ".join(dict.fromkeys(site.name.split(".transformer")[0] for site in sites))
+            raise ValueError(f'blocks: no block is called "{prefix}"; use all, or the beginning of one of: {names}.')
+    return gains
+
+
+def read_gains(text: str) -> Gains:
+    """Weights by name as they are written, of whatever model.
+
+    Raises:
+        ValueError: a part is no name and finite number.
+    """
     gains = {}
     for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
         name, _, number = (piece.strip() for piece in part.partition("="))
-        prefix = "" if name == "all" else name
-        if not any(_fits(prefix, site.name) for site in sites):
-            names = ", ".join(dict.fromkeys(site.name.split(".transformer")[0] for site in sites))
-            raise ValueError(f'blocks: no block is called "{name}"; use all, or the beginning of one of: {names}.')
-        try:
-            gains[prefix] = float(number)
-        except ValueError:
-            raise ValueError(f'blocks: "{part}" is no name and weight; write them like up_blocks.1=0.5.') from None
+        weight = _number(number)
+        if not name or not math.isfinite(weight):
+            raise ValueError(f'blocks: "{part[:80]}" is no name and weight; write them like up_blocks.1=0.5.')
+        gains["" if name == "all" else name] = weight
     return gains
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _fits(prefix: str, name: str) -> bool:

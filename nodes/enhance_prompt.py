@@ -7,6 +7,7 @@ from ..prompts.folders import find_models, weight_files
 from ..prompts.rules import add_words
 from ..prompts.texts import one_line
 from ..prompts.writing import TOKENS_PER_WORD, write
+from .checks import verdict
 
 FOLDER = "text_generation"
 RULES = "rules"
@@ -86,14 +87,9 @@ class TesseraEnhancePrompt(io.ComfyNode):
         temperature: float = 0.8,
     ) -> io.NodeOutput:
         """Check, then write."""
-        if not one_line(prompt):
-            raise ValueError("prompt: found no words; expected some to start from")
+        check_words(prompt)
+        check_instructions(model, instructions)
         if model == RULES:
-            if one_line(instructions):
-                raise ValueError(
-                    "instructions: found some beside rules, which cannot follow them; choose a chat model in "
-                    "models/text_generation, or leave them empty"
-                )
             return io.NodeOutput(add_words(prompt, seed, max_words))
         folder = find_models(folder_paths.get_folder_paths(FOLDER)).get(model)
         if folder is None:
@@ -106,3 +102,26 @@ class TesseraEnhancePrompt(io.ComfyNode):
             bar.update(1)
 
         return io.NodeOutput(write(folder, prompt, instructions, seed, max_words, temperature, device, before_token))
+
+    @classmethod
+    def validate_inputs(
+        cls, prompt: str | None = None, model: str | None = RULES, instructions: str | None = ""
+    ) -> bool | str:
+        """Check that there is something to start from, and who could follow instructions."""
+        given = {"prompt": prompt, "model": model, "instructions": instructions}
+        return verdict(cls, given, (check_words, ["prompt"]), (check_instructions, ["model", "instructions"]))
+
+
+def check_words(prompt: str) -> None:
+    """Raise ValueError when a prompt has no words."""
+    if not one_line(prompt):
+        raise ValueError("prompt: found no words; expected some to start from")
+
+
+def check_instructions(model: str, instructions: str) -> None:
+    """Raise ValueError when there are instructions, and only rules to follow them."""
+    if model == RULES and one_line(instructions):
+        raise ValueError(
+            "instructions: found some beside rules, which cannot follow them; choose a chat model in "
+            "models/text_generation, or leave them empty"
+        )

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..contract import WrappersMP, calc_cond_batch, convert_cond, io
 from ..samplers.flux_negative import KEY, METHODS, FluxNegative, check_text, check_whole, flux_blocks
+from .checks import verdict
 from .inputs import check_range, percent
 
 STRONGEST = 10.0
@@ -66,12 +67,10 @@ class TesseraFluxNegative(io.ComfyNode):
         end_percent: float = 0.5,
     ) -> io.NodeOutput:
         """Hook a clone of the model; at strength 0 the model itself."""
-        if not 0.0 <= strength <= STRONGEST:
-            raise ValueError(f"strength is {strength}; set it from 0 to {STRONGEST:g}.")
+        check_steering(strength, start_percent, end_percent)
         if strength == 0.0:
             _log.info("Flux Negative Prompt: strength is 0, the negative prompt has no effect; raise it to 4, say.")
             return io.NodeOutput(model)
-        check_range(start_percent, end_percent)
         method = checked(model, negative, method)
         hooks = FluxNegative(negative, strength, method, start_percent, end_percent, convert_cond, calc_cond_batch)
         steered = model.clone()
@@ -84,6 +83,22 @@ class TesseraFluxNegative(io.ComfyNode):
             if kind != WrappersMP.DIFFUSION_MODEL or hooks.method == "nag":
                 steered.add_wrapper_with_key(kind, KEY, wrapper)
         return io.NodeOutput(steered)
+
+    @classmethod
+    def validate_inputs(
+        cls, strength: float | None = 0.0, start_percent: float | None = 0.0, end_percent: float | None = 0.5
+    ) -> bool | str:
+        """Check the strength and the range."""
+        given = {"strength": strength, "start_percent": start_percent, "end_percent": end_percent}
+        return verdict(cls, given, (check_steering, list(given)))
+
+
+def check_steering(strength: float, start: float, end: float) -> None:
+    """Raise ValueError when the strength is out of range, or the range of the schedule is empty and counts."""
+    if not 0.0 <= strength <= STRONGEST:
+        raise ValueError(f"strength is {strength}; set it from 0 to {STRONGEST:g}.")
+    if strength:
+        check_range(start, end)
 
 
 def checked(model: Any, negative: Any, method: str) -> str:

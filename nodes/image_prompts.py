@@ -14,10 +14,11 @@ from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_ima
 from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, lora_of, read_embedding
 from ..ip_adapter.formats import Adapter, read_adapter
 from ..ip_adapter.masks import one_mask
-from ..ip_adapter.presets import TYPES
+from ..ip_adapter.presets import TYPES, read_gains
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
 from ..ip_adapter.sites import find_sites
 from ..tiling.hooks import WHOLE_TOKENS
+from .checks import verdict
 from .inputs import check_range, percent
 
 IpAdapter = io.Custom("IP_ADAPTER")
@@ -124,6 +125,12 @@ def how_it_acts() -> list[Any]:
     ]
 
 
+def check_acting(node: type[io.ComfyNode], start: float | None, end: float | None, blocks: str | None) -> bool | str:
+    """What `validate_inputs` says of the inputs that a picture and a saved reference share."""
+    given = {"start_percent": start, "end_percent": end, "blocks": blocks}
+    return verdict(node, given, (check_range, ["start_percent", "end_percent"]), (read_gains, ["blocks"]))
+
+
 def _face_inputs() -> list[Any]:
     """What FaceID adapters take besides a picture."""
     return [
@@ -223,6 +230,13 @@ class TesseraImagePrompt(io.ComfyNode):
         stack = (*previous, *added)
         check_count(stack)
         return io.NodeOutput(stack)
+
+    @classmethod
+    def validate_inputs(
+        cls, start_percent: float | None = 0.0, end_percent: float | None = 1.0, blocks: str | None = ""
+    ) -> bool | str:
+        """Check the range and the weights."""
+        return check_acting(cls, start_percent, end_percent, blocks)
 
 
 class TesseraApplyImagePrompts(io.ComfyNode):

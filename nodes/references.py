@@ -15,7 +15,9 @@ from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked, check_count
 from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
-from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, how_it_acts
+from .checks import verdict
+from .file_names import check_prefix
+from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, check_acting, how_it_acts
 from .inputs import check_range, percent
 
 DEMO = "red zigzag (demo)"
@@ -75,6 +77,7 @@ class TesseraSaveReference(io.ComfyNode):
         unconditional: str = "reference",
     ) -> io.NodeOutput:
         """Bake and write each picture."""
+        check_prefix(filename_prefix)
         pictures = check_image(image).split(1)
         folder, stem, number, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
@@ -86,6 +89,11 @@ class TesseraSaveReference(io.ComfyNode):
             save_reference(path, baked(prompt, ip_adapter, list(ip_adapter.adapter.sites)))
             written.append(str(path))
         return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = "references/reference") -> bool | str:
+        """Check the files' names."""
+        return verdict(cls, {"filename_prefix": filename_prefix}, (check_prefix, ["filename_prefix"]))
 
 
 class TesseraLoadReference(io.ComfyNode):
@@ -135,6 +143,13 @@ class TesseraLoadReference(io.ComfyNode):
         stack = (*previous, added)
         check_count(stack)
         return io.NodeOutput(stack)
+
+    @classmethod
+    def validate_inputs(
+        cls, start_percent: float | None = 0.0, end_percent: float | None = 1.0, blocks: str | None = ""
+    ) -> bool | str:
+        """Check the range and the weights."""
+        return check_acting(cls, start_percent, end_percent, blocks)
 
 
 class TesseraReferenceMap(io.ComfyNode):

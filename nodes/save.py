@@ -15,6 +15,8 @@ import numpy as np
 from torch import Tensor
 
 from ..contract import folder_paths, io, saves_metadata, ui
+from .checks import verdict
+from .file_names import check_prefix
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 DEEP = "png16"
@@ -145,6 +147,7 @@ class TesseraSaveImage(io.ComfyNode):
         base64: bool = False,
     ) -> io.NodeOutput:
         """Save, and encode once more only where text is wanted of PNG files."""
+        check_prefix(filename_prefix)
         if format == "png":
             shown = ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls)
             urls = [data_url(encode(image, format, quality), format) for image in images] if base64 else []
@@ -155,6 +158,11 @@ class TesseraSaveImage(io.ComfyNode):
             files = [encode(image, format, quality) for image in images]
         urls = [data_url(file, format) for file in files] if base64 else []
         return io.NodeOutput(urls, ui=_save(files, filename_prefix, SUFFIXES[format], *images.shape[1:3]))
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = "tessera") -> bool | str:
+        """Check the files' names."""
+        return verdict(cls, {"filename_prefix": filename_prefix}, (check_prefix, ["filename_prefix"]))
 
 
 def _graphs(hidden: Any) -> dict[str, str]:

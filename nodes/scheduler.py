@@ -12,24 +12,27 @@ from torch import Tensor
 from ..contract import io, throw_exception_if_processing_interrupted, ui
 from ..contract.sampling import sample_latent, sampler_of
 from ..images import sheets
-from ..samplers import build, report, spacing
+from ..samplers import report, spacing
 from ..samplers.model_info import is_flow
 from ..samplers.registry import NAMES, find
 from ..samplers.sampler import Choice, NoiseMode, sample
+from .checks import verdict
+from .scheduler_inputs import (
+    AUTO,
+    MAX_SEED,
+    OWN,
+    cfg_input,
+    check_choice,
+    chosen_options,
+    denoise_input,
+    option_inputs,
+    scheduler_input,
+    spacing_input,
+    steps_input,
+)
 
 if TYPE_CHECKING:
     from ..contract.sampling import KSAMPLER
-
-AUTO = "auto"
-# What stands for "the scheduler's own" in widgets of numbers.
-OWN: Mapping[str, Any] = {
-    "solver_order": 0,
-    "solver_type": AUTO,
-    "algorithm_type": AUTO,
-    "eta": -1.0,
-    "original_inference_steps": 0,
-}
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def choose(
@@ -43,9 +46,7 @@ def choose(
     options: Mapping[str, Any],
 ) -> tuple[KSAMPLER, Tensor, str]:
     """SAMPLER, SIGMAS and report of a choice; options at the value in `OWN` are the scheduler's."""
-    entry = find(scheduler)
-    given = {key: value for key, value in options.items() if value != OWN[key]}
-    build.check_options(entry, given)
+    entry, given = find(scheduler), chosen_options(scheduler, options)
     model_sampling = model.get_model_object("model_sampling")
     kind = spacing.resolve(entry, spacing_name, is_flow(model_sampling))
     sigmas = spacing.sigmas(entry, model_sampling, steps, denoise, spacing_name, final, given)
@@ -53,111 +54,6 @@ def choose(
     choice = Choice(entry, {**given, **({"timestep_spacing": kind} if kind in spacing.TIMESTEPS else {})}, noise)
     sampler = sampler_of(sample, {"choice": choice, "check": throw_exception_if_processing_interrupted})
     return sampler, sigmas, report.describe(entry, sigmas, kind, steps, is_flow(model_sampling))
-
-
-def scheduler_input() -> io.Input:
-    """The scheduler's name."""
-    return io.Combo.Input(
-        "scheduler",
-        options=NAMES,
-        default="DPMSolverMultistepScheduler",
-        tooltip="The diffusers scheduler; the node's page says which is good for what.",
-    )
-
-
-def spacing_input() -> io.Input:
-    """The spacing's name."""
-    return io.Combo.Input(
-        "spacing",
-        options=list(spacing.SPACINGS),
-        default=AUTO,
-        optional=True,
-        tooltip="How noise levels are spaced: auto is the scheduler's own, or even flow times on models such as Flux.",
-    )
-
-
-def denoise_input() -> io.Input:
-    """The part of the schedule."""
-    return io.Float.Input(
-        "denoise",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        optional=True,
-        tooltip="How much of the schedule is run; lower values keep more of the given image, as strength in diffusers.",
-    )
-
-
-def steps_input(default: int) -> io.Input:
-    """The number of steps."""
-    return io.Int.Input("steps", default=default, min=1, max=spacing.MAX_STEPS, tooltip="Number of steps.")
-
-
-def option_inputs() -> list[io.Input]:
-    """The options; each is refused by schedulers that it does not apply to."""
-    return [
-        io.Combo.Input(
-            "final_sigma",
-            options=list(spacing.FINALS),
-            default="zero",
-            optional=True,
-            advanced=True,
-            tooltip="The last noise level: zero, or sigma_min, where Stable Diffusion's own DDIM and PNDM end.",
-        ),
-        io.Combo.Input(
-            "noise",
-            options=["portable", "diffusers"],
-            default="portable",
-            optional=True,
-            advanced=True,
-            tooltip="What stochastic schedulers draw: the same on every device, or a diffusers pipeline's own.",
-        ),
-        io.Int.Input(
-            "solver_order",
-            default=OWN["solver_order"],
-            min=0,
-            max=3,
-            optional=True,
-            advanced=True,
-            tooltip="Order of DPMSolver, UniPC and DEIS; 0 is the scheduler's own.",
-        ),
-        io.Combo.Input(
-            "solver_type",
-            options=[AUTO, "midpoint", "heun"],
-            default=OWN["solver_type"],
-            optional=True,
-            advanced=True,
-            tooltip="Form of DPMSolver's second order.",
-        ),
-        io.Combo.Input(
-            "algorithm_type",
-            options=[AUTO, "dpmsolver++", "sde-dpmsolver++"],
-            default=OWN["algorithm_type"],
-            optional=True,
-            advanced=True,
-            tooltip="DPMSolver's equation: deterministic, or with noise (sde).",
-        ),
-        io.Float.Input(
-            "eta",
-            default=OWN["eta"],
-            min=-1.0,
-            max=1.0,
-            step=0.05,
-            optional=True,
-            advanced=True,
-            tooltip="DDIM's and TCD's share of fresh noise, 0 to 1; -1 is the scheduler's own.",
-        ),
-        io.Int.Input(
-            "original_inference_steps",
-            default=OWN["original_inference_steps"],
-            min=0,
-            max=spacing.MAX_STEPS,
-            optional=True,
-            advanced=True,
-            tooltip="The number of steps that LCM and TCD take theirs from; 0 is the scheduler's own, 50.",
-        ),
-    ]
 
 
 class TesseraScheduler(io.ComfyNode):
@@ -203,6 +99,22 @@ class TesseraScheduler(io.ComfyNode):
         chosen = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
         return io.NodeOutput(*chosen, ui=ui.PreviewImage(sheets.sigma_plot(chosen[1]), cls=cls))
 
+    @classmethod
+    def validate_inputs(
+        cls,
+        scheduler: str | None = None,
+        steps: int | None = None,
+        denoise: float | None = 1.0,
+        solver_order: int | None = OWN["solver_order"],
+        solver_type: str | None = OWN["solver_type"],
+        algorithm_type: str | None = OWN["algorithm_type"],
+        eta: float | None = OWN["eta"],
+        original_inference_steps: int | None = OWN["original_inference_steps"],
+    ) -> bool | str:
+        """Check the number of steps, and that every option applies to the scheduler."""
+        own = (solver_order, solver_type, algorithm_type, eta, original_inference_steps)
+        return check_choice(cls, scheduler, steps, denoise, dict(zip(OWN, own, strict=True)))
+
 
 class TesseraSchedulerKSampler(io.ComfyNode):
     """Samples with a diffusers scheduler."""
@@ -227,7 +139,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
                     tooltip="Names the noise: the same seed gives the same image.",
                 ),
                 steps_input(30),
-                _cfg_input(),
+                cfg_input(),
                 scheduler_input(),
                 spacing_input(),
                 io.Conditioning.Input("positive", tooltip="What the image should show."),
@@ -265,6 +177,22 @@ class TesseraSchedulerKSampler(io.ComfyNode):
         latent = sample_latent(model, sampler, sigmas, seed, cfg, positive, negative, latent_image, add_noise)
         return io.NodeOutput(latent, said)
 
+    @classmethod
+    def validate_inputs(
+        cls,
+        scheduler: str | None = None,
+        steps: int | None = None,
+        denoise: float | None = 1.0,
+        solver_order: int | None = OWN["solver_order"],
+        solver_type: str | None = OWN["solver_type"],
+        algorithm_type: str | None = OWN["algorithm_type"],
+        eta: float | None = OWN["eta"],
+        original_inference_steps: int | None = OWN["original_inference_steps"],
+    ) -> bool | str:
+        """Check the number of steps, and that every option applies to the scheduler."""
+        own = (solver_order, solver_type, algorithm_type, eta, original_inference_steps)
+        return check_choice(cls, scheduler, steps, denoise, dict(zip(OWN, own, strict=True)))
+
 
 class TesseraSchedulerCompare(io.ComfyNode):
     """One picture by each of several schedulers."""
@@ -299,7 +227,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
                     tooltip="Names the noise, the same for all.",
                 ),
                 steps_input(20),
-                _cfg_input(),
+                cfg_input(),
                 denoise_input(),
                 spacing_input(),
                 io.Int.Input("columns", default=4, min=1, max=16, optional=True, tooltip="Pictures in a row."),
@@ -338,6 +266,14 @@ class TesseraSchedulerCompare(io.ComfyNode):
         sheet = sheets.contact_sheet(list(images), labels, columns)
         return io.NodeOutput(sheet, images, "\n\n".join(said for _, _, said in chosen))
 
+    @classmethod
+    def validate_inputs(
+        cls, schedulers: str | None = None, steps: int | None = None, denoise: float | None = 1.0
+    ) -> bool | str:
+        """Check the names, and the number of steps."""
+        given = {"schedulers": schedulers, "steps": steps, "denoise": denoise}
+        return verdict(cls, given, (listed, ["schedulers"]), (spacing.check_steps, ["steps", "denoise"]))
+
 
 def listed(text: str) -> list[str]:
     """The names in a text, in order.
@@ -354,15 +290,3 @@ def listed(text: str) -> list[str]:
     if inverting:
         raise ValueError(f"{inverting[0]} makes noise of a picture and has none to compare; leave it out.")
     return asked
-
-
-def _cfg_input() -> io.Input:
-    return io.Float.Input(
-        "cfg",
-        default=7.0,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        round=0.01,
-        tooltip="Guidance scale: how far to go from the negative towards the positive prompt; 1 is none.",
-    )

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..contract import WrappersMP, io
 from ..tiling.axes import TILINGS
-from ..tiling.methods import METHODS, choose
+from ..tiling.methods import METHODS, check_method, choose
 from ..tiling.vae import seamless_vae
+from .checks import verdict
 from .inputs import check_range, percent
 
 KEY = "tessera_seamless"
@@ -62,10 +63,10 @@ class TesseraSeamlessModel(io.ComfyNode):
         method: str = "auto",
     ) -> io.NodeOutput:
         """Hook a clone of the model."""
+        check_seamless(tiling, start_percent, end_percent, method)
         axes = TILINGS[tiling]
         if not any(axes):
             return io.NodeOutput(_without_hooks(model), "Off: the model draws as it is.")
-        check_range(start_percent, end_percent)
         hooks, report = choose(model, method, axes, start_percent, end_percent)
         seamless = _without_hooks(model).clone()
         for kind, hook in (
@@ -75,6 +76,26 @@ class TesseraSeamlessModel(io.ComfyNode):
         ):
             seamless.add_wrapper_with_key(kind, KEY, hook)
         return io.NodeOutput(seamless, report)
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        tiling: str | None = "both",
+        start_percent: float | None = 0.0,
+        end_percent: float | None = 1.0,
+        method: str | None = "auto",
+    ) -> bool | str:
+        """Check the range, and that the method can suit a model."""
+        given = {"tiling": tiling, "start_percent": start_percent, "end_percent": end_percent, "method": method}
+        return verdict(cls, given, (check_seamless, list(given)))
+
+
+def check_seamless(tiling: str, start: float, end: float, method: str) -> None:
+    """Raise ValueError when settings suit no model; none can be wrong where the tiling is off."""
+    axes = TILINGS[tiling]
+    if any(axes):
+        check_range(start, end)
+        check_method(method, axes)
 
 
 def _without_hooks(model: Any) -> Any:

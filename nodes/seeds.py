@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..contract import io
+from .checks import verdict
 
 MOST = 128
 LARGEST = 2**64 - 1
@@ -54,3 +55,8 @@ class TesseraSeeds(io.ComfyNode):
     def execute(cls, seeds: str) -> io.NodeOutput:
         """Read the list."""
         return io.NodeOutput(seeds_of(seeds))
+
+    @classmethod
+    def validate_inputs(cls, seeds: str | None = None) -> bool | str:
+        """Read the list."""
+        return verdict(cls, {"seeds": seeds}, (seeds_of, ["seeds"]))

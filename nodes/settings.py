@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..contract import io
+from .checks import verdict
 from .limits import FAMILIES, RULES, Settings, explained, nearest, size_of_ratio
 
 LARGEST_SIDE = 16384
@@ -73,12 +76,55 @@ class TesseraSettings(io.ComfyNode):
         snap: bool = False,
     ) -> io.NodeOutput:
         """Refuse with all reasons in a line, or snap."""
-        if aspect_ratio.strip():
-            width, height = size_of_ratio(aspect_ratio, width * height)
-        asked = Settings(width, height, steps, guidance, count)
+        asked = asked_for(width, height, aspect_ratio, steps, guidance, count)
         wrong = explained(asked, family, rules)
-        if wrong and not snap:
-            raise ValueError("; ".join(wrong) + ". Change it, or turn snap on.")
+        check_settings(asked, family, rules, snap)
         made = nearest(asked, family, rules)
         report = "\n".join(wrong) or "Everything is allowed."
         return io.NodeOutput(made.width, made.height, made.steps, made.guidance, made.count, report)
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        family: str | None = None,
+        rules: str | None = None,
+        width: int | None = 1024,
+        height: int | None = 1024,
+        aspect_ratio: str | None = "",
+        steps: int | None = 30,
+        guidance: float | None = -1.0,
+        count: int | None = 1,
+        snap: bool | None = False,
+    ) -> bool | str:
+        """Refuse what the rules do not allow, where all of it is typed in."""
+        sizes = {"width": width, "height": height, "aspect_ratio": aspect_ratio}
+        given = {"family": family, "rules": rules, "steps": steps, "guidance": guidance, "count": count, "snap": snap}
+
+        def check(*values: Any) -> None:
+            check_settings(asked_for(*values[:6]), *values[6:])
+
+        asked = ["width", "height", "aspect_ratio", "steps", "guidance", "count", "family", "rules", "snap"]
+        return verdict(cls, sizes | given, (check_ratio, ["aspect_ratio"]), (check, asked))
+
+
+def asked_for(width: int, height: int, aspect_ratio: str, steps: int, guidance: float, count: int) -> Settings:
+    """The settings as they are typed in, a ratio as a size.
+
+    Raises:
+        ValueError: the ratio is none.
+    """
+    if aspect_ratio.strip():
+        width, height = size_of_ratio(aspect_ratio, width * height)
+    return Settings(width, height, steps, guidance, count)
+
+
+def check_ratio(aspect_ratio: str) -> None:
+    """Raise ValueError when the ratio is none."""
+    asked_for(1024, 1024, aspect_ratio, 1, 1.0, 1)
+
+
+def check_settings(asked: Settings, family: str, rules: str, snap: bool) -> None:
+    """Raise ValueError with all that is not allowed, unless it is snapped."""
+    wrong = explained(asked, family, rules)
+    if wrong and not snap:
+        raise ValueError("; ".join(wrong) + ". Change it, or turn snap on.")

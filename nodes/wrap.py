@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from ..contract import io
 from ..tiling.axes import TILINGS
 from ..tiling.wrap import Geometry, check_halves, crop, margins, pad
+from .checks import ABSENT, verdict
 
 WrapGeometry = io.Custom("TESSERA_WRAP_GEOMETRY")
 LATENT_PIXEL = 8
@@ -82,6 +84,14 @@ class TesseraWrapPad(io.ComfyNode):
             None if latent is None else _latent(latent, lambda x: _pad(x, geometry)),
         )
 
+    @classmethod
+    def validate_inputs(
+        cls, padding: int | None = 64, image: Any = ABSENT, mask: Any = ABSENT, latent: Any = ABSENT
+    ) -> bool | str:
+        """Check that something is connected, and that the padding is whole pixels of a latent."""
+        connected = [each is not ABSENT for each in (image, mask, latent)]
+        return verdict(cls, {"padding": padding}, (partial(check_connected, *connected), ["padding"]))
+
 
 class TesseraWrapCrop(io.ComfyNode):
     """Takes a margin of wrapped copies off."""
@@ -139,6 +149,14 @@ class TesseraWrapCrop(io.ComfyNode):
             None if latent is None else _latent(latent, cut),
         )
 
+    @classmethod
+    def validate_inputs(
+        cls, blend: float | None = 0.0, image: Any = ABSENT, mask: Any = ABSENT, latent: Any = ABSENT
+    ) -> bool | str:
+        """Check that something is connected."""
+        connected = [each is not ABSENT for each in (image, mask, latent)]
+        return verdict(cls, {"blend": blend}, (partial(check_connected, *connected, 0), []))
+
 
 def _size(
     image: Tensor | None, mask: Tensor | None, latent: dict[str, Any] | None, padding: int
@@ -152,13 +170,23 @@ def _size(
         return (image.shape[1], image.shape[2]), padding
     if mask is not None:
         return (mask.shape[-2], mask.shape[-1]), padding
-    if latent is None:
+    check_connected(image is not None, mask is not None, latent is not None, padding)
+    assert latent is not None
+    return (latent["samples"].shape[-2], latent["samples"].shape[-1]), padding // LATENT_PIXEL
+
+
+def check_connected(image: bool, mask: bool, latent: bool, padding: int) -> None:
+    """Check what is connected; the first of the three measures the padding.
+
+    Raises:
+        ValueError: nothing is, or only a latent and the padding is not a whole number of its px.
+    """
+    if not (image or mask or latent):
         raise ValueError("Nothing is connected; connect an image, a mask or a latent.")
-    if padding % LATENT_PIXEL:
+    if not (image or mask) and padding % LATENT_PIXEL:
         raise ValueError(
             f"A padding of {padding} px is not a whole number of latent pixels; set a multiple of {LATENT_PIXEL}."
         )
-    return (latent["samples"].shape[-2], latent["samples"].shape[-1]), padding // LATENT_PIXEL
 
 
 def _pad(x: Tensor, geometry: Geometry) -> Tensor:

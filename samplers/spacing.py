@@ -50,15 +50,10 @@ def sigmas(
     """
     flow = is_flow(model_sampling)
     kind = resolve(entry, spacing, flow)
-    if not 1 <= steps <= MAX_STEPS:
-        raise ValueError(f"steps is {steps}, expected 1 to {MAX_STEPS}.")
-    if not 0 <= denoise <= 1:
-        raise ValueError(f"denoise is {denoise}, expected 0 to 1.")
+    check_steps(steps, denoise)
     if denoise == 0:
         return torch.zeros(0)
     total = int(steps / denoise)
-    if total > MAX_STEPS:
-        raise ValueError(f"steps / denoise is {total}, expected at most {MAX_STEPS}; take fewer steps or more denoise.")
     table = model_sampling.sigmas.float().cpu()
     levels = _flow_levels(entry, table, total, kind) if flow else _levels(entry, table, total, kind, options or {})
     last = table[:1] if final == "sigma_min" and levels[-1] > table[0] else table.new_zeros(1)
@@ -66,6 +61,17 @@ def sigmas(
     if not entry.rising:
         return chosen
     return (chosen.clamp(max=entry.highest) if flow else chosen).flip(0)
+
+
+def check_steps(steps: int, denoise: float) -> None:
+    """Raise ValueError when steps or denoise are out of range, or make too many steps in all."""
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps is {steps}, expected 1 to {MAX_STEPS}.")
+    if not 0 <= denoise <= 1:
+        raise ValueError(f"denoise is {denoise}, expected 0 to 1.")
+    if denoise and int(steps / denoise) > MAX_STEPS:
+        total = int(steps / denoise)
+        raise ValueError(f"steps / denoise is {total}, expected at most {MAX_STEPS}; take fewer steps or more denoise.")
 
 
 def resolve(entry: Entry, spacing: str, flow: bool) -> str:

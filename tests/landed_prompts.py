@@ -28,6 +28,7 @@ SOURCES: Prompt = {
     "adapter": _node("TesseraLoadIPAdapter", ip_adapter="texture-sd (demo)"),
     "prompts": _node("TesseraImagePrompt", image=["image", 0]),
     "padded": _node("TesseraWrapPad", image=["image", 0]),
+    "settings": _node("TesseraSettings", family="SDXL", rules="Scenario"),
 }
 """A node for each type, with as few inputs as it takes."""
 
@@ -70,6 +71,16 @@ def prompt_around(node_id: str, names: Sequence[str], info: Mapping[str, Any], s
         info: the node's entry in /object_info, which tells types, and choices where no version has had a default.
         shows: the class of an output node that takes anything, and the name of that input.
     """
+    return _shown(_node(node_id, **_landed_inputs(node_id, names, info)), info, shows)
+
+
+def prompt_with(node_id: str, inputs: Mapping[str, Any], info: Mapping[str, Any], shows: tuple[str, str]) -> Prompt:
+    """A graph that shows what a node gives for some inputs; those that it needs besides are linked."""
+    links = {name: LINKS[kind[0]] for name, kind in info["input"].get("required", {}).items() if kind[0] in LINKS}
+    return _shown(_node(node_id, **links | inputs), info, shows)
+
+
+def _landed_inputs(node_id: str, names: Sequence[str], info: Mapping[str, Any]) -> dict[str, Any]:
     kinds = info["input"].get("required", {}) | info["input"].get("optional", {})
     saved = landed()[node_id]["saved"]
     inputs = {}
@@ -80,7 +91,11 @@ def prompt_around(node_id: str, names: Sequence[str], info: Mapping[str, Any], s
             inputs[name] = WORDS.get(name) or (known[0] if known else options["options"][0])
         elif kind in LINKS or name in info["input"].get("required", {}):
             inputs[name] = LINKS[kind]
-    graph = SOURCES | {"node": _node(node_id, **inputs)}
+    return inputs
+
+
+def _shown(node: dict[str, Any], info: Mapping[str, Any], shows: tuple[str, str]) -> Prompt:
+    graph = SOURCES | {"node": node}
     if not info["output"] or info["output_node"]:
         return graph
     class_type, name = shows

@@ -10,10 +10,16 @@ from .axes import Axes
 from .circular import NotPeriodicError
 from .dit import TorusDiT
 from .hooks import SeamlessHooks
-from .rolling import Rolling
+from .rolling import Rolling, check_straight
 from .unet import CircularUNet
 
 METHODS: dict[str, type[SeamlessHooks]] = {"circular": CircularUNet, "torus_rope": TorusDiT, "rolling": Rolling}
+
+
+def check_method(method: str, axes: Axes) -> None:
+    """Raise ValueError when a method suits no model on these axes."""
+    if method == "rolling":
+        check_straight(axes, "The method is rolling")
 
 
 def choose(model: Any, method: str, axes: Axes, start: float, end: float) -> tuple[SeamlessHooks, str]:

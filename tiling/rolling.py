@@ -27,15 +27,18 @@ TWO_CUTS = 0.75
 """Fraction of the steps after which two calls with their seams half a picture apart are blended: none heals later."""
 
 
+def check_straight(axes: Axes, why: str) -> None:
+    """Raise NotPeriodicError, which says why, when repeats are shifted: a picture that is moved repeats straight."""
+    if axes.half_drop or axes.brick:
+        raise NotPeriodicError(f"{why}, which repeats straight; use the tiling both.")
+
+
 class Rolling(SeamlessHooks):
     """The picture is moved before each call of the denoiser, and back after it."""
 
     def unit(self, network: nn.Module, channels: int) -> int:
         """The side of a token, or the UNet's downsampling; 1 where neither is known."""
-        if self.axes.half_drop or self.axes.brick:
-            raise NotPeriodicError(
-                f"A {type(network).__name__} can only be rolled, which repeats straight; use the tiling both."
-            )
+        check_straight(self.axes, f"A {type(network).__name__} can only be rolled")
         if is_unet(network):
             return downsampling(find_unet(network))
         try:

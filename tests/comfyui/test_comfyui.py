@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from comfyui import sd15
 from comfyui.server import ROOT, ComfyUI, python_of
-from landed_prompts import cases, prompt_around
+from landed_prompts import cases, prompt_around, prompt_with
 from node_contract import golden, promise
 from PIL import Image
 from safetensors.torch import load_file
+from wrong_settings import right, wrong
 
 if "COMFYUI_PATH" not in os.environ:
     reason = "no COMFYUI_PATH: set it to a ComfyUI checkout to compare the embedded host with the real one"
@@ -157,6 +158,22 @@ def test_prompts_of_landed_versions_are_taken(node_id: str, names: list[str], co
     info = comfyui.get(f"/object_info/{node_id}")[node_id]
     prompt = prompt_around(node_id, names, info, ("PreviewAny", "source"))
     assert comfyui.complaints(prompt) == {}
+
+
+@pytest.mark.parametrize(("node_id", "inputs", "name", "parts"), wrong())
+def test_wrong_settings_are_said_on_their_node(
+    node_id: str, inputs: dict[str, Any], name: str, parts: list[str], comfyui: ComfyUI
+) -> None:
+    info = comfyui.get(f"/object_info/{node_id}")[node_id]
+    said = comfyui.complaints(prompt_with(node_id, inputs, info, ("PreviewAny", "source")))
+    assert list(said) == ["node"], said
+    assert any(all(part in line for part in [name, *parts]) for line in said["node"]), said
+
+
+@pytest.mark.parametrize(("node_id", "inputs"), right())
+def test_right_settings_are_taken(node_id: str, inputs: dict[str, Any], comfyui: ComfyUI) -> None:
+    info = comfyui.get(f"/object_info/{node_id}")[node_id]
+    assert comfyui.complaints(prompt_with(node_id, inputs, info, ("PreviewAny", "source"))) == {}
 
 
 def text_to_image(checkpoint: str, sampler: str, scheduler: str) -> Graph:

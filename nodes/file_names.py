@@ -1,0 +1,30 @@
+"""The names of files that a node writes."""
+
+from __future__ import annotations
+
+import os
+
+from ..contract import folder_paths
+
+LONGEST = 240
+"""Bytes of a name or folder; file systems take 255, and a number and a suffix follow."""
+
+
+def check_prefix(prefix: str) -> None:
+    """Check the beginning of a file's name, which may hold folders.
+
+    Raises:
+        ValueError: it is empty, too long, or leads out of the output folder.
+    """
+    root = os.path.abspath(folder_paths.get_output_directory())
+    folder, stem = os.path.split(os.path.normpath(prefix))
+    path = os.path.abspath(os.path.join(root, folder))
+    leads_out = os.path.isabs(prefix) or (path != root and not path.startswith(os.path.join(root, "")))
+    if leads_out or stem in ("", ".", "..") or "\0" in prefix:
+        raise ValueError(
+            f"filename_prefix is {prefix[:80]!r}; expected a name, or a path below the output folder; write one "
+            "such as textures/moss"
+        )
+    longest = max(len(part.encode("utf-8", "surrogatepass")) for part in (*folder.split(os.sep), stem))
+    if longest > LONGEST:
+        raise ValueError(f"filename_prefix has a part of {longest} bytes; expected {LONGEST} at most; shorten it")
