@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 from .registry import Entry
@@ -52,13 +52,16 @@ def only_known(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if key in known}
 
 
-def check_options(entry: Entry, options: Iterable[str]) -> None:
+def check_options(entry: Entry, options: Mapping[str, Any]) -> None:
     """Refuse options that do not apply.
 
     Raises:
-        ValueError: one does not.
+        ValueError: one does not, or diffusers has no step for them together.
     """
     for option in options:
         if option not in entry.options:
             applying = ", ".join(entry.options) or "none"
             raise ValueError(f"{option} does not apply to {entry.name} (these do: {applying}); set it back to auto.")
+    if entry.lacks and entry.lacks.items() <= options.items():
+        together = " with ".join(f"{name} {value}" for name, value in entry.lacks.items())
+        raise ValueError(f"{entry.name} has no step for {together}; set one of them back to auto.")

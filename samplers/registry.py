@@ -32,6 +32,7 @@ class Entry:
         maker: the class whose `set_timesteps` makes its noise levels, if not its own.
         config: arguments of its constructor that differ from diffusers' defaults.
         options: the node's options that apply to it.
+        lacks: values of options for which, together, diffusers' class has no step.
         stepper: how it is stepped.
         highest: a flow's first sigma at most.
         cancels: on a flow its first step subtracts numbers so large that float32 does not do.
@@ -54,6 +55,7 @@ class Entry:
     maker: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    lacks: Mapping[str, Any] = field(default_factory=dict)
     stepper: steppers.Stepper = steppers.step
     highest: float = NEAR_ONE
     cancels: bool = False
@@ -255,6 +257,7 @@ ENTRIES: tuple[Entry, ...] = (
         maker=EULER,
         config={"sigma_data": 1.0},
         options=DPM_SOLVER,
+        lacks={"solver_order": 3, "algorithm_type": "sde-dpmsolver++"},
         highest=WELL_BELOW_ONE,
         steps="15-25",
     ),

@@ -77,7 +77,7 @@ def prompt_around(node_id: str, names: Sequence[str], info: Mapping[str, Any], s
 def prompt_with(node_id: str, inputs: Mapping[str, Any], info: Mapping[str, Any], shows: tuple[str, str]) -> Prompt:
     """A graph that shows what a node gives for some inputs; those that it needs besides are linked."""
     links = {name: LINKS[kind[0]] for name, kind in info["input"].get("required", {}).items() if kind[0] in LINKS}
-    return _shown(_node(node_id, **links | inputs), info, shows)
+    return _shown(_node(node_id, **{**links, **inputs}), info, shows)
 
 
 def _landed_inputs(node_id: str, names: Sequence[str], info: Mapping[str, Any]) -> dict[str, Any]:

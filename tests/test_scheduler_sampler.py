@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from scheduler_models import SEED, Flow, Model, from_noise, levels, model_sampli
 from tessera.host.samplers import KSAMPLER
 from tessera.samplers import build, model_info, sampler, spacing
 from tessera.samplers.bridge import Bridge
-from tessera.samplers.registry import ENTRIES, NAMES, find
+from tessera.samplers.registry import ENTRIES, NAMES, Entry, find
 from tessera.samplers.report import model_calls
 from torch import Tensor
 
@@ -278,9 +279,9 @@ def test_a_name_may_leave_out_scheduler() -> None:
 
 
 def test_options_that_do_not_apply_are_refused() -> None:
-    build.check_options(find("DDIM"), ["eta"])
+    build.check_options(find("DDIM"), {"eta": 0.5})
     with pytest.raises(ValueError, match="solver_order does not apply to DDIMScheduler"):
-        build.check_options(find("DDIM"), ["solver_order"])
+        build.check_options(find("DDIM"), {"solver_order": 2})
 
 
 def test_every_option_is_known_to_its_scheduler() -> None:
@@ -352,3 +353,29 @@ def test_missing_packages_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(__version__="1", LMSDiscreteScheduler=dummy))
     with pytest.raises(RuntimeError, match="LMSDiscreteScheduler needs packages .* pip install torch scipy"):
         build.scheduler_class("LMSDiscreteScheduler")
+
+
+CHOICES = {
+    "solver_order": [1, 2, 3],
+    "solver_type": ["midpoint", "heun"],
+    "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"],
+}
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if set(CHOICES) & set(entry.options)])
+def test_options_that_are_taken_have_a_step(entry: Entry) -> None:
+    """Every combination is refused before the run, or diffusers' class makes finite steps of it."""
+    applying = [name for name in CHOICES if name in entry.options]
+    for values in itertools.product(*([None, *CHOICES[name]] for name in applying)):
+        options = {name: value for name, value in zip(applying, values, strict=True) if value is not None}
+        try:
+            build.check_options(entry, options)
+        except ValueError:
+            assert entry.lacks.items() <= options.items(), options
+            continue
+        scheduler = build.make(entry.name, {**entry.config, **options})
+        scheduler.set_timesteps(6)
+        x, fresh = torch.ones(1, 1, 2, 2), torch.Generator().manual_seed(0)
+        for time in scheduler.timesteps:
+            x = scheduler.step(x / 2, time, x, **build.only_known(scheduler.step, {"generator": fresh})).prev_sample
+        assert x.isfinite().all(), options

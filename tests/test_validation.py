@@ -8,10 +8,12 @@ import math
 from typing import Any
 
 import pytest
-from graph_nodes import INFO, node
+from graph_nodes import CLASSES, INFO, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tessera.host import io
 from tessera.host.errors import GraphError
+from tessera.host.object_info import ObjectInfo
 from tessera.host.validation import validate
 from tessera.host.workflow import Prompt, from_document, to_prompt
 
@@ -67,6 +69,52 @@ def test_a_good_graph_is_accepted() -> None:
 def test_what_is_wrong_is_named(prompt: Prompt, parts: list[str]) -> None:
     lines = complaints(prompt)
     assert any(all(part in line for part in parts) for line in lines), lines
+
+
+class Asked(io.ComfyNode):
+    """Names one input, and one more behind a star, where ComfyUI does not look."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        value = io.Int.Input("value", default=1, min=0, max=10, optional=True)
+        weight = io.Float.Input("weight", default=0.5, min=0.0, max=1.0, optional=True)
+        return io.Schema(
+            node_id="Asked", inputs=[value, weight, io.Int.Input("count", optional=True)], outputs=[io.Int.Output()]
+        )
+
+    @classmethod
+    def validate_inputs(cls, value: int = 99, *, weight: float = 9.0) -> bool | str:
+        assert isinstance(value, int), "stumbled"
+        return f"value {value}, weight {weight}" if value > 10 else True
+
+    @classmethod
+    def execute(cls, value: int = 1, weight: float = 0.5, count: int = 0) -> io.NodeOutput:
+        return io.NodeOutput(value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "lines"),
+    [
+        ({"value": 11}, ["node 1 Asked, input value: value 11, weight 9.0"]),
+        ({"value": 11, "weight": 0.5}, ["node 1 Asked, input value: value 11, weight 9.0"]),
+        ({"value": -1}, []),
+        ({"value": 2, "weight": 7.0}, ["node 1 Asked, input weight: found 7.0; expected a number from 0.0 to 1.0"]),
+        ({"value": 11, "count": "x"}, ['node 1 Asked, input count: found "x"', "node 1 Asked, input value: value 11"]),
+        ({"value": "x"}, ['node 1 Asked, input value: found "x"']),
+        ({"weight": 0.5}, []),
+        ({}, []),
+    ],
+)
+def test_a_node_is_asked_as_in_comfyui(inputs: dict[str, Any], lines: list[str]) -> None:
+    """Its limits are its own then; it is asked whatever else is wrong, and not heard where nothing asks for it."""
+    prompt, info = shown(node("Asked", **inputs)), ObjectInfo(CLASSES | {"Asked": Asked})
+    if not lines:
+        assert validate(prompt, info)[1] == ["0"]
+        return
+    with pytest.raises(GraphError) as refused:
+        validate(prompt, info)
+    assert len(refused.value.lines) == len(lines), refused.value.lines
+    assert all(line.startswith(expected) for line, expected in zip(refused.value.lines, lines, strict=True))
 
 
 def test_everything_is_said_at_once() -> None:

@@ -31,6 +31,17 @@ CASES: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("TesseraScheduler", {"scheduler": "DDIMScheduler", "steps": 500, "denoise": 0.1}, "denoise", ["5000", "1000"]),
     ("TesseraScheduler", {"scheduler": "DDIMScheduler", "steps": 9, "eta": 2.0}, "eta", ["2.0", "1.0"]),
     (
+        "TesseraScheduler",
+        {
+            "scheduler": "EDMDPMSolverMultistepScheduler",
+            "steps": 9,
+            "solver_order": 3,
+            "algorithm_type": "sde-dpmsolver++",
+        },
+        "solver_order",
+        ["EDMDPMSolverMultistepScheduler", "algorithm_type", "3"],
+    ),
+    (
         "TesseraSchedulerKSampler",
         {"scheduler": "PNDMScheduler", "steps": 9, "seed": 1, "cfg": 2.0, "eta": 0.5},
         "eta",
