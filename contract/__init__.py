@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..weights.files import check, check_folder
+
 IN_COMFYUI = find_spec("comfy_api") is not None
 
 if TYPE_CHECKING:
@@ -66,9 +68,10 @@ def load_clip_vision(path: str | Path) -> Any:
     """Load a CLIP_VISION from a file, or from a folder with `config.json` and `model.safetensors`.
 
     Raises:
-        ValueError: it holds no image encoder.
+        ValueError: it holds no image encoder, or is broken.
     """
     path = Path(path)
+    check_folder(path) if path.is_dir() else check([path])
     if not IN_COMFYUI:
         from ..host.loaders import load_clip_vision
 

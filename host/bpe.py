@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .state_dicts import read_json
+from ..weights.files import read_json, reading
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,9 +30,10 @@ def _byte_characters() -> list[str]:
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
     """The merges of a `merges.txt`, best first."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:]
-    pairs = [line.split() for line in lines if line.strip()]
-    return [(a, b) for a, b in pairs]
+    with reading(path):
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        pairs = [line.split() for line in lines if line.strip()]
+        return [(a, b) for a, b in pairs]
 
 
 def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
@@ -96,11 +97,8 @@ def load_tokenizer_json(path: Path) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
-    read_json(path)
-    try:
+    with reading(path):
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{path} is no tokenizer: {error}") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -134,7 +132,5 @@ def _load_sentencepiece(path: Path) -> Encode:
         raise ValueError(
             f"{path} needs the package sentencepiece; install it, or put tokenizer.json beside the file"
         ) from None
-    try:
+    with reading(path):
         return SentencePieceProcessor(model_file=str(path)).encode
-    except (RuntimeError, OSError) as error:
-        raise ValueError(f"{path} is no tokenizer: {error}") from None

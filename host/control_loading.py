@@ -12,7 +12,16 @@ from .architectures import encoder_config, flux_layers
 from .control import ControlNet, FluxControlNet
 from .diffusers_folder import component_weights
 from .ldm_layout import convert_controlnet
-from .state_dicts import StateDict, fill, load_state_dict, name_keys, read_json, refuse_quantized, with_prefix
+from .state_dicts import (
+    StateDict,
+    fill,
+    load_state_dict,
+    made_of,
+    name_keys,
+    read_json,
+    refuse_quantized,
+    with_prefix,
+)
 
 HINT = "controlnet_cond_embedding."
 # Files of shuffling networks, which act by the mean of what they add, say so in their names only.
@@ -40,10 +49,8 @@ def load_controlnet(path: str | Path) -> ControlNet:
     path = Path(path)
     weights = component_weights(path) if path.is_dir() else load_state_dict(path)
     config = read_json(path / "config.json") if path.is_dir() else None
-    try:
+    with made_of(path):
         return make_controlnet(weights, config, path.stem.lower().endswith(POOLED))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
 
 
 def make_controlnet(sd: StateDict, config: dict[str, Any] | None = None, pooled: bool = False) -> ControlNet:

@@ -11,7 +11,7 @@ from .diffusers_folder import component_weights, load_component, load_folder, lo
 from .families import make_vae
 from .patcher import ModelPatcher
 from .single_file import VAE_PREFIXES, load_single_denoiser, load_single_file
-from .state_dicts import StateDict, load_state_dict, read_json, with_prefix
+from .state_dicts import StateDict, load_state_dict, made_of, read_json, with_prefix
 from .text_loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
 from .vae import VAE
 
@@ -36,27 +36,30 @@ def load_checkpoint(
     """
     path = Path(path)
     if path.is_dir():
-        return load_folder(path, list(embedding_directories))
+        with made_of(path):
+            return load_folder(path, list(embedding_directories))
     return load_single_file(path, list(embedding_directories))
 
 
 def load_diffusion_model(path: str | Path) -> ModelPatcher:
     """MODEL of a file or folder that holds a denoiser alone."""
     path = Path(path)
-    return load_component(path) if path.is_dir() else load_single_denoiser(path)
+    if not path.is_dir():
+        return load_single_denoiser(path)
+    with made_of(path):
+        return load_component(path)
 
 
 def load_vae(path: str | Path) -> VAE:
     """VAE of a file or folder."""
     path = Path(path)
     if path.is_dir():
-        return load_vae_folder(path)
+        with made_of(path):
+            return load_vae_folder(path)
     sd = load_state_dict(path)
     parts = (with_prefix(sd, prefix) for prefix in VAE_PREFIXES)
-    try:
+    with made_of(path):
         return make_vae(next((part for part in parts if part), sd))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
 
 
 def load_clip(
@@ -96,10 +99,8 @@ def load_clip(
 def _read_text(path: Path) -> TextWeights:
     weights = component_weights(path) if path.is_dir() else load_state_dict(path)
     config = read_json(path / "config.json") if path.is_dir() else None
-    try:
+    with made_of(path):
         return read_text_weights(weights, config)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
 
 
 def load_clip_vision(path: str | Path) -> ClipVisionModel:
@@ -107,7 +108,5 @@ def load_clip_vision(path: str | Path) -> ClipVisionModel:
     path = Path(path)
     sd: StateDict = component_weights(path) if path.is_dir() else load_state_dict(path)
     config = read_json(path / "config.json") if path.is_dir() else None
-    try:
+    with made_of(path):
         return make_clip_vision(sd, config)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None

@@ -20,7 +20,7 @@ from .clip import CLIP
 from .ldm_layout import Source, flux_sources, unet_sources
 from .model_base import Flux
 from .patcher import ModelPatcher
-from .state_dicts import StateDict, load_state_dict
+from .state_dicts import StateDict, load_state_dict, made_of
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,8 @@ def load_lora_file(
         ValueError: the file is damaged or fits neither model.
     """
     lora = load_state_dict(path)
-    try:
+    with made_of(Path(path)):
         return load_lora_for_models(model, clip, lora, strength_model, strength_clip)
-    except ValueError as error:
-        raise ValueError(f"{Path(path).name}: {error}") from None
 
 
 def load_lora_for_models(

@@ -10,7 +10,7 @@ from .clip import CLIP
 from .families import diffusers_denoiser, is_flux, make_model, make_vae
 from .model_base import ModelType
 from .patcher import ModelPatcher
-from .state_dicts import StateDict, load_state_dict, with_prefix
+from .state_dicts import StateDict, load_state_dict, made_of, with_prefix
 from .text_loading import flux_clip, read_text_weights, sd1_clip, sdxl_clip
 from .vae import VAE
 
@@ -35,24 +35,20 @@ def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, 
         ValueError: the file is damaged or its architecture is not supported.
     """
     sd = load_state_dict(path)
-    try:
+    with made_of(path):
         denoiser = diffusers_denoiser(_first_part(sd, DENOISER_PREFIXES) or sd)
         model = make_model(denoiser, None, *_prediction(sd))
         vae_weights = _first_part(sd, VAE_PREFIXES)
         vae = make_vae(vae_weights) if vae_weights else None
         clip = _clip(sd, path.parent, directories, is_flux(denoiser), "add_embedding.linear_1.weight" in denoiser)
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{path.name}: {error}") from None
     return model, clip, vae
 
 
 def load_single_denoiser(path: Path) -> ModelPatcher:
     """MODEL of a file that holds a denoiser, with or without the rest of a checkpoint."""
     sd = load_state_dict(path)
-    try:
+    with made_of(path):
         return make_model(diffusers_denoiser(_first_part(sd, DENOISER_PREFIXES) or sd), None, *_prediction(sd))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _first_part(sd: StateDict, prefixes: tuple[str, ...]) -> StateDict:

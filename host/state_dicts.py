@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..weights.files import (
+    DOWNLOAD,
+    PICKLES,
+    SAFETENSORS,
+    BrokenFileError,
+    broken,
+    read_json,
+    read_pickle,
+    read_safetensors,
+)
+
 StateDict = dict[str, torch.Tensor]
 
-SAFETENSORS = (".safetensors", ".sft")
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-# Longest header that the safetensors format allows, in bytes.
-MAX_HEADER = 100_000_000
 # Endings of what accompanies weights that are more than rounded.
 QUANTIZED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
 
@@ -33,83 +39,47 @@ def load_state_dict(path: str | Path) -> StateDict:
     if path.name.endswith(".index.json"):
         return _load_sharded(path)
     if path.suffix.lower() in SAFETENSORS:
-        return _load_safetensors(path)
+        return read_safetensors(path)
     if path.suffix.lower() in PICKLES:
-        return _tensors(path, load_pickle(path))
+        return _tensors(path, read_pickle(path))
     raise ValueError(f"{path} has the ending {path.suffix!r}, expected one of {', '.join(SAFETENSORS + PICKLES)}")
 
 
-def _load_safetensors(path: Path) -> StateDict:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no readable safetensors file: {_damage(path, error)}") from None
-
-
-def _damage(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        start = file.read(8)
-    if start.startswith((b"PK\x03\x04", b"\x80")):
-        return "it is a pickle under another name; rename it to .ckpt, which is read without running its code"
-    if len(start) < 8 or int.from_bytes(start, "little") <= MAX_HEADER:
-        return f"it is cut off or damaged ({_first_line(error)}); download it again"
-    return "it is something else; look where it came from"
-
-
-def load_pickle(path: Path) -> Any:
-    """What a pickle of tensors, containers and numbers holds; everything else is refused, code first of all.
+@contextmanager
+def made_of(path: Path) -> Iterator[None]:
+    """Stand around what builds a model of a file or folder, and name that where it does not go.
 
     Raises:
-        ValueError: the file is damaged, or holds other objects.
+        ValueError: the weights or settings are not those of such a model.
+        FileNotFoundError: a part is missing.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused, because it holds more than tensors ({_refused(error)}); use a .safetensors file"
-        ) from None
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no readable pickle ({_first_line(error)}); download it again") from None
+        yield
+    except BrokenFileError:
+        raise
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{path.name}: {error}") from None
+    # What code that derives shapes from weights trips over where one is missing or has another number of axes.
+    except (LookupError, AttributeError, TypeError, ZeroDivisionError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path.name} is incomplete, or of another kind ({said}); {DOWNLOAD}") from error
 
 
 def _tensors(path: Path, content: Any) -> StateDict:
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    tensors = {k: v for k, v in content.items() if isinstance(v, torch.Tensor)} if isinstance(content, dict) else {}
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {key: value for key, value in named if isinstance(key, str) and isinstance(value, torch.Tensor)}
     if not tensors:
-        raise ValueError(f"{path} holds no tensors, expected a dictionary of them")
+        raise ValueError(f"{path} holds no weights by name, expected a dictionary of them")
     return tensors
 
 
-def _refused(error: Exception) -> str:
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    return named[1] if named else "objects of other kinds"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def _load_sharded(index: Path) -> StateDict:
-    shards = sorted(set(read_json(index)["weight_map"].values()))
+    places = read_json(index).get("weight_map")
+    shards = sorted(set(places.values())) if isinstance(places, dict) else []
+    if not shards or not all(isinstance(shard, str) for shard in shards):
+        raise broken(index, "no weight_map that names files")
     return {key: tensor for shard in shards for key, tensor in load_state_dict(index.parent / shard).items()}
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object of a file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not JSON.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
 
 
 def with_prefix(state_dict: StateDict, prefix: str) -> StateDict:

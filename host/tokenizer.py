@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..weights.files import read_weights
 from .bpe import END, START, Encode, default_clip_tokenizer, encoder
 from .prompt import parse_weights, split_embeddings
-from .state_dicts import load_pickle, load_state_dict
+from .state_dicts import load_state_dict
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -160,11 +162,13 @@ def find_embedding(name: str, directories: list[str]) -> Path | None:
 def load_embedding(path: Path, key: str) -> torch.Tensor:
     """The vectors (N, D) of a textual inversion file, for the encoder named `key` where the file has several."""
     if path.suffix == ".pt":
-        content = load_pickle(path)
+        content = read_weights(path)
         content = content.get("string_to_param", content)
     else:
         content = load_state_dict(path)
-    vectors = content.get(key, next(iter(content.values())))
+    vectors = content.get(key, next(iter(content.values()), None)) if isinstance(content, Mapping) else None
+    if not isinstance(vectors, torch.Tensor) or not vectors.ndim:
+        raise ValueError(f"{path} is no embedding: it holds no vectors")
     return vectors.detach().reshape(-1, vectors.shape[-1])
 
 

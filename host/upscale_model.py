@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..weights.files import PICKLES, read_weights
 from .clip import make_patcher
-from .state_dicts import PICKLES, load_pickle, load_state_dict
+from .state_dicts import load_state_dict
 
 EXTRA = 'is not installed, which models that enlarge pictures need; install it: pip install "tessera-nodes[upscale]"'
 # The prefix of some SwinIR files, which were saved from a wrapper.
@@ -50,11 +51,11 @@ def load_upscale_model(path: str | Path) -> UpscaleModel:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error.name} {EXTRA}") from error
     path = Path(path)
-    weights = load_pickle(path) if path.suffix.lower() in PICKLES else load_state_dict(path)
-    if isinstance(weights, dict) and all(isinstance(key, str) and key.startswith(WRAPPED) for key in weights):
+    weights = read_weights(path) if path.suffix.lower() in PICKLES else load_state_dict(path)
+    if all(key.startswith(WRAPPED) for key in weights):
         weights = {key.removeprefix(WRAPPED): tensor for key, tensor in weights.items()}
     try:
-        found = ModelLoader(torch.device("cpu")).load_from_state_dict(weights)
+        found = ModelLoader(torch.device("cpu")).load_from_state_dict(dict(weights))
     except (UnsupportedModelError, KeyError, TypeError, RuntimeError):
         raise ValueError(f"{path.name}: spandrel knows no architecture with these weights") from None
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):

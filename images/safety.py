@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..weights.files import check_folder
+
 # What is left of a hidden picture: so many cells along its shorter side.
 CELLS = 8
 SAID = "sensitive content"
@@ -76,6 +78,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
         from transformers import CLIPImageProcessorPil as CLIPImageProcessor
     except ImportError:
         from transformers import CLIPImageProcessor
+    check_folder(folder)
     try:
         with _quiet():
             checker: Any = StableDiffusionSafetyChecker

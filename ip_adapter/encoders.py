@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..weights.files import DOWNLOAD, damage
 from . import projectors
 from .formats import Adapter
 
@@ -96,11 +97,18 @@ def choose_encoder(adapter: Adapter, names: Iterable[str], full_path: Callable[[
     for name, widths in found.items():
         if widths is not None and fits(adapter, widths):
             return name
-    seen = ", ".join(f"{name} ({w[0]} and {w[1]})" if w else f"{name} (not read)" for name, w in found.items())
+    seen = ", ".join(f"{name} ({_seen(Path(full_path(name)), widths)})" for name, widths in found.items())
     raise ValueError(
         f"{adapter.name} needs {needed(adapter)}, but models/clip_vision has {seen or 'no files'}; put it there, or "
         "connect it to encoder."
     )
+
+
+def _seen(path: Path, widths: Widths | None) -> str:
+    if widths is not None:
+        return f"{widths[0]} and {widths[1]}"
+    found = damage(path) if path.is_file() else None
+    return f"cannot be read; {DOWNLOAD}: {found}" if found else "not read"
 
 
 def check_encoder(adapter: Adapter, encoder: Any, name: str) -> None:

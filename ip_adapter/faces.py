@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..weights.files import DOWNLOAD, check, read_safetensors, reading
 from . import projectors
 from .encoders import picture_features, unconditional_features
 from .formats import Adapter, Weights
@@ -72,26 +73,19 @@ def read_embedding(path: Path) -> Tensor:
 def _numpy(path: Path) -> Tensor:
     import numpy as np
 
-    try:
+    with reading(path, f"{DOWNLOAD}, or save it with numpy.save"):
         return torch.from_numpy(np.load(path, allow_pickle=False).astype("float32"))
-    except (ValueError, EOFError, TypeError):
-        raise ValueError(f"{path.name} is no array of numbers in numpy's format; save it with numpy.save.") from None
 
 
 def _safetensors(path: Path) -> Tensor:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is no safetensors file ({error}); save it again.") from None
+    tensors = read_safetensors(path, f"{DOWNLOAD}, or save it again")
     if len(tensors) != 1:
         raise ValueError(f"{path.name} holds {len(tensors)} tensors; expected one, of {SIZE} numbers.")
     return next(iter(tensors.values()))
 
 
 def _text(path: Path) -> Tensor:
+    check([path])
     parts = path.read_text("utf-8", errors="replace").translate(str.maketrans("[](),;", "      ")).split()
     try:
         return torch.tensor([float(part) for part in parts])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from ..weights.files import read_weights
 
 Weights = dict[str, Tensor]
 
@@ -89,7 +89,7 @@ def read_adapter(path: str | Path) -> Adapter:
         ValueError: the file holds something else; the message says what.
     """
     path = Path(path)
-    return parse_adapter(_read(path), path.name)
+    return parse_adapter(read_weights(path), path.name)
 
 
 def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
@@ -116,26 +116,6 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
         kind, features = "face_raw", 0
     lora = _lora(parts["ip_adapter"])
     return Adapter(name, kind, image_proj, sites, width, tokens, features, mark, lora, biases)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path.name} is no safetensors file ({error}); download it again.") from None
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(f"{path.name} holds more than tensors and was refused; use a .safetensors file.") from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{path.name} cannot be read ({str(error).splitlines()[0]}); download it again.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a {type(content).__name__}, expected the weights of an IP-Adapter.")
-    return content
 
 
 def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from ..weights.files import DOWNLOAD, reading
 from .bank import Reference
 
 SUFFIX = ".reference.safetensors"
 FORMAT = "tessera-reference-1"
+REMEDY = f"{DOWNLOAD}, or save the reference again"
 
 
 def save_reference(path: Path, reference: Reference) -> None:
@@ -30,21 +32,19 @@ def load_reference(path: Path) -> Reference:
     Raises:
         ValueError: the file is none, or its values are not finite.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - no container
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is no safetensors file ({error}); save the reference again.") from None
+    with reading(path, REMEDY), safe_open(path, "pt") as file:
+        about = file.metadata() or {}
+        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - no container
     if about.get("format") != FORMAT:
         raise ValueError(f"{path.name} is no saved reference of Tessera; make one with Save Reference.")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise ValueError(f"{path.name} holds values that are no numbers; save the reference again.")
-    numbers = sorted({int(key.split(".")[0]) for key in tensors})
-    pairs = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
-    return Reference(pairs, int(about["width"]), int(about["sites"]), about["mark"], about["name"])
+    with reading(path, REMEDY):
+        numbers = sorted({int(key.split(".")[0]) for key in tensors})
+        pairs = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
+        return Reference(pairs, int(about["width"]), int(about["sites"]), about["mark"], about["name"])
 
 
 def find_references(folder: Path) -> list[str]:

@@ -3,13 +3,14 @@ network."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..weights.files import check_folder, read_json
 
 EXPECTED = "expected a transformers folder of a causal language model: config.json, tokenizer files and .safetensors"
 EXTRA = 'transformers is not installed, which text models need; install it: pip install "tessera-nodes[text]"'
@@ -54,9 +55,9 @@ def _architectures(folder: Path) -> list[str]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path.parent.name}: {path.name} cannot be read ({error}); {EXPECTED}") from None
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.parent.name}: {error}; {EXPECTED}") from None
 
 
 def _causal() -> set[str]:
@@ -86,6 +87,7 @@ def load(folder: Path, device: torch.device) -> tuple[Any, Any]:
         ValueError: the folder holds no causal language model, or a broken one.
     """
     weight_files(folder)
+    _whole(folder)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -103,6 +105,14 @@ def load(folder: Path, device: torch.device) -> tuple[Any, Any]:
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{folder.name}: {len(missing)} weights are missing, among them {missing[0]}; {EXPECTED}")
     return model.to(device), tokenizer
+
+
+def _whole(folder: Path) -> None:
+    """No file of a folder is a broken download."""
+    try:
+        check_folder(folder)
+    except ValueError as error:
+        raise ValueError(f"{folder.name}: {error}") from None
 
 
 @contextmanager

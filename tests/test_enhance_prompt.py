@@ -264,7 +264,7 @@ def spoil_weights(folder: Path) -> str:
 
 def spoil_file(folder: Path) -> str:
     (folder / "model.safetensors").write_bytes(b"12345678" * 4)
-    return "expected a transformers folder"
+    return "model.safetensors cannot be read; download it again"
 
 
 def spoil_tokenizer(folder: Path) -> str:

@@ -76,7 +76,7 @@ def test_references_that_do_not_fit_are_refused(model: ModelPatcher, saved: Path
 def test_files_that_are_no_references_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"12")
     save_file({"1.k": torch.ones(1)}, tmp_path / "other.safetensors")
-    for name, words in (("cut", "no safetensors"), ("other", "no saved reference")):
+    for name, words in (("cut", "cannot be read; download it again"), ("other", "no saved reference")):
         with pytest.raises(ValueError, match=words):
             load_reference(tmp_path / f"{name}.safetensors")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,15 @@ def test_little_is_left_of_a_hidden_picture(size: tuple[int, int]) -> None:
     assert len(cells.flatten(1).unique(dim=1).T) <= 9 * 9 * max(size) / min(size)
     assert covered(picture, "text").amax() > 0.5
     assert all(covered(picture, method).shape == picture.shape for method in COVERS)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
+def test_broken_downloads_are_named(folder: Path, tmp_path: Path, name: str) -> None:
+    copied = tmp_path / "checker"
+    shutil.copytree(folder, copied)
+    (copied / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=rf"{name} cannot be read; download it again .found a Git LFS pointer"):
+        unsafe(copied, pictures())
 
 
 def test_folders_that_are_none_are_named(tmp_path: Path) -> None:

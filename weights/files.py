@@ -1,0 +1,254 @@
+"""The one boundary between files and readers: whatever a reader raises, a broken download is named as one."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAFETENSORS = (".safetensors", ".sft")
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+DOWNLOAD = "download it again"
+# Longest header that the safetensors format allows, in bytes.
+MAX_HEADER = 100_000_000
+# What is looked at to tell a page or a message from weights, in bytes, and what is shown of it, in characters.
+HEAD, SHOWN = 4096, 60
+_LENGTH = 8
+_LFS = b"version https://git-lfs.github.com/spec"
+_TEXTS = (".txt", ".json", ".jinja")
+# torch's refusals of what is whole, but more than tensors.
+_REFUSED = re.compile(r"GLOBAL|Unsupported (global|class)|Trying to|Can only|legacy \.tar|operand \d")
+_GLOBAL = re.compile(r"GLOBAL (\S+)")
+
+
+class BrokenFileError(ValueError):
+    """A file is not what it should be: empty, cut short, a page instead of a model."""
+
+
+@contextmanager
+def reading(path: Path, remedy: str = DOWNLOAD) -> Iterator[None]:
+    """Stand around a reader of one file.
+
+    Args:
+        path: of the file.
+        remedy: what to do about a broken one.
+
+    Raises:
+        BrokenFileError: the reader failed; the message names the file, what was found, and what to do.
+        OSError: the file is not there, or may not be read.
+    """
+    try:
+        yield
+    except (BrokenFileError, FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        found = damage(path)
+        if found is None and "memory" in str(error):
+            raise
+        raise broken(path, found or f"{_bytes(path)} that are damaged: {_first_line(error)}", remedy) from error
+
+
+def broken(path: Path, found: str, remedy: str = DOWNLOAD) -> BrokenFileError:
+    """The error of a file that is not what it should be."""
+    if (better := _better_ending(path)) is not None:
+        return BrokenFileError(f"{path} has the wrong ending; rename it to {better}, which is what it holds")
+    return BrokenFileError(f"{path} cannot be read; {remedy} (found {found})")
+
+
+def check(paths: Iterable[Path]) -> None:
+    """Look at files that somebody else reads: another library says less, or takes what is broken.
+
+    Raises:
+        BrokenFileError: one is broken, as far as its beginning, its end and its header tell.
+    """
+    for path in paths:
+        if path.is_file() and (found := damage(path)):
+            raise broken(path, found)
+
+
+def check_folder(folder: Path) -> None:
+    """`check` for the files of a model's folder, as transformers and diffusers write it.
+
+    Raises:
+        BrokenFileError: see `check`.
+    """
+    endings = (*SAFETENSORS, *PICKLES, ".json", ".model", ".jinja")
+    names = ("vocab.txt", "merges.txt")
+    check(path for path in sorted(folder.iterdir()) if path.suffix in endings or path.name in names)
+
+
+def read_safetensors(path: Path, remedy: str = DOWNLOAD) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        BrokenFileError: it is broken.
+    """
+    from safetensors.torch import load_file
+
+    with reading(path, remedy):
+        return load_file(path)
+
+
+def read_pickle(path: Path) -> Any:
+    """What a pickle of tensors, containers and numbers holds; everything else is refused, code first of all.
+
+    Raises:
+        BrokenFileError: the file is broken.
+        ValueError: it holds other objects.
+    """
+    import torch
+
+    with reading(path):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            if not _REFUSED.search(str(error)) or damage(path):
+                raise
+            named = _GLOBAL.search(str(error))
+            what = named[1] if named else "objects of other kinds"
+    raise ValueError(f"{path} was refused, because it holds more than tensors ({what}); use a .safetensors file")
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """The named weights of a file, flat or nested, by its ending: one of SAFETENSORS or PICKLES.
+
+    Raises:
+        BrokenFileError: the file is broken.
+        ValueError: it holds something else.
+    """
+    if path.suffix.lower() in SAFETENSORS:
+        return read_safetensors(path)
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        kind = "numbered entries" if isinstance(content, dict) else f"a {type(content).__name__}"
+        raise ValueError(f"{path} holds {kind}, expected weights by name")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        BrokenFileError: it is no JSON, or something else than an object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    with reading(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise broken(path, f"a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def damage(path: Path) -> str | None:
+    """What a file is, in words, where its bytes show that it is no whole model file; None where they do not."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if not head:
+        return "an empty file"
+    if head.startswith(_LFS):
+        return f"a Git LFS pointer of {size} bytes, which only names the file"
+    text = _text(head)
+    if text.startswith("<"):
+        kind = "an HTML page" if "html" in text.lower() else "a page"
+        return f"{kind} of {size} bytes"
+    if path.suffix.lower() in _TEXTS:
+        return _no_json(path, size) if path.suffix.lower() == ".json" else None
+    if text:
+        return f'text of {size} bytes: "{text.splitlines()[0][:SHOWN]}"'
+    if path.suffix.lower() in SAFETENSORS:
+        return _no_safetensors(path, head, size)
+    if path.suffix.lower() in PICKLES:
+        return _no_pickle(path, head, size)
+    return None
+
+
+def _no_json(path: Path, size: int) -> str | None:
+    content = path.read_bytes()
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        what = "no JSON" if content.rstrip().endswith((b"}", b"]")) else "no JSON, or cut short"
+        return f"{size} bytes that are {what}: {_first_line(error)}"
+    return None
+
+
+def _no_safetensors(path: Path, head: bytes, size: int) -> str | None:
+    if _is_pickle(head):
+        return "a pickle"
+    length = int.from_bytes(head[:_LENGTH], "little")
+    if size < _LENGTH or size < _LENGTH + length <= MAX_HEADER:
+        return f"{size} bytes, cut short in the header of a safetensors file"
+    if length > MAX_HEADER:
+        return f"{size} bytes that are no safetensors file"
+    ends = _ends(path, length)
+    if ends is None:
+        return f"{size} bytes with a damaged header"
+    whole = _LENGTH + length + max(ends, default=0)
+    if size == whole:
+        return None
+    return f"{size} of {whole} bytes, cut short" if size < whole else f"{size} bytes, {size - whole} too many"
+
+
+def _ends(path: Path, length: int) -> list[int] | None:
+    """Where the tensors of a safetensors file end, counted from the end of its header; None where it is damaged."""
+    with path.open("rb") as file:
+        file.seek(_LENGTH)
+        header = file.read(length)
+    try:
+        return [int(about["data_offsets"][1]) for key, about in json.loads(header).items() if key != "__metadata__"]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _no_pickle(path: Path, head: bytes, size: int) -> str | None:
+    if head.startswith(b"PK"):
+        return None if zipfile.is_zipfile(path) else f"{size} bytes, cut short: the archive has no end"
+    if _is_pickle(head):
+        return None
+    if _is_safetensors(head):
+        return "a safetensors file"
+    return f"{size} bytes that are no file of weights"
+
+
+def _is_pickle(head: bytes) -> bool:
+    return head.startswith((b"PK\x03\x04", b"\x80"))
+
+
+def _is_safetensors(head: bytes) -> bool:
+    return int.from_bytes(head[:_LENGTH], "little") <= MAX_HEADER and head[_LENGTH : _LENGTH + 1] == b"{"
+
+
+def _better_ending(path: Path) -> str | None:
+    """The ending that a file of weights should have, where it has another one's."""
+    ending = path.suffix.lower()
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if ending in SAFETENSORS and _is_pickle(head):
+        return ".pt"
+    return ".safetensors" if ending in PICKLES and _is_safetensors(head) else None
+
+
+def _text(head: bytes) -> str:
+    """The beginning of a text without spaces around it; nothing for other files."""
+    # A character of several bytes may be cut at the end.
+    text = head.decode("utf-8-sig", errors="replace").rstrip("\ufffd").strip()
+    return text if all(c.isprintable() or c.isspace() for c in text) and "\ufffd" not in text else ""
+
+
+def _bytes(path: Path) -> str:
+    return f"{path.stat().st_size} bytes"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
