@@ -16,6 +16,7 @@ from .build import make, only_known
 from .inject import Levels
 from .model_info import fractional_timesteps, is_a, is_flow, trained_timesteps
 from .registry import Entry
+from .spacing import merged
 from .steppers import Run
 
 MAX_SEED = 2**64
@@ -68,6 +69,11 @@ def sample(
     extra_args = extra_args or {}
     check_sigmas(choice.entry, sigmas)
     model_sampling = model.inner_model.inner_model.model_sampling
+    if is_flow(model_sampling) and not choice.entry.rising:
+        sigmas = merged(choice.entry, sigmas)
+        if len(sigmas) < 2:
+            # Noise that the scheduler takes for one level: there is no step to make.
+            return x
     generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
     run = make_run(choice, model_sampling, sigmas, generator, x.device)
     begun, batch = -1, x.shape[:1]

@@ -37,7 +37,7 @@ def sigmas(
     Args:
         model_sampling: of the model.
         steps: 1..1000.
-        denoise: 0..1; below 1 the last `steps` of `steps / denoise`; none at 0.
+        denoise: 0..1; below 1 the last `steps` of `steps / denoise`, see `part`; none at 0.
         spacing: one of `SPACINGS`.
         final: "zero", or "sigma_min" for the lowest trained level.
         options: arguments of the scheduler.
@@ -53,25 +53,39 @@ def sigmas(
     check_steps(steps, denoise)
     if denoise == 0:
         return torch.zeros(0)
-    total = int(steps / denoise)
     table = model_sampling.sigmas.float().cpu()
+    total, steps = part(steps, denoise, min(MAX_STEPS, len(table)))
     levels = _flow_levels(entry, table, total, kind) if flow else _levels(entry, table, total, kind, options or {})
     last = table[:1] if final == "sigma_min" and levels[-1] > table[0] else table.new_zeros(1)
     chosen = torch.cat([levels.unique_consecutive(), last])[-(steps + 1) :]
+    chosen = merged(entry, chosen) if flow else chosen
     if not entry.rising:
         return chosen
     return (chosen.clamp(max=entry.highest) if flow else chosen).flip(0)
 
 
 def check_steps(steps: int, denoise: float) -> None:
-    """Raise ValueError when steps or denoise are out of range, or make too many steps in all."""
+    """Raise ValueError when steps or denoise are out of range."""
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"steps is {steps}, expected 1 to {MAX_STEPS}.")
     if not 0 <= denoise <= 1:
         raise ValueError(f"denoise is {denoise}, expected 0 to 1.")
-    if denoise and int(steps / denoise) > MAX_STEPS:
-        total = int(steps / denoise)
-        raise ValueError(f"steps / denoise is {total}, expected at most {MAX_STEPS}; take fewer steps or more denoise.")
+
+
+def part(steps: int, denoise: float, most: int) -> tuple[int, int]:
+    """How many noise levels the whole schedule has, and how many of them, at its end, are run.
+
+    A model knows so many levels. Where more would be needed, all of them stand there, and fewer are run: the run
+    begins at the noise that `denoise` asks for, and not at a multiple of it.
+    """
+    if denoise * most >= steps:
+        return min(int(steps / denoise), most), steps
+    return most, max(1, round(denoise * most))
+
+
+def merged(entry: Entry, sigmas: Tensor) -> Tensor:
+    """Falling sigmas of a flow, without those that the scheduler cannot tell from the first: above `highest`."""
+    return torch.cat([sigmas[:1], sigmas[1:][sigmas[1:] < entry.highest]])
 
 
 def resolve(entry: Entry, spacing: str, flow: bool) -> str:
@@ -92,17 +106,22 @@ def _levels(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping
     if hasattr(scheduler, "sigmas"):
         levels = scheduler.sigmas[:-1][:: scheduler.order].float()
         return levels[levels > 0]
-    return table[scheduler.timesteps.long()]
+    return _at(table, scheduler.timesteps)
 
 
 def _flow_levels(entry: Entry, table: Tensor, steps: int, kind: str) -> Tensor:
     if kind in TIMESTEPS:
-        return table[_timed(entry, table, steps, kind, {}).timesteps.unique_consecutive().round().long()]
+        return _at(table, _timed(entry, table, steps, kind, {}).timesteps)
     even = table[[-1 - int(i * len(table) / steps) for i in range(steps)]]
     if kind == "flow" or steps == 1:
         return even
     maker = make("FlowMatchEulerDiscreteScheduler", {f"use_{kind}_sigmas": True})
     return torch.as_tensor(getattr(maker, f"_convert_to_{kind}")(even, steps)).float()
+
+
+def _at(table: Tensor, timesteps: Tensor) -> Tensor:
+    """Levels of timesteps; leading ones begin one behind the table where there are as many as it has."""
+    return table[timesteps.round().long().clamp(0, len(table) - 1)]
 
 
 def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Any:
@@ -117,6 +136,12 @@ def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[
     }
     if kind in SIGMAS:
         arguments |= {f"use_{kind}_sigmas": True, "timestep_spacing": "linspace"}
+    taken_from = arguments["original_inference_steps"]
+    if kind == "own" and taken_from < steps:
+        raise ValueError(
+            f"original_inference_steps is {taken_from}, expected at least {steps}, the steps of the whole schedule "
+            "(steps / denoise); take fewer steps, or set it to 0."
+        )
     scheduler = make(_maker(entry, kind), arguments)
     scheduler.alphas_cumprod = alpha_bar(table.double())
     scheduler.set_timesteps(steps)

@@ -246,14 +246,19 @@ def test_levels_without_denoise_are_none() -> None:
         ({"steps": 0}, "steps is 0, expected 1 to 1000"),
         ({"steps": 1001}, "steps is 1001, expected 1 to 1000"),
         ({"denoise": 1.5}, "denoise is 1.5"),
-        ({"steps": 100, "denoise": 0.05}, "steps / denoise is 2000"),
+        (
+            {"steps": 30, "denoise": 0.5, "scheduler": "LCMScheduler", "options": {"original_inference_steps": 50}},
+            "original_inference_steps is 50, expected at least 60",
+        ),
         ({"spacing": "karas"}, "spacing is 'karas', expected one of"),
         ({"spacing": "flow"}, "not a rectified flow"),
     ],
 )
 def test_wrong_levels_are_refused(arguments: dict[str, Any], message: str) -> None:
+    entry = find(arguments.get("scheduler", "DDIM"))
+    given = {name: value for name, value in arguments.items() if name != "scheduler"}
     with pytest.raises(ValueError, match=message):
-        spacing.sigmas(find("DDIM"), model_sampling("epsilon"), **{"steps": 20, **arguments})
+        spacing.sigmas(entry, model_sampling("epsilon"), **{"steps": 20, **given})
 
 
 @pytest.mark.parametrize(
