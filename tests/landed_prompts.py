@@ -27,6 +27,9 @@ SOURCES: Prompt = {
     "sigmas": _node("BasicScheduler", model=["demo", 0], scheduler="normal", steps=2, denoise=1.0),
     "adapter": _node("TesseraLoadIPAdapter", ip_adapter="texture-sd (demo)"),
     "prompts": _node("TesseraImagePrompt", image=["image", 0]),
+    "applied": _node(
+        "TesseraApplyImagePrompts", model=["demo", 0], image_prompts=["prompts", 0], ip_adapter=["adapter", 0]
+    ),
     "padded": _node("TesseraWrapPad", image=["image", 0]),
     "settings": _node("TesseraSettings", family="SDXL", rules="Scenario"),
 }
@@ -51,6 +54,21 @@ LINKS: dict[str, list[Any]] = {
 NEEDED = {"TesseraWrapPad": ["image"], "TesseraWrapCrop": ["geometry", "image"], "TesseraEnhancePrompt": ["prompt"]}
 """Inputs without which a node has nothing to do, though no single one of them is required, or with an empty default."""
 WORDS = {"prompt": "moss"}
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "TesseraScheduler": {"steps": 2},
+    "TesseraSchedulerKSampler": {"steps": 2},
+    "TesseraSchedulerCompare": {"steps": 2, "schedulers": "DDIM"},
+    "TesseraApplyImagePrompts": {"ip_adapter": ["adapter", 0]},
+    "TesseraReferenceMap": {"model": ["applied", 0]},
+}
+"""Values that make a run short, and links without which some inputs are of no use."""
+
+
+def runs() -> list[Any]:
+    """(node id, names of inputs) for each of the smallest sets that a node runs with, without files of the user's."""
+    return [each for each in cases("accepted") if each.values[0] != "TesseraSafetyFilter"]
 
 
 def cases(kind: str) -> list[Any]:

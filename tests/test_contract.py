@@ -5,21 +5,40 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from graph_nodes import Show
-from landed_prompts import cases, prompt_around
+from landed_prompts import MORE, cases, prompt_around, runs
 from node_contract import breaks, golden, is_widget, landed, present, with_version
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
-from tessera.host.object_info import ObjectInfo, inputs_of
+from tessera.host.execution import Cache, Run
+from tessera.host.object_info import InputInfo, ObjectInfo, inputs_of
 from tessera.host.registry import node_classes
 from tessera.host.validation import validate
-from tessera.host.workflow import Prompt
+from tessera.host.workflow import Prompt, from_document, to_prompt
 from tessera.nodes import NODES
 
 HOW = "a saved workflow would break; add behind what is there, or give a renamed node a replacement entry"
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path) -> Iterator[Path]:
+    """Empty folders for everything; the one of the models. Lists of files are no promise."""
+    folder_paths.configure(str(tmp_path / "models"), str(tmp_path / "input"), str(tmp_path / "output"))
+    yield tmp_path / "models"
+    folder_paths.configure()
+
+
+@pytest.fixture
+def info(models: Path) -> ObjectInfo:
+    """All nodes, one that shows anything, and a file for each input that takes nothing else."""
+    checker = models / "safety_checker" / "checker" / "model.safetensors"
+    checker.parent.mkdir(parents=True)
+    checker.touch()
+    return ObjectInfo(node_classes() | {"Show": Show})
 
 
 @pytest.mark.parametrize("node_id", golden())
@@ -118,14 +137,9 @@ def test_widgets_behind_an_optional_one_are_optional(node_id: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def info(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectInfo]:
-    """All nodes, one that shows anything, and a file for each list that would else be empty."""
-    checker = tmp_path_factory.mktemp("safety_checker") / "checker"
-    checker.mkdir()
-    (checker / "model.safetensors").touch()
-    folder_paths.add_model_folder_path("safety_checker", str(checker.parent))
-    yield ObjectInfo(node_classes() | {"Show": Show})
-    folder_paths.configure()
+def cache() -> Cache:
+    """What is alike in all graphs is made once."""
+    return Cache()
 
 
 @pytest.mark.parametrize(("node_id", "names"), [*cases("accepted"), *cases("saved")])
@@ -134,6 +148,37 @@ def test_prompts_of_landed_versions_are_taken(node_id: str, names: list[str], in
     checked, outputs = validate(prompt, info)
     assert outputs
     assert checked == prompt
+
+
+@pytest.mark.parametrize(("node_id", "names"), runs())
+def test_the_fewest_inputs_run(node_id: str, names: list[str], info: ObjectInfo, cache: Cache) -> None:
+    prompt = prompt_around(node_id, names, info[node_id], ("Show", "value"))
+    prompt["node"]["inputs"].update(MORE.get(node_id, {}))
+    run = Run(*validate(prompt, info), info, cache)
+    run.start()
+    assert set(run.entries) >= {"node"}
+
+
+@pytest.mark.parametrize(
+    ("node_id", "saved"), [(node_id, saved) for node_id, each in landed().items() for saved in each["saved"]]
+)
+def test_values_of_saved_files_stay_with_their_widgets(node_id: str, saved: dict[str, Any], info: ObjectInfo) -> None:
+    """A landed version's editor wrote the values in its order, with a word behind a seed."""
+    kinds = inputs_of(info[node_id])
+    typed = {name: some_value(kinds[name], place) for place, name in enumerate(saved) if kinds[name].is_widget}
+    written: list[Any] = []
+    for name, value in typed.items():
+        written += [value, "randomize"] if kinds[name].options.get("control_after_generate") else [value]
+    node = {"id": 1, "type": node_id, "inputs": [], "outputs": [], "widgets_values": written}
+    read = to_prompt(from_document({"nodes": [node], "links": []}), info)["1"]["inputs"]
+    assert {name: read[name] for name in typed} == typed
+
+
+def some_value(kind: InputInfo, place: int) -> Any:
+    """A value of an input's type that its neighbours do not have."""
+    if kind.type == "COMBO":
+        return kind.options["options"][-1]
+    return {"STRING": f"text {place}", "BOOLEAN": place % 2 == 0}.get(kind.type, place)
 
 
 @pytest.mark.parametrize(("node_id", "names"), cases("accepted"))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from comfyui import sd15
 from comfyui.server import ROOT, ComfyUI, python_of
-from landed_prompts import cases, prompt_around, prompt_with
+from landed_prompts import MORE, cases, prompt_around, prompt_with, runs
 from node_contract import golden, promise
 from PIL import Image
 from safetensors.torch import load_file
@@ -158,6 +158,15 @@ def test_prompts_of_landed_versions_are_taken(node_id: str, names: list[str], co
     info = comfyui.get(f"/object_info/{node_id}")[node_id]
     prompt = prompt_around(node_id, names, info, ("PreviewAny", "source"))
     assert comfyui.complaints(prompt) == {}
+    checker.unlink()
+
+
+@pytest.mark.parametrize(("node_id", "names"), runs())
+def test_the_fewest_inputs_run(node_id: str, names: list[str], comfyui: ComfyUI) -> None:
+    info = comfyui.get(f"/object_info/{node_id}")[node_id]
+    prompt = prompt_around(node_id, names, info, ("PreviewAny", "source"))
+    prompt["node"]["inputs"].update(MORE.get(node_id, {}))
+    comfyui.run(prompt)
 
 
 @pytest.mark.parametrize(("node_id", "inputs", "name", "parts"), wrong())
