@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .flux import install_in_flux
 from .maps import RECORD
-from .masks import check_aspect
+from .masks import UNITS, fit
 from .norms import norms_apart
 from .sites import Site, find_sites
 from .steps import STEP, Patch, Run, Stack, Step, Use
@@ -70,11 +70,10 @@ class Hooks:
         """
         guider = executor.class_obj
         size = (noise.shape[-2], noise.shape[-1])
-        for use in self.uses:
-            if use.mask is not None:
-                check_aspect(use.mask, size)
+        unit = _unit(guider)
+        masks = {i: fit(use.mask, size, unit) for i, use in enumerate(self.uses) if use.mask is not None}
         names = {cond["uuid"]: name for name, conds in guider.conds.items() for cond in conds or () if "uuid" in cond}
-        guider.model_options["transformer_options"][RUN] = Run(size, names)
+        guider.model_options["transformer_options"][RUN] = Run(size, names, masks)
         return executor(noise, *args, **kwargs)
 
     def around_step(
@@ -102,12 +101,13 @@ class Hooks:
             )
         active = self._active(t, executor.class_obj.model_sampling.percent_to_sigma)
         step = Step(run, self.stacks, active, self._roles(run, transformer_options), size)
-        with self._norms(executor.class_obj.diffusion_model, active):
+        with self._norms(executor.class_obj.diffusion_model, active, run):
             return executor(x, t, c_concat, c_crossattn, control, {**transformer_options, STEP: step}, **kwargs)
 
-    def _norms(self, network: Any, active: tuple[int, ...]) -> AbstractContextManager[None]:
+    def _norms(self, network: Any, active: tuple[int, ...], run: Run) -> AbstractContextManager[None]:
         """Group norms by area, where that is asked for and two areas are there."""
-        masks = [use.mask for i, use in enumerate(self.uses) if i in active and use.mask is not None]
+        found = [run.mask_of(i, use) for i, use in enumerate(self.uses) if i in active]
+        masks = [mask for mask in found if mask is not None]
         apart = any(stack.apart for stack in self.stacks)
         return norms_apart(network, masks) if apart and masks else nullcontext()
 
@@ -127,6 +127,13 @@ class Hooks:
             int(number == 1) if name is None else int(name not in CONDITIONAL)
             for number, name in zip(numbers, names, strict=True)
         )
+
+
+def _unit(guider: Any) -> int:
+    """Pixels along a side of one of a model's latents, as the host's latent format says; 8 where it does not."""
+    model = getattr(getattr(guider, "model_patcher", None), "model", None)
+    unit = getattr(getattr(model, "latent_format", None), "spacial_downscale_ratio", UNITS[0])
+    return unit if isinstance(unit, int) and unit > 0 else UNITS[0]
 
 
 def install(model: Any, stack: Stack, attention: Attention, outer_sample: str, apply_model: str) -> Any:

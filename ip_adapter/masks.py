@@ -10,6 +10,10 @@ TOLERANCE = 0.05
 """Relative difference of aspect up to which a mask and a picture are taken to have the same shape."""
 
 
+UNITS = (8, 16)
+"""Pixels along a side of one latent, of most models and of those that compress more."""
+
+
 def one_mask(mask: Tensor) -> Tensor:
     """The mask (H, W) in 0..1 of a host's MASK, (H, W) or (1, H, W).
 
@@ -29,14 +33,40 @@ def one_mask(mask: Tensor) -> Tensor:
     return plane[0].clamp(0, 1)
 
 
-def check_aspect(mask: Tensor, size: tuple[int, int]) -> None:
-    """Raise ValueError when a mask (H, W) has another aspect than a picture of `size` (height, width)."""
+def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
+    """A mask (H, W) of the part of its picture that latents (height, width) stand for.
+
+    Encoding a picture cuts it down to whole latents, at the middle (ComfyUI's `VAE.vae_encode_crop_pixels`); a mask of
+    the uncut picture is cut down in the same way, also when the latents have been enlarged since. Other masks show the
+    whole of what the latents stand for, in any resolution.
+
+    Args:
+        mask: the mask.
+        size: of the latents.
+        unit: pixels along a side of one latent of the model; `UNITS` are tried, too.
+
+    Raises:
+        ValueError: the mask has another aspect.
+    """
     (h, w), (height, width) = mask.shape, size
-    if abs(h * width - w * height) > TOLERANCE * w * height:
-        raise ValueError(
-            f"The mask is {w} x {h}, but the picture has the aspect of {width} x {height}; use a mask of the picture's "
-            "shape, in any resolution."
-        )
+    near = abs(h * width - w * height) <= TOLERANCE * w * height
+    for each in (unit, *UNITS):
+        rows, columns = h // each, w // each
+        same = each == unit and (rows, columns) == (height, width)
+        # A mask of about the right shape shows the whole picture, unless it is exactly as large as the uncut one.
+        if same or (not near and rows and columns and rows * width == columns * height):
+            return _middle(mask, rows * each, columns * each)
+    if near:
+        return mask
+    raise ValueError(
+        f"The mask is {w} x {h}, but the picture has the aspect of {width} x {height}; use a mask of the picture's "
+        "shape, in any resolution."
+    )
+
+
+def _middle(mask: Tensor, height: int, width: int) -> Tensor:
+    top, left = (mask.shape[0] - height) // 2, (mask.shape[1] - width) // 2
+    return mask[top : top + height, left : left + width]
 
 
 def pool(masks: list[Tensor | None], grid: tuple[int, int]) -> Tensor | None:

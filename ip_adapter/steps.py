@@ -97,14 +97,20 @@ class Run:
     Args:
         size: of the latents (height, width).
         names: uuid of a conditioning -> its name in the guider.
+        masks: of images, by number, cut down as the picture was.
         banks: keys and values on the device, by site, images that act, and rows.
         areas: parts of the picture, with the masks (n, P) there; None without masks.
     """
 
     size: tuple[int, int] | None = None
     names: dict[Any, str] = field(default_factory=dict)
+    masks: dict[int, Tensor] = field(default_factory=dict)
     banks: dict[Any, list[Entry]] = field(default_factory=dict)
     areas: dict[Any, list[tuple[Part, Tensor]] | None] = field(default_factory=dict)
+
+    def mask_of(self, number: int, use: Use) -> Tensor | None:
+        """Where the image of a number acts (H, W)."""
+        return self.masks.get(number, use.mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +167,7 @@ class Step:
         tokens = entry.bank.keys.shape[2] // len(entry.images)
         key = (grid, tuple(entry.images), combine, tokens, q.shape[-1], divided)
         if key not in self.run.areas:
-            mask = pool([uses[image].mask for image in entry.images], grid)
+            mask = pool([self.run.mask_of(image, uses[image]) for image in entry.images], grid)
             self.run.areas[key] = None if mask is None else _areas(mask, combine, tokens, q, divided)
         areas = self.run.areas[key]
         if areas is None:

@@ -352,6 +352,22 @@ def test_odd_sizes_with_masks(sd15: ModelPatcher, size: tuple[int, int]) -> None
     assert not torch.equal(left, _sample(sd15, noise))
 
 
+@pytest.mark.parametrize("uncut", [(129, 127), (135, 100), (128, 121)])
+def test_the_mask_of_an_uncut_photo(sd15: ModelPatcher, uncut: tuple[int, int]) -> None:
+    """The image acts as with a mask of what encoding leaves of the photo."""
+    mask = torch.zeros(uncut)
+    mask[20:70, :] = 1
+    mask[:, 55:61] = 0
+    height, width = (side // 8 for side in uncut)
+    top, left = (side % 8 // 2 for side in uncut)
+    cut = mask[top : top + 8 * height, left : left + 8 * width]
+    noise = torch.randn(1, 4, height, width)
+    drawn = [_sample(_apply(sd15, _load(sd15), _prompts(0.3, mask=each)), noise) for each in (mask, cut)]
+    assert torch.equal(*drawn)
+    shifted = mask.roll(1, 0)[top : top + 8 * height, left : left + 8 * width]
+    assert not torch.equal(drawn[0], _sample(_apply(sd15, _load(sd15), _prompts(0.3, mask=shifted)), noise))
+
+
 def test_together_with_a_seamless_model(sd15: ModelPatcher) -> None:
     """The picture still rolls with its noise, whichever node comes first."""
     loaded, noise = _load(sd15), torch.randn(SHAPE)

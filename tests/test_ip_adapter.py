@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from tessera.host.vae import VAE
 from tessera.ip_adapter import attend as attending
 from tessera.ip_adapter import projectors
 from tessera.ip_adapter.attend import COMBINES, attend, make_banks
 from tessera.ip_adapter.formats import parse_adapter, read_adapter
-from tessera.ip_adapter.masks import check_aspect, one_mask, pool
+from tessera.ip_adapter.masks import TOLERANCE, fit, one_mask, pool
 from tessera.ip_adapter.presets import TYPES, gain_at, gains_of, parse_gains
 from tessera.ip_adapter.sites import find_sites
 from torch import Tensor
@@ -257,9 +259,25 @@ def test_masks_that_cannot_be_meant_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             one_mask(mask)
-    check_aspect(torch.ones(512, 768), (16, 24))
-    with pytest.raises(ValueError, match="64 x 32.*24 x 16"):
-        check_aspect(torch.ones(32, 64), (16, 24))
+    mask = torch.rand(512, 768)
+    assert fit(mask, (16, 24)) is mask
+    for shape in ((32, 64), (1, 1), (7, 300)):
+        with pytest.raises(ValueError, match=f"{shape[1]} x {shape[0]}.*24 x 16"):
+            fit(torch.ones(shape), (16, 24))
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(height=st.integers(16, 200), width=st.integers(16, 200), ratio=st.sampled_from([8, 16]))
+def test_masks_of_an_uncut_photo_are_cut_as_the_photo(height: int, width: int, ratio: int) -> None:
+    """Whatever encoding leaves of a picture, its mask shows the same pixels."""
+    vae: Any = SimpleNamespace(downscale_ratio=ratio, output_channels=3)
+    mask = torch.arange(float(height * width)).view(height, width)
+    cut = VAE.vae_encode_crop_pixels(vae, mask[None, :, :, None].expand(-1, -1, -1, 3))[0, :, :, 0]
+    rows, columns = height // ratio, width // ratio
+    for scale in (1, 2):
+        found = fit(mask, (scale * rows, scale * columns), ratio)
+        near = abs(height * columns - width * rows) <= TOLERANCE * width * rows
+        assert torch.equal(found, mask if scale == 2 and near else cut)
 
 
 # Types
