@@ -624,3 +624,27 @@ def test_report_says_what_is_taken_only_where_nothing_is_given(info: ObjectInfo)
     _, lines, _ = imported("modelslab", given, info)
     assert not [line for line in lines if "Left out" in line.text or "no default" in line.text]
     assert not [line for line in lines if not line.text or line.text.endswith((";", " "))]
+
+
+@pytest.mark.parametrize("model", ["texture-sd", "texture-flux", None])
+def test_a_demo_model_does_not_change_what_octoai_allows(info: ObjectInfo, model: str | None) -> None:
+    """The endpoint is Generate SDXL, whatever draws the picture here."""
+    body = PROMPT | {"width": 1536, "height": 640}
+    _, _, prompt = imported("octoai", body, info, model=model)
+    assert of_class(prompt, "EmptyLatentImage", "EmptySD3LatentImage")["width"] == 1536
+    with pytest.raises(GraphError, match=r"found 512x512; expected one of .* for SDXL; say with --family"):
+        imported("octoai", PROMPT | {"width": 512, "height": 512}, info, model=model)
+    imported("octoai", PROMPT | {"width": 512, "height": 512}, info, model=model, family="sd15")
+
+
+def test_steps_that_modelslab_does_not_list(info: ObjectInfo) -> None:
+    """The nearest are taken, and told; numbers may be text, and switches flags."""
+    body = PROMPT | {"num_inference_steps": "30", "safety_checker": False, "enhance_prompt": "no", "width": "720"}
+    _, lines, prompt = imported("modelslab", body, info)
+    assert of_class(prompt, "KSampler", "TesseraSchedulerKSampler")["steps"] == 31
+    (line,) = [line for line in lines if line.name == "num_inference_steps"]
+    assert line.outcome == APPROXIMATED
+    assert '"30" is none of 21, 31, 41' in line.text
+    with pytest.raises(GraphError, match="num_inference_steps: approximated.*refused with --strict"):
+        imported("modelslab", body, info, strict=True)
+    imported("modelslab", body | {"num_inference_steps": "31"}, info)

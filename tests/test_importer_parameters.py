@@ -123,11 +123,12 @@ def test_number_is_taken_up_to_the_ends_of_its_range_and_no_further(
     for value in outside:
         (line,) = refused(name, bodies_with(name, row, value), family)
         assert line.startswith(f"{row.name}: found ")
-        assert line.endswith(f"; expected {row.expected(family)}")
+        assert f"; expected {row.expected(family)}" in line
+        assert line.endswith("--family which other family the model is of") == (family in row.family_within)
 
 
 @services
-def test_choices_are_as_documented_and_nothing_between_them_is_taken(name: str) -> None:
+def test_choices_are_as_documented_and_only_numbers_are_taken_to_the_nearest(name: str) -> None:
     for parameter, choices in DOCUMENTS[name]["choices"].items():
         row = SERVICES[name].by_name[parameter]
         assert set(choices) <= set(row.choices), parameter
@@ -136,10 +137,30 @@ def test_choices_are_as_documented_and_nothing_between_them_is_taken(name: str) 
             request = parse(SERVICES[name], smallest(name) | beside | {parameter: choice})
             assert request[parameter] == choice
         numeric = isinstance(choices[0], int | float)
-        for wrong in [choices[0] + 0.25, max(choices) + 1, True] if numeric else ["", choices[0] + "x", 1, True]:
+        for wrong in ["", "many", math.inf, True, [choices[0]]] if numeric else ["", choices[0] + "x", 1, True]:
             (line,) = refused(name, smallest(name) | {parameter: wrong})
             assert line.startswith(f"{parameter}: found ")
             assert line.endswith(f"; expected {row.expected()}")
+
+
+def nearest_cases() -> list[tuple[str, Parameter]]:
+    """Every list of numbers that a document prints."""
+    return [(name, row) for name in DOCUMENTS for row in SERVICES[name].parameters if row.takes_nearest]
+
+
+@pytest.mark.parametrize(("name", "row"), nearest_cases(), ids=lambda case: getattr(case, "name", case))
+def test_numbers_between_those_of_a_list_are_taken_to_the_nearest(name: str, row: Parameter) -> None:
+    low, high = min(row.choices), max(row.choices)
+    whole = row.kind == "whole"
+    between = [low + (high - low) * part / 16 for part in range(-8, 25)] + [10**400 if whole else 1e300]
+    for value in [round(each) if whole else each for each in between]:
+        for written in (value, str(value)) if value < 10**300 else (value,):
+            request = parse(SERVICES[name], smallest(name) | {row.name: written})
+            taken = request[row.name]
+            assert taken in row.choices
+            assert all(abs(taken - value) <= abs(each - value) for each in row.choices)
+            assert (row.name in request.moved) == (value not in row.choices)
+            assert f"the nearest is taken, {taken}" in request.moved.get(row.name, f"the nearest is taken, {taken}")
 
 
 @services
@@ -176,7 +197,7 @@ def test_negative_prompt_on_flux_needs_a_strength(strength: dict[str, float]) ->
     ("name", "values", "said"),
     [
         ("scenario-ip-adapter", {"ipAdapterImageId": "a", "ipAdapterImage": "b"}, "ipAdapterImageId"),
-        ("modelslab", {"num_inference_steps": 30}, "21, 31, 41"),
+        ("modelslab", {"num_inference_steps": 30.5}, "21, 31, 41"),
         ("modelslab", {"mask_image": "a"}, "init_image"),
         ("modelslab", {"lora_model": "a,b,c", "lora_strength": "0.5,1"}, "2 numbers for 3"),
         ("octoai", {"mask_image": "a"}, "init_image"),
@@ -186,7 +207,7 @@ def test_negative_prompt_on_flux_needs_a_strength(strength: dict[str, float]) ->
         ("leonardo", {"photoReal": True, "alchemy": False}, "alchemy"),
         ("leonardo", {"photoReal": True, "photoRealVersion": "v1", "modelId": "a"}, "modelId"),
         ("leonardo", {"unzoom": True}, "unzoomAmount"),
-        ("leonardo", {"contrast": 2.0}, "1.0, 1.3, 1.8"),
+        ("leonardo", {"contrast": "high"}, "1.0, 1.3, 1.8"),
     ],
 )
 def test_what_documents_forbid_is_refused(name: str, values: dict[str, Any], said: str) -> None:
@@ -201,6 +222,8 @@ def test_octoai_takes_the_listed_sizes_only() -> None:
     parse(SERVICES["octoai"], request | {"width": 640, "height": 1536}, "sdxl")
     (line,) = refused("octoai", request | {"width": 512, "height": 512}, "sdxl")
     assert "1536x640" in line
+    assert "for SDXL" in line
+    assert "--family" in line
 
 
 def test_seed_of_leonardo_is_bounded_by_family() -> None:

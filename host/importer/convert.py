@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import GraphError, one_line, shown
 from ..object_info import inputs_of
-from .build import build
+from .build import build, choices
 from .drawing import Drawing
 from .families import family_of
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN, Parameter
@@ -66,7 +66,10 @@ def convert(
     """
     asked = document if isinstance(document, dict) else {}
     names = [asked.get(name) for name in ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")]
-    family = family or family_of(*(name for name in [*names, model] if isinstance(name, str))) or service.family
+    said = family or family_of(*(name for name in names if isinstance(name, str)))
+    # A demo model stands for the request's own; it does not change what the service's document says.
+    demo = model in choices(info, "TesseraDemoCheckpoint", "name")
+    family = said or (service.family if demo else None) or family_of(model) or service.family
     request = parse(service, document, family)
     recipe = service.recipe(request, pictures, seed)
     recipe.model = model or recipe.model
@@ -115,7 +118,9 @@ def _outcome(parameter: Parameter, request: Request, recipe: Recipe, graph: Draw
         return missing[0]
     places = _places(parameter, graph)
     if places or not parameter.goes:
-        return parameter.outcome, "; ".join(part for part in (", ".join(places), parameter.how) if part)
+        moved = request.moved.get(parameter.name, "")
+        outcome = APPROXIMATED if moved and parameter.outcome == MAPPED else parameter.outcome
+        return outcome, "; ".join(part for part in (", ".join(places), moved, parameter.how) if part)
     return MEANINGLESS, "without effect on this workflow"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..errors import listed, shown
 from ..folder_paths import get_filename_list
 from . import control
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, OTHER_FAMILY, Parameter
 from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
 from .schedulers import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
@@ -238,7 +238,8 @@ def refusals(request: Request) -> list[str]:
     size = (request["width"], request["height"])
     if {"width", "height"} & request.given and size not in sizes:
         known = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
-        lines.append(f"width, height: found {size[0]}x{size[1]}; expected one of {known}")
+        family = FAMILIES["sd15" if request.family == "sd15" else "sdxl"]
+        lines.append(f"width, height: found {size[0]}x{size[1]}; expected one of {known} for {family}{OTHER_FAMILY}")
     return lines
 
 

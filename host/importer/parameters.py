@@ -14,6 +14,9 @@ UNKNOWN = "unknown"
 
 FAMILIES = {"sd15": "SD 1.5", "sdxl": "SDXL", "flux-dev": "Flux dev", "flux-pro": "Flux pro"}
 
+# Behind a refusal that depends on the family.
+OTHER_FAMILY = "; say with --family which other family the model is of"
+
 KINDS = {
     "text": "text",
     "whole": "a whole number",
@@ -50,7 +53,7 @@ class Parameter:
         above: the least value itself is not allowed.
         step: values are multiples of it.
         family_within, family_default: what differs by model family (keys of FAMILIES).
-        choices: the values it takes.
+        choices: the values it takes; of numbers, the one that is nearest to the given one.
         required: a request without it is refused.
         instead: the parameter that replaces a deprecated one.
     """
@@ -70,6 +73,11 @@ class Parameter:
     required: bool = False
     instead: str = ""
 
+    @property
+    def takes_nearest(self) -> bool:
+        """Whether numbers beside those that the document lists stand for the nearest of them; names never do."""
+        return bool(self.choices) and self.kind in ("whole", "number")
+
     def range_for(self, family: str | None) -> Range:
         """The range for models of a family; the general one where the family is not known."""
         return self.family_within.get(family or "", self.within)
@@ -80,6 +88,8 @@ class Parameter:
 
     def expected(self, family: str | None = None) -> str:
         """In words, what it takes."""
+        if self.takes_nearest:
+            return f"{KINDS[self.kind]}, of which the nearest of {listed(self.choices)} is taken"
         if self.choices:
             return f"one of {listed(self.choices)}"
         step = f", a multiple of {self.step}" if self.step else ""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ..errors import GraphError, closest, shown
-from .parameters import Parameter
+from ..errors import GraphError, closest, listed, shown
+from .parameters import OTHER_FAMILY, Parameter
 from .services import Service
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Request:
         values: every parameter's value; omitted ones have their default, or None.
         given: the names of the parameters that the request sets.
         unknown: names that the service does not document.
+        moved: the names of numbers that are none of those which the service lists, and what became of them, in words.
     """
 
     service: Service
@@ -35,6 +37,7 @@ class Request:
     values: dict[str, Any]
     given: set[str] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -62,7 +65,8 @@ def parse(service: Service, document: Any, family: str | None = None) -> Request
         raise GraphError(_lines(service, error.errors(include_url=False), family)) from None
     values = {parameter.name: getattr(parsed, parameter.name) for parameter in service.parameters}
     names = set(given) & service.by_name.keys()
-    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()))
+    moved = _moved(service, given, values)
+    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()), moved)
     if wrong := service.refusals(request):
         raise GraphError(wrong)
     return request
@@ -73,12 +77,32 @@ def hint_at(service: Service, name: str) -> str:
     return closest(name, service.by_name)
 
 
+def _moved(service: Service, given: dict[str, Any], values: dict[str, Any]) -> dict[str, str]:
+    """The numbers for which the nearest listed one was taken."""
+    return {
+        parameter.name: f"{shown(given[parameter.name])} is none of {listed(parameter.choices)}; the nearest is taken, "
+        f"{shown(values[parameter.name])}"
+        for parameter in service.parameters
+        if parameter.takes_nearest and parameter.name in given and not _is_one(given[parameter.name], parameter.choices)
+    }
+
+
+def _is_one(value: Any, numbers: Sequence[float]) -> bool:
+    """Whether a number, or one written as text, is among others."""
+    try:
+        return float(value) in numbers
+    except OverflowError:
+        return False
+
+
 def _lines(service: Service, errors: list[Any], family: str | None) -> list[str]:
     found = {}
     for error in errors:
         name = error["loc"][0]
         what = "missing" if error["type"] == "missing" else f"found {shown(error['input'])}"
-        found.setdefault(name, f"{name}: {what}; expected {service.by_name[name].expected(family)}")
+        parameter = service.by_name[name]
+        hint = OTHER_FAMILY if family in parameter.family_within else ""
+        found.setdefault(name, f"{name}: {what}; expected {parameter.expected(family)}{hint}")
     return list(found.values())
 
 
@@ -106,7 +130,7 @@ def _model(service: str, family: str | None) -> type[BaseModel]:
 
 def _type(parameter: Parameter, family: str | None) -> Any:
     """The annotated type of a parameter's values; numbers may be written as text, as the services' own pages do."""
-    from pydantic import BeforeValidator, Field
+    from pydantic import AfterValidator, BeforeValidator, Field
 
     low, high = parameter.range_for(family)
     bounds: dict[str, Any] = {"gt" if parameter.above else "ge": low, "le": high, "multiple_of": parameter.step}
@@ -114,10 +138,13 @@ def _type(parameter: Parameter, family: str | None) -> Any:
     no_flag = BeforeValidator(_no_flag)
     whole: Any = Annotated[int, no_flag, within]
     number: Any = Annotated[float, no_flag, Field(allow_inf_nan=False), within]
+    if parameter.takes_nearest:
+        found = whole if parameter.kind == "whole" else number
+        return Annotated[
+            found, AfterValidator(lambda value: min(parameter.choices, key=lambda each: abs(each - value)))
+        ]
     if parameter.choices and parameter.kind != "yes/no":
-        numeric = {"whole": no_flag, "number": no_flag}.get(parameter.kind)
-        values = Literal[parameter.choices]
-        return Annotated[values, BeforeValidator(_as_number), numeric] if numeric else values
+        return Literal[parameter.choices]
     types: dict[str, Any] = {
         "text": str,
         "whole": whole,
@@ -160,13 +187,6 @@ def _no_flag(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("a flag is no number")
     return value
-
-
-def _as_number(value: Any) -> Any:
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def _split(value: Any) -> Any:
