@@ -16,6 +16,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hypothesis import settings
 from torch import nn
 
+pytest_plugins = ["margins"]
+
 settings.register_profile("tessera", deadline=None)  # no test asserts a time
 settings.load_profile("tessera")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from margins import within
 from tessera.host.attention import optimized_attention
 from tessera.host.model_base import SD15, Flux
 from tessera.host.patcher import ModelPatcher
@@ -98,7 +99,7 @@ def test_second_passes_are_made_within_the_interval_alone(model: ModelPatcher, m
 
 @pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])
 def test_a_negative_equal_to_the_positive_changes_nothing(model: ModelPatcher, method: str) -> None:
-    assert (_sample(_steered(model, 5.0, method, negative=POSITIVE)) - _sample(model)).abs().max() < 1e-5
+    assert within((_sample(_steered(model, 5.0, method, negative=POSITIVE)) - _sample(model)).abs().max(), 1e-5)
 
 
 @pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])
@@ -178,7 +179,7 @@ def test_cfg_is_diffusers_true_cfg_scale(model: ModelPatcher, flux_transformer: 
     found = _sample(_steered(model, strength, "cfg", negative=negative))
     found = model.model.process_latent_in(found)
     expected = FluxPipeline._unpack_latents(expected, 8 * height, 8 * width, 8)
-    assert (found - expected).abs().max() < 1e-4 * max(1.0, float(expected.abs().max()))
+    assert within((found - expected).abs().max(), 1e-4 * max(1.0, float(expected.abs().max())))
 
 
 @pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])

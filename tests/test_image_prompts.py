@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers.image_processor import IPAdapterMaskProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from margins import within
 from tessera.host.model_base import SD15, SDXL
 from tessera.host.patcher import ModelPatcher
 from tessera.host.samplers import KSampler
@@ -127,7 +128,7 @@ def test_one_image_equals_diffusers(model: ModelPatcher, kind: str) -> None:
     adapter, inputs = random_adapter(model.model.diffusion_model, kind), _inputs(model)
     unet = _reference(model, [adapter], [0.7])
     ours = _predict(_apply(model, _load(model, kind), _prompts(0.3)), inputs)
-    assert _distance(ours, _diffusers(model, unet, [_seen(kind, [0.3])], inputs)) < 1e-5
+    assert within(_distance(ours, _diffusers(model, unet, [_seen(kind, [0.3])], inputs)), 1e-5)
     assert _distance(ours, _predict(model, inputs)) > 1e-3
 
 
@@ -137,11 +138,11 @@ def test_a_sum_equals_several_adapters_and_concat_several_images_in_diffusers(mo
     stack = [each for colour, s in zip(colours, (0.9, 0.5, 0.2), strict=True) for each in _prompts(colour, scale=s)]
     unet = _reference(model, [adapter] * 3, [0.9, 0.5, 0.2])
     expected = _diffusers(model, unet, [_seen(kind, [colour]) for colour in colours], inputs)
-    assert _distance(_predict(_apply(model, _load(model, kind), stack), inputs), expected) < 1e-5
+    assert within(_distance(_predict(_apply(model, _load(model, kind), stack), inputs), expected), 1e-5)
     unet = _reference(model, [adapter], [0.7])
     expected = _diffusers(model, unet, [_seen(kind, colours)], inputs)
     ours = _predict(_apply(model, _load(model, kind), _prompts(*colours), "concat"), inputs)
-    assert _distance(ours, expected) < 1e-5
+    assert within(_distance(ours, expected), 1e-5)
 
 
 def _halves(size: tuple[int, int]) -> list[Tensor]:
@@ -178,12 +179,12 @@ def test_masks_equal_diffusers(model: ModelPatcher, make: Any, monkeypatch: pyte
     given = [mask[None, None] for mask in masks]
     expected = _diffusers(model, unet, seen, inputs, ip_adapter_masks=given)
     ours = _predict(_apply(model, _load(model), stack), inputs)
-    assert _distance(ours, expected) < 1e-5
+    assert within(_distance(ours, expected), 1e-5)
     assert len(set(grids)) > 1
     monkeypatch.undo()
     sampled = _distance(ours, _diffusers(model, unet, seen, inputs, ip_adapter_masks=given))
     # A cubic looks at a few points of a cell: at the halves of a picture it sees what the average does.
-    assert sampled < 1e-5 if make is _halves else 1e-3 < sampled < 0.1
+    assert within(sampled, 1e-5) if make is _halves else 1e-3 < sampled < 0.1
 
 
 # Off is off
@@ -219,7 +220,7 @@ def test_share_with_one_image_equals_the_sum(model: ModelPatcher) -> None:
 def test_share_does_not_grow_with_copies(sd15: ModelPatcher) -> None:
     loaded, inputs = _load(sd15), _inputs(sd15)
     one, five = (_predict(_apply(sd15, loaded, _prompts(*[0.3] * n), "share"), inputs) for n in (1, 5))
-    assert _distance(five, one) < 1e-5
+    assert within(_distance(five, one), 1e-5)
     assert _distance(_predict(_apply(sd15, loaded, _prompts(*[0.3] * 5)), inputs), one) > 1e-3
 
 
@@ -270,7 +271,7 @@ def test_adapters_with_other_token_counts_act_together(sd15: ModelPatcher) -> No
         [0.7, 0.7],
     )
     expected = _diffusers(sd15, unet, [_seen("base", [0.1]), _seen("plus", [0.9])], inputs)
-    assert _distance(both, expected) < 1e-5
+    assert within(_distance(both, expected), 1e-5)
     assert _distance(both, plain) > 1e-3
 
 
@@ -295,7 +296,7 @@ def test_a_foreign_wrapper_around_the_images_does_not_double_them(sd15: ModelPat
     for key, ours in first.model_options["transformer_options"]["patches_replace"]["attn2"].items():
         wrapped.set_model_attn2_replace(lambda q, k, v, e, ours=ours: ours(q, k, v, e), *key)
     both = _apply(wrapped, loaded, _prompts(0.8))
-    assert _distance(_predict(both, inputs), _predict(_apply(first, loaded, _prompts(0.8)), inputs)) < 1e-6
+    assert within(_distance(_predict(both, inputs), _predict(_apply(first, loaded, _prompts(0.8)), inputs)), 1e-6)
 
 
 # Rows of a batch
@@ -310,7 +311,7 @@ def test_rows_see_what_their_conditioning_is(sd15: ModelPatcher, roles: list[int
     alone = {role: _predict(applied, {k: v[:1] for k, v in single.items()}, [role]) for role in (0, 1)}
     assert _distance(alone[0], alone[1]) > 1e-4
     expected = torch.cat([alone[int(role == 1)] for role in roles for _ in range(2)])
-    assert _distance(out, expected) < 1e-5
+    assert within(_distance(out, expected), 1e-5)
 
 
 def test_conditionings_are_known_by_their_names() -> None:
@@ -324,7 +325,7 @@ def test_a_batch_equals_single_runs(sd15: ModelPatcher) -> None:
     applied = _apply(sd15, _load(sd15), _prompts(0.3, 0.8))
     noise = torch.randn(3, *SHAPE[1:])
     together = _sample(applied, noise)
-    assert _distance(together, torch.cat([_sample(applied, each[None]) for each in noise])) < 1e-5
+    assert within(_distance(together, torch.cat([_sample(applied, each[None]) for each in noise])), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -375,7 +376,7 @@ def test_together_with_a_seamless_model(sd15: ModelPatcher) -> None:
     second = TesseraSeamlessModel.execute(_apply(sd15, loaded, _prompts(0.3)), "both", 0.0, 1.0, "auto").args[0]
     drawn = _sample(first, noise)
     assert torch.equal(_sample(second, noise), drawn)
-    assert _distance(_sample(first, noise.roll((8, 8), (2, 3))), drawn.roll((8, 8), (2, 3))) < 1e-5
+    assert within(_distance(_sample(first, noise.roll((8, 8), (2, 3))), drawn.roll((8, 8), (2, 3))), 1e-5)
 
 
 # Wrong input

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from margins import within
 from scheduler_models import SEED, Model, levels, noise, relative, resume
 from tessera.host.k_diffusion import SAMPLERS
 from tessera.host.schedules import calculate_sigmas
@@ -56,7 +57,7 @@ def both(kind: str, comfyui: str, diffusers: str, options: dict[str, Any]) -> fl
     ("kind", "comfyui", "diffusers", "options"), [(kind, *names) for *names, kinds in SAME for kind in kinds], ids=str
 )
 def test_these_are_equal(kind: str, comfyui: str, diffusers: str, options: dict[str, Any]) -> None:
-    assert both(kind, comfyui, diffusers, options) < EQUAL
+    assert within(both(kind, comfyui, diffusers, options), EQUAL)
 
 
 @pytest.mark.parametrize("comfyui", OTHER)
@@ -76,7 +77,7 @@ def test_these_are_not(comfyui: str) -> None:
 def test_these_levels_are_equal(comfyui: str, spacing: str) -> None:
     model = Model("epsilon")
     found = levels("EulerDiscrete", model, 20, spacing=spacing)
-    assert relative(found, calculate_sigmas(model.model_sampling, comfyui, 20)) < EQUAL
+    assert within(relative(found, calculate_sigmas(model.model_sampling, comfyui, 20)), EQUAL)
 
 
 def test_simple_levels_are_those_of_flows() -> None:

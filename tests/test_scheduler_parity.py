@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from margins import within
 from scheduler_models import (
     LATENTS,
     SEED,
@@ -76,7 +77,7 @@ def _model_space(name: str, sigma: Tensor) -> float:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("name", WITH_A_LOOP)
 def test_latents_are_those_of_diffusers(name: str, kind: str, steps: int, spacing: str) -> None:
-    assert compare(name, kind, steps, spacing) <= PARITY
+    assert within(compare(name, kind, steps, spacing), PARITY)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_other_spacings_are_those_of_diffusers(name: str, spacing: str) -> None:
     ids=str,
 )
 def test_options_are_those_of_diffusers(name: str, options: dict[str, Any]) -> None:
-    assert compare(name, "epsilon", 12, "leading", **options) <= PARITY
+    assert within(compare(name, "epsilon", 12, "leading", **options), PARITY)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +135,7 @@ def test_an_image_is_changed_as_in_diffusers(name: str) -> None:
     expected = diffusers_loop(reference, 20, begun, skip=first)
     model.latent_image, model.noise = image, noise()
     assert len(sigmas) == 13
-    assert relative(resume(name, model, x, sigmas), expected) <= PARITY
+    assert within(relative(resume(name, model, x, sigmas), expected), PARITY)
 
 
 def test_eta_draws_what_diffusers_draws() -> None:
@@ -144,7 +145,7 @@ def test_eta_draws_what_diffusers_draws() -> None:
     expected = diffusers_loop(scheduler, 10, noise())
     model = Model("epsilon")
     found = from_noise("DDIM", model, levels("DDIM", model, 10), mode="diffusers", eta=0.7)
-    assert relative(found, expected) <= PARITY
+    assert within(relative(found, expected), PARITY)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
@@ -157,7 +158,7 @@ def test_ddim_inverse_is_that_of_diffusers(kind: str, steps: int) -> None:
     sigmas = levels("DDIMInverse", model, steps)
     model.latent_image, model.noise = image, torch.zeros_like(image)
     found = resume("DDIMInverse", model, image, sigmas)
-    assert relative(found, expected * math.hypot(1, float(sigmas[-1]))) <= PARITY
+    assert within(relative(found, expected * math.hypot(1, float(sigmas[-1]))), PARITY)
 
 
 @pytest.mark.parametrize("steps", [8, 20])
@@ -169,7 +170,7 @@ def test_ipndm_is_that_of_diffusers(steps: int) -> None:
     scheduler = build.make("IPNDMScheduler", {"trained_betas": betas.tolist()})
     times = iter(model.model_sampling.timestep(sigmas[:-1]))
     expected = diffusers_loop(scheduler, steps, noise(), lambda x, _: network(x, next(times).expand(len(x))))
-    assert relative(from_noise("IPNDM", model, sigmas), expected) <= PARITY
+    assert within(relative(from_noise("IPNDM", model, sigmas), expected), PARITY)
 
 
 @pytest.mark.parametrize("steps", [8, 20])
@@ -183,7 +184,7 @@ def test_edm_is_that_of_diffusers(name: str, steps: int) -> None:
     told = model_info.interpolated_timestep(model.model_sampling.log_sigmas, sigmas[:-1])
     times = iter(told if find(name).fractional else model.model_sampling.timestep(sigmas[:-1]))
     expected = diffusers_loop(scheduler, steps, noise(), lambda x, _: network(x, next(times).expand(len(x))))
-    assert relative(from_noise(name, model, sigmas), expected) <= PARITY
+    assert within(relative(from_noise(name, model, sigmas), expected), PARITY)
 
 
 @pytest.mark.parametrize("steps", [8, 20])
@@ -208,7 +209,7 @@ def test_karras_ve_is_that_of_its_pipeline(steps: int) -> None:
             again = direction(out.prev_sample, lower)
             out = scheduler.step_correct(again, level, lower, hat, out.prev_sample, out.derivative)
         sample = out.prev_sample
-    assert relative(from_noise("KarrasVe", Model("epsilon"), sigmas), sample) <= PARITY
+    assert within(relative(from_noise("KarrasVe", Model("epsilon"), sigmas), sample), PARITY)
 
 
 @pytest.mark.parametrize("steps", [8, 20])
@@ -231,7 +232,7 @@ def test_score_sde_ve_is_that_of_its_pipeline(steps: int) -> None:
         out = scheduler.step_pred(score(sample), index_time, sample, generator)
         sample, mean = out.prev_sample, out.prev_sample_mean
     sigmas = torch.cat([levels_down, torch.zeros(1)])
-    assert relative(from_noise("ScoreSdeVe", Model("epsilon"), sigmas), mean) <= PARITY
+    assert within(relative(from_noise("ScoreSdeVe", Model("epsilon"), sigmas), mean), PARITY)
 
 
 def flow_network(x: Tensor, t: Tensor) -> Tensor:
@@ -262,7 +263,7 @@ def test_flow_is_that_of_use_flow_sigmas(name: str, steps: int) -> None:
     expected = diffusers_loop(scheduler, steps, noise(), flow_network)
     model = Model("flow", flow_network)
     found = from_noise(name, model, sigmas)
-    assert relative(found, expected) <= FLOW_PARITY
+    assert within(relative(found, expected), FLOW_PARITY)
 
 
 @pytest.mark.parametrize("steps", [8, 20])
@@ -280,4 +281,4 @@ def test_flow_is_that_of_flow_match(name: str, native: str, steps: int) -> None:
     scheduler.set_timesteps(steps)
     sigmas = torch.cat([scheduler.sigmas[:-1][:: scheduler.order], torch.zeros(1)])
     expected = diffusers_loop(scheduler, steps, noise(), flow_network)
-    assert relative(from_noise(name, Model("flow", flow_network), sigmas), expected) <= PARITY
+    assert within(relative(from_noise(name, Model("flow", flow_network), sigmas), expected), PARITY)
