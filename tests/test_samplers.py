@@ -1,86 +1,35 @@
 """Samplers, schedules and conditioning batches against ComfyUI's own results and against their slow obvious forms.
 
-`data/comfyui_samplers.safetensors` holds what ComfyUI made of the closed-form denoiser below; its header names the
-version. Each case says how the run was set up.
+`data/comfyui_samplers.safetensors` holds what ComfyUI made, in float64, of the closed-form denoiser of `sampler_cases`;
+its header names the version. Each case says how the run was set up. `comfyui/sample_closed_form.py` writes it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from double_precision import double_precision
+from margins import within
 from safetensors import safe_open
+from sampler_cases import Analytic, Case, area_prompts, image, mask, prompts, settings, texts
 from tessera.host import cond_batch, conds, latent_formats, model_base, noise, samplers, schedules
 from tessera.host.patcher import ModelPatcher
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "data" / "comfyui_samplers.safetensors"
-TOLERANCE = 1e-5
-Case = dict[str, Any]
-
-
-def denoiser(x: Tensor, t: Tensor, context: Tensor, flow: bool) -> Tensor:
-    """Smooth stand-in for a network: latents (B, 4, H, W), times 0..1 (B,), text (B, L, D)."""
-    t = t.reshape(-1, 1, 1, 1)
-    mixed = 0.5 * x + 0.3 * x.roll(1, 1) + 0.2 * x.roll(1, 2) - 0.4 * x.roll(1, 3)
-    text = context.mean(dim=(1, 2)).reshape(-1, 1, 1, 1)
-    slope = (2 * t - 1) / (t**2 + (1 - t) ** 2) if flow else 0.1 + 0.85 * t
-    return slope * x + 0.3 * torch.tanh(mixed + text) + 0.2 * text * torch.cos(3 * t)
-
-
-class Analytic(torch.nn.Module):
-    """The denoiser in the place of a UNet. Counts its calls."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        self.batches: list[int] = []
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, **kwargs: Any) -> tuple[Tensor]:
-        self.batches.append(x.shape[0])
-        flow = self.kind in ("FLOW", "FLUX")
-        return (denoiser(x, {"FLOW": t / 1000, "FLUX": t}.get(self.kind, t / 999.0), context, flow),)
+# Of float64, of which the least well-conditioned run keeps 11 digits; float32 has 7 at best.
+TOLERANCE = 1e-9
 
 
 def analytic_model(kind: str = "EPS", zsnr: bool = False) -> ModelPatcher:
-    settings: dict[str, Any] = {"zsnr": zsnr} | ({"shift": 3.0} if kind == "FLOW" else {})
-    return ModelPatcher(model_base.SD15(Analytic(kind), model_base.ModelType[kind], settings), "cpu", "cpu")
-
-
-def image() -> Tensor:
-    return torch.sin(torch.arange(128.0) * 1.7).reshape(2, 4, 4, 4) * 3
-
-
-def texts() -> tuple[Tensor, Tensor]:
-    i = torch.arange(15.0)
-    return torch.cos(i).reshape(1, 3, 5), torch.sin(i * 0.7).reshape(1, 3, 5)
-
-
-def prompts(kind: str | None) -> tuple[list[list[Any]], list[list[Any]]]:
-    pos, neg = texts()
-    mask = torch.linspace(0, 1, 64).reshape(8, 8)
-    positive: dict[str | None, list[list[Any]]] = {
-        None: [[pos, {}]],
-        "areas": [
-            [pos, {}],
-            [pos * 2, {"area": (2, 3, 1, 1), "strength": 0.7}],
-            [pos * -1, {"area": ("percentage", 0.5, 0.5, 0.0, 0.5)}],
-        ],
-        "masks": [[pos, {"mask": mask, "mask_strength": 0.8}], [pos * -1, {"mask": (mask > 0.6).float()[None]}]],
-        "percents": [
-            [pos, {"start_percent": 0.0, "end_percent": 0.5}],
-            [pos * -1, {"start_percent": 0.5, "end_percent": 1.0}],
-        ],
-        "lengths": [[torch.cat([pos, pos * 0.5], 1), {}]],
-    }
-    negative = [[neg, {}]]
-    if kind == "percents":
-        negative = [[neg, {"start_percent": 0.2}], [neg * 2, {"end_percent": 0.4}]]
-    return positive[kind], negative
+    made = model_base.SD15(Analytic(kind), model_base.ModelType[kind], settings(kind, zsnr))
+    return ModelPatcher(made, "cpu", "cpu")
 
 
 def run(case: Case, model: ModelPatcher | None = None) -> Tensor:
@@ -90,7 +39,6 @@ def run(case: Case, model: ModelPatcher | None = None) -> Tensor:
     if not case.get("add_noise", True):
         start = noise.prepare_empty_noise(latent)
     positive, negative = prompts(case.get("conds"))
-    mask = (torch.arange(16).reshape(1, 1, 4, 4) % 4 / 3.0) if case.get("mask") else None
     steps = samplers.KSampler(model, case["steps"], case["sampler"], case["scheduler"], case.get("denoise", 1.0))
     return steps.sample(
         start,
@@ -101,7 +49,7 @@ def run(case: Case, model: ModelPatcher | None = None) -> Tensor:
         case.get("start"),
         case.get("last"),
         case.get("full", False),
-        mask,
+        mask() if case.get("mask") else None,
         seed=case["seed"],
     )
 
@@ -122,24 +70,48 @@ def golden() -> dict[str, Tensor]:
 @pytest.mark.parametrize(("index", "case"), golden_cases())
 def test_sampler_gives_comfyui_latents(index: int, case: Case, golden: dict[str, Tensor]) -> None:
     expected = golden["latents"][index]
-    error = (run(case) - expected).abs().max() / expected.abs().max()
-    assert error < TOLERANCE
+    with double_precision():
+        found = run(case)
+    assert found.dtype == torch.float64
+    assert within((found - expected).abs().max() / expected.abs().max(), TOLERANCE)
+
+
+@contextmanager
+def noise_of_float32() -> Iterator[None]:
+    """Let float64 be drawn as float32: torch has another stream for each."""
+    own, single = torch.randn, torch.float32
+
+    def randn(*args: Any, **kwargs: Any) -> Tensor:
+        return own(*args, **kwargs | {"dtype": single}).double()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn", randn)
+        yield
+
+
+@pytest.mark.filterwarnings("ignore:Should have")
+@pytest.mark.parametrize("name", samplers.SAMPLER_NAMES)
+def test_sampler_in_float32_is_that_of_float64(name: str) -> None:
+    case: Case = {"type": "FLUX", "sampler": name, "scheduler": "simple", "steps": 6, "cfg": 3.0, "seed": 7}
+    single = run(case)
+    with noise_of_float32(), double_precision():
+        double = run(case)
+    assert single.dtype == torch.float32
+    assert within((single - double).abs().max() / double.abs().max(), 1e-3)
 
 
 def test_areas_blend_as_in_comfyui(golden: dict[str, Tensor]) -> None:
-    pos, neg = texts()
-    mask = torch.zeros(32, 32)
-    mask[4:20, 6:30] = 1.0
-    positive = [
-        [pos, {}],
-        [pos * 2, {"area": (8, 10, 4, 0), "strength": 0.7}],
-        [pos * -1, {"area": ("percentage", 0.5, 0.75, 0.5, 0.25)}],
-        [pos * 3, {"mask": mask, "set_area_to_bounds": True}],
-    ]
-    latent = torch.zeros(1, 4, 16, 16)
-    steps = samplers.KSampler(analytic_model(), 2, "euler", "normal")
-    got = steps.sample(noise.prepare_noise(latent, 7), positive, [[neg, {}]], 3.0, latent, seed=7)
+    with double_precision():
+        latent = torch.zeros(1, 4, 16, 16)
+        steps = samplers.KSampler(analytic_model(), 2, "euler", "normal")
+        got = steps.sample(noise.prepare_noise(latent, 7), *area_prompts(), 3.0, latent, seed=7)
     torch.testing.assert_close(got, golden["areas"], rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_noise_is_that_of_comfyui(golden: dict[str, Tensor]) -> None:
+    latent = torch.zeros(2, 4, 4, 4)
+    torch.testing.assert_close(noise.prepare_noise(latent, 7), golden["noise"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(noise.prepare_noise(latent, 7, [3, 1]), golden["noise/rows"], rtol=0, atol=1e-5)
 
 
 def test_golden_file_covers_every_name() -> None:
@@ -153,10 +125,10 @@ def test_schedules_give_comfyui_sigmas(golden: dict[str, Tensor]) -> None:
     for key, expected in golden.items():
         if key.startswith("sigmas/"):
             _, kind, scheduler, steps = key.split("/")
-            sampling = analytic_model(kind).get_model_object("model_sampling")
-            torch.testing.assert_close(
-                samplers.calculate_sigmas(sampling, scheduler, int(steps)), expected, rtol=1e-6, atol=0.0
-            )
+            with double_precision():
+                sampling = analytic_model(kind).get_model_object("model_sampling")
+                sigmas = samplers.calculate_sigmas(sampling, scheduler, int(steps))
+            torch.testing.assert_close(sigmas, expected, rtol=TOLERANCE, atol=0.0)
             compared += 1
     assert compared == 4 * (4 * len(samplers.SCHEDULER_NAMES) - 1)
 
