@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers.image_processor import IPAdapterMaskProcessor
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from double_precision import double_precision
 from margins import within
 from tessera.host.model_base import SD15, SDXL
 from tessera.host.patcher import ModelPatcher
@@ -210,11 +211,14 @@ def test_a_range_bounds_the_steps(sd15: ModelPatcher) -> None:
 
 
 def test_share_with_one_image_equals_the_sum(model: ModelPatcher) -> None:
-    loaded, inputs = _load(model, "plus"), _inputs(model)
-    mask = torch.rand(16, 24)
-    for prompts in (_prompts(0.3), _prompts(0.3, mask=mask)):
-        share, total = (_predict(_apply(model, loaded, prompts, c), inputs) for c in ("share", "sum"))
-        torch.testing.assert_close(share, total, atol=1e-5, rtol=1e-5)
+    with double_precision():
+        exact = ModelPatcher(copy.deepcopy(model.model).double(), "cpu", "cpu")
+        loaded, inputs = _load(exact, "plus"), _inputs(exact)
+        mask = torch.rand(16, 24)
+        for prompts in (_prompts(0.3), _prompts(0.3, mask=mask)):
+            share, total = (_predict(_apply(exact, loaded, prompts, c), inputs) for c in ("share", "sum"))
+            assert share.dtype == torch.float64
+            torch.testing.assert_close(share, total, atol=1e-9, rtol=1e-9)
 
 
 def test_share_does_not_grow_with_copies(sd15: ModelPatcher) -> None:

@@ -14,7 +14,12 @@ from tessera.host import folder_paths
 from tessera.images.safety import COVERS, covered, unsafe
 from tessera.nodes.safety import TesseraSafetyFilter
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil
+from transformers import CLIPConfig
+
+try:
+    from transformers import CLIPImageProcessorPil as CLIPImageProcessor
+except ImportError:
+    from transformers import CLIPImageProcessor
 
 SIDE = 32
 LAYERS = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -33,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     vision = {**LAYERS, "image_size": SIDE, "patch_size": 8}
     text = {**LAYERS, "vocab_size": 9, "bos_token_id": 0, "eos_token_id": 1}
     checker: Any = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
-    prepare = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    prepare = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     bytes_ = list((255 * pictures()).round().byte().numpy())
     with torch.no_grad():
         seen = checker.visual_projection(checker.vision_model(prepare(bytes_, return_tensors="pt").pixel_values)[1])
@@ -62,7 +67,7 @@ def test_flagged_pictures_are_hidden_and_others_stay(folder: Path, method: str) 
     assert report == "Flagged: 1 of 2."
     assert torch.equal(shown[1], pictures()[1])
     assert shown.shape == pictures().shape
-    assert not torch.allclose(shown[0], pictures()[0], atol=0.2)
+    assert (shown[0] - pictures()[0]).abs().max() > 0.2
     assert shown.min() >= 0
     assert shown.max() <= 1
 
@@ -79,7 +84,7 @@ def test_a_report_changes_nothing() -> None:
 
 def test_flags_are_those_of_diffusers(folder: Path) -> None:
     checker: Any = StableDiffusionSafetyChecker.from_pretrained(folder)
-    prepare = CLIPImageProcessorPil.from_pretrained(folder)
+    prepare = CLIPImageProcessor.from_pretrained(folder)
     many = torch.cat([pictures(), torch.rand(6, 40, 48, 3), pictures().flip(0)])
     pixels = prepare(list((255 * many).round().byte().numpy()), return_tensors="pt").pixel_values
     expected = checker(pixels, [torch.ones(1) for _ in many])[1]

@@ -34,11 +34,12 @@ SAME: list[tuple[str, str, dict[str, Any], list[str]]] = [
 ]
 OTHER = ["lms", "ipndm", "ipndm_v", "deis", "uni_pc", "uni_pc_bh2"]
 SAME_LEVELS = [
-    ("simple", "trailing"),
-    ("normal", "linspace"),
-    ("ddim_uniform", "leading"),
-    ("karras", "karras"),
-    ("exponential", "exponential"),
+    ("simple", "trailing", 20),
+    # At whole timesteps; between two, one interpolates sigma and the other its logarithm.
+    ("normal", "linspace", 28),
+    ("ddim_uniform", "leading", 20),
+    ("karras", "karras", 20),
+    ("exponential", "exponential", 20),
 ]
 
 
@@ -73,11 +74,11 @@ def test_these_are_not(comfyui: str) -> None:
     assert both("epsilon", comfyui, names[comfyui], {}) > 1e-4
 
 
-@pytest.mark.parametrize(("comfyui", "spacing"), SAME_LEVELS)
-def test_these_levels_are_equal(comfyui: str, spacing: str) -> None:
+@pytest.mark.parametrize(("comfyui", "spacing", "steps"), SAME_LEVELS)
+def test_these_levels_are_equal(comfyui: str, spacing: str, steps: int) -> None:
     model = Model("epsilon")
-    found = levels("EulerDiscrete", model, 20, spacing=spacing)
-    assert within(relative(found, calculate_sigmas(model.model_sampling, comfyui, 20)), EQUAL)
+    found = levels("EulerDiscrete", model, steps, spacing=spacing)
+    assert within(relative(found, calculate_sigmas(model.model_sampling, comfyui, steps)), EQUAL)
 
 
 def test_simple_levels_are_those_of_flows() -> None:
@@ -89,7 +90,7 @@ def test_the_page_says_so() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for comfyui, diffusers, _, _ in SAME:
         assert re.search(rf"\| {comfyui} \|.*\b{diffusers}\b", page), comfyui
-    for comfyui, spacing in SAME_LEVELS:
+    for comfyui, spacing, _ in SAME_LEVELS:
         assert re.search(rf"\| {comfyui} \|.*\b{spacing}\b", page), comfyui
     for comfyui in OTHER:
         assert comfyui in page

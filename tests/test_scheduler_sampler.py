@@ -103,7 +103,7 @@ def test_a_run_may_end_with_noise_left(name: str, kind: str) -> None:
     sampled, last = from_noise(name, model, sigmas, noise((4, 4, 16, 16))), float(sigmas[-1])
     expected = math.hypot(1 - last, last) if kind == "flow" else math.hypot(1, last)
     # LCM puts the average picture under the noise.
-    assert sampled.std() / expected == pytest.approx(1, abs=0.25 if name == "LCMScheduler" else 0.06)
+    assert abs(sampled.std() / expected - 1) < (0.25 if name == "LCMScheduler" else 0.06)
 
 
 class Guider:
@@ -131,7 +131,7 @@ def test_inpainting_keeps_the_rest(name: str, kind: str) -> None:
         sigmas = levels(name, guider.model, 8, denoise=denoise)
         made = KSAMPLER(sampler.sample, {"choice": sampler.Choice(find(name))})
         out = made.sample(guider, sigmas, {"seed": SEED}, None, noise(), image, mask)
-        assert within((out - image)[..., 4:].abs().max(), 1e-5)
+        assert within(relative(out[..., 4:], image[..., 4:]), 1e-5)
         assert (out - image)[..., :4].abs().max() > 0.1
 
 
