@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from margins import within
 from tessera.host import io, latent_formats, model_base, progress
 from tessera.host.core_nodes import conditioning, custom_sampling, latent, sampling
+from tessera.host.latent_resize import METHODS, bislerp
 from tessera.host.patcher import ModelPatcher
 from torch import Tensor
 
@@ -262,3 +265,62 @@ def test_repeated_latents_have_masks_and_places_of_their_own() -> None:
     assert repeated["batch_index"] == [4, 5, 6, 7]
     one_mask = result(latent.RepeatLatentBatch.execute(pair | {"noise_mask": torch.ones(1, 1, 1, 1)}, 3))
     assert one_mask["noise_mask"].shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size"),
+    [(256, 128, (16, 32)), (0, 128, (16, 24)), (192, 0, (16, 24)), (8, 8, (8, 8)), (0, 8, (8, 12)), (100, 60, (8, 12))],
+)
+def test_upscaled_latents_have_the_size_that_was_asked_for(width: int, height: int, size: tuple[int, int]) -> None:
+    start = {"samples": torch.randn(2, 4, 8, 12), "noise_mask": torch.ones(1)}
+    for method in METHODS:
+        made = result(latent.LatentUpscale.execute(start, method, width, height, "disabled"))
+        assert made["samples"].shape == (2, 4, *size)
+        assert made["noise_mask"] is start["noise_mask"]
+
+
+def test_latents_of_no_size_stay_as_they_are() -> None:
+    start = empty()
+    assert result(latent.LatentUpscale.execute(start, "bislerp", 0, 0, "center")) is start
+
+
+def test_a_factor_is_rounded_to_whole_cells() -> None:
+    made = result(latent.LatentUpscaleBy.execute({"samples": torch.randn(1, 4, 5, 6)}, "area", 1.5))
+    assert made["samples"].shape == (1, 4, 8, 9)
+    frames = {"samples": torch.randn(1, 4, 3, 5, 6)}
+    made = result(latent.LatentUpscaleBy.execute(frames, "bislerp", 2.0))
+    assert made["samples"].shape == (1, 4, 3, 10, 12)
+    for frame in range(3):
+        alone = result(latent.LatentUpscaleBy.execute({"samples": frames["samples"][:, :, frame]}, "bislerp", 2.0))
+        torch.testing.assert_close(made["samples"][:, :, frame], alone["samples"])
+
+
+def test_the_middle_is_cut_out_in_the_new_proportions() -> None:
+    columns = torch.arange(16.0).expand(1, 4, 8, 16)
+    made = result(latent.LatentUpscale.execute({"samples": columns}, "nearest-exact", 64, 64, "center"))
+    assert made["samples"][0, 0, 0].tolist() == list(range(4, 12))
+
+
+def test_bislerp_turns_and_does_not_shorten() -> None:
+    right, up = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0])
+    pair = torch.stack([right, up], dim=-1).double()[None, :, None]
+    made = bislerp(pair, 4, 1)[0, :, 0]
+    # The four cells lie at 0, 1/4, 3/4 and 1 of the way.
+    lengths, angles = made.norm(dim=0), torch.rad2deg(torch.atan2(made[1], made[0]))
+    torch.testing.assert_close(lengths, torch.tensor([3.0, 2.5, 1.5, 1.0]).double())
+    torch.testing.assert_close(angles, torch.tensor([0.0, 22.5, 67.5, 90.0]).double())
+
+
+def test_bislerp_takes_equal_opposite_and_empty_cells() -> None:
+    cells = torch.tensor([[1.0, 2.0], [1.0, 2.0], [-1.0, -2.0], [0.0, 0.0]]).double()
+    made = bislerp(cells.T[None, :, None], 8, 1)[0, :, 0].T
+    along = torch.tensor([1.0, 1.0, 1.0, 0.5, -0.5, -0.75, -0.25, 0.0]).double()
+    assert made.isfinite().all()
+    torch.testing.assert_close(made[[0, 1, 2, 3, 4, 7]], (along[:, None] * cells[0])[[0, 1, 2, 3, 4, 7]])
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999))
+@settings(deadline=None, max_examples=30)
+def test_bislerp_of_the_same_size_changes_nothing(height: int, width: int, seed: int) -> None:
+    cells = torch.randn(2, 4, height, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.testing.assert_close(bislerp(cells, width, height), cells)

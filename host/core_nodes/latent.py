@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from .. import io
+from ..latent_resize import CROPS, METHODS, resize_latents
 
 MAX_RESOLUTION = 16384
 LATENT_CELL = 8
+# What LatentUpscale enlarges a side to at least, in pixels.
+SMALLEST_SIDE = 64
 
 
 def _size_inputs(default: int, step: int) -> list[io.Input]:
@@ -129,4 +132,77 @@ class RepeatLatentBatch(io.ComfyNode):
         return io.NodeOutput(made)
 
 
-NODES: list[type[io.ComfyNode]] = [EmptyLatentImage, EmptySD3LatentImage, SetLatentNoiseMask, RepeatLatentBatch]
+class LatentUpscale(io.ComfyNode):
+    """ComfyUI's Upscale Latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        size = {"default": 512, "min": 0, "max": MAX_RESOLUTION, "step": 8}
+        return io.Schema(
+            node_id="LatentUpscale",
+            display_name="Upscale Latent",
+            category="model/latent",
+            description="Resizes latents to a size in pixels, to be sampled again with a low denoise.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The latents."),
+                io.Combo.Input("upscale_method", options=METHODS, tooltip="How cells in between are found."),
+                io.Int.Input("width", **size, tooltip="Width in pixels; 0 keeps the proportions."),
+                io.Int.Input("height", **size, tooltip="Height in pixels; 0 keeps the proportions."),
+                io.Combo.Input("crop", options=CROPS, tooltip="Whether other proportions cut or squeeze."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The latents in the new size.")],
+            search_aliases=["enlarge latent", "resize latent"],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], upscale_method: str, width: int, height: int, crop: str) -> io.NodeOutput:
+        """Resize them."""
+        if width == height == 0:
+            return io.NodeOutput(samples)
+        found = samples["samples"]
+        rows, columns = found.shape[-2:]
+        width, height = (
+            max(SMALLEST_SIDE, width or round(columns * max(SMALLEST_SIDE, height) / rows)),
+            max(SMALLEST_SIDE, height or round(rows * max(SMALLEST_SIDE, width) / columns)),
+        )
+        resized = resize_latents(found, width // LATENT_CELL, height // LATENT_CELL, upscale_method, crop)
+        return io.NodeOutput({**samples, "samples": resized})
+
+
+class LatentUpscaleBy(io.ComfyNode):
+    """ComfyUI's Upscale Latent By."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="LatentUpscaleBy",
+            display_name="Upscale Latent By",
+            category="model/latent",
+            description="Resizes latents by a factor, to be sampled again with a low denoise.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="The latents."),
+                io.Combo.Input("upscale_method", options=METHODS, tooltip="How cells in between are found."),
+                io.Float.Input("scale_by", default=1.5, min=0.01, max=8.0, step=0.01, tooltip="Factor of both sides."),
+            ],
+            outputs=[io.Latent.Output(tooltip="The latents in the new size.")],
+            search_aliases=["enlarge latent", "resize latent", "scale latent"],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], upscale_method: str, scale_by: float) -> io.NodeOutput:
+        """Resize them."""
+        found = samples["samples"]
+        height, width = (max(1, round(side * scale_by)) for side in found.shape[-2:])
+        return io.NodeOutput({**samples, "samples": resize_latents(found, width, height, upscale_method)})
+
+
+NODES: list[type[io.ComfyNode]] = [
+    EmptyLatentImage,
+    EmptySD3LatentImage,
+    SetLatentNoiseMask,
+    RepeatLatentBatch,
+    LatentUpscale,
+    LatentUpscaleBy,
+]
