@@ -28,11 +28,11 @@ from paired import keep_memory, now
 from tessera.host.attention import optimized_attention
 from tessera.host.model_base import SD15
 from tessera.host.patcher import ModelPatcher
-from tessera.host.patcher_extension import WrappersMP
 from tessera.ip_adapter.bank import bake
 from tessera.ip_adapter.formats import parse_adapter
-from tessera.ip_adapter.hooks import RUN, Run, Stack, Use, install
+from tessera.ip_adapter.hooks import RUN, install
 from tessera.ip_adapter.sites import find_sites
+from tessera.ip_adapter.steps import RunMemory, Stack, Use
 
 CHANNELS, LATENT = (320, 640, 1280, 1280), 64
 TEXT, TOKENS = 768, 16
@@ -154,12 +154,11 @@ class Ours:
             uses.append(Use(bake(pair[0], pair[1], adapter, adapter.sites), 0.5, {"": 1.0}, mask=mask))
         model = ModelPatcher(SD15(unet), "cpu", "cpu")
         if count:
-            kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
-            model = install(model, Stack(tuple(uses), "sum"), optimized_attention, *kinds)
+            model = install(model, Stack(tuple(uses), "sum"), optimized_attention, find_sites(unet))
         else:
             for site in find_sites(unet):
                 model.set_model_attn2_replace(plain_attention, *site.key)
-        self.unet, self.model, self.run, self.uses = unet, model, Run(), uses
+        self.unet, self.model, self.run, self.uses = unet, model, RunMemory(), uses
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
         options = {**self.model.model_options["transformer_options"], "wrappers": self.model.wrappers, RUN: self.run}

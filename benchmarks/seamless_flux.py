@@ -18,6 +18,7 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from paired import compare
 from tessera.host.model_base import patchify
+from tessera.patching.calls import DenoiserCall
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.dit import TorusDiT
 
@@ -53,7 +54,7 @@ def step(transformer: Any, x: torch.Tensor, text: torch.Tensor, seamless: bool) 
     options = {"sample_sigmas": sigmas}
     named = {"x": x, "t": sigmas[1:2], "c_concat": None, "c_crossattn": text, "control": None}
     if seamless:
-        TorusDiT(axes).step(call, axes, {**named, "transformer_options": options})
+        TorusDiT(axes).step(DenoiserCall(call, {**named, "transformer_options": options}), axes)
     else:
         call(*named.values(), options)
 

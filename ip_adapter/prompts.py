@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ..patching.schedule import ScheduleRange
 from .bank import Reference, bake, check_fit
 from .encoders import encode
 from .faces import Face, encode_face
 from .formats import FACES, KINDS, Adapter
-from .hooks import Use
 from .presets import Gains, gain_at, gains_of, parse_gains
 from .sites import Site
+from .steps import Use
 
 MOST = 100
 """Images in one stack."""
@@ -78,7 +79,7 @@ def use(prompt: ImagePrompt, loaded: LoadedAdapter | None, sites: list[Site]) ->
     reference = _reference(prompt, loaded, numbers, sites)
     if not numbers:
         return None
-    return Use(reference, prompt.scale, gains, prompt.start, prompt.end, prompt.mask)
+    return Use(reference, prompt.scale, gains, ScheduleRange(prompt.start, prompt.end), prompt.mask)
 
 
 def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[int], sites: list[Site]) -> Reference:

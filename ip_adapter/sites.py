@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from ..patching.attention import DOUBLE
+
 Key = tuple[str, int, int]
-DOUBLE = "double_block"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..patching.schedule import ScheduleRange
 from .areas import Part, split
 from .attend import Bank, add_images, make_banks, only
 from .bank import Reference
@@ -20,21 +20,6 @@ from .sites import Site
 STEP = "tessera_image_prompts_step"
 
 
-class Patch:
-    """A hook in a MODEL. It holds no tensors of its own, so hosts that move or copy models have nothing to do."""
-
-    def to(self, *_: Any) -> Patch:
-        """Itself: keys and values go to the device of the queries when a run asks for them."""
-        return self
-
-    def models(self) -> list[Any]:
-        """What has to be on the device while it acts: nothing, images are baked."""
-        return []
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
-        return self
-
-
 @dataclass(frozen=True, eq=False)
 class Use:
     """An image at work.
@@ -43,30 +28,19 @@ class Use:
         reference: its keys and values.
         scale: 0..1.
         gains: weights of the blocks.
-        start: fraction of the schedule at which it begins to act.
-        end: fraction of the schedule at which it ceases to.
+        schedule: the part of it in which it acts.
         mask: where it acts (H, W) in 0..1; None for everywhere.
     """
 
     reference: Reference
     scale: float
     gains: Gains
-    start: float = 0.0
-    end: float = 1.0
+    schedule: ScheduleRange = ScheduleRange()
     mask: Tensor | None = None
 
     def weight(self, site: Site) -> float:
         """How strongly it acts at a cross-attention."""
         return self.scale * gain_at(self.gains, site)
-
-    def acts(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
-        """Whether it acts at a noise level."""
-        return percent_to_sigma(self.end) <= sigma <= percent_to_sigma(self.start)
-
-    @property
-    def always(self) -> bool:
-        """Whether it acts at every step; asking for sigma would make a GPU wait."""
-        return (self.start, self.end) == (0.0, 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +52,7 @@ class Stack:
     apart: bool = False
 
 
-class Entry(NamedTuple):
+class ImageGroup(NamedTuple):
     """Images under one attention: their bank, their masks (n, L), their numbers.
 
     Where they act on P pixels only, these have numbers, too, and the masks are (n, P).
@@ -91,7 +65,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(eq=False)
-class Run:
+class RunMemory:
     """What is kept from the first step of a run to its last.
 
     Args:
@@ -105,7 +79,7 @@ class Run:
     size: tuple[int, int] | None = None
     names: dict[Any, str] = field(default_factory=dict)
     masks: dict[int, Tensor] = field(default_factory=dict)
-    banks: dict[Any, list[Entry]] = field(default_factory=dict)
+    banks: dict[Any, list[ImageGroup]] = field(default_factory=dict)
     areas: dict[Any, list[tuple[Part, Tensor]] | None] = field(default_factory=dict)
 
     def mask_of(self, number: int, use: Use) -> Tensor | None:
@@ -118,7 +92,7 @@ class Step:
     """What one call of the model needs to know.
 
     Args:
-        run: its run.
+        memory: of its run.
         stacks: all images.
         active: the numbers of those that act.
         roles: for each conditioning in the batch 0 (sees the images) or 1 (sees the unconditional tokens).
@@ -126,7 +100,7 @@ class Step:
         queries: of Flux's double blocks that are running, by number.
     """
 
-    run: Run
+    memory: RunMemory
     stacks: tuple[Stack, ...]
     active: tuple[int, ...]
     roles: tuple[int, ...]
@@ -145,10 +119,12 @@ class Step:
             add_images(out, q, bank, mask, pixels)
         return out
 
-    def entries(self, site: Site, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True) -> list[Entry]:
+    def entries(
+        self, site: Site, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True
+    ) -> list[ImageGroup]:
         """The images at a site, from the run's memory; `divided` by the areas where they act, if that is cheaper."""
         key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
-        if key not in self.run.banks:
+        if key not in self.memory.banks:
             first, found = 0, []
             for stack in self.stacks:
                 numbers = [n for n in range(first, first + len(stack.uses)) if n in self.active]
@@ -157,23 +133,23 @@ class Step:
                     for entry in _load(uses, stack.combine, site, self.roles, q, heads):
                         found += self._placed(entry, uses, stack.combine, grid, q, divided)
                 first += len(stack.uses)
-            self.run.banks[key] = found
-        return self.run.banks[key]
+            self.memory.banks[key] = found
+        return self.memory.banks[key]
 
     def _placed(
-        self, entry: Entry, uses: dict[int, Use], combine: str, grid: tuple[int, int], q: Tensor, divided: bool
-    ) -> list[Entry]:
+        self, entry: ImageGroup, uses: dict[int, Use], combine: str, grid: tuple[int, int], q: Tensor, divided: bool
+    ) -> list[ImageGroup]:
         """The same with masks, one for each area."""
         tokens = entry.bank.keys.shape[2] // len(entry.images)
         key = (grid, tuple(entry.images), combine, tokens, q.shape[-1], divided)
-        if key not in self.run.areas:
-            mask = pool([self.run.mask_of(image, uses[image]) for image in entry.images], grid)
-            self.run.areas[key] = None if mask is None else _areas(mask, combine, tokens, q, divided)
-        areas = self.run.areas[key]
+        if key not in self.memory.areas:
+            mask = pool([self.memory.mask_of(image, uses[image]) for image in entry.images], grid)
+            self.memory.areas[key] = None if mask is None else _areas(mask, combine, tokens, q, divided)
+        areas = self.memory.areas[key]
         if areas is None:
             return [entry]
         return [
-            Entry(only(entry.bank, images), mask, [entry.images[i] for i in images], pixels)
+            ImageGroup(only(entry.bank, images), mask, [entry.images[i] for i in images], pixels)
             for (pixels, images), mask in areas
         ]
 
@@ -185,10 +161,12 @@ def _areas(mask: Tensor, combine: str, tokens: int, q: Tensor, divided: bool) ->
     return [((p, images), (mask[images] if p is None else mask[images][:, p]).to(q)) for p, images in parts]
 
 
-def _load(uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int) -> list[Entry]:
+def _load(
+    uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int
+) -> list[ImageGroup]:
     numbers, images = list(uses), list(uses.values())
     rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
     pairs = [use.reference.pairs[site.number] for use in images]
     keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
     banks = make_banks(keys, values, [use.weight(site) for use in images], heads, combine)
-    return [Entry(bank, None, [numbers[i] for i in group]) for bank, group in banks]
+    return [ImageGroup(bank, None, [numbers[i] for i in group]) for bank, group in banks]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ..contract import WrappersMP, calc_cond_batch, convert_cond, io
-from ..samplers.flux_negative import KEY, METHODS, FluxNegative, check_text, check_whole, flux_blocks
+from ..contract import calc_cond_batch, convert_cond, io
+from ..patching.networks import describe
+from ..patching.schedule import ScheduleRange
+from ..patching.wrappers import install
+from ..samplers.flux_negative import KEY, METHODS, FluxNegative, check_flux, check_text, check_whole
 from .checks import verdict
 from .inputs import check_range, percent
 
@@ -72,17 +75,9 @@ class TesseraFluxNegative(io.ComfyNode):
             _log.info("Flux Negative Prompt: strength is 0, the negative prompt has no effect; raise it to 4, say.")
             return io.NodeOutput(model)
         method = checked(model, negative, method)
-        hooks = FluxNegative(negative, strength, method, start_percent, end_percent, convert_cond, calc_cond_batch)
-        steered = model.clone()
-        for kind, wrapper in (
-            (WrappersMP.OUTER_SAMPLE, hooks.around_run),
-            (WrappersMP.PREDICT_NOISE, hooks.around_prediction),
-            (WrappersMP.DIFFUSION_MODEL, hooks.around_transformer),
-        ):
-            steered.remove_wrappers_with_key(kind, KEY)
-            if kind != WrappersMP.DIFFUSION_MODEL or hooks.method == "nag":
-                steered.add_wrapper_with_key(kind, KEY, wrapper)
-        return io.NodeOutput(steered)
+        schedule = ScheduleRange(start_percent, end_percent)
+        hooks = FluxNegative(negative, strength, method, schedule, convert_cond, calc_cond_batch)
+        return io.NodeOutput(install(model, KEY, hooks, hooks.hooks))
 
     @classmethod
     def validate_inputs(
@@ -111,8 +106,8 @@ def checked(model: Any, negative: Any, method: str) -> str:
         raise ValueError("The negative prompt is empty; link a CONDITIONING to negative, or set strength to 0.")
     check_whole(negative)
     if method in ("auto", "nag"):
-        network = model.get_model_object("diffusion_model")
-        flux_blocks(network)
+        network = describe(model)
+        check_flux(network)
         check_text(network, negative)
         return "nag"
     return method

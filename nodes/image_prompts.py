@@ -7,17 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..contract import DEMO_ADAPTER, WrappersMP, add_lora, folder_paths, io, load_clip_vision, optimized_attention
-from ..ip_adapter.apply import apply_prompts
+from ..contract import DEMO_ADAPTER, add_lora, folder_paths, io, load_clip_vision, optimized_attention
+from ..ip_adapter.apply import FaceLora, apply_prompts
 from ..ip_adapter.attend import COMBINES
 from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_image, choose_encoder
-from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, lora_of, read_embedding
-from ..ip_adapter.formats import Adapter, read_adapter
+from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, read_embedding
+from ..ip_adapter.formats import read_adapter
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.presets import TYPES, read_gains
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
-from ..ip_adapter.sites import find_sites
-from ..tiling.hooks import WHOLE_TOKENS
 from .checks import verdict
 from .inputs import check_range, percent
 
@@ -27,7 +25,6 @@ CATEGORY = "Tessera/image prompts"
 DEMO, AUTO = "texture-sd (demo)", "auto"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 NO_FACE = "none"
-LORAS = "tessera_face_loras"
 
 
 class TesseraLoadIPAdapter(io.ComfyNode):
@@ -299,21 +296,6 @@ class TesseraApplyImagePrompts(io.ComfyNode):
         keep_apart: bool = False,
     ) -> io.NodeOutput:
         """Hook a clone of the model."""
-        kinds = (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL)
-        applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, kinds, keep_apart)
-        if applied is not model and any(prompt.mask is not None for prompt in image_prompts):
-            applied.model_options["transformer_options"][WHOLE_TOKENS] = True
-        if applied is not model and ip_adapter is not None and ip_adapter.adapter.lora and face_lora:
-            applied = _with_lora(applied, ip_adapter.adapter, face_lora)
+        loras = FaceLora(add_lora, face_lora)
+        applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, keep_apart, loras)
         return io.NodeOutput(applied)
-
-
-def _with_lora(model: Any, adapter: Adapter, strength: float) -> Any:
-    """A MODEL with a FaceID adapter's own LoRA, which is added once however many nodes apply the adapter."""
-    marks = model.model_options["transformer_options"].get(LORAS, ())
-    if adapter.mark in marks:
-        return model
-    lora = lora_of(adapter, find_sites(model.get_model_object("diffusion_model")))
-    changed = add_lora(model, lora, strength)
-    changed.model_options["transformer_options"][LORAS] = (*marks, adapter.mark)
-    return changed

@@ -8,21 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contract import DEMO_ADAPTER, WrappersMP, folder_paths, io, sample_one_step, ui
+from ..contract import DEMO_ADAPTER, folder_paths, io, sample_one_step, ui
 from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
-from ..ip_adapter.hooks import KEY
+from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked, check_count
 from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
+from ..patching.model_sampling import sigma_at
+from ..patching.networks import describe
+from ..patching.wrappers import set_option
 from .checks import verdict
 from .file_names import check_prefix
 from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, check_acting, how_it_acts
 from .inputs import check_range, percent
 
 DEMO = "red zigzag (demo)"
-PIXELS = 8
-"""Picture pixels along a side of one latent."""
 
 
 class TesseraSaveReference(io.ComfyNode):
@@ -180,14 +181,15 @@ class TesseraReferenceMap(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, positive: Any, latent: dict[str, Any], percent: float = 0.5) -> io.NodeOutput:
         """Run the model once and draw what was noted."""
-        count = sum(len(wrapper.__self__.uses) for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, KEY))
+        count = len(images_in(model))
         if not count:
             raise ValueError("The model has no image prompts; connect the output of Apply Image Prompts.")
         watched, record = model.clone(), Record()
-        watched.model_options["transformer_options"][RECORD] = record
-        sigma = float(model.get_model_object("model_sampling").percent_to_sigma(percent))
+        set_option(watched, RECORD, record)
+        sigma = sigma_at(model, percent)
         samples = latent["samples"][:1]
         noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))
         sample_one_step(watched, positive, noise, samples, sigma)
         height, width = samples.shape[-2:]
-        return io.NodeOutput(heat_maps(record, count, (PIXELS * height, PIXELS * width)))
+        pixels = describe(model).pixels
+        return io.NodeOutput(heat_maps(record, count, (pixels * height, pixels * width)))

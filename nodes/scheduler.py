@@ -12,8 +12,8 @@ from torch import Tensor
 from ..contract import io, throw_exception_if_processing_interrupted, ui
 from ..contract.sampling import sample_latent, sampler_of
 from ..images import sheets
+from ..patching.model_sampling import is_flow, sampling_of
 from ..samplers import report, spacing
-from ..samplers.model_info import is_flow
 from ..samplers.registry import NAMES, find
 from ..samplers.sampler import Choice, NoiseMode, sample
 from .checks import verdict
@@ -47,7 +47,7 @@ def choose(
 ) -> tuple[KSAMPLER, Tensor, str]:
     """SAMPLER, SIGMAS and report of a choice; options at the value in `OWN` are the scheduler's."""
     entry, given = find(scheduler), chosen_options(scheduler, options)
-    model_sampling = model.get_model_object("model_sampling")
+    model_sampling = sampling_of(model)
     kind = spacing.resolve(entry, spacing_name, is_flow(model_sampling))
     sigmas = spacing.sigmas(entry, model_sampling, steps, denoise, spacing_name, final, given)
     # A pipeline's first noise is as strong as its spacing says.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..contract import WrappersMP, io
+from ..contract import io
+from ..patching.schedule import ScheduleRange
+from ..patching.wrappers import install, remove
 from ..tiling.axes import TILINGS
 from ..tiling.methods import METHODS, check_method, choose
 from ..tiling.vae import seamless_vae
@@ -66,16 +68,9 @@ class TesseraSeamlessModel(io.ComfyNode):
         check_seamless(tiling, start_percent, end_percent, method)
         axes = TILINGS[tiling]
         if not any(axes):
-            return io.NodeOutput(_without_hooks(model), "Off: the model draws as it is.")
-        hooks, report = choose(model, method, axes, start_percent, end_percent)
-        seamless = _without_hooks(model).clone()
-        for kind, hook in (
-            (WrappersMP.OUTER_SAMPLE, hooks.around_run),
-            (WrappersMP.CALC_COND_BATCH, hooks.around_conds),
-            (WrappersMP.APPLY_MODEL, hooks.around_step),
-        ):
-            seamless.add_wrapper_with_key(kind, KEY, hook)
-        return io.NodeOutput(seamless, report)
+            return io.NodeOutput(remove(model, KEY), "Off: the model draws as it is.")
+        hooks, report = choose(model, method, axes, ScheduleRange(start_percent, end_percent))
+        return io.NodeOutput(install(model, KEY, hooks, hooks.hooks), report)
 
     @classmethod
     def validate_inputs(
@@ -96,16 +91,6 @@ def check_seamless(tiling: str, start: float, end: float, method: str) -> None:
     if any(axes):
         check_range(start, end)
         check_method(method, axes)
-
-
-def _without_hooks(model: Any) -> Any:
-    """The model itself when this node has not hooked it, else a clone without the hooks."""
-    if not model.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
-        return model
-    bare = model.clone()
-    for kind in (WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL):
-        bare.remove_wrappers_with_key(kind, KEY)
-    return bare
 
 
 class TesseraSeamlessVAE(io.ComfyNode):

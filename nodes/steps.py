@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..contract import io
 from ..contract.sampling import sample_watched
+from ..patching.latents import to_vae
 from ..samplers.steps import StepKeeper
 
 if TYPE_CHECKING:
@@ -79,6 +80,6 @@ class TesseraSampleSteps(io.ComfyNode):
         keeper = StepKeeper(every)
         output, denoised = sample_watched(noise, guider, sampler, sigmas, latent_image, keeper)
         kept = keeper.batch()
-        samples = denoised["samples"] if kept is None else guider.model_patcher.model.process_latent_out(kept)
+        samples = denoised["samples"] if kept is None else to_vae(guider, kept)
         shared = {name: value for name, value in output.items() if name not in OF_ONE_BATCH}
         return io.NodeOutput(output, denoised, {**shared, "samples": samples})

@@ -9,13 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from ..contract import io
+from ..patching.latents import pixels_per_latent
 from ..tiling.axes import TILINGS
 from ..tiling.wrap import Geometry, check_halves, crop, margins, pad
 from .checks import ABSENT, verdict
 
 WrapGeometry = io.Custom("TESSERA_WRAP_GEOMETRY")
-LATENT_PIXEL = 8
 STRAIGHT = ["both", "horizontal", "vertical"]
+SMALLEST_PIXELS = 8
+"""Image pixels of one latent, before a latent tells its own: those of most models, which divide all others."""
 REPEATING = [*STRAIGHT, "half_drop", "brick"]
 
 
@@ -52,7 +54,7 @@ class TesseraWrapPad(io.ComfyNode):
                 io.Image.Input("image", optional=True, tooltip="The texture, or a batch of textures."),
                 io.Mask.Input("mask", optional=True, tooltip="A mask of the texture, padded in proportion."),
                 io.Latent.Input(
-                    "latent", optional=True, tooltip="A latent, padded with its noise mask; one of its pixels is 8 px."
+                    "latent", optional=True, tooltip="A latent, padded with its noise mask."
                 ),
             ],
             outputs=[
@@ -75,7 +77,7 @@ class TesseraWrapPad(io.ComfyNode):
         """Pad what is connected."""
         axes, (size, margin) = TILINGS[tiling], _size(image, mask, latent, padding)
         if latent is not None:
-            check_halves(latent["samples"].shape[-2:], axes, LATENT_PIXEL)
+            check_halves(latent["samples"].shape[-2:], axes, pixels_per_latent(latent))
         geometry = margins(size, axes, margin)
         return io.NodeOutput(
             None if image is None else _pad(image.movedim(-1, -3), geometry).movedim(-3, -1),
@@ -170,12 +172,13 @@ def _size(
         return (image.shape[1], image.shape[2]), padding
     if mask is not None:
         return (mask.shape[-2], mask.shape[-1]), padding
-    check_connected(image is not None, mask is not None, latent is not None, padding)
+    pixels = SMALLEST_PIXELS if latent is None else pixels_per_latent(latent)
+    check_connected(False, False, latent is not None, padding, pixels)
     assert latent is not None
-    return (latent["samples"].shape[-2], latent["samples"].shape[-1]), padding // LATENT_PIXEL
+    return (latent["samples"].shape[-2], latent["samples"].shape[-1]), padding // pixels
 
 
-def check_connected(image: bool, mask: bool, latent: bool, padding: int) -> None:
+def check_connected(image: bool, mask: bool, latent: bool, padding: int, pixels: int = SMALLEST_PIXELS) -> None:
     """Check what is connected; the first of the three measures the padding.
 
     Raises:
@@ -183,9 +186,9 @@ def check_connected(image: bool, mask: bool, latent: bool, padding: int) -> None
     """
     if not (image or mask or latent):
         raise ValueError("Nothing is connected; connect an image, a mask or a latent.")
-    if not (image or mask) and padding % LATENT_PIXEL:
+    if not (image or mask) and padding % pixels:
         raise ValueError(
-            f"A padding of {padding} px is not a whole number of latent pixels; set a multiple of {LATENT_PIXEL}."
+            f"A padding of {padding} px is not a whole number of latent pixels; set a multiple of {pixels}."
         )
 
 

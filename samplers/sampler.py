@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..patching.model_sampling import fractional_timesteps, is_a, is_flow, trained_timesteps
 from .bridge import Bridge
 from .build import make, only_known
 from .inject import Levels
-from .model_info import fractional_timesteps, is_a, is_flow, trained_timesteps
 from .registry import Entry
 from .spacing import merged
 from .steppers import Run

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..patching.model_sampling import is_flow
 from .build import make, parameters
 from .inject import alpha_bar
-from .model_info import is_flow
 from .registry import Entry
 
 TIMESTEPS = ("leading", "trailing", "linspace")

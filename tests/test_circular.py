@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from margins import within
 from peft import LoraConfig, inject_adapter_in_model
+from tessera.patching.control_networks import controls
+from tessera.patching.networks import Network
 from tessera.tiling import circular as circular_module
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.circular import NotPeriodicError, circular
-from tessera.tiling.hooks import check_size, controls, whole_axes
+from tessera.tiling.hooks import check_size, whole_axes
 from tessera.tiling.seam import repeat
-from tessera.tiling.unet import downsampling, find_unet
+from tessera.tiling.unet import check_unet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -356,10 +358,10 @@ def test_layers_that_see_no_border_are_let_be() -> None:
 
 
 def test_downsampling_is_read_from_the_network(sd15_unet: Any, sdxl_unet: Any, autoencoder: Any) -> None:
-    assert downsampling(find_unet(nn.ModuleDict({"inner": sd15_unet}))) == 8
-    assert downsampling(find_unet(sdxl_unet)) == 4
+    assert Network(nn.ModuleDict({"inner": sd15_unet}), 4).downsampling == 8
+    assert Network(sdxl_unet, 4).downsampling == 4
     with pytest.raises(ValueError, match="AutoencoderKL"):
-        find_unet(autoencoder)
+        check_unet(Network(autoencoder, 4))
 
 
 @pytest.mark.parametrize(

@@ -373,11 +373,13 @@ def test_attention_of_other_shapes_is_left_alone(model: ModelPatcher) -> None:
     """A pack may attend to something of its own through the same hook."""
     from tessera.samplers.flux_negative import JoinedAttention
 
-    joined = JoinedAttention(3, 4.0)
-    joined.after_input({"txt": torch.zeros(1, 8, 4), "img": torch.zeros(1, 6, 4), "txt_ids": torch.zeros(1, 8, 3)})
+    joined = JoinedAttention({}, 3, 4.0)
+    options = joined.installed({})
+    (after_input,) = options["patches"]["post_input"]
+    after_input({"txt": torch.zeros(1, 8, 4), "img": torch.zeros(1, 6, 4), "txt_ids": torch.zeros(1, 8, 3)})
     q = torch.randn(1, 2, 9, 4)
     assert torch.equal(
-        joined.override(optimized_attention, q, q, q, 2, skip_reshape=True),
+        options["optimized_attention_override"](optimized_attention, q, q, q, 2, skip_reshape=True),
         optimized_attention(q, q, q, 2, skip_reshape=True),
     )
     assert joined.calls == 0
@@ -387,8 +389,8 @@ def test_both_texts_count_from_the_same_position() -> None:
     """Flux 2 numbers its text tokens; the positive text keeps its numbers behind the negative one."""
     from tessera.samplers.flux_negative import JoinedAttention
 
-    joined = JoinedAttention(3, 4.0)
+    (after_input,) = JoinedAttention({}, 3, 4.0).installed({})["patches"]["post_input"]
     ids = torch.zeros(1, 8, 4)
     ids[..., 3] = torch.arange(8)
-    out = joined.after_input({"txt": torch.zeros(1, 8, 4), "img": torch.zeros(1, 6, 4), "txt_ids": ids})
+    out = after_input({"txt": torch.zeros(1, 8, 4), "img": torch.zeros(1, 6, 4), "txt_ids": ids})
     assert out["txt_ids"][0, :, 3].tolist() == [0, 1, 2, 0, 1, 2, 3, 4]

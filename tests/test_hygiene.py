@@ -25,7 +25,11 @@ MEGABYTES = 60
 LIBRARIES = {"tiling", "ip_adapter", "samplers", "images", "prompts"}
 # What every reader of files stands on, libraries included.
 READERS = "weights"
-SHIPPED_PACKAGES = {"contract", "nodes", READERS} | LIBRARIES
+SHIPPED_PACKAGES = {"contract", "nodes", "patching", READERS} | LIBRARIES
+HOST_WORDS = re.compile(
+    r"\b(transformer_options|model_options|model_patcher|cond_or_uncond|class_obj|get_model_object|patches_replace"
+    r"|(add|remove)_wrappers?_with_key|set_model_\w+|WrappersMP|activations_shape|optimized_attention_override)\b"
+)
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "server"}
 HEAVY = {"diffusers", "transformers", "scipy", "peft"}
 PYTHON_TRIPWIRES = re.compile(
@@ -138,9 +142,23 @@ def test_libraries_know_torch_and_themselves() -> None:
         f"{path}:{line}: {name}"
         for path in modules(*LIBRARIES, READERS)
         for name, _, line in imports(path)
-        if name.startswith(".") and name.split(".")[1] not in {layer(path), READERS}
+        if name.startswith(".") and name.split(".")[1] not in {layer(path), READERS, "patching"}
     ]
     assert not found
+
+
+def test_patching_knows_torch_alone() -> None:
+    found = [
+        f"{path}:{line}: {name}"
+        for path in modules("patching")
+        for name, _, line in imports(path)
+        if name.startswith(".") and name.split(".")[1] != "patching"
+    ]
+    assert not found
+
+
+def test_only_patching_speaks_the_protocol_of_the_host() -> None:
+    assert not lines_matching(modules("nodes", *LIBRARIES), HOST_WORDS)
 
 
 def test_host_knows_no_other_library_than_samplers() -> None:

@@ -16,10 +16,12 @@ from tessera.host.model_base import SD15, SDXL
 from tessera.host.patcher import ModelPatcher
 from tessera.host.samplers import KSampler
 from tessera.ip_adapter.formats import parse_adapter
-from tessera.ip_adapter.hooks import Hooks, Run
+from tessera.ip_adapter.hooks import _roles
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
+from tessera.ip_adapter.steps import RunMemory
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt, TesseraLoadIPAdapter
 from tessera.nodes.seamless import TesseraSeamlessModel
+from tessera.patching.calls import DenoiserCall
 from tiny_adapters import TOKENS, Encoder, picture, random_adapter
 from torch import Tensor
 from torch.nn import functional as F
@@ -320,8 +322,9 @@ def test_rows_see_what_their_conditioning_is(sd15: ModelPatcher, roles: list[int
 
 def test_conditionings_are_known_by_their_names() -> None:
     """PerpNeg's third and DualCFG's order: a guider's names decide, not the numbers."""
-    run = Run(names={"a": "negative", "b": "middle", "c": "positive", "d": "empty_negative_prompt"})
-    roles = Hooks._roles(run, {"cond_or_uncond": [2, 1, 0, 3], "uuids": ["c", "b", "a", "d"]})
+    memory = RunMemory(names={"a": "negative", "b": "middle", "c": "positive", "d": "empty_negative_prompt"})
+    options = {"cond_or_uncond": [2, 1, 0, 3], "uuids": ["c", "b", "a", "d"]}
+    roles = _roles(memory, DenoiserCall(None, {"transformer_options": options}))
     assert roles == (0, 0, 1, 1)
 
 

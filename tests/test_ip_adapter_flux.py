@@ -11,12 +11,13 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from margins import within
 from tessera.host.model_base import Flux, patchify, unpatchify
 from tessera.host.patcher import ModelPatcher
+from tessera.host.patcher_extension import WrappersMP
 from tessera.host.samplers import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.references import TesseraReferenceMap
-from tessera.tiling.hooks import WHOLE_TOKENS
+from tessera.patching.calls import WHOLE_TOKENS
 from tiny_adapters import Encoder, picture, random_adapter, random_xlabs
 from torch import Tensor
 
@@ -207,13 +208,19 @@ def test_what_does_not_go_together_is_refused(model: ModelPatcher, sd15_unet: An
 
 def test_masks_keep_the_grid_of_tokens_where_it_is(model: ModelPatcher) -> None:
     """A seamless model moves the picture by half a token from step to step, which masks could not follow."""
-    loaded = _load(model)
-    options = [
-        each.model_options["transformer_options"]
-        for each in (
-            model,
-            _apply(model, loaded, _prompts(0.2)),
-            _apply(model, loaded, _prompts(0.2, mask=torch.ones(HEIGHT, WIDTH))),
-        )
-    ]
-    assert [WHOLE_TOKENS in each for each in options] == [False, False, True]
+    loaded, noise = _load(model), torch.randn(1, 16, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    text = [[torch.ones(1, LENGTH, 16), {"pooled_output": torch.ones(1, 24)}]]
+
+    def kept(model: Any) -> set[bool]:
+        seen, watched = set(), model.clone()
+
+        def watch(executor: Any, x: Tensor, *arguments: Any, **named: Any) -> Tensor:
+            seen.add(WHOLE_TOKENS in arguments[4])
+            return executor(x, *arguments, **named)
+
+        watched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
+        KSampler(watched, 1, "euler", "simple").sample(noise, text, text, 1.0, torch.zeros_like(noise), seed=0)
+        return seen
+
+    assert kept(model) == kept(_apply(model, loaded, _prompts(0.2))) == {False}
+    assert kept(_apply(model, loaded, _prompts(0.2, mask=torch.ones(HEIGHT, WIDTH)))) == {True}

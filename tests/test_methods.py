@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tessera.patching.networks import Network
+from tessera.patching.schedule import ScheduleRange
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.circular import NotPeriodicError
-from tessera.tiling.hooks import patch_size
 from tessera.tiling.methods import METHODS, choose
 from tessera.tiling.rolling import Rolling
 from torch import nn
@@ -44,7 +45,7 @@ def test_a_compiled_engine_is_refused_in_one_line(method: str) -> None:
     with pytest.raises(
         ValueError, match=r"TrTUnet.*compiled engine, which cannot be made periodic.*load the plain model"
     ):
-        choose(_model(TrTUnet()), method, BOTH, 0.0, 1.0)
+        choose(_model(TrTUnet()), method, BOTH, ScheduleRange())
 
 
 UNKNOWN: list[dict[str, Any]] = [
@@ -59,12 +60,12 @@ UNKNOWN: list[dict[str, Any]] = [
 @pytest.mark.parametrize("attributes", UNKNOWN, ids=lambda attributes: " ".join(attributes) or "none")
 def test_a_transformer_with_tokens_of_unknown_size_is_rolled(attributes: dict[str, Any]) -> None:
     model = _model(Unknown(**attributes))
-    hooks, report = choose(model, "auto", BOTH, 0.0, 1.0)
+    hooks, report = choose(model, "auto", BOTH, ScheduleRange())
     assert isinstance(hooks, Rolling)
     assert report.startswith("Unknown: the picture is moved at every step (rolling)")
     assert "multiples of 8 px" in report
     with pytest.raises(NotPeriodicError, match=r"^Unknown does not say .* patch_size.* method rolling\.$"):
-        choose(model, "torus_rope", BOTH, 0.0, 1.0)
+        choose(model, "torus_rope", BOTH, ScheduleRange())
 
 
 @pytest.mark.parametrize(
@@ -77,4 +78,4 @@ def test_a_transformer_with_tokens_of_unknown_size_is_rolled(attributes: dict[st
     ],
 )
 def test_the_side_of_a_token_is_read(attributes: dict[str, Any], side: int) -> None:
-    assert patch_size(Unknown(**attributes), 16) == side
+    assert Network(Unknown(**attributes), 16).token_size == side

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tessera.patching.calls import WHOLE_TOKENS, DenoiserCall
+from tessera.patching.control_networks import has_token_images
+from tessera.patching.networks import Network
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.circular import NotPeriodicError
-from tessera.tiling.dit import FEWEST_STEPS, PHASES, TorusDiT, has_token_pictures, phase_at
-from tessera.tiling.hooks import WHOLE_TOKENS
+from tessera.tiling.dit import FEWEST_STEPS, PHASES, TorusDiT, phase_at
 from tessera.tiling.roll import roll
 from tessera.tiling.rolling import Rolling, blend_cuts, roll_control, shift_at
 from torch import Tensor, nn
@@ -78,7 +80,7 @@ def test_what_has_the_size_of_the_latents_moves_along() -> None:
         "ref_latents": [reference],
     }
     setattr(network, "class_obj", SimpleNamespace(diffusion_model=TOKENS_OF_TWO))  # noqa: B010
-    out = Rolling(BOTH).step(network, BOTH, call)
+    out = Rolling(BOTH).step(DenoiserCall(network, call), BOTH)
     still = network(x, call["t"], extra, call["c_crossattn"], call["control"], {}, [reference])
     torch.testing.assert_close(out, still)
     assert seen["text"] is call["c_crossattn"]
@@ -96,7 +98,8 @@ def _calls(steps: int) -> list[int]:
         setattr(network, "class_obj", SimpleNamespace(diffusion_model=TOKENS_OF_TWO))  # noqa: B010
         options = {"sample_sigmas": sigmas}
         call = {"x": torch.zeros(1, 1, 8, 12), "t": sigmas[step : step + 1], "c_concat": None, "c_crossattn": None}
-        Rolling(BOTH).step(network, BOTH, call | {"control": None, "transformer_options": options})
+        call |= {"control": None, "transformer_options": options}
+        Rolling(BOTH).step(DenoiserCall(network, call), BOTH)
     return counts
 
 
@@ -107,7 +110,7 @@ def test_the_last_quarter_of_the_steps_has_two_cuts() -> None:
 
 
 def test_the_report_says_how_many_steps_take_twice_the_time() -> None:
-    promised = re.search(r"last (\d+)% take twice", Rolling(BOTH).summary(nn.Linear(1, 1), 4))
+    promised = re.search(r"last (\d+)% take twice", Rolling(BOTH).summary(Network(nn.Linear(1, 1), 4)))
     assert promised is not None
     assert sum(_calls(100)) == 100 + int(promised[1])
 
@@ -120,12 +123,12 @@ def test_residuals_of_another_shape_are_refused() -> None:
 
 def test_shifted_repeats_cannot_be_rolled() -> None:
     with pytest.raises(NotPeriodicError, match="only be rolled"):
-        Rolling(TILINGS["brick"]).unit(nn.Linear(1, 1), 4)
+        Rolling(TILINGS["brick"]).unit(Network(nn.Linear(1, 1), 4))
 
 
 def test_units_are_read_from_the_network() -> None:
-    assert Rolling(BOTH).unit(TOKENS_OF_TWO, 16) == 2
-    assert Rolling(BOTH).unit(nn.Linear(1, 1), 16) == 1
+    assert Rolling(BOTH).unit(Network(TOKENS_OF_TWO, 16)) == 2
+    assert Rolling(BOTH).unit(Network(nn.Linear(1, 1), 16)) == 1
 
 
 @pytest.mark.parametrize("tiling", ["both", "brick", "half_drop"])
@@ -147,10 +150,10 @@ def test_moving_a_picture_moves_the_plane_that_its_repeats_fill(tiling: str, shi
     assert torch.equal(roll(moved, (-shift[0], -shift[1]), axes), picture)
 
 
-def _call(step: int, steps: int = 20, **more: Any) -> dict[str, Any]:
+def _call(step: int, steps: int = 20, **more: Any) -> DenoiserCall:
     sigmas = torch.linspace(1, 0, steps + 1)
     options = {"sample_sigmas": sigmas}
-    return {"t": sigmas[step : step + 1], "control": None, "transformer_options": options} | more
+    return DenoiserCall(None, {"t": sigmas[step : step + 1], "control": None, "transformer_options": options} | more)
 
 
 def test_the_grid_of_tokens_lies_elsewhere_at_each_step() -> None:
@@ -162,18 +165,19 @@ def test_the_grid_of_tokens_lies_elsewhere_at_each_step() -> None:
 def test_the_grid_of_tokens_stays_for_what_belongs_to_it_and_in_short_runs() -> None:
     assert phase_at(_call(1, FEWEST_STEPS), BOTH, 2) == (1, 1)
     assert phase_at(_call(1, FEWEST_STEPS - 1), BOTH, 2) == (0, 0)
-    still = _call(1)["transformer_options"] | {WHOLE_TOKENS: True}
+    still = _call(1).options | {WHOLE_TOKENS: True}
     assert phase_at(_call(1, transformer_options=still), BOTH, 2) == (0, 0)
     assert phase_at(_call(1, transformer_options={}), BOTH, 2) == (0, 0)
 
 
 def test_what_belongs_to_whole_tokens_is_found_in_a_run() -> None:
     control = SimpleNamespace(previous_controlnet=None)
-    assert not has_token_pictures([{}, {"control": None}], {"patches": {"post_input": [1]}})
-    assert has_token_pictures([{}, {"control": control}], {})
-    assert has_token_pictures([{"reference_latents": [torch.zeros(1, 4, 8, 8)]}, {}], {})
-    assert has_token_pictures([{}], {"patches": {"double_block": [1]}})
-    assert has_token_pictures([{}], {"patches": {"noise_refiner": [1]}})
+    assert not has_token_images([{}, {"control": None}], {"patches": {"post_input": [1]}})
+    assert has_token_images([{}, {"control": control}], {})
+    assert has_token_images([{"reference_latents": [torch.zeros(1, 4, 8, 8)]}, {}], {})
+    assert has_token_images([{}], {"patches": {"double_block": [1]}})
+    assert has_token_images([{}], {"patches": {"noise_refiner": [1]}})
+    assert has_token_images([{}], {"easycache": object()})
 
 
 def test_the_report_promises_to_move_only_what_can_move() -> None:
@@ -181,4 +185,4 @@ def test_the_report_promises_to_move_only_what_can_move() -> None:
     network.pe_embedder = type("EmbedND", (nn.Module,), {})()
     for patch, moves in ((2, True), (1, False)):
         network.patch_size = patch
-        assert ("by half a token" in TorusDiT(BOTH).summary(network, 16)) is moves
+        assert ("by half a token" in TorusDiT(BOTH).summary(Network(network, 16))) is moves

@@ -21,7 +21,8 @@ from scheduler_models import (
     relative,
     resume,
 )
-from tessera.samplers import build, model_info
+from tessera.patching import model_sampling as noise_levels
+from tessera.samplers import build
 from tessera.samplers.registry import find
 from torch import Tensor
 
@@ -180,7 +181,7 @@ def test_edm_is_that_of_diffusers(name: str, steps: int) -> None:
     scheduler = build.make(name, edm)
     scheduler.set_timesteps(steps)
     sigmas, model = scheduler.sigmas.clone(), Model("v_prediction")
-    told = model_info.interpolated_timestep(model.model_sampling.log_sigmas, sigmas[:-1])
+    told = noise_levels.interpolated_timestep(model.model_sampling.log_sigmas, sigmas[:-1])
     times = iter(told if find(name).fractional else model.model_sampling.timestep(sigmas[:-1]))
     expected = diffusers_loop(scheduler, steps, noise(), lambda x, _: network(x, next(times).expand(len(x))))
     assert within(relative(from_noise(name, model, sigmas), expected), PARITY)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from margins import within
 from scheduler_models import SEED, Flow, Model, from_noise, levels, model_sampling, noise, relative, resume
 from tessera.host.samplers import KSAMPLER
-from tessera.samplers import build, model_info, sampler, spacing
+from tessera.patching import model_sampling as noise_levels
+from tessera.samplers import build, sampler, spacing
 from tessera.samplers.bridge import Bridge
 from tessera.samplers.registry import ENTRIES, NAMES, Entry, find
 from tessera.samplers.report import model_calls
@@ -210,7 +211,7 @@ def test_timesteps_between_the_trained_ones_last_for_the_run() -> None:
     space = model_sampling("epsilon")
     between = (space.sigmas[500] * space.sigmas[501]).sqrt().reshape(1)
     assert space.timestep(between) in (500, 501)
-    with pytest.raises(KeyError), model_info.fractional_timesteps(space):
+    with pytest.raises(KeyError), noise_levels.fractional_timesteps(space):
         assert space.timestep(between).item() == pytest.approx(500.5, abs=0.01)
         assert space.timestep(space.sigmas[[3, 999]]).tolist() == [3, 999]
         raise KeyError
@@ -219,7 +220,7 @@ def test_timesteps_between_the_trained_ones_last_for_the_run() -> None:
 
 def test_flows_keep_their_timesteps() -> None:
     space = Flow()
-    with model_info.fractional_timesteps(space):
+    with noise_levels.fractional_timesteps(space):
         assert "timestep" not in vars(space)
 
 

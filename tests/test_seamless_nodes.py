@@ -21,10 +21,10 @@ from tessera.nodes import NODES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.seam_check import TesseraSeamCheck
 from tessera.nodes.seamless import KEY, TesseraSeamlessModel, TesseraSeamlessVAE
+from tessera.patching.calls import WHOLE_TOKENS, DenoiserCall, SamplingRun
 from tessera.tiling import dit
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.dit import FEWEST_STEPS, PHASES
-from tessera.tiling.hooks import WHOLE_TOKENS
 from tessera.tiling.roll import Shift
 from tessera.tiling.rolling import Rolling, run_rolled
 from tiny_models import FLUX, flux_weights
@@ -270,7 +270,8 @@ def test_other_bad_input(model: ModelPatcher) -> None:
         model_patcher=ModelPatcher(SD15(nn.Linear(1, 1)), "cpu", "cpu"),
     )
     with pytest.raises(ValueError, match=r"latents of pictures, but these are \(1, 4, 16\)"):
-        Rolling(TILINGS["both"]).around_run(SimpleNamespace(class_obj=audio), torch.zeros(1, 4, 16))
+        run = SamplingRun(SimpleNamespace(class_obj=audio), {"noise": torch.zeros(1, 4, 16)})
+        Rolling(TILINGS["both"]).around_run(run)
 
 
 def test_an_unknown_model_is_rolled_and_the_report_says_so() -> None:
@@ -332,9 +333,9 @@ def test_all_conditionings_see_the_picture_in_the_same_place(
     """A reference picture on the positive prompt alone keeps both where they are: their difference is guidance."""
     shifts = []
 
-    def note(executor: Any, call: dict[str, Any], unit: int, shift: Shift, axes: Axes) -> Tensor:
+    def note(call: DenoiserCall, unit: int, shift: Shift, axes: Axes) -> Tensor:
         shifts.append(shift)
-        return run_rolled(executor, call, unit, shift, axes)
+        return run_rolled(call, unit, shift, axes)
 
     monkeypatch.setattr(dit, "run_rolled", note)
     reference = {"reference_latents": [torch.zeros(1, 16, 24, 24)]} if with_reference else {}

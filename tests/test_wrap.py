@@ -166,3 +166,12 @@ def test_dtypes_channels_and_one_pixel(dtype: torch.dtype, channels: int) -> Non
     padded, geometry, *_ = TesseraWrapPad.execute(5, "both", image).args
     assert padded.shape == (2, 11, 11, channels)
     assert torch.equal(TesseraWrapCrop.execute(geometry, 0.0, padded).args[0], image)
+
+
+def test_padding_of_a_latent_is_in_pixels_of_its_image() -> None:
+    """One latent of Flux.2, which has 128 channels, is 16 px."""
+    latent = {"samples": torch.randn(1, 128, 8, 8)}
+    padded = TesseraWrapPad.execute(64, "both", latent=latent).args[3]
+    assert padded["samples"].shape == (1, 128, 16, 16)
+    with pytest.raises(ValueError, match="16"):
+        TesseraWrapPad.execute(8, "both", latent=latent)

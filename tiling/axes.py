@@ -37,7 +37,7 @@ REPEATS: dict[str, Axes] = {
 """How the repeats of a picture lie: of one that tiles both ways, or along one axis alone."""
 
 
-def describe(axes: Axes) -> str:
+def edges_that_meet(axes: Axes) -> str:
     """Name the edges that meet, for reports and errors."""
     names = [name for name, wraps in (("left-right", axes.horizontal), ("top-bottom", axes.vertical)) if wraps]
     if not names:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from torch import Tensor
 
-from torch import Tensor, nn
-
+from ..patching.calls import WHOLE_TOKENS, DenoiserCall, SamplingRun
+from ..patching.control_networks import has_token_images
+from ..patching.networks import Network
 from .axes import Axes
 from .circular import NotPeriodicError, circular, wrapping_convolutions
-from .hooks import WHOLE_TOKENS, SeamlessHooks, controls, patch_size, tokens
+from .hooks import SeamlessHooks, token_size, tokens
 from .rolling import Shift, run_rolled, step_index
 from .torus import rotary_embedders, torus
 
@@ -19,9 +19,6 @@ PHASES: tuple[Shift, ...] = ((0, 0), (1, 1), (0, 1), (1, 0))
 FEWEST_STEPS = 12
 """Shorter runs keep the grid where it is: each of its places needs steps of its own to be evened out."""
 
-CONTROL_PATCHES = ("double_block", "noise_refiner")
-"""ComfyUI's patches through which control networks of Qwen-Image, Z-Image and Wan add pictures to tokens."""
-
 
 class TorusDiT(SeamlessHooks):
     """Rotary frequencies are rounded to harmonics of the picture; padded convolutions, where there are any, wrap.
@@ -30,63 +27,44 @@ class TorusDiT(SeamlessHooks):
     picture moves by half a token on its torus from step to step, and every line is inside a token half of the time.
     """
 
-    def unit(self, network: nn.Module, channels: int) -> int:
+    def unit(self, network: Network) -> int:
         """The side of a token."""
-        if not any(rotary_embedders(network)):
+        if not any(rotary_embedders(network.module)):
             raise NotPeriodicError(
                 f"The method torus_rope needs a transformer with rotary positions (Flux, Qwen-Image, Z-Image, Wan), "
-                f"but the model is a {type(network).__name__}; use the method auto."
+                f"but the model is a {network.name}; use the method auto."
             )
-        return patch_size(network, channels)
+        return token_size(network)
 
-    def summary(self, network: nn.Module, channels: int) -> str:
+    def summary(self, network: Network) -> str:
         """That positions repeat, and whether the grid of tokens moves."""
-        list(wrapping_convolutions(network))
+        list(wrapping_convolutions(network.module))
         positions = "rotary positions repeat with the picture (torus RoPE)"
-        if self.unit(network, channels) % 2:
+        if self.unit(network) % 2:
             return positions
         return f"{positions}, which runs of {FEWEST_STEPS} steps or more move by half a token from step to step"
 
-    def around_run(self, executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """OUTER_SAMPLE: decide for all calls alike whether the picture may move by parts of a token."""
-        guider = executor.class_obj
-        options = guider.model_options["transformer_options"]
-        conds = (cond for group in guider.conds.values() for cond in group or ())
-        if has_token_pictures(conds, options) or "easycache" in options:  # it compares what steps were given
-            options[WHOLE_TOKENS] = True
-        return super().around_run(executor, noise, *args, **kwargs)
+    def around_run(self, run: SamplingRun) -> Tensor:
+        """Decide for all calls alike whether the picture may move by parts of a token."""
+        conds = (cond for _, cond in run.conditionings)
+        if has_token_images(conds, run.options):
+            run.options[WHOLE_TOKENS] = True
+        return super().around_run(run)
 
-    def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
+    def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
         """The call inside `torus` and `circular`; reference latents have their own period."""
-        network = executor.class_obj.diffusion_model
-        unit = self.unit(network, call["x"].shape[1])
-        pictures = [call["x"], *(call.get("ref_latents") or [])]
+        unit = self.unit(call.network)
+        pictures = [call.x, *call.reference_latents]
         sizes = [tokens((p.shape[-2], p.shape[-1]), unit) for p in pictures]
         shift = phase_at(call, axes, unit)
-        with torus(network, axes, sizes), circular(network, axes):
-            return run_rolled(executor, call, unit, shift, axes)
+        with torus(call.module, axes, sizes), circular(call.module, axes):
+            return run_rolled(call, unit, shift, axes)
 
 
-def has_token_pictures(conds: Iterable[dict[str, Any]], options: dict[str, Any]) -> bool:
-    """Whether control networks, in whatever form, or reference pictures come along, which belong to whole tokens.
-
-    Args:
-        conds: all conditionings of a run, as a guider holds them.
-        options: the run's transformer options.
-    """
-    every, patches = list(conds), options.get("patches", {})
-    return (
-        any(True for _ in controls(every))
-        or any(cond.get("reference_latents") for cond in every)
-        or any(patches.get(name) for name in CONTROL_PATCHES)
-    )
-
-
-def phase_at(call: dict[str, Any], axes: Axes, unit: int) -> Shift:
-    """How far (down, right) in latents the picture moves in this call of APPLY_MODEL: nothing or half of `unit`."""
-    options = call["transformer_options"]
-    sigmas = options.get("sample_sigmas")
-    if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or options.get(WHOLE_TOKENS):
+def phase_at(call: DenoiserCall, axes: Axes, unit: int) -> Shift:
+    """How far (down, right) in latents the picture moves in this call: nothing or half of `unit`."""
+    sigmas = call.sigmas
+    if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or call.options.get(WHOLE_TOKENS):
         return 0, 0
-    down, right = PHASES[step_index(sigmas, call["t"]) % len(PHASES)]
+    down, right = PHASES[step_index(sigmas, call.sigma) % len(PHASES)]
     return down * (unit // 2) * axes.vertical, right * (unit // 2) * axes.horizontal

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from ..patching.networks import describe
+from ..patching.schedule import ScheduleRange
 from .axes import Axes
 from .circular import NotPeriodicError
 from .dit import TorusDiT
@@ -22,20 +24,19 @@ def check_method(method: str, axes: Axes) -> None:
         check_straight(axes, "The method is rolling")
 
 
-def choose(model: Any, method: str, axes: Axes, start: float, end: float) -> tuple[SeamlessHooks, str]:
+def choose(model: Any, method: str, axes: Axes, schedule: ScheduleRange) -> tuple[SeamlessHooks, str]:
     """The hooks that make a host's MODEL periodic, and what they do in words.
 
     Args:
         model: stays as it is.
         method: one of `METHODS`, or auto: the exact ones first, rolling where none suits.
         axes: along which axes pictures repeat.
-        start: fraction of the schedule (0..1).
-        end: fraction of the schedule (0..1), not before `start`.
+        schedule: the part of it in which the edges meet.
 
     Raises:
         ValueError: the method does not suit the model or the tiling, or the model is no network.
     """
-    network = model.get_model_object("diffusion_model")
+    network = describe(model).module
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"The model is a {type(network).__name__}, no network of PyTorch but a compiled engine, which cannot "
@@ -43,7 +44,7 @@ def choose(model: Any, method: str, axes: Axes, start: float, end: float) -> tup
         )
     kinds = list(METHODS.values()) if method == "auto" else [METHODS[method]]
     for kind in kinds:
-        hooks = kind(axes, start, end)
+        hooks = kind(axes, schedule)
         try:
             return hooks, hooks.report(model)
         except NotPeriodicError:

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..patching.calls import DenoiserCall
+from ..patching.networks import Network
 from .axes import Axes
 from .circular import NotPeriodicError
-from .hooks import SEED, SeamlessHooks, go_on, patch_size
+from .hooks import SEED, SeamlessHooks
 from .roll import Shift, roll
-from .unet import downsampling, find_unet, is_unet
 
 R2 = (0.7548776662466927, 0.5698402909980532)
 """Fractions of a side between one shift and the next, which fill the plane evenly (M. Roberts' R2 sequence)."""
@@ -36,35 +37,27 @@ def check_straight(axes: Axes, why: str) -> None:
 class Rolling(SeamlessHooks):
     """The picture is moved before each call of the denoiser, and back after it."""
 
-    def unit(self, network: nn.Module, channels: int) -> int:
+    def unit(self, network: Network) -> int:
         """The side of a token, or the UNet's downsampling; 1 where neither is known."""
-        check_straight(self.axes, f"A {type(network).__name__} can only be rolled")
-        if is_unet(network):
-            return downsampling(find_unet(network))
-        try:
-            return patch_size(network, channels)
-        except NotPeriodicError:
-            return 1
+        check_straight(self.axes, f"A {network.name} can only be rolled")
+        return network.token_size or 1 if network.unet is None else network.downsampling
 
-    def summary(self, network: nn.Module, channels: int) -> str:
+    def summary(self, network: Network) -> str:
         """That the seam is spread, not gone, and what that takes."""
         return (
             "the picture is moved at every step (rolling), which spreads seams thin and is not exact: take 12 steps or "
             f"more, of which the last {1 - TWO_CUTS:.0%} take twice the time"
         )
 
-    def step(self, executor: Any, axes: Axes, call: dict[str, Any]) -> Tensor:
+    def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
         """The call on moved latents; towards the end two of them, blended."""
-        options = call["transformer_options"]
-        height, width = call["x"].shape[-2:]
-        unit = self.unit(executor.class_obj.diffusion_model, call["x"].shape[1])
-        sigmas = options["sample_sigmas"]
-        index = step_index(sigmas, call["t"])
-        shift = shift_at(options.get(SEED) or 0, index, (height, width), axes, unit)
-        run = partial(run_rolled, executor, call, unit, axes=axes)
+        unit, sigmas = self.unit(call.network), call.options["sample_sigmas"]
+        index = step_index(sigmas, call.sigma)
+        shift = shift_at(call.options.get(SEED) or 0, index, call.size, axes, unit)
+        run = partial(run_rolled, call, unit, axes=axes)
         if index < TWO_CUTS * (len(sigmas) - 1):
             return run(shift)
-        return blend_cuts(run, shift, (height, width), axes, unit)
+        return blend_cuts(run, shift, call.size, axes, unit)
 
 
 def step_index(sigmas: Tensor, sigma: Tensor) -> int:
@@ -104,23 +97,22 @@ def _distance(shift: Shift, size: Shift, axes: Axes) -> Tensor:
     return lines[0][:, None] * lines[1]
 
 
-def run_rolled(executor: Any, call: dict[str, Any], unit: int, shift: Shift, axes: Axes) -> Tensor:
+def run_rolled(call: DenoiserCall, unit: int, shift: Shift, axes: Axes) -> Tensor:
     """The denoiser's output for latents moved by `shift`, moved back. What has the latents' size moves along."""
     if shift == (0, 0):
-        return go_on(executor, call)
-    height, width = call["x"].shape[-2:]
+        return call.proceed()
 
     def move(value: Any) -> Any:
         if isinstance(value, list):
             return [move(each) for each in value]
-        fits = isinstance(value, Tensor) and value.ndim >= 4 and value.shape[-2:] == (height, width)
+        fits = isinstance(value, Tensor) and value.ndim >= 4 and value.shape[-2:] == call.size
         return roll(value, shift, axes) if fits else value
 
-    moved = {name: move(value) for name, value in call.items()}
-    if call["control"]:
-        along = partial(roll_control, shift=shift, size=(height, width), unit=unit)
-        moved["control"] = {name: [along(part) for part in parts] for name, parts in call["control"].items()}
-    return roll(go_on(executor, moved), (-shift[0], -shift[1]), axes)
+    moved = {name: move(value) for name, value in call.arguments.items()}
+    if call.control:
+        along = partial(roll_control, shift=shift, size=call.size, unit=unit)
+        moved["control"] = {name: [along(part) for part in parts] for name, parts in call.control.items()}
+    return roll(call.proceed(**moved), (-shift[0], -shift[1]), axes)
 
 
 def roll_control(part: Tensor | None, shift: Shift, size: Shift, unit: int) -> Tensor | None:

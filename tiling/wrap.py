@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .axes import Axes, describe
+from .axes import Axes, edges_that_meet
 
 
 class Geometry(NamedTuple):
@@ -119,8 +119,8 @@ def check_halves(size: tuple[int, int], axes: Axes, pixel: int = 1) -> None:
         if halved and length % 2:
             lower, upper = (length - 1) * pixel, (length + 1) * pixel
             raise ValueError(
-                f"A picture whose {describe(axes)} needs a {name} that is a multiple of {2 * pixel} px, but it is "
-                f"{length * pixel} px; set the {name} to {f'{lower} or {upper}' if lower else upper} px."
+                f"A picture whose {edges_that_meet(axes)} needs a {name} that is a multiple of {2 * pixel} px, but it "
+                f"is {length * pixel} px; set the {name} to {f'{lower} or {upper}' if lower else upper} px."
             )
 
 

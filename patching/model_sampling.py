@@ -1,4 +1,4 @@
-"""What a run has to know of a model, read from its `model_sampling`."""
+"""What a run has to know of a model's noise levels, read from its `model_sampling`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from torch import Tensor
 
 # Nearer to a whole timestep than this is rounding.
 WHOLE = 1e-3
+
+
+def sampling_of(model: Any) -> Any:
+    """Return the `model_sampling` of a host's MODEL."""
+    return model.get_model_object("model_sampling")
+
+
+def sigma_at(model: Any, percent: float) -> float:
+    """Return the noise level of a MODEL at a fraction of the schedule (0..1)."""
+    return float(sampling_of(model).percent_to_sigma(percent))
 
 
 def is_a(model_sampling: Any, name: str) -> bool:

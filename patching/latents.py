@@ -1,0 +1,30 @@
+"""A host's LATENT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+PIXELS_BY_CHANNELS = {64: 32, 128: 16}
+"""Image pixels along the side of one latent, where they are not 8, for latents of images with so many channels:
+HunyuanImage 2.1 and Flux.2."""
+
+
+def pixels_per_latent(latent: Mapping[str, Any]) -> int:
+    """Return how many image pixels lie along the side of one latent.
+
+    Args:
+        latent: a LATENT; empty ones say it, those of encoders and samplers are told by their channels.
+    """
+    told = latent.get("downscale_ratio_spacial")
+    if told:
+        return int(told)
+    samples = latent["samples"]
+    return PIXELS_BY_CHANNELS.get(samples.shape[1], 8) if samples.ndim == 4 else 8
+
+
+def to_vae(guider: Any, latents: Tensor) -> Tensor:
+    """Scale latents (B, C, H, W) from those of a guider's model to those of its VAE."""
+    return guider.model_patcher.model.process_latent_out(latents)
