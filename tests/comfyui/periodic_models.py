@@ -207,8 +207,9 @@ def rolled_ratios(seed: int) -> list[float]:
     both, methods = load("tiling.axes").TILINGS["both"], load("tiling.methods")
     network = randomize(sd3())
     latent = SimpleNamespace(latent_channels=4, spacial_downscale_ratio=8)
+    whole, calls = load("patching.schedule").ScheduleRange(), load("patching.calls")
     parts = {"diffusion_model": network, "latent_format": latent}
-    hooks, report = methods.choose(SimpleNamespace(get_model_object=parts.__getitem__), "auto", both, 0.0, 1.0)
+    hooks, report = methods.choose(SimpleNamespace(get_model_object=parts.__getitem__), "auto", both, whole)
     assert "rolling" in report, report
     x = torch.randn(1, 4, 1, 1).expand(1, 4, 2 * SIDE, 2 * SIDE).contiguous()
     sigmas = torch.linspace(1, 0, 21)
@@ -217,7 +218,9 @@ def rolled_ratios(seed: int) -> list[float]:
         call = {"x": x, "c_concat": None, "c_crossattn": text(32), "control": None}
         call["transformer_options"] = {"sample_sigmas": sigmas, "tessera_seed": seed}
         drawn = [execute(x, sigmas[:1], None, call["c_crossattn"], None, None)]
-        drawn += [hooks.step(execute, both, call | {"t": sigmas[step : step + 1]}) for step in (3, 17)]
+        drawn += [
+            hooks.step(calls.DenoiserCall(execute, call | {"t": sigmas[step : step + 1]}), both) for step in (3, 17)
+        ]
     for picture in drawn:
         found.append(max(float(s.max() / s.mean()) for s in token_steps(picture)))
     return found
