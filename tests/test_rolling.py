@@ -53,6 +53,38 @@ def test_two_cuts_hide_the_seam_of_each_other() -> None:
     torch.testing.assert_close(same, x + 3)
 
 
+@pytest.mark.parametrize("tiling", ["both", "horizontal", "vertical"])
+@pytest.mark.parametrize("shift", [(0, 0), (4, 6), (12, 2)])
+def test_a_cut_weighs_nothing_where_its_seam_lies_and_all_where_the_others_does(
+    tiling: str, shift: tuple[int, int]
+) -> None:
+    axes, height, width = TILINGS[tiling], 16, 24
+    shift = (shift[0] * axes.vertical, shift[1] * axes.horizontal)
+    seen: list[tuple[int, int]] = []
+
+    def run(moved: tuple[int, int]) -> Tensor:
+        seen.append(moved)
+        return torch.full((1, 1, height, width), 1.0 if len(seen) == 1 else 0.0)
+
+    weight = blend_cuts(run, shift, (height, width), axes, unit=2)[0, 0]
+    (down, right), other = shift, seen[1]
+    assert seen[0] == shift
+    assert [(b - a) * 2 for a, b in zip(shift, other, strict=True)] == [height * axes.vertical, width * axes.horizontal]
+    # A picture that is moved down by `down` is cut at the row `-down`.
+    rows, columns = weight[-down % height], weight[:, -right % width]
+    theirs = weight[-other[0] % height], weight[:, -other[1] % width]
+    far = height // 4, width // 4
+    if axes.vertical and not axes.horizontal:
+        assert rows.max() < 0.02 and theirs[0].min() > 0.98
+    if axes.horizontal and not axes.vertical:
+        assert columns.max() < 0.02 and theirs[1].min() > 0.98
+    if axes.horizontal and axes.vertical:
+        assert weight.roll((down, right), (0, 1))[2 * far[0], 2 * far[1]] > 0.98
+        assert weight.roll(other, (0, 1))[2 * far[0], 2 * far[1]] < 0.02
+    # The two lines of pixels at a seam are as far from it as each other.
+    torch.testing.assert_close(weight.roll((down, right), (0, 1)), weight.roll((down, right), (0, 1)).flip(0, 1))
+
+
 def test_what_has_the_size_of_the_latents_moves_along() -> None:
     """The network adds up what it is given; moved along, all of it lies in one place again."""
     sigmas = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.0])

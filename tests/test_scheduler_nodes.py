@@ -13,7 +13,8 @@ from tessera.host.patcher import ModelPatcher
 from tessera.images import sheets
 from tessera.nodes import scheduler_docs
 from tessera.nodes.scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler, listed
-from tessera.samplers.registry import ENTRIES, NAMES
+from tessera.samplers import report
+from tessera.samplers.registry import ENTRIES, NAMES, find
 from torch import Tensor
 
 # numpy's about diffusers, and torchsde's about rounding.
@@ -101,6 +102,23 @@ def test_options_reach_the_scheduler_or_are_refused(model: ModelPatcher) -> None
         assert not torch.equal(sampled(model, "DPMSolverMultistepScheduler", steps=8, **options), plain)
     with pytest.raises(ValueError, match="algorithm_type does not apply to DDIMScheduler"):
         sampled(model, "DDIMScheduler", algorithm_type="sde-dpmsolver++")
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES if entry.fewest[0] > 1])
+def test_the_report_warns_below_the_fewest_steps_only(name: str) -> None:
+    entry = find(name)
+    for steps, warns in ((entry.fewest[0], False), (entry.fewest[0] - 1, True)):
+        said = report.describe(entry, torch.linspace(14, 0, steps + 1), "linspace", steps, False)
+        assert (f"{entry.fewest[0]} steps or more" in said) is warns
+        assert f"{steps} steps, {report.model_calls(entry, torch.linspace(14, 0, steps + 1))} model calls" in said
+
+
+def test_the_report_says_when_there_are_fewer_steps_than_were_asked_for() -> None:
+    for asked, fewer in ((4, False), (5, True)):
+        said = report.describe(find("DDIM"), torch.linspace(14, 0, 5), "linspace", asked, False)
+        assert (f"{asked} steps were asked for" in said) is fewer
+    assert "1 steps, 1 model calls" in report.describe(find("DDIM"), torch.tensor([1.0, 0.0]), "linspace", 1, False)
+    assert "no step" in report.describe(find("DDIM"), torch.tensor([]), "linspace", 20, False)
 
 
 def test_every_option_has_a_widget() -> None:

@@ -111,7 +111,47 @@ def test_batches_are_measured_one_by_one() -> None:
     crop, periodic = seam.measure(pictures)
     assert crop.horizontal.visible
     assert not periodic.horizontal.visible
-    assert "Picture 2" in seam.report([crop, periodic])
+    report = seam.report([crop, periodic])
+    parts = ("Picture 1", "a seam shows", "Picture 2", "no seam")
+    assert sorted(parts, key=report.index) == list(parts)
+
+
+@pytest.mark.parametrize(
+    ("sr", "sr_max", "cr", "cr_max", "verdict"),
+    [
+        (1.5, 1.1, 1.5, 1.1, "no seam"),
+        (1.6, 1.1, 1.0, 1.0, "not certain"),
+        (1.0, 1.0, 1.6, 1.1, "not certain"),
+        (1.0, 1.0, 1.6, 1.2, "faint seam"),
+        (1.0, 1.0, 1.5, 1.2, "no seam"),
+        (3.0, 1.2, 1.0, 1.0, "a seam shows"),
+    ],
+)
+def test_the_verdict_follows_the_measures(sr: float, sr_max: float, cr: float, cr_max: float, verdict: str) -> None:
+    found = seam.AxisSeam(sr, sr_max, 0.5, cr, cr_max)
+    report = seam.report([seam.Seam(found, found, 0.0, 0, 0)])
+    assert [verdict in line for line in report.splitlines()] == [True, True]
+    assert found.visible == (verdict in ("faint seam", "a seam shows"))
+
+
+@pytest.mark.parametrize(("period", "counts"), [(16, True), (8, False)])
+def test_repetition_finer_than_an_eighth_of_the_picture_is_texture(period: int, counts: bool) -> None:
+    """Lines that repeat after `period` of 128 px, without a longer period of their own."""
+    tile = torch.rand(128, period, 3, generator=torch.Generator().manual_seed(0)).repeat(1, 128 // period, 1)
+    found = seam.measure(tile[None], TILINGS["both"])[0]
+    assert found.alike > 0.99
+    assert found.right % period == 0 and min(found.right, 128 - found.right) >= 16
+    assert (min(found.right, 128 - found.right) == period) is counts
+
+
+def test_the_rank_is_the_share_of_smaller_steps() -> None:
+    """The border's step leads from the last line back to the first."""
+    levels = torch.arange(12).cumsum(0).float() / 255
+    found = seam.measure(levels.view(1, 1, 12, 1).expand(1, 12, 12, 3), TILINGS["both"])[0]
+    assert found.horizontal.rank == 1
+    inside = torch.tensor([0, 9, 1, 7, 3, 4, 11, 5]).float() / 40
+    found = seam.measure(inside.view(1, 1, 8, 1).expand(1, 8, 8, 3), TILINGS["both"])[0]
+    assert found.horizontal.rank == pytest.approx(2 / 7)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
