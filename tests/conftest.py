@@ -14,12 +14,18 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hypothesis import settings
+from naming import Naming
 from torch import nn
 
 pytest_plugins = ["margins"]
 
 settings.register_profile("tessera", deadline=None)  # no test asserts a time
 settings.load_profile("tessera")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Call a case by the words of its message, not by the pattern that finds them."""
+    return " ".join(val.parts) if isinstance(val, Naming) else None
 
 
 def _random(network: Any) -> Any:

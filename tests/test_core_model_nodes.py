@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 import torch
+from naming import naming
 from PIL import Image
 from safetensors.torch import load_file
 from tessera.host import folder_paths, images
@@ -79,9 +80,9 @@ def test_single_parts(folders: Path, checkpoints: Checkpoints) -> None:
     assert clip.encode("brick").shape == (1, 77, 3 * tiny.WIDTH) and clip.patcher.load_device.type == "cpu"
     [decoder] = values(loaders.VAELoader.execute("vae"))
     assert decoder.decode(torch.zeros(1, 4, 2, 2)).shape == (1, 16, 16, 3)
-    with pytest.raises(ValueError, match="weight_dtype fp8_e5m2 is not supported here; choose default"):
+    with pytest.raises(ValueError, match=naming("weight_dtype", "fp8_e5m2", "default")):
         loaders.UNETLoader.execute("unet", "fp8_e5m2")
-    with pytest.raises(FileNotFoundError, match="'nothing' is not among the vae models"):
+    with pytest.raises(FileNotFoundError, match=naming("'nothing'", "vae")):
         loaders.VAELoader.execute("nothing")
 
 
@@ -102,9 +103,9 @@ def test_checkpoint_without_text_encoder_and_vae(folders: Path) -> None:
         (text.CLIPSetLastLayer, (clip, -1)),
         (text.CLIPTextEncodeFlux, (clip, "x", "x", 3.5)),
     ):
-        with pytest.raises(ValueError, match="holds no text encoder; load one with DualCLIPLoader"):
+        with pytest.raises(ValueError, match=naming("text encoder", "DualCLIPLoader")):
             node.execute(*arguments)
-    with pytest.raises(ValueError, match="holds no VAE; load one with VAELoader"):
+    with pytest.raises(ValueError, match=naming("VAE", "VAELoader")):
         vae.VAEDecode.execute({"samples": torch.zeros(1, 4, 1, 1)}, decoder)
 
 
@@ -118,7 +119,7 @@ def test_loras(folders: Path, checkpoints: Checkpoints) -> None:
     assert new_model is not model and not torch.equal(new_clip.encode("x"), clip.encode("x"))
     assert values(loaders.LoraLoader.execute(model, clip, "moss.safetensors", 0.0, 0.0)) == (model, clip)
     assert values(loaders.LoraLoaderModelOnly.execute(model, "moss.safetensors", 0.0)) == (model,)
-    with pytest.raises(ValueError, match="moss.safetensors: the LoRA fits neither"):
+    with pytest.raises(ValueError, match=naming("moss.safetensors", "LoRA")):
         loaders.LoraLoaderModelOnly.execute(model, "moss.safetensors", 1.0)
 
 
@@ -133,7 +134,7 @@ def test_prompts_of_flux(checkpoints: Checkpoints) -> None:
     assert torch.equal(cond, wanted) and torch.equal(extra["pooled_output"], other["pooled_output"])
     assert extra["guidance"] == 2.5
     sd15 = load_checkpoint(checkpoints["sd15"][0])[1]
-    with pytest.raises(ValueError, match="not Flux's; load CLIP-L and T5 with DualCLIPLoader, type flux"):
+    with pytest.raises(ValueError, match=naming("Flux", "DualCLIPLoader", "flux")):
         text.CLIPTextEncodeFlux.execute(sd15, "one", "two", 2.5)
 
 
@@ -269,19 +270,19 @@ def test_frames_of_other_sizes_are_left_out(folders: Path) -> None:
 
 def test_bad_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folders / "input" / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match="^text.png is no image that Pillow can read; use PNG, JPEG or WebP$"):
+    with pytest.raises(ValueError, match=naming("text.png", "PNG", "JPEG", "WebP")):
         image_nodes.LoadImage.execute("text.png")
     content = (
         folders / "input" / picture(folders, "a.png", np.random.default_rng(0).integers(0, 255, (90, 90, 3)))
     ).read_bytes()
     (folders / "input" / "cut.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="^cut.png is damaged .*; save it again$"):
+    with pytest.raises(ValueError, match=naming("cut.png", "damaged")):
         image_nodes.LoadImage.execute("cut.png")
     monkeypatch.setattr(images, "MAX_PIXELS", 8000)
-    with pytest.raises(ValueError, match="^a.png has 1 x 90 x 90 pixels, expected at most 8000$"):
+    with pytest.raises(ValueError, match=naming("a.png", "90 x 90", 8000)):
         image_nodes.LoadImage.execute("a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(ValueError, match="^a.png has more than 16000 pixels"):
+    with pytest.raises(ValueError, match=naming("a.png", 16000)):
         image_nodes.LoadImage.execute("a.png")
 
 

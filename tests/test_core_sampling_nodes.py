@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from margins import within
+from naming import naming
 from tessera.host import io, latent_formats, model_base, progress
 from tessera.host.core_nodes import conditioning, custom_sampling, latent, sampling
 from tessera.host.latent_resize import METHODS, bislerp
@@ -224,7 +225,7 @@ def test_an_empty_latent_takes_the_models_shape() -> None:
     model = ModelPatcher(Sixteen(), "cpu", "cpu")
     fixed = fix_empty_latent_channels(model, torch.zeros(2, 4, 8, 12), 8)
     assert fixed.shape == (2, 16, 4, 6)
-    with pytest.raises(ValueError, match="4 channels, the model works on 16"):
+    with pytest.raises(ValueError, match=naming("channels", 4, 16)):
         fix_empty_latent_channels(model, torch.ones(2, 4, 8, 12))
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from naming import naming
 from safetensors.torch import load_file, save_file
 from tessera.host import folder_paths
 from tessera.nodes.enhance_prompt import TesseraEnhancePrompt
@@ -194,10 +195,10 @@ def test_no_name_leaves_the_folder(name: str) -> None:
     [
         (" \n", "rules", "", "prompt: found no words"),
         ("", "owner/chat", "", "prompt: found no words"),
-        (PROMPT, "rules", "in winter", "instructions: found some beside rules, which cannot follow them"),
-        (PROMPT, "goes-on-1.5", "in winter", "goes-on-1.5: has no chat template"),
-        ("moss " * READS, "goes-on-1.5", "", f"the prompt has {READS} tokens; expected less than the {READS}"),
-        ("moss " * READS, "owner/chat", "", f"expected less than the {READS} that it reads"),
+        (PROMPT, "rules", "in winter", naming("instructions", "rules")),
+        (PROMPT, "goes-on-1.5", "in winter", naming("goes-on-1.5", "chat template")),
+        ("moss " * READS, "goes-on-1.5", "", naming(READS, "tokens")),
+        ("moss " * READS, "owner/chat", "", naming(READS, "tokens")),
     ],
 )
 def test_what_cannot_be_done_is_refused(prompt: str, model: str, instructions: str, said: str) -> None:
@@ -216,7 +217,7 @@ def test_an_empty_answer_is_an_error_and_not_the_rules(copied: Path) -> None:
     weights["transformer.ln_f.weight"] *= 0
     weights["transformer.ln_f.bias"] = weights["transformer.wte.weight"][1] = torch.ones(32)
     save_file(weights, copied / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="copied: wrote nothing; try another seed or temperature, or choose rules"):
+    with pytest.raises(ValueError, match=naming("copied", "seed", "temperature", "rules")):
         write(copied, PROMPT, temperature=0)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 from PIL import Image
 from tessera.host import folder_paths
 from tessera.host.core_nodes.image import LoadImage, SaveImage
@@ -237,10 +238,10 @@ def test_transparency_that_is_there_stays() -> None:
 @pytest.mark.parametrize(
     ("picture", "mask", "line"),
     [
-        (torch.rand(2, 8, 8, 3), torch.ones(3, 8, 8), "found 3 masks, expected 1 or 2"),
-        (torch.rand(1, 8, 8, 3), torch.zeros(1, 8, 8), "picture 1 of 1: the mask is black"),
-        (torch.full((2, 8, 8, 3), 0.5), None, "picture 1, 2 of 2: all of it is within the tolerance of 0.1"),
-        (torch.rand(1, 1, 1, 3), None, "found only background in picture 1 of 1"),
+        (torch.rand(2, 8, 8, 3), torch.ones(3, 8, 8), naming(3, 1, 2, "masks")),
+        (torch.rand(1, 8, 8, 3), torch.zeros(1, 8, 8), naming("1 of 1", "mask", "black")),
+        (torch.full((2, 8, 8, 3), 0.5), None, naming("1, 2 of 2", "tolerance", 0.1)),
+        (torch.rand(1, 1, 1, 3), None, naming("background", "1 of 1")),
     ],
 )
 def test_what_leaves_nothing_is_refused_in_one_line(picture: Tensor, mask: Tensor | None, line: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from margins import within
+from naming import naming
 from safetensors.torch import save_file
 from tessera.host import folder_paths
 from tessera.host.model_base import SD15
@@ -174,8 +175,8 @@ def test_faces_and_pictures_are_told_apart(model: ModelPatcher) -> None:
     base = LoadedAdapter(parse_adapter(random_adapter(network), "base.bin"), Encoder())
     face = LoadedAdapter(parse_adapter(random_adapter(network, "face"), "face.bin"), None)
     for loaded, who, words in (
-        (base, Face(_face()), "base.bin is no FaceID adapter; choose none as face_embedding"),
-        (face, None, "face.bin is a FaceID adapter and reads face embeddings; choose a file"),
+        (base, Face(_face()), naming("base.bin", "FaceID", "none", "face_embedding")),
+        (face, None, naming("face.bin", "FaceID")),
     ):
         with pytest.raises(ValueError, match=words):
             TesseraApplyImagePrompts.execute(model, (ImagePrompt(picture(0.3), 0.9, face=who),), "sum", loaded)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from margins import within
+from naming import naming
 from tessera.host.model_base import Flux, patchify, unpatchify
 from tessera.host.patcher import ModelPatcher
 from tessera.host.patcher_extension import WrappersMP
@@ -198,9 +199,9 @@ def test_a_map_shows_where_a_mask_lets_an_image_act(model: ModelPatcher) -> None
 def test_what_does_not_go_together_is_refused(model: ModelPatcher, sd15_unet: Any) -> None:
     unet = LoadedAdapter(parse_adapter(random_adapter(sd15_unet), "unet.bin"), Encoder())
     for loaded, prompts, words in (
-        (unet, _prompts(0.3), "unet.bin is for a model with 10 cross-attentions.*this model has 2"),
-        (_load(model), _prompts(0.3, kind="style"), "the model is Flux; choose full"),
-        (_load(model), _prompts(0.3, blocks="mid_block=1"), 'no block is called "mid_block".*double_blocks.0'),
+        (unet, _prompts(0.3), naming("unet.bin", "cross-attentions", 10, 2)),
+        (_load(model), _prompts(0.3, kind="style"), naming("Flux", "full")),
+        (_load(model), _prompts(0.3, blocks="mid_block=1"), naming("mid_block", "double_blocks.0")),
     ):
         with pytest.raises(ValueError, match=words):
             _apply(model, loaded, prompts)

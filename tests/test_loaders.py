@@ -15,6 +15,7 @@ from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
 )
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from naming import naming
 from safetensors.torch import load_file, save_file
 from tessera.host.architectures import flux_config, unet_config, vae_config
 from tessera.host.ldm_layout import convert_flux, flux_sources, unet_sources
@@ -133,7 +134,7 @@ def test_prediction_of_a_folder(checkpoints: Checkpoints, tmp_path: Path) -> Non
     assert model.model_type == ModelType.V_PREDICTION and model.latent_format.scale_factor == 0.5
     assert model.model_sampling.zsnr and model.model_config.sampling_settings["beta_schedule"] == "sqrt_linear"
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps({"beta_schedule": "squaredcos_cap_v2"}))
-    with pytest.raises(ValueError, match="scheduler_config.json says epsilon and squaredcos_cap_v2"):
+    with pytest.raises(ValueError, match=naming("scheduler_config.json", "epsilon", "squaredcos_cap_v2")):
         load_checkpoint(folder)
 
 
@@ -201,11 +202,9 @@ def test_flux_text_encoders(checkpoints: Checkpoints, tmp_path: Path) -> None:
         load_clip(files, "flux")
     tiny.save_t5_tokenizer(tmp_path)
     assert torch.equal(load_clip(files[::-1], "flux").encode("a brick"), wanted.encode("a brick"))
-    with pytest.raises(
-        ValueError, match="type sdxl needs CLIP-L and CLIP-G, but the files hold CLIP of width 64 and T5"
-    ):
+    with pytest.raises(ValueError, match=naming("sdxl", "CLIP-L", "CLIP-G", 64, "T5")):
         load_clip(files, "sdxl")
-    with pytest.raises(ValueError, match='"sd3" are not supported, expected one of stable_diffusion, sdxl, flux'):
+    with pytest.raises(ValueError, match=naming("sd3", "stable_diffusion", "sdxl", "flux")):
         load_clip(files, "sd3")
 
 
@@ -321,5 +320,5 @@ def test_sharded_weights(checkpoints: Checkpoints, tmp_path: Path) -> None:
     wanted = load_diffusion_model(checkpoints["sd15"][0] / "unet").model.state_dict()
     torch.testing.assert_close(load_diffusion_model(folder).model.state_dict(), wanted, rtol=0, atol=0)
     (folder / "shard-1.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="shard-1.safetensors is missing"):
+    with pytest.raises(FileNotFoundError, match=naming("shard-1.safetensors")):
         load_diffusion_model(folder)

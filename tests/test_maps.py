@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from margins import within
+from naming import naming
 from PIL import Image
 from tessera.nodes.maps import TesseraAmbientOcclusion, TesseraHeightToNormal, TesseraNormalToHeight
 from tessera.nodes.save import encode_deep
@@ -207,7 +208,7 @@ def test_normals_that_point_down_give_a_steep_slope_and_no_error() -> None:
 
 
 def test_grey_pictures_are_no_normals() -> None:
-    with pytest.raises(ValueError, match="3 channels, but the image has 1"):
+    with pytest.raises(ValueError, match=naming("channels", 3, 1)):
         TesseraNormalToHeight.execute(torch.rand(1, 4, 4, 1), "OpenGL")
 
 

@@ -13,6 +13,7 @@ from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
+from naming import naming
 from tessera.host import model_base, model_sampling
 from tessera.host.model_base import ModelType
 from torch import Tensor
@@ -35,7 +36,7 @@ def test_discrete_noise_levels_are_those_of_ddpm(ours: str, theirs: str) -> None
 
 
 def test_unknown_beta_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match='"cosine", expected "linear" or "sqrt_linear"'):
+    with pytest.raises(ValueError, match=naming("cosine", "linear", "sqrt_linear")):
         sampling(ModelType.EPS, beta_schedule="cosine")
 
 

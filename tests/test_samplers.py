@@ -16,6 +16,7 @@ import pytest
 import torch
 from double_precision import double_precision
 from margins import within
+from naming import naming
 from safetensors import safe_open
 from sampler_cases import Analytic, Case, area_prompts, image, mask, prompts, settings, texts
 from tessera.host import cond_batch, conds, latent_formats, model_base, noise, samplers, schedules
@@ -141,9 +142,9 @@ def test_schedules_fall_to_zero(scheduler: str) -> None:
 
 
 def test_unknown_names_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match='sampler is "eular", expected one of euler'):
+    with pytest.raises(ValueError, match=naming("sampler", "eular", "euler")):
         samplers.sampler_object("eular")
-    with pytest.raises(ValueError, match='scheduler is "karas", expected one of simple'):
+    with pytest.raises(ValueError, match=naming("scheduler", "karas", "simple")):
         samplers.KSampler(analytic_model(), 4, "euler", "karas")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from margins import within
+from naming import naming
 from tessera.host.architectures import build_flux
 from tessera.host.model_base import SD15, Flux
 from tessera.host.patcher import ModelPatcher
@@ -146,7 +147,7 @@ def test_sizes_that_break_the_torus_are_refused_before_the_first_step(model: Mod
     calls = []
     hook = model.model.diffusion_model.register_forward_hook(lambda *_: calls.append(1))
     try:
-        with pytest.raises(ValueError, match="width.*160 px; set the width to 128 or 192 px"):
+        with pytest.raises(ValueError, match=naming("width", 160, 128, 192)):
             _sample(_seamless(model), _noise((1, 4, 16, 20)))
     finally:
         hook.remove()
@@ -253,24 +254,22 @@ def test_a_range_without_a_step_is_named_in_the_log(model: ModelPatcher, caplog:
 
 
 def test_methods_that_do_not_suit_the_model_are_refused(model: ModelPatcher, transformer: ModelPatcher) -> None:
-    with pytest.raises(
-        ValueError, match="torus_rope needs a transformer .* a UNet2DConditionModel; use the method auto"
-    ):
+    with pytest.raises(ValueError, match=naming("torus_rope", "UNet2DConditionModel", "auto")):
         _seamless(model, method="torus_rope")
-    with pytest.raises(ValueError, match="circular makes UNet models .* a FluxTransformer2DModel; use the method auto"):
+    with pytest.raises(ValueError, match=naming("circular", "FluxTransformer2DModel", "auto")):
         _seamless(transformer, method="circular")
 
 
 def test_other_bad_input(model: ModelPatcher) -> None:
-    with pytest.raises(ValueError, match="start_percent 0.8 lies after end_percent 0.2"):
+    with pytest.raises(ValueError, match=naming("start_percent", 0.8, "end_percent", 0.2)):
         _seamless(model, start=0.8, end=0.2)
     audio = SimpleNamespace(
         conds={},
         model_options={"transformer_options": {}},
         model_patcher=ModelPatcher(SD15(nn.Linear(1, 1)), "cpu", "cpu"),
     )
-    with pytest.raises(ValueError, match=r"latents of pictures, but these are \(1, 4, 16\)"):
-        run = SamplingRun(SimpleNamespace(class_obj=audio), {"noise": torch.zeros(1, 4, 16)})
+    run = SamplingRun(SimpleNamespace(class_obj=audio), {"noise": torch.zeros(1, 4, 16)})
+    with pytest.raises(ValueError, match=naming("(1, 4, 16)")):
         Rolling(TILINGS["both"]).around_run(run)
 
 
@@ -348,7 +347,7 @@ def test_all_conditionings_see_the_picture_in_the_same_place(
 
 
 def test_sizes_of_a_transformer(transformer: ModelPatcher) -> None:
-    with pytest.raises(ValueError, match="width that is a multiple of 16 px .* 120 px; set the width to 112 or 128 px"):
+    with pytest.raises(ValueError, match=naming("width", 16, 120, 112, 128)):
         _draw(_seamless(transformer), torch.zeros(1, 16, 16, 15))
     assert _draw(_seamless(transformer, "vertical"), torch.zeros(1, 16, 16, 15), steps=1).shape[-1] == 15
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from naming import naming
 from safetensors.torch import save_file
 from tessera.host.bpe import CLIP_MERGES, clip_vocabulary, read_merges
 from tessera.host.clip import CLIP
@@ -217,13 +218,13 @@ def test_embeddings_of_other_widths_are_left_out(embeddings: Path, caplog: pytes
 
 def test_embeddings_with_code_are_refused(embeddings: Path) -> None:
     torch.save({"string_to_param": embeddings}, embeddings / "bad.pt")
-    with pytest.raises(ValueError, match="bad.pt was refused, because it holds more than tensors .*Path"):
+    with pytest.raises(ValueError, match=naming("bad.pt", "tensors")):
         clip_prompt_tokenizer(embedding_directories=[str(embeddings)]).tokenize_with_weights("embedding:bad")
 
 
 def test_quantized_text_encoders_are_refused() -> None:
     weights = t5_weights() | {"encoder.block.0.layer.0.SelfAttention.q.scale_weight": torch.ones(1)}
-    with pytest.raises(ValueError, match="the weights are quantized .*scale_weight"):
+    with pytest.raises(ValueError, match=naming("quantized", "encoder.block.0.layer.0.SelfAttention.q.scale_weight")):
         read_text_weights(weights)
 
 

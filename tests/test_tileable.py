@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from margins import within
+from naming import naming
 from tessera.demo.textures import PALETTE, PATTERNS, draw
 from tessera.nodes.make_tileable import TesseraMakeTileable
 from tessera.tiling import seam
@@ -110,10 +111,10 @@ def test_channels_and_dtypes(channels: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("size", "words"),
     [
-        ((50, 40), "width of 48 px .* it is 40 px; set the border to 13"),
-        ((3, 64), "height of 48 px .* it is 3 px; set the border to 1 px or less"),
-        ((2, 64), "height of 48 px .* it is 2 px; the narrowest border, 1 px, needs 3 px, so use a larger image"),
-        ((64, 1), "width of 48 px .* it is 1 px; the narrowest border, 1 px, needs 3 px, so use a larger image"),
+        ((50, 40), naming("width", 48, 40, "border", 13)),
+        ((3, 64), naming("height", 48, 3, "border", 1)),
+        ((2, 64), naming("height", 48, 2, 1, 3)),
+        ((64, 1), naming("width", 48, 1, 3)),
     ],
 )
 def test_borders_that_meet_are_refused(size: tuple[int, int], words: str) -> None:

@@ -15,6 +15,7 @@ from diffusers.models.transformers.transformer_flux import FluxPosEmbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from margins import within
+from naming import naming
 from tessera.host.architectures import build_flux
 from tessera.host.model_base import Flux
 from tessera.tiling.axes import TILINGS, Axes
@@ -297,7 +298,7 @@ def test_a_model_that_was_not_reached_is_an_error() -> None:
     with pytest.raises(NotPeriodicError, match="Linear has no rotary"), torus(nn.Linear(1, 1), BOTH, [(4, 4)]):
         pass
     embedder = EmbedND(10000, [16, 56, 56])
-    with pytest.raises(NotPeriodicError, match="9 x 6 tokens.*method rolling"), torus(embedder, BOTH, [(6, 9)]):
+    with pytest.raises(NotPeriodicError, match=naming("9 x 6", "rolling")), torus(embedder, BOTH, [(6, 9)]):
         embedder(picture(6, 8)[None])
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from naming import naming
 from safetensors.torch import save_file
 from tessera.host.core_nodes import upscale
 from tessera.host.core_nodes.upscale import NODES, ImageUpscaleWithModel
@@ -132,7 +133,7 @@ def test_files_are_loaded(tmp_path: Path, name: str) -> None:
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     weights = esrgan()
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="other.safetensors: spandrel knows no architecture"):
+    with pytest.raises(ValueError, match=naming("other.safetensors", "spandrel")):
         load_upscale_model(tmp_path / "other.safetensors")
     code = tmp_path / "code.pth"
     code.write_bytes(pickle.dumps(print))
@@ -140,7 +141,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
         load_upscale_model(code)
     grey = {key: tensor[:, :1] if key == "model.0.weight" else tensor for key, tensor in weights.items()}
     torch.save(grey, tmp_path / "grey.pth")
-    with pytest.raises(ValueError, match=r"grey.pth: it is a .*expected a model of single coloured pictures"):
+    with pytest.raises(ValueError, match=naming("grey.pth", "expected")):
         load_upscale_model(tmp_path / "grey.pth")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 from tessera.host import devices
 from tessera.host.loaders import load_vae
 from tessera.host.tiles import feather, three_passes, tile_starts, tiled_scale
@@ -84,13 +85,13 @@ def test_a_full_memory_means_tiles(vae: VAE, monkeypatch: pytest.MonkeyPatch) ->
 def test_sides_are_cropped_to_multiples(vae: VAE) -> None:
     images = torch.rand(1, 21, 35, 4)
     assert torch.equal(vae.encode(images), vae.encode(images[:, 2:18, 1:33, :3]))
-    with pytest.raises(ValueError, match="an image of 7 x 16 px is too small to encode, expected at least 8 px a side"):
+    with pytest.raises(ValueError, match=naming("7 x 16", 8)):
         vae.encode(torch.rand(1, 16, 7, 3))
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 4, 4), (1, 4, 4), (1, 4, 1, 4, 4)])
 def test_latents_of_another_family(vae: VAE, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="expected 4 channels .* same model family"):
+    with pytest.raises(ValueError, match=naming(4, "channels")):
         vae.decode(torch.zeros(shape))
 
 
@@ -166,5 +167,5 @@ def test_tiled_decoding_is_close_in_the_middle_of_tiles(vae: VAE) -> None:
 
 
 def test_too_much_overlap() -> None:
-    with pytest.raises(ValueError, match="an overlap of 8 does not fit tiles of 16 x 16; it must be below 8"):
+    with pytest.raises(ValueError, match=naming("overlap", 8, "16 x 16")):
         three_passes(torch.zeros(1, 1, 40, 40), upscale, 16, 16, 8, 4, 1)
