@@ -92,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any, parents: list[argparse.ArgumentParser]) -> None:
     run = commands.add_parser("run", parents=parents, help="run a workflow and print the files it saved")
     run.add_argument("--output-dir", metavar="DIR", help="where results are saved (default: output)")
-    run.add_argument("--json", action="store_true", help="print one JSON object: what each output shows, previews too")
+    run.add_argument(
+        "--json",
+        action="store_true",
+        help='print one JSON object: {"outputs": {NODE: {"images": [{"path": ...}], "text": [...], OUTPUT: [...]}}, '
+        '"seconds": ...}, with the files, previews, texts and numbers of every node that ran',
+    )
     run.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: the best there is)")
     run.add_argument("--dtype", help="fp16, bf16 or fp32 (default: what suits the model and the device)")
     run.add_argument("--webhook", metavar="URL", help="where one JSON report is sent when the run has ended")
@@ -230,13 +235,15 @@ def _run(options: argparse.Namespace) -> int:
         wrong = hook.send(_report(error.lines)) if hook else ""
         raise GraphError([*error.lines, *([wrong] if wrong else [])]) from error
     code, line = _carry_out(run)
-    results, seconds = _results(run), round(time.monotonic() - started, 3)
+    from .results import results, saved
+
+    told, files, seconds = results(run), saved(run), round(time.monotonic() - started, 3)
     if options.json:
-        print(json.dumps({"outputs": results, "seconds": seconds}))
+        print(json.dumps({"outputs": told, "seconds": seconds}, allow_nan=False))
     else:
-        for path in _saved(run):
+        for path in files:
             print(path)
-    wrong = hook.send(_report([line] if line else [], results, _saved(run), seconds)) if hook else ""
+    wrong = hook.send(_report([line] if line else [], told, files, seconds)) if hook else ""
     lines = [each for each in (line, wrong) if each]
     return _fail(code or FAILED, *lines) if lines else code
 
@@ -290,26 +297,6 @@ def _carry_out(run: Run) -> tuple[int, str]:
         except (InterruptProcessingException, KeyboardInterrupt):
             return STOPPED, "stopped; what was saved before stays"
     return DONE, ""
-
-
-def _results(run: Run) -> dict[str, dict[str, list[Any]]]:
-    return {
-        node_id: {kind: [_path(item) for item in items] for kind, items in ui.items()} for node_id, ui in run.ui.items()
-    }
-
-
-def _saved(run: Run) -> list[str]:
-    """The files in the output folder; previews are not kept."""
-    shown = [item for ui in run.ui.values() for items in ui.values() for item in items]
-    return [_path(item)["path"] for item in shown if isinstance(item, dict) and item.get("type") == "output"]
-
-
-def _path(item: Any) -> Any:
-    from .folder_paths import get_directory_by_type
-
-    if not isinstance(item, dict) or not {"filename", "subfolder", "type"} <= item.keys():
-        return item
-    return {"path": os.path.join(get_directory_by_type(item["type"]) or "", item["subfolder"], item["filename"])}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from ..prompts.rules import add_words
 from ..prompts.texts import one_line
 from ..prompts.writing import TOKENS_PER_WORD, write
 from .checks import verdict
+from .shown import shown
 
 FOLDER = "text_generation"
 RULES = "rules"
@@ -90,7 +91,8 @@ class TesseraEnhancePrompt(io.ComfyNode):
         check_words(prompt)
         check_instructions(model, instructions)
         if model == RULES:
-            return io.NodeOutput(add_words(prompt, seed, max_words))
+            better = add_words(prompt, seed, max_words)
+            return io.NodeOutput(better, ui=shown(better))
         folder = find_models(folder_paths.get_folder_paths(FOLDER)).get(model)
         if folder is None:
             raise ValueError(f"model: found {model!r}; expected {RULES}, or a folder in models/{FOLDER}")
@@ -101,7 +103,8 @@ class TesseraEnhancePrompt(io.ComfyNode):
             throw_exception_if_processing_interrupted()
             bar.update(1)
 
-        return io.NodeOutput(write(folder, prompt, instructions, seed, max_words, temperature, device, before_token))
+        better = write(folder, prompt, instructions, seed, max_words, temperature, device, before_token)
+        return io.NodeOutput(better, ui=shown(better))
 
     @classmethod
     def validate_inputs(

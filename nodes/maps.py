@@ -9,6 +9,7 @@ from torch import Tensor
 from ..contract import io
 from ..tiling import maps
 from ..tiling.axes import REPEATS
+from .shown import shown
 
 GREEN = ["OpenGL", "DirectX"]
 GREEN_TOOLTIP = "Where green points: up (OpenGL: Blender, Unity, Godot) or down (DirectX: Unreal, 3ds Max)."
@@ -106,7 +107,8 @@ class TesseraNormalToHeight(io.ComfyNode):
         height, relief = maps.heights(maps.rectangle(normal.float(), axes), green == "OpenGL", axes)
         strength = float(relief.max())
         shares = (relief / max(strength, maps.LEAST_RELIEF)).to(height)[:, None, None]
-        return io.NodeOutput(_cut(_picture((height - 0.5) * shares + 0.5), normal), strength)
+        picture = _cut(_picture((height - 0.5) * shares + 0.5), normal)
+        return io.NodeOutput(picture, strength, ui=shown(f"strength {strength:.4g} px", strength=strength))
 
 
 class TesseraAmbientOcclusion(io.ComfyNode):

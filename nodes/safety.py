@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..contract import folder_paths, io
 from ..images.safety import COVERS, covered, unsafe
+from .shown import shown
 
 FOLDER = "safety_checker"
 
@@ -55,9 +56,9 @@ class TesseraSafetyFilter(io.ComfyNode):
         numbers = [str(number) for number, flag in enumerate(flags, 1) if flag]
         report = f"Flagged: {', '.join(numbers)} of {len(flags)}." if numbers else f"Flagged: none of {len(flags)}."
         if method == "report" or not numbers:
-            return io.NodeOutput(images, report)
-        shown = [
+            return io.NodeOutput(images, report, ui=shown(report))
+        hidden = [
             covered(picture.movedim(-1, 0), method).movedim(0, -1) if flag else picture
             for picture, flag in zip(images[..., :3], flags, strict=True)
         ]
-        return io.NodeOutput(torch.stack(shown), report)
+        return io.NodeOutput(torch.stack(hidden), report, ui=shown(report))

@@ -30,6 +30,7 @@ from .scheduler_inputs import (
     spacing_input,
     steps_input,
 )
+from .shown import shown
 
 if TYPE_CHECKING:
     from ..contract.sampling import KSAMPLER
@@ -97,7 +98,8 @@ class TesseraScheduler(io.ComfyNode):
     ) -> io.NodeOutput:
         """Choose, and show the noise levels."""
         chosen = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
-        return io.NodeOutput(*chosen, ui=ui.PreviewImage(sheets.sigma_plot(chosen[1]), cls=cls))
+        plot = ui.PreviewImage(sheets.sigma_plot(chosen[1]), cls=cls)
+        return io.NodeOutput(*chosen, ui=plot.as_dict() | shown(chosen[2]))
 
     @classmethod
     def validate_inputs(
@@ -175,7 +177,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
         sampler, sigmas, said = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
         add_noise = not find(scheduler).rising
         latent = sample_latent(model, sampler, sigmas, seed, cfg, positive, negative, latent_image, add_noise)
-        return io.NodeOutput(latent, said)
+        return io.NodeOutput(latent, said, ui=shown(said))
 
     @classmethod
     def validate_inputs(
@@ -205,6 +207,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
             display_name="Compare Schedulers",
             category="Tessera/sampling",
             description="Draws the same picture with several diffusers schedulers on one labelled sheet.",
+            is_output_node=True,
             search_aliases=["compare samplers", "contact sheet", "xy plot", "scheduler comparison"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises."),
@@ -264,7 +267,9 @@ class TesseraSchedulerCompare(io.ComfyNode):
         images = torch.cat([vae.decode(run(sampler, sigmas)["samples"][:1]) for sampler, sigmas, _ in chosen])
         labels = [find(each).short for each in entries]
         sheet = sheets.contact_sheet(list(images), labels, columns)
-        return io.NodeOutput(sheet, images, "\n\n".join(said for _, _, said in chosen))
+        told = "\n\n".join(said for _, _, said in chosen)
+        look = ui.PreviewImage(sheet, cls=cls).as_dict() | shown(told)
+        return io.NodeOutput(sheet, images, told, ui=look)
 
     @classmethod
     def validate_inputs(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contract import io
+from ..contract import io, ui
 from ..tiling import seam
 from ..tiling.axes import REPEATS
+from .shown import shown
 
 
 class TesseraSeamCheck(io.ComfyNode):
@@ -28,6 +29,7 @@ class TesseraSeamCheck(io.ComfyNode):
                 "seamless texture",
                 "tiling test",
             ],
+            is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="The texture, or a batch of textures of one size."),
                 io.Int.Input(
@@ -75,9 +77,6 @@ class TesseraSeamCheck(io.ComfyNode):
         """Measure, then draw."""
         axes = REPEATS[repeat]
         seams = seam.measure(images, axes)
-        return io.NodeOutput(
-            seam.repeat(images, columns, rows, axes),
-            seam.heat_map(images, axes),
-            max(found.ratio for found in seams),
-            seam.report(seams),
-        )
+        heat, ratio, report = seam.heat_map(images, axes), max(found.ratio for found in seams), seam.report(seams)
+        look = ui.PreviewImage(heat, cls=cls).as_dict() | shown(report, seam_ratio=ratio)
+        return io.NodeOutput(seam.repeat(images, columns, rows, axes), heat, ratio, report, ui=look)

@@ -12,8 +12,10 @@ from ..tiling.methods import METHODS, check_method, choose
 from ..tiling.vae import seamless_vae
 from .checks import verdict
 from .inputs import check_range, percent
+from .shown import shown
 
 KEY = "tessera_seamless"
+OFF = "Off: the model draws as it is."
 
 TILING_TOOLTIP = (
     "Which edges meet: horizontal joins the left and the right edge, vertical the top and the bottom, both all four; "
@@ -68,9 +70,9 @@ class TesseraSeamlessModel(io.ComfyNode):
         check_seamless(tiling, start_percent, end_percent, method)
         axes = TILINGS[tiling]
         if not any(axes):
-            return io.NodeOutput(remove(model, KEY), "Off: the model draws as it is.")
+            return io.NodeOutput(remove(model, KEY), OFF, ui=shown(OFF))
         hooks, report = choose(model, method, axes, ScheduleRange(start_percent, end_percent))
-        return io.NodeOutput(install(model, KEY, hooks, hooks.hooks), report)
+        return io.NodeOutput(install(model, KEY, hooks, hooks.hooks), report, ui=shown(report))
 
     @classmethod
     def validate_inputs(

@@ -7,6 +7,7 @@ from typing import Any
 from ..contract import io
 from .checks import verdict
 from .limits import FAMILIES, RULES, Settings, explained, nearest, size_of_ratio
+from .shown import shown
 
 LARGEST_SIDE = 16384
 
@@ -81,7 +82,7 @@ class TesseraSettings(io.ComfyNode):
         check_settings(asked, family, rules, snap)
         made = nearest(asked, family, rules)
         report = "\n".join(wrong) or "Everything is allowed."
-        return io.NodeOutput(made.width, made.height, made.steps, made.guidance, made.count, report)
+        return io.NodeOutput(made.width, made.height, made.steps, made.guidance, made.count, report, ui=shown(report))
 
     @classmethod
     def validate_inputs(

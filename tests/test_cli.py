@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,9 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from graph_nodes import CALLS, CLASSES, node
-from tessera.host import cli, folder_paths
+from PIL import Image
+from tessera.host import cli, folder_paths, io
+from tessera.host.core_nodes.text import PreviewAny
+from tessera.host.registry import node_classes
+from tessera.host.ui import PreviewText
 from tessera.host.workflow import read
 
 Outcome = tuple[int, list[str], list[str]]
@@ -200,3 +207,85 @@ def test_ctrl_c_stops_at_the_next_step_and_keeps_what_was_made(tmp_path: Path) -
     assert (process.returncode, err) == (130, "stopped; what was saved before stays\n")
     assert [Path(line).name for line in out.splitlines()] == ["picture_00001_.png", "picture_00002_.png"]
     assert len(list((tmp_path / "output").iterdir())) == 2
+
+
+def told(tessera: Tessera, tmp_path: Path, prompt: dict[str, Any]) -> dict[str, Any]:
+    """What `tessera run --json` says of a graph, read as strictly as other languages do."""
+    path = tmp_path / "told.json"
+    path.write_text(json.dumps(prompt))
+    code, out, err = tessera("run", path, "--json")
+    assert (code, err) == (0, [])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads("".join(out), parse_constant=refuse)["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("moss", "moss"), (3, "3"), (2.5, "2.5"), (True, "True"), ([1, "a"], '[\n    1,\n    "a"\n]'), (None, "None")],
+)
+def test_preview_any_writes_values_as_comfyui_does(value: Any, text: str) -> None:
+    output = PreviewAny.execute(value)
+    assert output.args == (text,)
+    assert output.ui is not None
+    assert PreviewText(text).as_dict() == output.ui.as_dict()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_preview_any_writes_tensors_and_what_cannot_be_written() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError("mute")
+
+    tensor = torch.arange(2000.0)
+    plain = str(tensor)
+    text = PreviewAny.execute({"samples": tensor}).args[0]
+    assert "5.0000e+00," in text and "1.9940e+03" in text
+    assert "6.0000e+00" not in text and "1.9930e+03" not in text
+    assert str(tensor) == plain
+    assert "could not be serialized" in PreviewAny.execute(Mute()).args[0]
+
+
+class Measures(io.ComfyNode):
+    """Gives values of every kind, and shows nothing."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        outputs = [io.Float.Output(display_name="ratio"), io.Float.Output(display_name="ratio")]
+        kinds = [io.Int, io.Boolean, io.String, io.Image]
+        outputs += [kind.Output(display_name=kind.io_type.lower()) for kind in kinds]
+        return io.Schema(node_id="Measures", outputs=outputs)
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(math.inf, np.float32(0.5), 7, True, "moss", torch.zeros(1, 1, 1, 3))
+
+
+def test_every_text_and_number_is_told(tessera: Tessera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.host.registry.node_classes", lambda: CLASSES | {"Measures": Measures})
+    outputs = told(tessera, tmp_path, {"1": node("Measures"), "2": node("Show", value=["1", 4])})
+    assert outputs["1"] == {"ratio": [None], "ratio 2": [0.5], "int": [7], "boolean": [True], "string": ["moss"]}
+    assert outputs["2"] == {"text": ["moss"]}
+
+
+def test_findings_are_told_though_nobody_uses_them(
+    tessera: Tessera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tessera.host.registry.node_classes", node_classes)
+    (tmp_path / "input").mkdir(exist_ok=True)
+    Image.linear_gradient("L").resize((32, 24)).save(tmp_path / "input" / "picture.png")
+    inputs = {"columns": 2, "rows": 2, "repeat": "straight"}
+    prompt = {
+        "1": node("LoadImage", image="picture.png"),
+        "2": node("TesseraSeamCheck", images=["1", 0], **inputs),
+        "3": node("PreviewAny", source=["2", 2]),
+    }
+    outputs = told(tessera, tmp_path, prompt)
+    assert list(outputs) == ["2", "3"]
+    (ratio,), (report,) = outputs["2"]["seam_ratio"], outputs["2"]["report"]
+    assert outputs["2"]["text"] == [report]
+    assert ratio > 5
+    assert "SR" in report
+    assert outputs["2"]["images"][0]["path"].endswith(".png")
+    assert outputs["3"]["text"] == [str(ratio)]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from .. import io
+import torch
 
+from .. import io, ui
+
+# Of tensors, shown at each end.
+EDGES = 6
 MAX_RESOLUTION = 16384
 NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
 
@@ -150,4 +155,55 @@ class CLIPSetLastLayer(io.ComfyNode):
         return io.NodeOutput(clip)
 
 
-NODES: list[type[io.ComfyNode]] = [CLIPTextEncode, CLIPTextEncodeFlux, CLIPTextEncodeSDXL, CLIPSetLastLayer]
+class PreviewAny(io.ComfyNode):
+    """ComfyUI's Preview as Text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="PreviewAny",
+            display_name="Preview as Text",
+            category="utilities",
+            description="Shows any value as text.",
+            search_aliases=["show output", "inspect", "debug", "print value", "show text"],
+            is_output_node=True,
+            inputs=[io.AnyType.Input("source", tooltip="What is shown.")],
+            outputs=[io.String.Output(tooltip="The text.")],
+        )
+
+    @classmethod
+    def execute(cls, source: Any = None) -> io.NodeOutput:
+        """Write it down."""
+        text = as_text(source)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def as_text(value: Any) -> str:
+    """A value as ComfyUI shows it: text as it is, numbers as Python writes them, the rest as JSON where it can be."""
+    if isinstance(value, (str, int, float)) or value is None:
+        return str(value)
+    try:
+        return json.dumps(value, indent=4, ensure_ascii=False)
+    # Objects of any class, whose methods may fail in any way.
+    except Exception:
+        return _written(value)
+
+
+def _written(value: Any) -> str:
+    torch.set_printoptions(edgeitems=EDGES)
+    try:
+        return str(value)
+    except Exception:
+        return "source exists, but could not be serialized."
+    finally:
+        torch.set_printoptions(profile="default")
+
+
+NODES: list[type[io.ComfyNode]] = [
+    CLIPTextEncode,
+    CLIPTextEncodeFlux,
+    CLIPTextEncodeSDXL,
+    CLIPSetLastLayer,
+    PreviewAny,
+]
