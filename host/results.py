@@ -64,7 +64,8 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int)):
         return value
-    return plain(value.item()) if is_plain(value) else str(value)
+    scalar: Any = value
+    return plain(scalar.item()) if is_plain(value) else str(value)
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

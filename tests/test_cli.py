@@ -252,7 +252,7 @@ class Measures(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        outputs = [io.Float.Output(display_name="ratio"), io.Float.Output(display_name="ratio")]
+        outputs: list[io.Output] = [io.Float.Output(display_name="ratio"), io.Float.Output(display_name="ratio")]
         kinds = [io.Int, io.Boolean, io.String, io.Image]
         outputs += [kind.Output(display_name=kind.io_type.lower()) for kind in kinds]
         return io.Schema(node_id="Measures", outputs=outputs)
