@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from double_precision import double_precision
 from margins import within
 from scheduler_models import SEED, Model, levels, noise, relative, resume
 from tessera.host.k_diffusion import SAMPLERS
@@ -58,7 +59,8 @@ def both(kind: str, comfyui: str, diffusers: str, options: dict[str, Any]) -> fl
     ("kind", "comfyui", "diffusers", "options"), [(kind, *names) for *names, kinds in SAME for kind in kinds], ids=str
 )
 def test_these_are_equal(kind: str, comfyui: str, diffusers: str, options: dict[str, Any]) -> None:
-    assert within(both(kind, comfyui, diffusers, options), EQUAL)
+    with double_precision():
+        assert within(both(kind, comfyui, diffusers, options), EQUAL)
 
 
 @pytest.mark.parametrize("comfyui", OTHER)
