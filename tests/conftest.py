@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,28 @@ from naming import Naming
 from torch import nn
 
 pytest_plugins = ["margins"]
+
+# Words of a comparison that has a tolerance.
+COMPARES = re.compile(r"\b(within|assert_close|allclose|approx)\(")
+# Draw or train for minutes; `-m quick` leaves them out.
+SLOW = {"test_example_workflows", "test_request_bodies", "test_demo_adapter", "test_demo_model", "test_demo_seam"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark `numeric` what compares numbers with a tolerance, and `quick` the first case of each test."""
+    seen: set[tuple[str, str]] = set()
+    for item in items:
+        function = getattr(item, "function", None)
+        if function is None or item.get_closest_marker("comfyui") or item.get_closest_marker("requests"):
+            continue
+        place = (item.path.stem, function.__qualname__)
+        if place[0] not in SLOW and place not in seen:
+            item.add_marker("quick")
+        seen.add(place)
+        if not place[0].startswith(("test_demo", "test_example")) and COMPARES.search(inspect.getsource(function)):
+            item.add_marker("numeric")
+
 
 settings.register_profile("tessera", deadline=None)  # no test asserts a time
 settings.load_profile("tessera")
