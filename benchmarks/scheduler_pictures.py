@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tessera.contract import demo_checkpoint
 from tessera.nodes.scheduler import TesseraSchedulerKSampler
 from tessera.samplers import build
@@ -42,6 +43,9 @@ def load_pipeline() -> Any:
     from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(FOLDER, torch_dtype=torch.float32, safety_checker=None)
+    # Saved by transformers 5, which names the weights without the part that 4 puts first and so does not find.
+    text = pipeline.text_encoder
+    getattr(text, "text_model", text).load_state_dict(load_file(FOLDER / "text_encoder" / "model.safetensors"))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
