@@ -130,7 +130,7 @@ def test_seed_decides(folder: Path) -> None:
 def test_draws_come_as_often_as_their_probability(temperature: float) -> None:
     scores = torch.randn(80, generator=torch.Generator().manual_seed(1))
     likely = scores.topk(CANDIDATES)
-    drawn = Draw(4, temperature, lambda: None)(torch.empty(0), scores.expand(20_000, -1)).argmax(-1)
+    drawn = Draw(4, temperature, lambda: None)(torch.empty(0), scores.expand(40_000, -1)).argmax(-1)
     share = drawn.bincount(minlength=80) / len(drawn)
     assert torch.allclose(share[likely.indices], (likely.values / temperature).softmax(0), atol=0.01)
     assert not set(drawn.tolist()) - set(likely.indices.tolist())
@@ -162,7 +162,8 @@ def test_a_model_without_a_template_goes_on_with_the_prompt(models: Path) -> Non
 def test_a_chat_model_writes_by_the_instructions() -> None:
     # A random model may say the same to both once, hardly four times.
     one, other = (
-        [enhanced(PROMPT, "owner/chat", words, seed=seed, max_words=5) for seed in range(4)] for words in ("wet wool", "")
+        [enhanced(PROMPT, "owner/chat", words, seed=seed, max_words=5) for seed in range(4)]
+        for words in ("wet wool", "")
     )
     assert one != other
     assert not any(text.startswith(PROMPT) for text in one)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from double_precision import double_precision
 from margins import within
 from naming import naming
 from tessera.host.attention import optimized_attention
@@ -185,10 +187,14 @@ def test_cfg_is_diffusers_true_cfg_scale(model: ModelPatcher, flux_transformer: 
 
 @pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])
 def test_samples_of_a_batch_do_not_see_each_other(model: ModelPatcher, method: str) -> None:
-    noise = _noise((3, *SHAPE[1:]))
-    together = _sample(_steered(model, 3.0, method), noise)
-    for i in range(3):
-        torch.testing.assert_close(together[i : i + 1], _sample(_steered(model, 3.0, method), noise[i : i + 1]))
+    with double_precision():
+        exact = ModelPatcher(copy.deepcopy(model.model).double(), "cpu", "cpu")
+        noise = _noise((3, *SHAPE[1:]))
+        together = _sample(_steered(exact, 3.0, method), noise)
+        assert together.dtype == torch.float64
+        for i in range(3):
+            alone = _sample(_steered(exact, 3.0, method), noise[i : i + 1])
+            torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("length", [1, 5, 11])
