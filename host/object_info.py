@@ -9,6 +9,25 @@ from typing import Any
 from .node import ComfyNode
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+# Widgets of ComfyUI's interface that no node here has; where they stand in a file is known all the same.
+OTHER_WIDGET_TYPES = {
+    "BOUNDING_BOX",
+    "BOUNDING_BOXES",
+    "CHART",
+    "COLOR",
+    "COLORS",
+    "COMPOSITOR",
+    "CURVE",
+    "GALLERIA",
+    "IMAGECOMPARE",
+    "MARKDOWN",
+    "PAINTER",
+    "RANGE",
+    "TEXTAREA",
+    "VIDEO_EDIT",
+    DYNAMIC_COMBO,
+}
 
 
 class ObjectInfo(Mapping[str, dict[str, Any]]):
@@ -40,22 +59,45 @@ class InputInfo:
     options: Mapping[str, Any]
 
     @property
+    def widget_type(self) -> str:
+        """The kind of widget, which an input of several types names on its own."""
+        return str(self.options.get("widgetType") or self.type)
+
+    @property
     def is_widget(self) -> bool:
         """Whether a value can be typed in."""
-        return self.type in WIDGET_TYPES and not self.options.get("forceInput")
+        return self.widget_type in WIDGET_TYPES | OTHER_WIDGET_TYPES and not self.options.get("forceInput")
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether other widgets follow, depending on what is chosen."""
+        return self.widget_type == DYNAMIC_COMBO
 
     @property
     def takes_values(self) -> bool:
         """Whether a graph may hold a value instead of a link."""
-        return bool({part.strip() for part in self.type.split(",")} & (WIDGET_TYPES | {"*"}))
+        types = {part.strip() for part in self.type.split(",")} | {self.widget_type}
+        return bool(types & (WIDGET_TYPES | OTHER_WIDGET_TYPES | {"*"}))
 
 
 def inputs_of(info: Mapping[str, Any]) -> dict[str, InputInfo]:
     """The inputs of a class by name, in the order of the interface: the required ones first."""
+    return _read_inputs(info["input"], "")
+
+
+def nested_inputs(widget: InputInfo, chosen: Any) -> list[InputInfo]:
+    """The inputs that a dynamic combo box shows for a choice, each named after the box: `box.input`."""
+    for option in widget.options.get("options") or []:
+        if isinstance(option, dict) and option.get("key") == chosen:
+            return list(_read_inputs(option.get("inputs") or {}, f"{widget.name}.").values())
+    return []
+
+
+def _read_inputs(groups: Mapping[str, Any], prefix: str) -> dict[str, InputInfo]:
     return {
-        name: InputInfo(name, kind[0], group == "required", kind[1])
+        f"{prefix}{name}": InputInfo(f"{prefix}{name}", kind[0], group == "required", kind[1] if len(kind) > 1 else {})
         for group in ("required", "optional")
-        for name, kind in info["input"].get(group, {}).items()
+        for name, kind in groups.get(group, {}).items()
     }
 
 

@@ -1,61 +1,70 @@
-"""The values typed into a node of a UI-format file. ComfyUI's interface saves them in order, without their names."""
+"""The values typed into a node of a UI-format file, and what ComfyUI's interface sends of them."""
 
 from __future__ import annotations
 
-import random
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from .object_info import InputInfo, inputs_of
+from .dynamic_prompts import dynamic_prompt
+from .object_info import InputInfo, inputs_of, nested_inputs
+from .widget_slots import NOT_SAVED, control_count, positions
 
-CONTROL_VALUES = {"fixed", "increment", "decrement", "randomize"}
-SEED_NAMES = {"seed", "noise_seed"}
-UPLOAD_VALUES = {"image", "audio", "video", "file"}
+EMPTY = {
+    "INT": 0,
+    "FLOAT": 0,
+    "STRING": "",
+    "BOOLEAN": False,
+    "COLOR": "#000000",
+    "IMAGECOMPARE": ["", ""],
+}
+# Samplers had this before their names once; the interface takes it away.
+OLD_SAMPLER_PREFIX = "sample_"
+OLD_SAMPLER_NODES = {"KSampler", "KSamplerAdvanced"}
 
 
 def has_control(widget: InputInfo) -> bool:
     """Whether the interface puts "control after generate" behind the widget."""
-    return bool(widget.options.get("control_after_generate", widget.type == "INT" and widget.name in SEED_NAMES))
+    return control_count(widget) > 0
 
 
-def positions(values: Sequence[Any], info: Mapping[str, Any]) -> dict[str, int]:
-    """Where each widget's value stands in `widgets_values`.
-
-    Two things stand between the values and are left out: the word behind a seed that says how it changes, and the
-    label of an upload button, which follows the required widgets.
-    """
-    found: dict[str, int] = {}
-    place = 0
-    uploads = False
-    widgets = [each for each in inputs_of(info).values() if each.is_widget]
-    for widget in widgets:
-        if uploads and not widget.required:
-            place, uploads = _after(values, place, UPLOAD_VALUES), False
-        found[widget.name] = place
-        place += 1
-        if has_control(widget):
-            place = _after(values, place, CONTROL_VALUES)
-        uploads |= any(widget.options.get(f"{kind}_upload") for kind in UPLOAD_VALUES)
-    return {name: place for name, place in found.items() if place < len(values)}
-
-
-def _after(values: Sequence[Any], place: int, words: set[str]) -> int:
-    return place + (place < len(values) and isinstance(values[place], str) and values[place] in words)
-
-
-def widget_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a node's widgets by name; what the file leaves out has its default."""
-    widgets = {name: each for name, each in inputs_of(info).items() if each.is_widget}
-    given = {name: value for name, value in _given(node, info).items() if name in widgets and value is not None}
-    values = {}
-    for name, widget in widgets.items():
-        value = given.get(name, _default(widget))
-        if isinstance(value, str) and widget.options.get("dynamicPrompts"):
-            value = dynamic_prompt(value)
-        if name in given or value is not None:
-            values[name] = value
+def stored_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a node's widgets by name, as they are typed in; what the file leaves out has its default."""
+    given = _given(node, info)
+    values: dict[str, Any] = {}
+    pending = [each for each in reversed(inputs_of(info).values()) if each.is_widget]
+    while pending:
+        widget = pending.pop()
+        value = given.get(widget.name)
+        if value is None or widget.widget_type in NOT_SAVED:
+            value = default(widget)
+        if value is not None:
+            values[widget.name] = _renamed(node, widget, value)
+        if widget.is_dynamic:
+            pending += [each for each in reversed(nested_inputs(widget, value)) if each.is_widget]
     return values
+
+
+def sent(name: str, value: Any, info: Mapping[str, Any]) -> Any:
+    """What a graph holds of a value that stands on the node itself: one choice of a dynamic prompt."""
+    widget = inputs_of(info).get(name)
+    is_prompt = isinstance(value, str) and widget is not None and widget.options.get("dynamicPrompts")
+    return dynamic_prompt(value) if is_prompt else value
+
+
+def default(widget: InputInfo) -> Any:
+    """What a widget shows before anybody typed."""
+    if "default" in widget.options:
+        return widget.options["default"]
+    options = widget.options.get("options")
+    if isinstance(options, (list, tuple)) and options:
+        return options[0].get("key") if widget.is_dynamic and isinstance(options[0], dict) else options[0]
+    return EMPTY.get(widget.widget_type)
+
+
+def _renamed(node: Mapping[str, Any], widget: InputInfo, value: Any) -> Any:
+    if node.get("type") in OLD_SAMPLER_NODES and widget.name == "sampler_name" and isinstance(value, str):
+        return value.removeprefix(OLD_SAMPLER_PREFIX)
+    return value
 
 
 def _given(node: Mapping[str, Any], info: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -64,22 +73,3 @@ def _given(node: Mapping[str, Any], info: Mapping[str, Any]) -> Mapping[str, Any
         return {name: values[place] for name, place in positions(values, info).items()}
     by_name = values if isinstance(values, dict) else node.get("widgets_values_named")
     return by_name if isinstance(by_name, dict) else {}
-
-
-def _default(widget: InputInfo) -> Any:
-    options = widget.options.get("options")
-    return widget.options.get("default", options[0] if options else None)
-
-
-def dynamic_prompt(text: str) -> str:
-    """Leave out comments (`/* */` and `//`) and choose one of each `{a|b}`; a backslash keeps `{`, `}` and `|`.
-
-    ComfyUI's interface chooses anew for every run; here one text always gives one choice, so that runs can be repeated.
-    """
-    choice = random.Random(text)
-    text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
-    innermost = re.compile(r"(?<!\\)\{((?:\\.|[^{}\\])*)\}", re.DOTALL)
-    while found := innermost.search(text):
-        options = re.split(r"(?<!\\)\|", found[1])
-        text = text[: found.start()] + choice.choice(options) + text[found.end() :]
-    return re.sub(r"\\([{}|])", r"\1", text)

@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from .errors import GraphError, shown
-from .file_names import fill_in_prefixes
+from .file_names import Tokens
+from .group_nodes import unfold
+from .node_ids import unique_ids
 from .object_info import inputs_of
-from .ui_graph import Graph, Value, every_node, read_graph, slots, source
-from .widgets import positions, widget_values
+from .promotion import Value, frame_value, promote_all
+from .sources import OnFrame, source
+from .ui_graph import STORED, Graph, every_node, read_graph, slots
+from .widget_slots import positions
+from .widgets import sent, stored_values
 
 log = logging.getLogger(__name__)
 
@@ -117,16 +122,19 @@ def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, 
     Raises:
         GraphError: the document is not what the format says, or its links lead nowhere.
     """
+    top = read_graph(unfold(unique_ids(document), object_info))
+    promote_all(top)
+    tokens = Tokens(top, object_info, time.localtime())
     prompt: Prompt = {}
     wrong: list[str] = []
-    for graph, node in every_node(read_graph(document)):
+    for graph, node in every_node(top):
         if node["type"] in DRAWN_ONLY:
             continue
         if node["type"] not in object_info and not _is_connected(node):
             log.warning("%s: left out, it is not known and nothing is connected to it", graph.name(node))
             continue
         try:
-            prompt[f"{graph.path}{node['id']}"] = _convert_node(graph, node, object_info.get(node["type"]))
+            prompt[f"{graph.path}{node['id']}"] = _convert_node(graph, node, object_info, tokens)
         except GraphError as error:
             wrong.extend(error.lines)
     if wrong:
@@ -135,7 +143,7 @@ def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, 
         node["inputs"] = {
             name: value for name, value in node["inputs"].items() if not isinstance(value, list) or value[0] in prompt
         }
-    fill_in_prefixes(prompt, time.localtime())
+    tokens.fill_prefixes(prompt)
     return prompt
 
 
@@ -145,15 +153,26 @@ def _is_connected(node: Mapping[str, Any]) -> bool:
     )
 
 
-def _convert_node(graph: Graph, node: Mapping[str, Any], info: Mapping[str, Any] | None) -> dict[str, Any]:
-    inputs = {name: _wrapped(value) for name, value in (widget_values(node, info) if info else {}).items()}
+def _convert_node(
+    graph: Graph, node: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]], tokens: Tokens
+) -> dict[str, Any]:
+    info = object_info.get(node["type"])
+    stored = stored_values(node, info) if info else {}
+    inputs: dict[str, Any] = {name: sent(name, value, info) for name, value in stored.items()} if info else {}
     for (node_id, name), value in graph.overrides.items():
-        if node_id == str(node["id"]) and name in inputs:
-            inputs[name] = _wrapped(value)
+        if node_id == str(node["id"]) and name in stored:
+            inputs[name] = stored[name] if value is STORED else value
+    inputs = {name: _wrapped(value) for name, value in inputs.items()}
     for index, slot in enumerate(slots(node, "inputs")):
+        name = str(slot.get("name"))
         found = source(graph, node, index)
-        if found is not None:
-            inputs[str(slot.get("name"))] = _wrapped(found.value) if isinstance(found, Value) else list(found)
+        if isinstance(found, OnFrame):
+            found = frame_value(found.inner, found.slot, object_info)
+        if isinstance(found, Value):
+            value = tokens.fill(found.value) if found.tokens and isinstance(found.value, str) else found.value
+            inputs[name] = _wrapped(sent(name, value, info) if found.typed and info else value)
+        elif found is not None:
+            inputs[name] = list(found)
     title = node.get("title") or (info or {}).get("display_name") or node["type"]
     return {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
 

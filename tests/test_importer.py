@@ -20,6 +20,7 @@ from naming import naming
 from PIL import Image
 from tessera.host import folder_paths
 from tessera.host.cli import main
+from tessera.host.dynamic_prompts import dynamic_prompt
 from tessera.host.errors import GraphError
 from tessera.host.importer import pictures
 from tessera.host.importer.build import literal, named_file
@@ -30,7 +31,6 @@ from tessera.host.importer.services import SERVICES
 from tessera.host.object_info import ObjectInfo, inputs_of
 from tessera.host.registry import node_classes
 from tessera.host.validation import validate
-from tessera.host.widgets import dynamic_prompt
 from tessera.host.workflow import Workflow, to_prompt
 
 PROMPT = {"prompt": "white and teal zigzag"}

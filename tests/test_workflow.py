@@ -3,62 +3,40 @@
 from __future__ import annotations
 
 import copy
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_nodes import INFO, node
+from drawings import (
+    ADDER,
+    API,
+    BYPASSED,
+    MUTED,
+    NESTED,
+    OUTER,
+    SUBGRAPH,
+    SUM,
+    drawing,
+    drawn,
+    framed,
+    inputs_of,
+    subgraph,
+)
+from graph_nodes import INFO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naming import naming
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tessera.host.dynamic_prompts import dynamic_prompt
 from tessera.host.errors import GraphError
-from tessera.host.file_names import fill_in_prefixes
+from tessera.host.file_names import Tokens
+from tessera.host.node_ids import unique_ids
+from tessera.host.promotion import promote_all
 from tessera.host.settings import apply, parse
+from tessera.host.ui_graph import read_graph
 from tessera.host.validation import validate
-from tessera.host.widgets import dynamic_prompt
-from tessera.host.workflow import Prompt, Workflow, convert, from_document, read, to_prompt
-
-MUTED, BYPASSED = 2, 4
-SUBGRAPH = "11111111-2222-3333-4444-555555555555"
-
-
-def drawn(
-    node_id: int, kind: str, values: Any = None, inputs: Any = (), outputs: Any = (), **more: Any
-) -> dict[str, Any]:
-    """A UI-format node. Inputs are (name, type, link), with a fourth item for those that are widgets too."""
-    slots = [{"name": name, "type": type_, "link": link} for name, type_, link, *_ in inputs]
-    for slot, (
-        name,
-        *_,
-    ) in zip(slots, inputs, strict=True):
-        if len(inputs[slots.index(slot)]) > 3:
-            slot["widget"] = {"name": name}
-    ends = [{"name": type_, "type": type_, "links": [0]} for type_ in outputs]
-    return {"id": node_id, "type": kind, "mode": 0, "inputs": slots, "outputs": ends, "widgets_values": values, **more}
-
-
-def drawing(*nodes: dict[str, Any], links: Any = (), **more: Any) -> dict[str, Any]:
-    """A UI-format file; links are (id, origin, slot, target, slot)."""
-    return {"version": 0.4, "nodes": list(nodes), "links": [[*link, "*"] for link in links], **more}
-
-
-def inputs_of(document: dict[str, Any], node_id: str) -> dict[str, Any]:
-    """The inputs of one node after conversion."""
-    return convert(document, INFO)[node_id]["inputs"]
-
-
-SUM = drawing(
-    drawn(1, "Number", [4, 0.25, "moss", False, "blue"], outputs=["INT", "STRING"]),
-    drawn(2, "Add", [], [("a", "INT", 10), ("b", "INT", 11)], ["INT"], title="The sum"),
-    drawn(3, "Show", [], [("value", "*", 12)]),
-    drawn(4, "Note", ["read me"]),
-    drawn(5, "MarkdownNote", ["# read me"]),
-    links=[(10, 1, 0, 2, 0), (11, 1, 0, 2, 1), (12, 2, 0, 3, 0)],
-)
+from tessera.host.workflow import convert, from_document, to_prompt
 
 
 def test_links_and_widgets() -> None:
@@ -177,46 +155,12 @@ def test_an_unknown_drawing_aid_is_left_out_and_an_unknown_node_is_not() -> None
         validate(convert(document, INFO), INFO)
 
 
-def subgraph(
-    *nodes: dict[str, Any], links: Any, inputs: Any = (), outputs: Any = (), id_: str = SUBGRAPH
-) -> dict[str, Any]:
-    """A definition; in its links -10 is the frame's inputs and -20 its outputs."""
-    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
-    slots = {
-        "inputs": [{"name": name, "type": type_} for name, type_ in inputs],
-        "outputs": [{"name": type_, "type": type_} for type_ in outputs],
-    }
-    return {"id": id_, "nodes": list(nodes), "links": [dict(zip(keys, link, strict=True)) for link in links], **slots}
-
-
-ADDER = subgraph(
-    drawn(1, "Seeded", [7, "fixed", 30], [("start", "NUMBER,INT", 1), ("steps", "INT", 2, "widget")], ["INT"]),
-    drawn(2, "Add", [], [("a", "INT", 3), ("b", "INT", 4)], ["INT"]),
-    links=[(1, -10, 0, 1, 0), (2, -10, 1, 1, 1), (3, 1, 0, 2, 0), (4, 1, 0, 2, 1), (5, 2, 0, -20, 0)],
-    inputs=[("start", "INT"), ("steps", "INT")],
-    outputs=["INT"],
-)
-
-
-def framed(
-    values: Any = None, steps_link: int | None = None, definitions: Any = (ADDER,), **more: Any
-) -> dict[str, Any]:
-    """A number, a frame around the adder, and a node that shows the sum."""
-    return drawing(
-        drawn(1, "Number", [4], outputs=["INT", "STRING"]),
-        drawn(2, SUBGRAPH, values, [("start", "INT", 10), ("steps", "INT", steps_link, "widget")], ["INT"], **more),
-        drawn(3, "Show", [], [("value", "*", 11)]),
-        links=[(10, 1, 0, 2, 0), (11, 2, 0, 3, 0), (12, 1, 0, 2, 1)],
-        definitions={"subgraphs": list(definitions)},
-    )
-
-
 def test_subgraphs_are_laid_open() -> None:
     prompt = convert(framed(), INFO)
     assert {node_id: each["inputs"] for node_id, each in prompt.items() if node_id != "1"} == {
-        "3": {"value": ["2:2", 0]},
-        "2:1": {"seed": 7, "steps": 30, "start": ["1", 0]},
-        "2:2": {"a": ["2:1", 0], "b": ["2:1", 0]},
+        "3": {"value": ["2:12", 0]},
+        "2:11": {"seed": 7, "steps": 30, "start": ["1", 0]},
+        "2:12": {"a": ["2:11", 0], "b": ["2:11", 0]},
     }
 
 
@@ -228,33 +172,24 @@ def test_subgraphs_are_laid_open() -> None:
         (framed([None]), 30),
         (framed({"steps": 55}), 55),
         (framed([55], properties={"proxyWidgets": [["-1", "steps"]]}), 55),
-        (framed([3, 55], properties={"proxyWidgets": [["1", "seed"], ["1", "steps"]]}), 55),
-        (framed(properties={"proxyWidgets": [["1", "steps"]]}), 30),
+        (framed([3, 55], properties={"proxyWidgets": [["11", "seed"], ["11", "steps"]]}), 55),
+        (framed(properties={"proxyWidgets": [["11", "steps"]]}), 30),
     ],
 )
 def test_a_value_on_the_frame_comes_before_the_one_inside(document: dict[str, Any], steps: Any) -> None:
-    assert inputs_of(document, "2:1")["steps"] == steps
+    assert inputs_of(document, "2:11")["steps"] == steps
 
 
 def test_a_promoted_widget_without_a_link_is_set_too() -> None:
-    document = framed([3, 55], properties={"proxyWidgets": [["1", "seed"], ["1", "steps"]]})
-    assert inputs_of(document, "2:1")["seed"] == 3
-
-
-NESTED = "99999999-2222-3333-4444-555555555555"
-OUTER = subgraph(
-    drawn(7, NESTED, [66], [("start", "INT", 1), ("steps", "INT", 2, "widget")], ["INT"]),
-    links=[(1, -10, 0, 7, 0), (2, -10, 1, 7, 1), (3, 7, 0, -20, 0)],
-    inputs=[("start", "INT"), ("steps", "INT")],
-    outputs=["INT"],
-)
+    document = framed([3, 55], properties={"proxyWidgets": [["11", "seed"], ["11", "steps"]]})
+    assert inputs_of(document, "2:11")["seed"] == 3
 
 
 @pytest.mark.parametrize(("values", "steps"), [([55], 55), (None, 66)])
 def test_subgraphs_in_subgraphs(values: Any, steps: int) -> None:
     prompt = convert(framed(values, definitions=(OUTER, ADDER | {"id": NESTED})), INFO)
-    assert prompt["3"]["inputs"] == {"value": ["2:7:2", 0]}
-    assert prompt["2:7:1"]["inputs"] == {"seed": 7, "steps": steps, "start": ["1", 0]}
+    assert prompt["3"]["inputs"] == {"value": ["2:7:12", 0]}
+    assert prompt["2:7:11"]["inputs"] == {"seed": 7, "steps": steps, "start": ["1", 0]}
 
 
 def test_a_bypassed_frame_hands_on_and_a_muted_one_does_not() -> None:
@@ -310,7 +245,10 @@ def test_subgraphs_that_explode_are_refused() -> None:
 def test_dynamic_prompts() -> None:
     assert dynamic_prompt("a /* not this */ stone // nor this") == "a  stone "
     assert dynamic_prompt(r"\{a\|b\} {c}") == "{a|b} c"
-    assert dynamic_prompt("{a|{b|c}} {a") in {"a {a", "b {a", "c {a"}
+    assert dynamic_prompt("{a|{b|c}} d") in {"a d", "b d", "c d"}
+    assert dynamic_prompt("a {b c") == "a b c"
+    assert dynamic_prompt("a } b {c} {") == "a } b c "
+    assert dynamic_prompt("a {b} \\") == "a b \\"
     text = "{red|blue|green} moss"
     assert dynamic_prompt(text) == dynamic_prompt(text)
     assert {dynamic_prompt(text + " " * i).strip() for i in range(40)} == {"red moss", "blue moss", "green moss"}
@@ -322,92 +260,54 @@ def test_dynamic_prompts_end(text: str) -> None:
     assert isinstance(dynamic_prompt(text), str)
 
 
+def filled(prefix: str, *nodes: dict[str, Any], **more: Any) -> str:
+    """What becomes of a file name beside other nodes, on the ninth of March 2026."""
+    top = read_graph(unique_ids(drawing(drawn(1, "Save", [prefix]), *nodes, **more)))
+    promote_all(top)
+    return Tokens(top, INFO, time.struct_time((2026, 3, 9, 7, 5, 4, 0, 0, 0))).fill(prefix)
+
+
+ALIAS = "Node name for S&R"
+
+
 def test_tokens_of_file_names() -> None:
-    prompt = {
-        "1": node("Save", filename_prefix="%date:yyyy-MM-dd/hhmmss yy%_%The sampler.seed%_%width%_%Nothing.seed%"),
-        "2": node("Seeded", seed="1/2") | {"_meta": {"title": "The sampler"}},
-    }
-    prompt["1"]["_meta"] = {"title": "Save"}
-    fill_in_prefixes(prompt, time.struct_time((2026, 3, 9, 7, 5, 4, 0, 0, 0)))
-    assert prompt["1"]["inputs"]["filename_prefix"] == "2026-03-09/070504 26_1_2_%width%_%Nothing.seed%"
+    seeded = drawn(2, "Seeded", [7, "fixed", 30], title="The sampler")
+    assert filled("%date:yyyy-MM-dd/hhmmss yy%") == "2026-03-09/070504 26"
+    assert filled("%The sampler.seed%_%Seeded.steps%_%width%_%Nothing.seed%_%Seeded.no%", seeded) == (
+        "7_30_%width%_%Nothing.seed%_%Seeded.no%"
+    )
 
 
-API = {"1": node("Number", value=4), "2": node("Show", value=["1", 0])}
+def test_tokens_name_aliases_before_titles_and_classes_where_there_is_no_alias() -> None:
+    titled = drawn(2, "Seeded", [1, "fixed", 2], title="X")
+    aliased = drawn(3, "Seeded", [7, "fixed", 30], properties={ALIAS: "X"})
+    assert filled("%X.seed% %Seeded.seed%", titled, aliased) == "7 1"
+    assert filled("%Seeded.seed%", aliased | {"title": "Y"}) == "%Seeded.seed%"
 
 
-def png(path: Path, **chunks: Any) -> Path:
-    """A picture with text chunks."""
-    text = PngInfo()
-    for key, value in chunks.items():
-        (text.add_itxt if key == "prompt" else text.add_text)(
-            key, value if isinstance(value, str) else json.dumps(value)
+def test_tokens_have_what_is_typed_in_as_javascript_writes_it() -> None:
+    number = drawn(2, "Number", [4, 3.0, "a/b:c|{d|e}\n", True, "blue"])
+    assert filled("%Number.value% %Number.weight% %Number.text% %Number.on%", number) == "4 3 a_b_c_{d_e}_ true"
+
+
+def test_tokens_name_frames_and_what_is_inside() -> None:
+    frame = drawn(2, SUBGRAPH, [55], [("start", "INT", None), ("steps", "INT", None, "widget")], ["INT"], title="F")
+    inside = {"definitions": {"subgraphs": [ADDER]}}
+    assert filled("%F.steps% %Seeded.seed% %Seeded.steps% %F.start%", frame, **inside) == "55 7 30 %F.start%"
+
+
+def test_a_primitive_fills_in_tokens_where_it_is_asked_to() -> None:
+    def shown(**properties: Any) -> Any:
+        document = drawing(
+            drawn(1, "PrimitiveNode", ["%Seeded.seed%"], outputs=["STRING"], properties=properties),
+            drawn(2, "Number", [4, 1.0, "typed"], [("text", "STRING", 10, "widget")]),
+            drawn(3, "Seeded", [7, "fixed", 30]),
+            links=[(10, 1, 0, 2, 0)],
         )
-    Image.new("RGB", (2, 2)).save(path, pnginfo=text)
-    return path
+        return inputs_of(document, "2")["text"]
 
-
-def test_pictures_carry_graphs(tmp_path: Path) -> None:
-    both = read(png(tmp_path / "a.png", prompt=API, workflow=SUM))
-    assert (both.prompt, both.drawing) == (API, SUM)
-    assert to_prompt(both, INFO) == API
-    only_drawn = read(png(tmp_path / "b.png", workflow=SUM))
-    assert to_prompt(only_drawn, INFO) == convert(SUM, INFO)
-
-
-def test_api_format_with_and_without_meta(tmp_path: Path) -> None:
-    with_meta = {node_id: each | {"_meta": {"title": "A"}} for node_id, each in API.items()}
-    for document in (API, with_meta):
-        (tmp_path / "a.json").write_text(json.dumps(document))
-        assert to_prompt(read(tmp_path / "a.json"), INFO) == document
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "not JSON"),
-        (b"{", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b"1" * 5000, "not JSON"),
-        (b"[]", "expected a workflow"),
-        (b"3", "expected a workflow"),
-        (b"{}", "expected a workflow"),
-        (b'{"a": 1}', "expected an object with class_type and inputs"),
-        (b'{"a": {"class_type": "Show", "inputs": []}}', "expected an object with class_type and inputs"),
-        (b"\x89PNG\r\n\x1a\n", "not a readable PNG"),
-        (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "not a readable PNG"),
-    ],
-)
-def test_a_file_that_is_no_workflow_is_refused_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(GraphError, match=said) as refused:
-        to_prompt(read(tmp_path / "a.json"), INFO)
-    assert len(refused.value.lines) == 1
-
-
-@pytest.mark.parametrize(
-    ("chunks", "said"),
-    [({}, "carries no workflow"), ({"prompt": "{"}, "chunk prompt: not JSON"), ({"workflow": "[]"}, "chunk workflow")],
-)
-def test_a_picture_without_a_graph_is_refused(tmp_path: Path, chunks: dict[str, str], said: str) -> None:
-    with pytest.raises(GraphError, match=said):
-        read(png(tmp_path / "a.png", **chunks))
-
-
-def test_a_cut_picture_is_read_as_far_as_needed(tmp_path: Path) -> None:
-    whole = png(tmp_path / "a.png", prompt=API).read_bytes()
-    for end in range(len(whole)):
-        (tmp_path / "b.png").write_bytes(whole[:end])
-        try:
-            assert read(tmp_path / "b.png").prompt == API
-        except GraphError as refused:
-            assert len(refused.lines) == 1
-
-
-def test_files_that_are_not_there(tmp_path: Path) -> None:
-    for path in (tmp_path / "no.json", tmp_path):
-        with pytest.raises(GraphError, match="expected a workflow file"):
-            read(path)
+    assert shown() == "%Seeded.seed%"
+    assert shown(**{"Run widget replace on values": True}) == "7"
 
 
 @pytest.mark.parametrize(
@@ -456,10 +356,26 @@ def test_settings_reach_the_graph_and_its_drawing() -> None:
 def test_a_drawing_that_cannot_show_a_setting_is_not_saved() -> None:
     assert apply(["2.a=9"], convert(SUM, INFO), SUM, INFO) is None
     document = framed([55])
-    assert apply(["2:1.seed=9"], convert(document, INFO), document, INFO) is None
+    assert apply(["2:11.seed=9"], convert(document, INFO), document, INFO) is None
 
 
-WHOLE = [SUM, framed([55]), framed([3, 55], definitions=(OUTER, ADDER | {"id": NESTED}))]
+GROUPED = drawing(
+    drawn(5, "workflow/G", [9, "fixed", 30], [("start", "INT", None)], ["INT"]),
+    extra={
+        "groupNodes": {
+            "G": {
+                "nodes": [
+                    {"type": "Seeded", "widgets_values": [1, "fixed", 2], "inputs": [{"name": "start"}]},
+                    {"type": "Add", "inputs": [{"name": "a"}, {"name": "b"}]},
+                ],
+                "links": [[0, 0, 1, 0, 1, "INT"]],
+                "external": [[0, 0, "INT"]],
+                "config": {"0": {"input": {"start": {"name": "from"}}}},
+            }
+        }
+    },
+)
+WHOLE = [SUM, GROUPED, framed([55]), framed([3, 55], definitions=(OUTER, ADDER | {"id": NESTED}))]
 JUNK = st.none() | st.booleans() | st.integers(-30, 30) | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
 
 
@@ -502,17 +418,123 @@ def test_damaged_files_are_converted_or_refused_in_single_lines(document: Any) -
         assert all(line and line.isprintable() and len(line) <= 600 for line in refused.lines)
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.binary(max_size=60))
-def test_random_bytes_are_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    path = tmp_path_factory.getbasetemp() / "random"
-    for start in (b"", b"\x89PNG\r\n\x1a\n", b"{"):
-        path.write_bytes(start + content)
-        with pytest.raises(GraphError):
-            to_prompt(read(path), INFO)
+@pytest.mark.parametrize("control", [True, False, None, 0, 7, "sometimes", "fixed", [], {}])
+def test_whatever_stands_behind_a_seed_is_left_out(control: Any) -> None:
+    assert inputs_of(drawing(drawn(1, "Seeded", [7, control, 30])), "1") == {"seed": 7, "steps": 30}
 
 
-def test_a_workflow_needs_one_of_its_two_forms() -> None:
-    prompt: Prompt = to_prompt(Workflow(prompt=API), INFO)
-    prompt["1"]["inputs"]["value"] = 5
-    assert API["1"]["inputs"]["value"] == 4
+@pytest.mark.parametrize(
+    ("values", "steps"), [([7, True], 20), ([7, "fixed"], 20), ([7, "sometimes"], 20), ([7, 30], 30), ([7, None], 20)]
+)
+def test_where_values_are_missing_their_types_say_which(values: list[Any], steps: int) -> None:
+    assert inputs_of(drawing(drawn(1, "Seeded", values)), "1") == {"seed": 7, "steps": steps}
+
+
+DYNAMIC = {
+    "input": {
+        "required": {
+            "box": ("BOUNDING_BOX", {"default": {"x": 0}}),
+            "way": (
+                "COMFY_DYNAMICCOMBO_V3",
+                {
+                    "options": [
+                        {"key": "by size", "inputs": {"required": {"width": ("INT", {"default": 5})}}},
+                        {"key": "by factor", "inputs": {"required": {"factor": ("FLOAT", {}), "image": ("IMAGE",)}}},
+                    ]
+                },
+            ),
+            "pair": ("IMAGECOMPARE", {}),
+            "number": ("FLOAT,INT", {"widgetType": "FLOAT", "default": 1.0}),
+            "tint": ("COLOR", {}),
+            "name": ("COMBO", {"options": ["a", "b"], "control_after_generate": True}),
+            "last": ("STRING", {}),
+        }
+    },
+    "output": [],
+    "display_name": "Dynamic",
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "shown"),
+    [(["by size", 64], {"way.width": 64}), (["by factor", 2.5], {"way.factor": 2.5}), (["neither"], {})],
+)
+def test_other_widgets_take_their_places(way: list[Any], shown: dict[str, Any]) -> None:
+    values = [{"x": 1}, 1, 2, 3, 4, *way, 0.5, "#123456", "b", "fixed", "", "end"]
+    made = convert(drawing(drawn(1, "Dynamic", values)), {"Dynamic": DYNAMIC})["1"]["inputs"]
+    assert made == {
+        "box": {"x": 1},
+        "way": way[0],
+        **shown,
+        "pair": {"__value__": ["", ""]},
+        "number": 0.5,
+        "tint": "#123456",
+        "name": "b",
+        "last": "end",
+    }
+
+
+def test_values_of_inputs_that_are_forced_to_be_links_are_dropped() -> None:
+    info = {"input": {"required": {"a": ("INT", {"forceInput": True}), "b": ("INT", {})}}, "output": []}
+    assert convert(drawing(drawn(1, "Forced", [3, 4])), {"Forced": info})["1"]["inputs"] == {"b": 4}
+
+
+def test_samplers_lose_an_old_prefix() -> None:
+    info = {"input": {"required": {"sampler_name": ("COMBO", {"options": ["euler"]})}}, "output": []}
+    for kind, name in (("KSampler", "euler"), ("Other", "sample_euler")):
+        made = convert(drawing(drawn(1, kind, ["sample_euler"])), {kind: info})
+        assert made["1"]["inputs"] == {"sampler_name": name}
+
+
+PROMPT = "{red|red} tiles // not this"
+TEXT = subgraph(
+    drawn(11, "Number", [1, 0.5, PROMPT], [("text", "STRING", 1, "widget")], ["INT", "STRING"]),
+    links=[(1, -10, 0, 11, 2), (2, 11, 0, -20, 0)],
+    inputs=[("text", "STRING")],
+    outputs=["INT"],
+)
+TEXT["nodes"][0]["inputs"] = [{"name": "value"}, {"name": "weight"}, *TEXT["nodes"][0]["inputs"]]
+
+
+@pytest.mark.parametrize(("values", "text"), [([], PROMPT), (None, PROMPT), (["{a|a} // b"], "{a|a} // b")])
+def test_a_promoted_text_is_sent_as_it_is(values: Any, text: str) -> None:
+    document = drawing(
+        drawn(2, SUBGRAPH, values, [("text", "STRING", None, "widget")], ["INT"]), definitions={"subgraphs": [TEXT]}
+    )
+    assert inputs_of(document, "2:11")["text"] == text
+
+
+@pytest.mark.parametrize(("values", "text"), [([], PROMPT), (["{a|a} // b"], "{a|a} // b")])
+def test_a_text_that_is_promoted_without_a_link_is_sent_as_it_is(values: Any, text: str) -> None:
+    unlinked = subgraph(drawn(11, "Number", [1, 0.5, PROMPT], (), ["INT"]), links=[(1, 11, 0, -20, 0)], outputs=["INT"])
+    frame = drawn(2, SUBGRAPH, values, (), ["INT"], properties={"proxyWidgets": [["11", "text"]]})
+    other = drawn(3, SUBGRAPH, None, (), ["INT"])
+    document = drawing(frame, other, definitions={"subgraphs": [unlinked]})
+    assert inputs_of(document, "2:11")["text"] == text
+    assert inputs_of(document, "3:11")["text"] == PROMPT
+    document["nodes"][0]["properties"] = {}
+    assert inputs_of(document, "2:11")["text"] == "red tiles "
+
+
+def test_an_input_that_a_muted_node_feeds_keeps_what_is_typed_in() -> None:
+    document = drawing(
+        drawn(1, "Number", [4], (), ["INT"], mode=MUTED),
+        drawn(2, "Seeded", [7, "fixed", 30], [("steps", "INT", 10, "widget")]),
+        links=[(10, 1, 0, 2, 0)],
+    )
+    assert inputs_of(document, "2") == {"seed": 7, "steps": 30}
+
+
+def test_ids_that_occur_twice_are_numbered_on() -> None:
+    inner = subgraph(
+        drawn(1, "Seeded", [7, "fixed", 30], (), ["INT"]),
+        drawn(9, "Add", [], [("a", "INT", 1), ("b", "INT", 1)], ["INT"]),
+        links=[(1, 1, 0, 9, 0), (2, 9, 0, -20, 0)],
+        outputs=["INT"],
+    )
+    frame = drawn(2, SUBGRAPH, [55], (), ["INT"], properties={"proxyWidgets": [["1", "steps"]]})
+    document = drawing(drawn(1, "Number"), frame, definitions={"subgraphs": [inner]}, last_node_id=5)
+    prompt = convert(document, INFO)
+    assert prompt["2:6"]["inputs"] == {"seed": 7, "steps": 55}
+    assert prompt["2:9"]["inputs"]["a"] == ["2:6", 0]
+    assert set(prompt) == {"1", "2:6", "2:9"}
