@@ -70,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     everywhere.add_argument("--input-dir", metavar="DIR", help="where pictures are loaded from (default: input)")
     everywhere.add_argument("--verbose", action="store_true", help="say more on standard error, with tracebacks")
     graph = _Parser(add_help=False)
-    graph.add_argument("workflow", metavar="WORKFLOW", help="API or UI format JSON, or a PNG that carries either")
+    graph.add_argument(
+        "workflow",
+        metavar="WORKFLOW",
+        help="API or UI format JSON, or a picture (PNG, WebP, JPEG, AVIF) that carries either",
+    )
     graph.add_argument(
         "--set",
         metavar="NODE.INPUT=VALUE",

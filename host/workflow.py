@@ -1,19 +1,18 @@
-"""Workflow files: API-format JSON, UI-format JSON, and PNG files that carry either, become API-format graphs.
+"""Workflow files: API-format JSON, UI-format JSON, and pictures that carry either, become API-format graphs.
 
 An API-format graph is `{node id: {"class_type": ..., "inputs": {name: value or [node id, output]}}}`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import image_metadata
+from .documents import Workflow, from_document, parse
 from .errors import GraphError, shown
 from .file_names import Tokens
 from .group_nodes import unfold
@@ -27,19 +26,10 @@ from .widgets import sent, stored_values
 
 log = logging.getLogger(__name__)
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What the interface draws and never sends.
 DRAWN_ONLY = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
 
 Prompt = dict[str, dict[str, Any]]
-
-
-@dataclass
-class Workflow:
-    """What a file holds: an API-format graph, the drawing, or both."""
-
-    prompt: Any = None
-    drawing: dict[str, Any] | None = None
 
 
 def read(path: str | Path) -> Workflow:
@@ -51,51 +41,42 @@ def read(path: str | Path) -> Workflow:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise GraphError([f"{path}: {error.strerror or error}; expected a workflow file, .json or .png"]) from error
-    if content.startswith(PNG_SIGNATURE):
-        return _from_png(path)
-    return from_document(_parse(content, str(path)), str(path))
+        raise GraphError(
+            [f"{path}: {error.strerror or error}; expected a workflow file: .json, or a picture that ComfyUI saved"]
+        ) from error
+    kind = image_metadata.kind(content)
+    return _from_picture(path, kind, content) if kind else from_document(parse(content, str(path)), str(path))
 
 
-def from_document(document: Any, name: str = "the workflow") -> Workflow:
-    """Tell which of the two formats a JSON document has."""
-    if isinstance(document, dict) and isinstance(document.get("nodes"), list):
-        return Workflow(drawing=document)
-    if isinstance(document, dict) and document:
-        return Workflow(prompt=document)
-    raise GraphError([f"{name}: found {shown(document)}; expected a workflow that ComfyUI saved or exported (API)"])
-
-
-def _parse(content: str | bytes, name: str) -> Any:
+def _from_picture(path: str | Path, kind: str, content: bytes) -> Workflow:
     try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise GraphError([f"{name}: the JSON is nested too deeply; expected a workflow"]) from error
+        texts = image_metadata.texts(content)
     except ValueError as error:
-        raise GraphError([f"{name}: not JSON ({error}); expected a workflow file, .json or .png"]) from error
-
-
-def _from_png(path: str | Path) -> Workflow:
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            texts = {key: text for key, text in image.info.items() if isinstance(text, str)}
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise GraphError([f"{path}: not a readable PNG ({error}); expected a picture that ComfyUI saved"]) from error
-    if not {"prompt", "workflow"} & set(texts):
-        raise GraphError([f"{path}: the PNG carries no workflow; expected a picture saved with its metadata"])
-    if "prompt" not in texts:
-        return from_document(_parse(texts["workflow"], f"{path}, chunk workflow"), f"{path}, chunk workflow")
-    found = Workflow(_parse(texts["prompt"], f"{path}, chunk prompt"))
-    # The drawing is only handed on to the files that the run saves.
-    with suppress(GraphError):
-        found.drawing = from_document(_parse(texts.get("workflow", "0"), "")).drawing
+        raise GraphError([f"{path}: not a readable {kind} ({error}); expected a picture that ComfyUI saved"]) from error
+    found = Workflow()
+    refused: list[str] = []
+    for key in ("prompt", "workflow", "json"):
+        if key not in texts:
+            continue
+        try:
+            name = f"{path}, {'chunk' if kind == 'PNG' else 'EXIF'} {key}"
+            each = from_document(parse(texts[key], name), name)
+        except GraphError as error:
+            refused.extend(error.lines)
+            continue
+        found.prompt = each.prompt if found.prompt is None else found.prompt
+        found.drawing = found.drawing or each.drawing
+    if found.prompt is None and found.drawing is None:
+        raise GraphError(
+            refused[:1] or [f"{path}: the {kind} carries no workflow; expected a picture saved with its metadata"]
+        )
     return found
 
 
 def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
     """The API-format graph of a workflow; a UI-format one is converted as ComfyUI's interface does it.
+
+    Where a file has both, the graph is what was run, and the drawing adds what newer versions of its nodes ask for.
 
     Raises:
         GraphError: it is not what either format says.
@@ -113,7 +94,31 @@ def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) 
     ]
     if wrong:
         raise GraphError(wrong)
-    return {node_id: node | {"inputs": dict(node.get("inputs", {}))} for node_id, node in workflow.prompt.items()}
+    prompt = {node_id: node | {"inputs": dict(node.get("inputs", {}))} for node_id, node in workflow.prompt.items()}
+    if workflow.drawing is not None and any(_lacks_values(node, object_info) for node in prompt.values()):
+        _complete(prompt, workflow.drawing, object_info)
+    return prompt
+
+
+def _lacks_values(node: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> bool:
+    info = object_info.get(node["class_type"])
+    return info is not None and any(
+        each.is_widget and name not in node["inputs"] for name, each in inputs_of(info).items()
+    )
+
+
+def _complete(prompt: Prompt, drawing: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give nodes of a graph the typed in values that they lack and the same nodes of the drawing have."""
+    try:
+        drawn = convert(drawing, object_info)
+    except GraphError as error:
+        log.warning("the drawing beside the graph is not read: %s", error.lines[0])
+        return
+    for node_id, node in prompt.items():
+        same = drawn.get(node_id)
+        if same is not None and same["class_type"] == node["class_type"]:
+            values = {name: value for name, value in same["inputs"].items() if not isinstance(value, list)}
+            node["inputs"] = values | node["inputs"]
 
 
 def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:

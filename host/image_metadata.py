@@ -1,0 +1,115 @@
+"""Texts that picture files carry beside the picture: in PNG chunks, or in the EXIF data of WebP, JPEG and AVIF."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+# A compressed text may say that it is of any length; no workflow is longer.
+LONGEST_TEXT = 64 * 1024 * 1024
+TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"comf"}
+# Directory of EXIF's own tags, and the one in it for remarks.
+EXIF_DIRECTORY, USER_COMMENT = 0x8769, 0x9286
+ENCODINGS = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"\0" * 8: "utf-8"}
+
+
+def kind(content: bytes) -> str | None:
+    """The format of a picture file whose texts can be read, by its first bytes."""
+    if content.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return "WebP"
+    if content.startswith(JPEG_SIGNATURE):
+        return "JPEG"
+    return "AVIF" if content[4:12] in (b"ftypavif", b"ftypavis") else None
+
+
+def texts(content: bytes) -> dict[str, str]:
+    """The texts of a picture by their keywords, in lower case. Those of EXIF are written `keyword:text`.
+
+    Raises:
+        ValueError: the file is no picture, or a text is longer than 64 MB.
+    """
+    pairs = _png_texts(content) if content.startswith(PNG_SIGNATURE) else _exif_texts(content)
+    return {key.lower(): text for key, text in pairs}
+
+
+def _png_texts(content: bytes) -> Iterator[tuple[str, str]]:
+    if content[12:16] != b"IHDR":
+        raise ValueError("it has no header")
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, at)
+        data = content[at + 8 : at + 8 + length]
+        if name in TEXT_CHUNKS and len(data) == length:
+            key, _, rest = data.partition(b"\0")
+            yield key.decode("latin-1"), _decoded(_unpacked(name, rest))
+        at += 12 + length
+
+
+def _unpacked(name: bytes, rest: bytes) -> bytes:
+    if name == b"zTXt":
+        return _inflated(rest[1:])
+    if name != b"iTXt":
+        return rest
+    language_and_text = rest[2:].split(b"\0", 2)
+    text = language_and_text[-1] if len(language_and_text) == 3 else b""
+    return _inflated(text) if rest[:1] == b"\1" else text
+
+
+def _inflated(data: bytes) -> bytes:
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(data, LONGEST_TEXT)
+    except zlib.error as error:
+        raise ValueError(f"a compressed text is damaged: {error}") from error
+    if unpacking.unconsumed_tail:
+        raise ValueError("a compressed text is longer than 64 MB")
+    return text
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
+def _exif_texts(content: bytes) -> Iterator[tuple[str, str]]:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=["WEBP", "JPEG", "AVIF"]) as image:
+                exif = image.getexif()
+                values = [*exif.values(), exif.get_ifd(EXIF_DIRECTORY).get(USER_COMMENT), image.info.get("comment")]
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error, Image.DecompressionBombError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    for value in values:
+        text = _exif_text(value).strip()
+        key, colon, rest = text.partition(":")
+        if colon and key.isalnum():
+            yield key, rest
+        elif text.startswith("{"):
+            yield "json", text
+
+
+def _exif_text(value: object) -> str:
+    """A tag as text. Pillow reads texts as Latin-1, and leaves remarks as bytes with their encoding before them."""
+    if isinstance(value, str):
+        try:
+            return value.encode("latin-1").decode()
+        except UnicodeError:
+            return value
+    if not isinstance(value, bytes):
+        return ""
+    encoding = ENCODINGS.get(value[:8])
+    if encoding == "utf-16" and value[8:10] not in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16-le" if value[9:10] == b"\0" else "utf-16-be"
+    return value[8:].decode(encoding, "replace") if encoding else _decoded(value)
