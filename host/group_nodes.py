@@ -82,9 +82,10 @@ class _Unfolding:
 def group_name(type_: Any, groups: Mapping[str, Any]) -> str | None:
     """The group that a node's type names."""
     for prefix in PREFIXES:
-        name = type_.removeprefix(prefix) if isinstance(type_, str) and type_.startswith(prefix) else None
-        if name in groups and isinstance(groups[name], dict):
-            return name
+        if isinstance(type_, str) and type_.startswith(prefix):
+            name = type_.removeprefix(prefix)
+            if isinstance(groups.get(name), dict):
+                return name
     return None
 
 

@@ -14,8 +14,9 @@ def unique_ids(document: Mapping[str, Any]) -> Mapping[str, Any]:
     Ids at the top stay; the others are numbered on from the highest id that the file has counted so far. What is not
     as the format says stays for whoever reads it.
     """
-    definitions = document.get("definitions")
-    subgraphs = definitions.get("subgraphs") if isinstance(definitions, dict) else None
+    inside = document.get("definitions")
+    definitions: Level = inside if isinstance(inside, dict) else {}
+    subgraphs = definitions.get("subgraphs")
     if not isinstance(subgraphs, list) or not isinstance(document.get("nodes"), list):
         return document
     used = {str(node["id"]) for node in _nodes(document) if isinstance(node["id"], int)}
@@ -93,8 +94,9 @@ def _with_proxies(level: Level, renamed: Mapping[str, Mapping[str, int]]) -> Lev
 
 def _with_new_proxies(node: Any, renamed: Mapping[str, Mapping[str, int]]) -> Any:
     changes = renamed.get(str(node.get("type"))) if isinstance(node, dict) else None
-    properties = node.get("properties") if changes else None
-    proxies = properties.get("proxyWidgets") if isinstance(properties, dict) else None
+    given = node.get("properties") if changes else None
+    properties: Level = given if isinstance(given, dict) else {}
+    proxies = properties.get("proxyWidgets")
     if not changes or not isinstance(proxies, list):
         return node
     new = [

@@ -149,8 +149,10 @@ def _places(inner: Graph, given: list[Mapping[str, Any]]) -> list[int | None]:
         name, kind = slot.get("name"), slot.get("type")
         same = [index for index, each in free.items() if each == (name, kind)]
         named_so = [index for index, each in free.items() if each[0] == name]
-        places.append((same + named_so + [None])[0])
-        free.pop(places[-1], None)
+        place = next(iter(same + named_so), None)
+        places.append(place)
+        if place is not None:
+            del free[place]
     return places
 
 

@@ -138,7 +138,6 @@ class LatentUpscale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Declare the node."""
-        size = {"default": 512, "min": 0, "max": MAX_RESOLUTION, "step": 8}
         return io.Schema(
             node_id="LatentUpscale",
             display_name="Upscale Latent",
@@ -147,8 +146,17 @@ class LatentUpscale(io.ComfyNode):
             inputs=[
                 io.Latent.Input("samples", tooltip="The latents."),
                 io.Combo.Input("upscale_method", options=METHODS, tooltip="How cells in between are found."),
-                io.Int.Input("width", **size, tooltip="Width in pixels; 0 keeps the proportions."),
-                io.Int.Input("height", **size, tooltip="Height in pixels; 0 keeps the proportions."),
+                *(
+                    io.Int.Input(
+                        name,
+                        default=512,
+                        min=0,
+                        max=MAX_RESOLUTION,
+                        step=8,
+                        tooltip=f"{name.capitalize()} in pixels; 0 keeps the proportions.",
+                    )
+                    for name in ("width", "height")
+                ),
                 io.Combo.Input("crop", options=CROPS, tooltip="Whether other proportions cut or squeeze."),
             ],
             outputs=[io.Latent.Output(tooltip="The latents in the new size.")],
