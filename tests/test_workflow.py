@@ -148,7 +148,9 @@ def test_bypassing_prefers_the_input_beside_the_output() -> None:
 
 
 def test_an_unknown_drawing_aid_is_left_out_and_an_unknown_node_is_not() -> None:
-    document = drawing(*SUM["nodes"], drawn(8, "Label (rgthree)"), links=[link[:5] for link in SUM["links"]])
+    document = drawing(
+        *copy.deepcopy(SUM["nodes"]), drawn(8, "Label (rgthree)"), links=[link[:5] for link in SUM["links"]]
+    )
     assert "8" not in convert(document, INFO)
     document["nodes"][1]["type"] = "Plus"
     with pytest.raises(GraphError, match=naming("node 2 Plus", "unknown")):
