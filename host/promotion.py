@@ -107,8 +107,8 @@ def _promote_proxies(inner: Graph, proxies: list[Any], values: list[Any]) -> Non
 
 
 def _promote_in_order(inner: Graph, values: list[Any]) -> None:
-    with_widgets = set(_widgets_of_frame(inner).values())
-    places = [place for place in inner.places if place in with_widgets and place is not None]
+    # By the definition's inputs, whatever the order of the frame's own.
+    places = sorted(set(_widgets_of_frame(inner).values()))
     if len(values) > len(places):
         values = [value for value in values if not (isinstance(value, str) and value in CONTROL_VALUES)]
     inner.promoted.update({at: value for at, value in zip(places, values, strict=False) if value is not None})

@@ -540,3 +540,14 @@ def test_ids_that_occur_twice_are_numbered_on() -> None:
     assert prompt["2:6"]["inputs"] == {"seed": 7, "steps": 55}
     assert prompt["2:9"]["inputs"]["a"] == ["2:6", 0]
     assert set(prompt) == {"1", "2:6", "2:9"}
+
+
+def test_values_on_a_frame_follow_the_definition_not_the_frame() -> None:
+    inner = subgraph(
+        drawn(11, "Seeded", [7, "fixed", 30], [("seed", "INT", 1, "widget"), ("steps", "INT", 2, "widget")], ["INT"]),
+        links=[(1, -10, 0, 11, 0), (2, -10, 1, 11, 1), (3, 11, 0, -20, 0)],
+        inputs=[("seed", "INT"), ("steps", "INT")],
+        outputs=["INT"],
+    )
+    frame = drawn(2, SUBGRAPH, [3, 55], [("steps", "INT", None, "widget"), ("seed", "INT", None, "widget")], ["INT"])
+    assert inputs_of(drawing(frame, definitions={"subgraphs": [inner]}), "2:11") == {"seed": 3, "steps": 55}
