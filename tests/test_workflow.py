@@ -26,8 +26,6 @@ from graph_nodes import INFO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naming import naming
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from tessera.host.dynamic_prompts import dynamic_prompt
 from tessera.host.errors import GraphError
 from tessera.host.file_names import Tokens
