@@ -75,7 +75,7 @@ def node_picture(checkpoint: Any, entry: Entry, steps: int, size: int) -> Tensor
     spacing = "auto" if entry.name in NO_CHOICE_OF_SPACING else "leading"
     final = "sigma_min" if entry.name in ENDS_AT_SIGMA_MIN else "zero"
     drawn = TesseraSchedulerKSampler.execute(
-        model, SEED, steps, CFG, entry.name, spacing, positive, negative, latent, 1.0, final, "diffusers"
+        model, SEED, steps, CFG, entry.name, positive, negative, latent, spacing, 1.0, final, "diffusers"
     )
     return vae.decode(drawn[0]["samples"])[0]
 

@@ -228,7 +228,7 @@ def run_diffusers(model: ModelPatcher, positive: Any, negative: Any) -> Tensor:
 
     fixed.add_wrapper_with_key("outer_sample", "noise", with_noise)
     run = TesseraSchedulerKSampler.execute
-    result = run(fixed, 0, 4, 3.0, "EulerDiscreteScheduler", "leading", positive, negative, latent, 1.0).result
+    result = run(fixed, 0, 4, 3.0, "EulerDiscreteScheduler", positive, negative, latent, "leading", 1.0).result
     assert result is not None
     return model.model.process_latent_in(result[0]["samples"])
 
