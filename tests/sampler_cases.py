@@ -34,11 +34,6 @@ class Analytic(torch.nn.Module):
         self.batches: list[int] = []
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """As ComfyUI asks for it."""
-        return self.weight.dtype
-
     def forward(self, x: Tensor, t: Tensor, context: Tensor, **kwargs: Any) -> tuple[Tensor]:
         self.batches.append(x.shape[0])
         flow = self.kind in ("FLOW", "FLUX")

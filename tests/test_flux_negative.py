@@ -366,12 +366,14 @@ def test_other_models_get_cfg_or_a_hint(sd15_unet: Any) -> None:
     for method in ("auto", "nag"):
         with pytest.raises(ValueError, match=naming("UNet2DConditionModel", "KSampler", "cfg", "negative")):
             _steered(model, 3.0, method)
-    noise = _noise((1, 4, 8, 8))
-    text, negative = ([[torch.full((1, 77, 16), value), {}]] for value in (1.0, -1.0))
-    found = _sample(_steered(model, 2.0, "cfg", negative=negative), noise, positive=text)
-    run = KSampler(model, STEPS, "euler", "simple")
-    expected = run.sample(noise, text, negative, 3.0, torch.zeros_like(noise), seed=1, disable_pbar=True)
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    with double_precision():
+        exact = ModelPatcher(copy.deepcopy(model.model).double(), "cpu", "cpu")
+        noise = _noise((1, 4, 8, 8))
+        text, negative = ([[torch.full((1, 77, 16), value), {}]] for value in (1.0, -1.0))
+        found = _sample(_steered(exact, 2.0, "cfg", negative=negative), noise, positive=text)
+        run = KSampler(exact, STEPS, "euler", "simple")
+        expected = run.sample(noise, text, negative, 3.0, torch.zeros_like(noise), seed=1, disable_pbar=True)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_attention_of_other_shapes_is_left_alone(model: ModelPatcher) -> None:

@@ -55,11 +55,16 @@ class Config(comfy.supported_models_base.BASE):
         self.sampling_settings = sampling_settings
 
 
-class Network(sampler_cases.Analytic):
+class Network(torch.nn.Module):
     """The denoiser as ComfyUI's networks answer: a tensor, no tuple."""
 
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.denoiser = sampler_cases.Analytic(kind)
+        self.dtype = self.denoiser.weight.dtype
+
     def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return super().forward(*args, **kwargs)[0]
+        return self.denoiser(*args, **kwargs)[0]
 
 
 def model(kind: str, zsnr: bool = False) -> Any:
