@@ -11,7 +11,10 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """Hand over the nodes."""
+    """Hand over the nodes to ComfyUI."""
+    from .contract import choose
+
+    choose("comfyui")
     from .contract import ComfyExtension
     from .nodes import NODES
 

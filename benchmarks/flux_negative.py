@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
-from tessera.host.model_base import Flux
-from tessera.host.patcher import ModelPatcher
-from tessera.host.samplers import CFGGuider, sampler_object
+from tessera.guidance.flux_negative import JoinedAttention
+from tessera.host.models.model_base import Flux
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.sampling.samplers import CFGGuider, sampler_object
 from tessera.nodes.flux_negative import TesseraFluxNegative
-from tessera.samplers.flux_negative import JoinedAttention
 from torch.utils.flop_counter import FlopCounterMode
 
 BUDGETS = {"strength 0": 1.00, "nag": 1.30, "cfg": 2.0}

@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from paired import keep_memory, now
-from tessera.host.attention import optimized_attention
-from tessera.host.model_base import SD15
-from tessera.host.patcher import ModelPatcher
+from tessera.host.models.attention_hooks import optimized_attention
+from tessera.host.models.model_base import SD15
+from tessera.host.runtime.patcher import ModelPatcher
 from tessera.ip_adapter.bank import bake
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import RUN, install

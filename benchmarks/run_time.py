@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
-        run = ("-m", "tessera.host.cli", "run", str(WORKFLOW), "--output-dir", folder)
+        run = ("-m", "tessera.app.cli.main", "run", str(WORKFLOW), "--output-dir", folder)
         pairs = [
             (seconds("-c", "import torch; from diffusers import StableDiffusionPipeline"), seconds(*run))
             for _ in range(rounds)

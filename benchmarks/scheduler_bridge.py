@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from tessera.host import model_sampling as host
+from tessera.host.sampling import model_sampling as host
 from tessera.samplers import build, registry, sampler, spacing
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from tessera.contract import demo_checkpoint
+from tessera.contract.demo import demo_checkpoint
 from tessera.nodes.scheduler import TesseraSchedulerKSampler
 from tessera.samplers import build
 from tessera.samplers.registry import ENTRIES, Entry

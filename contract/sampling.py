@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from . import IN_COMFYUI
+from . import sampling_classes
 
 if TYPE_CHECKING:
-    from ..host.samplers import KSAMPLER
+    from ..host.sampling.samplers import KSAMPLER
 
 Latent = dict[str, Any]
 Watch = Callable[[int, Tensor], None]
@@ -23,11 +24,7 @@ def sampler_of(function: Callable[..., Tensor], options: Mapping[str, Any]) -> K
         function: `f(model, x, sigmas, extra_args, callback, disable, **options)`, which returns latents (B, C, ...).
         options: its further arguments.
     """
-    if IN_COMFYUI:
-        from comfy.samplers import KSAMPLER  # pyright: ignore[reportMissingImports]
-    else:
-        from ..host.samplers import KSAMPLER
-    return KSAMPLER(function, dict(options))
+    return sampling_classes().KSAMPLER(function, dict(options))
 
 
 def sample_latent(
@@ -42,11 +39,8 @@ def sample_latent(
     add_noise: bool = True,
 ) -> Latent:
     """Sample a LATENT as the node SamplerCustom does, with its masks, previews and progress."""
-    if IN_COMFYUI:
-        from comfy_extras.nodes_custom_sampler import SamplerCustom  # pyright: ignore[reportMissingImports]
-    else:
-        from ..host.core_nodes.custom_sampling import SamplerCustom
-    return SamplerCustom.execute(model, add_noise, seed, cfg, positive, negative, sampler, sigmas, latent)[0]
+    node = sampling_classes().SamplerCustom
+    return node.execute(model, add_noise, seed, cfg, positive, negative, sampler, sigmas, latent)[0]
 
 
 def sample_watched(
@@ -60,17 +54,21 @@ def sample_watched(
     Returns:
         The sampled latent, and the last prediction of it.
     """
-    if IN_COMFYUI:
-        from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced  # pyright: ignore[reportMissingImports]
-    else:
-        from ..host.core_nodes.custom_sampling import SamplerCustomAdvanced
     watched: Any = _Watched(guider, watch)
-    output = SamplerCustomAdvanced.execute(noise, watched, sampler, sigmas, latent)
+    output = sampling_classes().SamplerCustomAdvanced.execute(noise, watched, sampler, sigmas, latent)
     return output[0], output[1]
 
 
+def sample_one_step(model: Any, positive: Any, noise: Tensor, latent: Tensor, sigma: float) -> Tensor:
+    """Run a MODEL once on latents (B, C, H, W) at a noise level, without guidance, and return what it draws."""
+    classes = sampling_classes()
+    guider = classes.CFGGuider(model)
+    guider.inner_set_conds({"positive": positive, "negative": positive})
+    return guider.sample(noise, latent, classes.sampler_object("euler"), torch.tensor([sigma, 0.0]), seed=0)
+
+
 class _Watched:
-    """A guider that shows its steps to somebody else, too; in all other ways the one it stands for."""
+    """Guider proxy that also reports every step; everything else is delegated."""
 
     def __init__(self, guider: Any, watch: Watch) -> None:
         self._guider = guider

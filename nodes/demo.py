@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..contract import DEMO_CHECKPOINTS, demo_checkpoint, io
+from ..contract import io
+from ..contract.demo import DEMO_CHECKPOINTS, demo_checkpoint
 
 
 class TesseraDemoCheckpoint(io.ComfyNode):

@@ -6,10 +6,10 @@ import logging
 from typing import Any
 
 from ..contract import calc_cond_batch, convert_cond, io
+from ..guidance.flux_negative import KEY, METHODS, FluxNegative, check_flux, check_text, check_whole
 from ..patching.networks import describe
 from ..patching.schedule import ScheduleRange
 from ..patching.wrappers import install
-from ..samplers.flux_negative import KEY, METHODS, FluxNegative, check_flux, check_text, check_whole
 from .checks import verdict
 from .inputs import check_range, percent
 

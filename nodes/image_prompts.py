@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..contract import DEMO_ADAPTER, add_lora, folder_paths, io, load_clip_vision, optimized_attention
+from ..contract import add_lora, folder_paths, io, load_clip_vision, optimized_attention
+from ..contract.demo import DEMO_ADAPTER
 from ..ip_adapter.apply import FaceLora, apply_prompts
 from ..ip_adapter.attend import COMBINES
 from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_image, choose_encoder

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contract import DEMO_ADAPTER, folder_paths, io, sample_one_step, ui
+from ..contract import folder_paths, io, ui
+from ..contract.demo import DEMO_ADAPTER
+from ..contract.sampling import sample_one_step
 from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
 from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps

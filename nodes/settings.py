@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import io
+from ..images.service_limits import FAMILIES, RULES, Settings, explained, nearest, size_of_ratio
 from .checks import verdict
-from .limits import FAMILIES, RULES, Settings, explained, nearest, size_of_ratio
 from .shown import shown
 
 LARGEST_SIDE = 16384

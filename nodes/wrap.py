@@ -53,9 +53,7 @@ class TesseraWrapPad(io.ComfyNode):
                 ),
                 io.Image.Input("image", optional=True, tooltip="The texture, or a batch of textures."),
                 io.Mask.Input("mask", optional=True, tooltip="A mask of the texture, padded in proportion."),
-                io.Latent.Input(
-                    "latent", optional=True, tooltip="A latent, padded with its noise mask."
-                ),
+                io.Latent.Input("latent", optional=True, tooltip="A latent, padded with its noise mask."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The continued texture."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graph_nodes import INFO, node
-from tessera.host.workflow import convert
+from tessera.host.graph.workflow import convert
 
 MUTED, BYPASSED = 2, 4
 SUBGRAPH = "11111111-2222-3333-4444-555555555555"

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import torch
-from tessera.host import io, progress, ui
-from tessera.host.node import ComfyNode
-from tessera.host.object_info import ObjectInfo
+from tessera.host import progress
+from tessera.host.schema import io, ui
+from tessera.host.schema.node import ComfyNode
+from tessera.host.schema.object_info import ObjectInfo
 
 # The ids of the nodes that ran, in order; a test clears it first.
 CALLS: list[str] = []

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tessera.host import model_sampling as host
+from tessera.host.sampling import model_sampling as host
 from tessera.samplers import build, registry, sampler, spacing
 from torch import Tensor
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tessera.host.attention import optimized_attention
-from tessera.host.model_base import SD15, SDXL
-from tessera.host.patcher import ModelPatcher
+from tessera.host.models.attention_hooks import optimized_attention
+from tessera.host.models.model_base import SD15, SDXL
+from tessera.host.runtime.patcher import ModelPatcher
 from torch import Tensor
 
 SIGMA = torch.tensor([3.0, 3.0])

@@ -18,10 +18,10 @@ import torch
 from naming import naming
 from safetensors.torch import load_file, save
 from tessera import contract
-from tessera.host.control_loading import load_controlnet
-from tessera.host.loaders import load_checkpoint, load_clip, load_clip_vision, load_diffusion_model, load_vae
-from tessera.host.lora import load_lora_file
-from tessera.host.tokenizer import load_embedding
+from tessera.host.models.control_loading import load_controlnet
+from tessera.host.models.loaders import load_checkpoint, load_clip, load_clip_vision, load_diffusion_model, load_vae
+from tessera.host.models.lora import load_lora_file
+from tessera.host.text.tokenizer import load_embedding
 from tessera.ip_adapter.encoders import choose_encoder
 from tessera.ip_adapter.faces import read_embedding
 from tessera.ip_adapter.formats import parse_adapter, read_adapter

@@ -18,11 +18,13 @@ import pytest
 import torch
 from graph_nodes import CALLS, CLASSES, node
 from PIL import Image
-from tessera.host import cli, folder_paths, io
-from tessera.host.core_nodes.text import PreviewAny
-from tessera.host.registry import node_classes
-from tessera.host.ui import PreviewText
-from tessera.host.workflow import read
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.host import folder_paths
+from tessera.host.graph.workflow import read
+from tessera.host.nodes.text import PreviewAny
+from tessera.host.schema import io
+from tessera.host.schema.ui import PreviewText
 
 Outcome = tuple[int, list[str], list[str]]
 Tessera = Callable[..., Outcome]
@@ -38,13 +40,13 @@ GRAPH = {
 def tessera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Tessera]:
     """Run the command line in an empty folder, with the nodes of `graph_nodes`: exit code, output, error lines."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tessera.host.registry.node_classes", lambda: CLASSES)
+    monkeypatch.setattr("tessera.app.registry.node_classes", lambda: CLASSES)
     CALLS.clear()
 
     def call(*arguments: Any) -> Outcome:
         capsys.readouterr()
         try:
-            code = cli.main([str(each) for each in arguments])
+            code = main([str(each) for each in arguments])
         except SystemExit as stopped:
             assert isinstance(stopped.code, int)
             code = stopped.code
@@ -143,7 +145,7 @@ def test_nodes_are_listed(tessera: Tessera) -> None:
 
 
 def test_the_packs_own_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["nodes", "--json"]) == 0
+    assert main(["nodes", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert {"TesseraSeamlessModel", "KSampler", "SaveImage"} <= set(listed)
     for node_id, info in listed.items():
@@ -156,7 +158,7 @@ def test_the_packs_own_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> N
 def test_help_and_version_load_no_library() -> None:
     script = """
         import sys
-        from tessera.host.cli import main
+        from tessera.app.cli.main import main
         for question in ("--help", "--version"):
             try:
                 main([question])
@@ -172,7 +174,10 @@ def test_ctrl_c_stops_at_the_next_step_and_keeps_what_was_made(tmp_path: Path) -
     script = """
         import sys, time
         from graph_nodes import CLASSES
-        from tessera.host import cli, io, progress, registry
+        from tessera.app import registry
+        from tessera.app.cli.main import main
+        from tessera.host import progress
+        from tessera.host.schema import io
 
         class Slow(io.ComfyNode):
             @classmethod
@@ -188,7 +193,7 @@ def test_ctrl_c_stops_at_the_next_step_and_keeps_what_was_made(tmp_path: Path) -
                     bar.update(1)
 
         registry.node_classes = lambda: CLASSES | {"Slow": Slow}
-        sys.exit(cli.main(["run", "graph.json"]))
+        sys.exit(main(["run", "graph.json"]))
     """
     (tmp_path / "graph.json").write_text(json.dumps(GRAPH | {"4": node("Slow")}))
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
@@ -263,7 +268,7 @@ class Measures(io.ComfyNode):
 
 
 def test_every_text_and_number_is_told(tessera: Tessera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tessera.host.registry.node_classes", lambda: CLASSES | {"Measures": Measures})
+    monkeypatch.setattr("tessera.app.registry.node_classes", lambda: CLASSES | {"Measures": Measures})
     outputs = told(tessera, tmp_path, {"1": node("Measures"), "2": node("Show", value=["1", 4])})
     assert outputs["1"] == {"ratio": [None], "ratio 2": [0.5], "int": [7], "boolean": [True], "string": ["moss"]}
     assert outputs["2"] == {"text": ["moss"]}
@@ -272,7 +277,7 @@ def test_every_text_and_number_is_told(tessera: Tessera, tmp_path: Path, monkeyp
 def test_findings_are_told_though_nobody_uses_them(
     tessera: Tessera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tessera.host.registry.node_classes", node_classes)
+    monkeypatch.setattr("tessera.app.registry.node_classes", node_classes)
     (tmp_path / "input").mkdir(exist_ok=True)
     Image.linear_gradient("L").resize((32, 24)).save(tmp_path / "input" / "picture.png")
     inputs = {"columns": 2, "rows": 2, "repeat": "straight"}

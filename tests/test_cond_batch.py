@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tessera.host import cond_batch
+from tessera.host.sampling import cond_batch
 
 
 @settings(max_examples=40)

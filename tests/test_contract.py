@@ -12,13 +12,13 @@ import pytest
 from graph_nodes import Show
 from landed_prompts import MORE, cases, prompt_around, runs
 from node_contract import breaks, golden, is_widget, landed, present, with_version
+from tessera.app.registry import node_classes
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
-from tessera.host.execution import Cache, Run
-from tessera.host.object_info import InputInfo, ObjectInfo, inputs_of
-from tessera.host.registry import node_classes
-from tessera.host.validation import validate
-from tessera.host.workflow import Prompt, from_document, to_prompt
+from tessera.host.graph.execution import Cache, Run
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Prompt, from_document, to_prompt
+from tessera.host.schema.object_info import InputInfo, ObjectInfo, inputs_of
 from tessera.nodes import NODES
 
 HOW = "a saved workflow would break; add behind what is there, or give a renamed node a replacement entry"

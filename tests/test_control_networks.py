@@ -17,15 +17,15 @@ from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionCo
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from naming import naming
 from safetensors.torch import save_file
-from tessera.host.control import ControlNet, FluxControlNet, broadcast_hint, merge, spread
-from tessera.host.control_loading import load_controlnet, make_controlnet
-from tessera.host.core_nodes.control import NODES, Canny, ControlNetApplyAdvanced
-from tessera.host.guiders import CFGGuider
-from tessera.host.ldm_layout import unet_sources
-from tessera.host.model_base import SD15, SDXL, Flux, patchify
-from tessera.host.patcher import ModelPatcher
-from tessera.host.samplers import sampler_object
-from tessera.host.vae import VAE
+from tessera.host.layouts.ldm_layout import unet_sources
+from tessera.host.models.control_loading import load_controlnet, make_controlnet
+from tessera.host.models.control_networks import ControlNet, FluxControlNet, broadcast_hint, merge, spread
+from tessera.host.models.model_base import SD15, SDXL, Flux, patchify
+from tessera.host.models.vae import VAE
+from tessera.host.nodes.control import NODES, Canny, ControlNetApplyAdvanced
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.sampling.guiders import CFGGuider
+from tessera.host.sampling.samplers import sampler_object
 from tessera.nodes.scheduler import TesseraSchedulerKSampler
 from tessera.nodes.seamless import TesseraSeamlessModel
 from tiny_models import FLUX, SDXL_UNET, UNET, flux_weights, random_weights, save_component, unet_weights
@@ -462,7 +462,7 @@ def test_nodes_explain_themselves(node: Any) -> None:
 
 
 def test_workflow_runs_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tessera.host.cli import main
+    from tessera.app.cli.main import main
     from tiny_models import sd15_folder
 
     models = tmp_path / "models"

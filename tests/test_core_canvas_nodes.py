@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tessera.host.core_nodes.canvas import AdjustContrast, ImagePadForOutpaint, ImageScaleBy
-from tessera.host.core_nodes.patches import TomePatchModel
-from tessera.host.core_nodes.sigmas import SplitSigmas
-from tessera.host.model_base import SD15
-from tessera.host.patcher import ModelPatcher
-from tessera.host.token_merging import token_merging
+from tessera.host.models.model_base import SD15
+from tessera.host.models.token_merging import token_merging
+from tessera.host.nodes.canvas import AdjustContrast, ImagePadForOutpaint, ImageScaleBy
+from tessera.host.nodes.patches import TomePatchModel
+from tessera.host.nodes.sigmas import SplitSigmas
+from tessera.host.runtime.patcher import ModelPatcher
 from torch import Tensor
 
 

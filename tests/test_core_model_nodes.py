@@ -15,11 +15,13 @@ import torch
 from naming import naming
 from PIL import Image
 from safetensors.torch import load_file
-from tessera.host import folder_paths, images
-from tessera.host.core_nodes import image as image_nodes
-from tessera.host.core_nodes import loaders, text, vae
-from tessera.host.images import load_image, resize
-from tessera.host.model_base import SDXL, Flux
+from tessera.host import folder_paths
+from tessera.host.images import loading
+from tessera.host.images.loading import load_image
+from tessera.host.images.scaling import UPSCALE_METHODS, resize
+from tessera.host.models.model_base import SDXL, Flux
+from tessera.host.nodes import image as image_nodes
+from tessera.host.nodes import loaders, text, vae
 from torch import Tensor
 
 Checkpoints = dict[str, tuple[Path, Path]]
@@ -124,7 +126,7 @@ def test_loras(folders: Path, checkpoints: Checkpoints) -> None:
 
 
 def test_prompts_of_flux(checkpoints: Checkpoints) -> None:
-    from tessera.host.loaders import load_checkpoint
+    from tessera.host.models.loaders import load_checkpoint
 
     clip = load_checkpoint(checkpoints["flux"][0])[1]
     assert clip is not None
@@ -139,7 +141,7 @@ def test_prompts_of_flux(checkpoints: Checkpoints) -> None:
 
 
 def test_clip_skip(checkpoints: Checkpoints) -> None:
-    from tessera.host.loaders import load_checkpoint
+    from tessera.host.models.loaders import load_checkpoint
 
     clip = load_checkpoint(checkpoints["sd15"][0])[1]
     assert clip is not None
@@ -278,7 +280,7 @@ def test_bad_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folders / "input" / "cut.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=naming("cut.png", "damaged")):
         image_nodes.LoadImage.execute("cut.png")
-    monkeypatch.setattr(images, "MAX_PIXELS", 8000)
+    monkeypatch.setattr(loading, "MAX_PIXELS", 8000)
     with pytest.raises(ValueError, match=naming("a.png", "90 x 90", 8000)):
         image_nodes.LoadImage.execute("a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
@@ -303,7 +305,7 @@ def test_input_files(folders: Path) -> None:
     assert node.fingerprint_inputs("b.png") != before
 
 
-@pytest.mark.parametrize("method", images.UPSCALE_METHODS)
+@pytest.mark.parametrize("method", UPSCALE_METHODS)
 def test_scaling_keeps_flat_colours_and_sizes(method: str) -> None:
     flat = torch.full((2, 30, 40, 3), 128 / 255)
     [scaled] = values(image_nodes.ImageScale.execute(flat, method, 25, 70, "disabled"))
@@ -367,7 +369,7 @@ def test_declarations(folders: Path, node: type[Any]) -> None:
 
 def test_weights_are_not_changed_by_use(checkpoints: Checkpoints) -> None:
     """A file stays mapped in memory; nothing may write there."""
-    from tessera.host.loaders import load_checkpoint
+    from tessera.host.models.loaders import load_checkpoint
 
     path = checkpoints["sd15"][1]
     before = {key: tensor.clone() for key, tensor in load_file(path).items()}

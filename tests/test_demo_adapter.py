@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tessera.contract import DEMO_ADAPTER
-from tessera.demo.evaluate_ip_adapter import SCALES, Model, Pictures, colour_distance, references
+from tessera.contract.demo import DEMO_ADAPTER
+from tessera.demo.training.evaluate_ip_adapter import SCALES, Model, Pictures, colour_distance, references
 from torch import Tensor
 from torch.nn import functional as F
 

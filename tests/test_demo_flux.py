@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tessera.contract import DEMO_MODELS
-from tessera.demo import train_flux
-from tessera.demo.evaluate_flux import STRENGTHS, Model, clipped, share
-from tessera.demo.flux_parts import new_transformer, new_vae, patchify
-from tessera.demo.flux_pool import CUTS, encode_repeating
-from tessera.demo.textures import PALETTE
+from tessera.contract.demo import DEMO_MODELS
+from tessera.demo.training import train_flux
+from tessera.demo.training.evaluate_flux import STRENGTHS, Model, clipped, share
+from tessera.demo.training.flux_parts import new_transformer, new_vae, patchify
+from tessera.demo.training.flux_pool import CUTS, encode_repeating
+from tessera.demo.training.textures import PALETTE
 from tessera.tiling.axes import Axes
 from tessera.tiling.torus import torus
 

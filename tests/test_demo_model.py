@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from margins import within
-from tessera.contract import DEMO_CHECKPOINTS, demo_checkpoint
-from tessera.demo.evaluate_ip_adapter import references
-from tessera.host.noise import prepare_noise
-from tessera.host.samplers import KSampler
+from tessera.contract.demo import DEMO_CHECKPOINTS, demo_checkpoint
+from tessera.demo.training.evaluate_ip_adapter import references
+from tessera.host.sampling.noise import prepare_noise
+from tessera.host.sampling.samplers import KSampler
 from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from torch import Tensor
 

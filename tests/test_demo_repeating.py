@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tessera.demo import repeating
-from tessera.demo.textures import PATTERNS
+from tessera.demo.training import repeating
+from tessera.demo.training.textures import PATTERNS
 from torch import Tensor, nn
 
 DOTS = list(PATTERNS).index("dots")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tessera.demo.captions import HELD_OUT, caption, pairs, plain, training_caption
-from tessera.demo.measures import dominating
-from tessera.demo.textures import PALETTE, PATTERNS, draw
-from tessera.demo.tokens import byte_symbols, merges
+from tessera.demo.training.captions import HELD_OUT, caption, pairs, plain, training_caption
+from tessera.demo.training.measures import dominating
+from tessera.demo.training.textures import PALETTE, PATTERNS, draw
+from tessera.demo.training.tokens import byte_symbols, merges
 from tessera.tiling.seam import measure
 
 SIZE = 128

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tessera.demo.classifier import Classifier, shape
-from tessera.demo.train_decoder import FACTOR, areas, borders, profile
+from tessera.demo.training.classifier import Classifier, shape
+from tessera.demo.training.train_decoder import FACTOR, areas, borders, profile
 from tessera.tiling.axes import TILINGS
 
 

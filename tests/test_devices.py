@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tessera.host import devices
-from tessera.host.loaders import load_checkpoint
+from tessera.host.models.loaders import load_checkpoint
+from tessera.host.runtime import devices
 
 Checkpoints = dict[str, tuple[Path, Path]]
 

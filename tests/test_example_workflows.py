@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tessera.host.cli import main
-from tessera.host.object_info import ObjectInfo
-from tessera.host.registry import node_classes
-from tessera.host.workflow import read, to_prompt
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.host.graph.workflow import read, to_prompt
+from tessera.host.schema.object_info import ObjectInfo
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))

@@ -17,13 +17,13 @@ from naming import naming
 from PIL import Image
 from tessera.host import folder_paths, progress
 from tessera.host.errors import NodeError
-from tessera.host.execution import Cache, Run
-from tessera.host.inputs import FolderType
-from tessera.host.node import ComfyNode, Schema
-from tessera.host.object_info import ObjectInfo
-from tessera.host.ui import ImageSaveHelper, PreviewImage
-from tessera.host.validation import validate
-from tessera.host.workflow import Prompt, read
+from tessera.host.graph.execution import Cache, Run
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Prompt, read
+from tessera.host.schema.inputs import FolderType
+from tessera.host.schema.node import ComfyNode, Schema
+from tessera.host.schema.object_info import ObjectInfo
+from tessera.host.schema.ui import ImageSaveHelper, PreviewImage
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tessera.host.attention import optimized_attention
-from tessera.host.model_base import Flux, patchify, unpatchify
+from tessera.host.models.attention_hooks import optimized_attention
+from tessera.host.models.model_base import Flux, patchify, unpatchify
 from torch import Tensor
 
 LENGTH, PICTURE = 7, 15

@@ -12,14 +12,14 @@ import torch
 from double_precision import double_precision
 from margins import within
 from naming import naming
-from tessera.host.attention import optimized_attention
-from tessera.host.model_base import SD15, Flux
-from tessera.host.patcher import ModelPatcher
-from tessera.host.patcher_extension import WrappersMP
+from tessera.guidance.formulas import nag
+from tessera.host.models.attention_hooks import optimized_attention
+from tessera.host.models.model_base import SD15, Flux
 from tessera.host.progress import InterruptProcessingException, interrupt_current_processing
-from tessera.host.samplers import CFGGuider, KSampler, sampler_object
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.runtime.patcher_extension import WrappersMP
+from tessera.host.sampling.samplers import CFGGuider, KSampler, sampler_object
 from tessera.nodes.flux_negative import TesseraFluxNegative
-from tessera.samplers.guidance import nag
 from tessera.tiling.axes import Axes
 from tessera.tiling.torus import torus
 from torch import Tensor
@@ -378,7 +378,7 @@ def test_other_models_get_cfg_or_a_hint(sd15_unet: Any) -> None:
 
 def test_attention_of_other_shapes_is_left_alone(model: ModelPatcher) -> None:
     """A pack may attend to something of its own through the same hook."""
-    from tessera.samplers.flux_negative import JoinedAttention
+    from tessera.guidance.flux_negative import JoinedAttention
 
     joined = JoinedAttention({}, 3, 4.0)
     options = joined.installed({})
@@ -394,7 +394,7 @@ def test_attention_of_other_shapes_is_left_alone(model: ModelPatcher) -> None:
 
 def test_both_texts_count_from_the_same_position() -> None:
     """Flux 2 numbers its text tokens; the positive text keeps its numbers behind the negative one."""
-    from tessera.samplers.flux_negative import JoinedAttention
+    from tessera.guidance.flux_negative import JoinedAttention
 
     (after_input,) = JoinedAttention({}, 3, 4.0).installed({})["patches"]["post_input"]
     ids = torch.zeros(1, 8, 4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_models as tiny
 from PIL import Image
-from tessera.host.cli import main
+from tessera.app.cli.main import main
 
 VAE = tiny.VAE | {"latent_channels": 16}
 
@@ -138,7 +138,7 @@ def test_the_negative_changes_the_picture_and_strength_zero_does_not(
 def test_prompts_are_padded_to_256_tokens_or_to_what_the_tokenizer_takes(
     length: int | None, expected: int, tmp_path: Path
 ) -> None:
-    from tessera.host.loaders import load_checkpoint
+    from tessera.host.models.loaders import load_checkpoint
 
     folder = tiny.flux_folder(tmp_path / "flux")
     if length is not None:

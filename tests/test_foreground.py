@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from naming import naming
 from PIL import Image
 from tessera.host import folder_paths
-from tessera.host.core_nodes.image import LoadImage, SaveImage
-from tessera.host.core_nodes.transparency import InvertMask, JoinImageWithAlpha
+from tessera.host.nodes.image import LoadImage, SaveImage
+from tessera.host.nodes.transparency import InvertMask, JoinImageWithAlpha
 from tessera.images.foreground import clean_colours, colour_alpha, connected, oklab
 from tessera.nodes.cut_out import TesseraCutOut
 from tessera.nodes.save import TesseraSaveImage

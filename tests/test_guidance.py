@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tessera.samplers.guidance import ALPHA, TAU, Sequence, cfg, joint_nag, nag, soft_cfg
+from tessera.guidance.formulas import ALPHA, TAU, Sequence, cfg, joint_nag, nag, soft_cfg
 from torch import Tensor
 from torch.nn import functional as F
 

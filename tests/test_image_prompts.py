@@ -13,9 +13,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from double_precision import double_precision
 from margins import within
 from naming import naming
-from tessera.host.model_base import SD15, SDXL
-from tessera.host.patcher import ModelPatcher
-from tessera.host.samplers import KSampler
+from tessera.host.models.model_base import SD15, SDXL
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.sampling.samplers import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import _roles
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 LOOK = """
-import asyncio, sys
+import sys
 import tessera
 assert "torch" not in sys.modules, "the door itself imports torch"
-nodes = asyncio.run(asyncio.run(tessera.comfy_entrypoint()).get_node_list())
-[node.GET_NODE_INFO_V1() for node in nodes]
-print(len(nodes), *sorted(sys.modules))
+from tessera.nodes import NODES
+[node.GET_NODE_INFO_V1() for node in NODES]
+print(len(NODES), *sorted(sys.modules))
 """
-LATER = {"tessera.host.samplers", "tessera.host.core_nodes", "tessera.host.ldm_layout", "PIL.ImageDraw"}
+LATER = {"tessera.host.sampling.samplers", "tessera.host.nodes", "tessera.host.layouts.ldm_layout", "PIL.ImageDraw"}
 HEAVY = {"diffusers", "transformers", "scipy", "peft", "accelerate", "huggingface_hub", "tokenizers", "torchsde"}
 
 

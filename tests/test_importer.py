@@ -18,20 +18,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naming import naming
 from PIL import Image
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.app.services import images
+from tessera.app.services.build import literal, named_file
+from tessera.app.services.convert import Line, convert
+from tessera.app.services.images import Pictures
+from tessera.app.services.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN
+from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
-from tessera.host.cli import main
-from tessera.host.dynamic_prompts import dynamic_prompt
 from tessera.host.errors import GraphError
-from tessera.host.importer import pictures
-from tessera.host.importer.build import literal, named_file
-from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN
-from tessera.host.importer.pictures import Pictures
-from tessera.host.importer.services import SERVICES
-from tessera.host.object_info import ObjectInfo, inputs_of
-from tessera.host.registry import node_classes
-from tessera.host.validation import validate
-from tessera.host.workflow import Workflow, to_prompt
+from tessera.host.graph.dynamic_prompts import dynamic_prompt
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Workflow, to_prompt
+from tessera.host.schema.object_info import ObjectInfo, inputs_of
 
 PROMPT = {"prompt": "white and teal zigzag"}
 SCENARIO = {**PROMPT, "modelId": "texture-sd"}
@@ -354,7 +354,7 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.
     cut = base64.b64encode(base64.b64decode(encoded((300, 300)))[:-400]).decode()
     assert "no readable picture" in refused_picture(cut)
     assert "expected a picture" in refused_picture("a", {"a": tmp_path / "missing.png"})
-    monkeypatch.setattr(pictures, "MOST_BYTES", 50)
+    monkeypatch.setattr(images, "MOST_BYTES", 50)
     assert "more than 50 bytes" in refused_picture(encoded())
     big = tmp_path / "big.png"
     big.write_bytes(bytes(51))

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from tessera.app.registry import node_classes
+from tessera.app.services.control_networks import network_file
+from tessera.app.services.convert import Line, convert
+from tessera.app.services.images import Pictures
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET
+from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
-from tessera.host.importer.control import network_file
-from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET
-from tessera.host.importer.pictures import Pictures
-from tessera.host.importer.services import SERVICES
-from tessera.host.object_info import ObjectInfo
-from tessera.host.registry import node_classes
-from tessera.host.validation import validate
-from tessera.host.workflow import Workflow, to_prompt
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Workflow, to_prompt
+from tessera.host.schema.object_info import ObjectInfo
 
 FILES = ["control_v11p_sd15_canny.safetensors", "sdxl_openpose.safetensors", "sd15_openpose.safetensors", "depth.pth"]
 

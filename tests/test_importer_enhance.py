@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.app.services.convert import Line, convert
+from tessera.app.services.images import Pictures
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS
+from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
-from tessera.host.cli import main
 from tessera.host.errors import GraphError
-from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import APPROXIMATED, MAPPED, MEANINGLESS
-from tessera.host.importer.pictures import Pictures
-from tessera.host.importer.services import SERVICES
-from tessera.host.object_info import ObjectInfo
-from tessera.host.registry import node_classes
-from tessera.host.validation import validate
-from tessera.host.workflow import Workflow, to_prompt
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Workflow, to_prompt
+from tessera.host.schema.object_info import ObjectInfo
 from tiny_text_models import gpt2_folder, llama_folder
 
 Nodes = dict[str, dict[str, Any]]

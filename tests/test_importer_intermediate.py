@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.app.services.convert import Line, convert
+from tessera.app.services.images import Pictures
+from tessera.app.services.parameters import MAPPED, MEANINGLESS
+from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
-from tessera.host.cli import main
-from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import MAPPED, MEANINGLESS
-from tessera.host.importer.pictures import Pictures
-from tessera.host.importer.services import SERVICES
-from tessera.host.object_info import ObjectInfo
-from tessera.host.registry import node_classes
-from tessera.host.workflow import Workflow, to_prompt
+from tessera.host.graph.workflow import Workflow, to_prompt
+from tessera.host.schema.object_info import ObjectInfo
 
 TINY = {"prompt": "white and teal zigzag", "width": 64, "height": 64, "seed": 7, "negativePrompt": "red"}
 BODIES: dict[str, dict[str, Any]] = {

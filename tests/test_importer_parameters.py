@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tessera.host.cli import main
+from tessera.app.cli.main import main
+from tessera.app.services import pages
+from tessera.app.services.model_names import family_of
+from tessera.app.services.parameters import APPROXIMATED, FAMILIES, KINDS, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from tessera.app.services.request import parse
+from tessera.app.services.services import SERVICES
 from tessera.host.errors import GraphError
-from tessera.host.importer import pages
-from tessera.host.importer.families import family_of
-from tessera.host.importer.parameters import APPROXIMATED, FAMILIES, KINDS, MAPPED, MEANINGLESS, NOT_YET, Parameter
-from tessera.host.importer.request import parse
-from tessera.host.importer.services import SERVICES
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = json.loads((ROOT / "tests" / "data" / "service_parameters.json").read_text(encoding="utf-8"))
@@ -278,7 +278,7 @@ def test_any_object_is_taken_or_refused_in_lines(name: str, data: st.DataObject)
 def test_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["params", "--markdown"]) == 0
     page = capsys.readouterr().out
-    assert page == (ROOT / "host" / "importer" / "README.md").read_text(encoding="utf-8")
+    assert page == (ROOT / "app" / "services" / "README.md").read_text(encoding="utf-8")
     assert all(f"| `{row.name}` |" in page for service in SERVICES.values() for row in service.parameters)
 
 

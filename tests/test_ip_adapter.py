@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from tessera.host.vae import VAE
+from tessera.host.models.vae import VAE
 from tessera.ip_adapter import attend as attending
 from tessera.ip_adapter import projectors
 from tessera.ip_adapter.attend import COMBINES, attend, make_banks

@@ -13,8 +13,8 @@ from margins import within
 from naming import naming
 from safetensors.torch import save_file
 from tessera.host import folder_paths
-from tessera.host.model_base import SD15
-from tessera.host.patcher import ModelPatcher
+from tessera.host.models.model_base import SD15
+from tessera.host.runtime.patcher import ModelPatcher
 from tessera.ip_adapter.faces import Face, encode_face, find_embeddings, read_embedding
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

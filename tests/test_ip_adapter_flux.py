@@ -10,10 +10,10 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from margins import within
 from naming import naming
-from tessera.host.model_base import Flux, patchify, unpatchify
-from tessera.host.patcher import ModelPatcher
-from tessera.host.patcher_extension import WrappersMP
-from tessera.host.samplers import KSampler
+from tessera.host.models.model_base import Flux, patchify, unpatchify
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.runtime.patcher_extension import WrappersMP
+from tessera.host.sampling.samplers import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts

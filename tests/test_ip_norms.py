@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from tessera.host.model_base import SD15, Flux
-from tessera.host.patcher import ModelPatcher
-from tessera.host.samplers import KSampler
+from tessera.host.models.model_base import SD15, Flux
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.sampling.samplers import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.norms import norms_apart, shares_of
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

@@ -17,16 +17,10 @@ from diffusers.loaders.single_file_utils import (
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from naming import naming
 from safetensors.torch import load_file, save_file
-from tessera.host.architectures import flux_config, unet_config, vae_config
-from tessera.host.ldm_layout import convert_flux, flux_sources, unet_sources
-from tessera.host.loaders import (
-    load_checkpoint,
-    load_clip,
-    load_clip_vision,
-    load_diffusion_model,
-    load_vae,
-)
-from tessera.host.model_base import SD15, SDXL, Flux, ModelType
+from tessera.host.layouts.ldm_layout import convert_flux, flux_sources, unet_sources
+from tessera.host.models.architectures import flux_config, unet_config, vae_config
+from tessera.host.models.loaders import load_checkpoint, load_clip, load_clip_vision, load_diffusion_model, load_vae
+from tessera.host.models.model_base import SD15, SDXL, Flux, ModelType
 from tessera.ip_adapter.encoders import encoder_widths, file_widths
 
 Checkpoints = dict[str, tuple[Path, Path]]
@@ -210,7 +204,7 @@ def test_flux_text_encoders(checkpoints: Checkpoints, tmp_path: Path) -> None:
 
 def test_sentencepiece_tokenizer(tmp_path: Path) -> None:
     sentencepiece = pytest.importorskip("sentencepiece")
-    from tessera.host.bpe import load_t5_tokenizer
+    from tessera.host.text.clip_tokens import load_t5_tokenizer
 
     words = iter(["red brick wall with moss", "blue tiles and grid", "wood rings"] * 20)
     options = {"vocab_size": 50, "hard_vocab_limit": False, "minloglevel": 9, "pad_id": 0, "eos_id": 1, "unk_id": 2}
@@ -242,7 +236,7 @@ def test_image_encoder_is_transformers(tmp_path: Path) -> None:
     out = encoder.encode_image(image)
     reference = CLIPVisionModelWithProjection(CLIPVisionConfig(**encoder.model.config.to_dict())).eval()
     reference.load_state_dict(weights, strict=False)
-    from tessera.host.clip_vision import clip_preprocess
+    from tessera.host.models.clip_vision import clip_preprocess
 
     with torch.no_grad():
         wanted = reference(clip_preprocess(image, 32), output_hidden_states=True)
@@ -252,7 +246,7 @@ def test_image_encoder_is_transformers(tmp_path: Path) -> None:
 
 def test_siglip_is_transformers(tmp_path: Path) -> None:
     """Its own mean colour and no crop token; the pooling head is left out, as in ComfyUI."""
-    from tessera.host.clip_vision import HALVES, clip_preprocess
+    from tessera.host.models.clip_vision import HALVES, clip_preprocess
     from transformers import SiglipVisionConfig, SiglipVisionModel
 
     config = SiglipVisionConfig(

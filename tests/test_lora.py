@@ -11,11 +11,11 @@ import pytest
 import tiny_models as tiny
 import torch
 from naming import naming
-from tessera.host.clip import CLIP
-from tessera.host.families import make_model
-from tessera.host.loaders import load_checkpoint
-from tessera.host.lora import load_lora_file, load_lora_for_models
-from tessera.host.patcher import ModelPatcher
+from tessera.host.models.families import make_model
+from tessera.host.models.loaders import load_checkpoint
+from tessera.host.models.lora import load_lora_file, load_lora_for_models
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.text.clip import CLIP
 
 Checkpoints = dict[str, tuple[Path, Path]]
 Lora = dict[str, torch.Tensor]

@@ -14,8 +14,9 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from naming import naming
-from tessera.host import model_base, model_sampling
-from tessera.host.model_base import ModelType
+from tessera.host.models import model_base
+from tessera.host.models.model_base import ModelType
+from tessera.host.sampling import model_sampling
 from torch import Tensor
 
 

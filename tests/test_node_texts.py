@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tessera.nodes import NODES
-from tessera.nodes.texts import PATH, node_definitions
+from tessera.tools.locales import PATH, node_definitions
 
 DOCS = Path(__file__).parents[1] / "web" / "docs"
 NUMBERS = ("INT", "FLOAT")
@@ -18,7 +18,7 @@ schemas = pytest.mark.parametrize("schema", [pytest.param(s, id=s.node_id) for s
 
 
 def test_locale_file_is_up_to_date() -> None:
-    assert json.loads(PATH.read_text("utf-8")) == node_definitions(), "run: python -m tessera.nodes.texts"
+    assert json.loads(PATH.read_text("utf-8")) == node_definitions(), "run: python -m tessera.tools.locales"
 
 
 @schemas

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tessera.host import model_base, noise, progress, samplers
-from tessera.host.model_options import set_model_options_patch_replace
-from tessera.host.patcher import CallbacksMP, ModelPatcher, WrapperExecutor, WrappersMP
-from tessera.host.patcher_extension import merge_nested_dicts
+from tessera.host import progress
+from tessera.host.models import model_base
+from tessera.host.runtime.model_options import set_model_options_patch_replace
+from tessera.host.runtime.patcher import CallbacksMP, ModelPatcher, WrapperExecutor, WrappersMP
+from tessera.host.runtime.patcher_extension import merge_nested_dicts
+from tessera.host.sampling import noise, samplers
 from torch import Tensor, nn
 
 WRAPPERS = [value for name, value in vars(WrappersMP).items() if name.isupper()]

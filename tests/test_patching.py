@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tessera.host.model_base import SD15
-from tessera.host.patcher import ModelPatcher
-from tessera.host.patcher_extension import WrappersMP
+from tessera.host.models.model_base import SD15
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.runtime.patcher_extension import WrappersMP
 from tessera.patching.calls import Call, CondBatch, DenoiserCall, FluxCall, NoisePrediction, SamplingRun
 from tessera.patching.latents import pixels_per_latent
 from tessera.patching.networks import Network

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from request_bodies import Entry, entries, write_files
+from tessera.app.cli.main import main
+from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
-from tessera.host.cli import main
-from tessera.host.importer.services import SERVICES
 
 ENTRIES = entries()
 EACH = [pytest.param(entry, id=entry.id) for entry in ENTRIES]

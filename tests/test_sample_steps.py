@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tessera.host import progress
-from tessera.host.core_nodes.custom_sampling import BasicGuider, CFGGuider, SamplerCustomAdvanced, SeededNoise
-from tessera.host.model_base import SD15
-from tessera.host.patcher import ModelPatcher
-from tessera.host.patcher_extension import WrappersMP
-from tessera.host.samplers import SAMPLER_NAMES, calculate_sigmas, sampler_object
+from tessera.host.models.model_base import SD15
+from tessera.host.nodes.custom_sampling import BasicGuider, CFGGuider, SamplerCustomAdvanced, SeededNoise
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.runtime.patcher_extension import WrappersMP
+from tessera.host.sampling.samplers import SAMPLER_NAMES, calculate_sigmas, sampler_object
 from tessera.nodes.scheduler import choose
 from tessera.nodes.steps import TesseraSampleSteps
 from tessera.samplers.steps import StepKeeper

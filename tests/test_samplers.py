@@ -19,8 +19,9 @@ from margins import within
 from naming import naming
 from safetensors import safe_open
 from sampler_cases import Analytic, Case, area_prompts, image, mask, prompts, settings, texts
-from tessera.host import cond_batch, conds, latent_formats, model_base, noise, samplers, schedules
-from tessera.host.patcher import ModelPatcher
+from tessera.host.models import latent_formats, model_base
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.sampling import cond_batch, conds, noise, samplers, schedules
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "data" / "comfyui_samplers.safetensors"

@@ -11,9 +11,9 @@ import torch
 from double_precision import double_precision
 from margins import within
 from scheduler_models import SEED, Model, levels, noise, relative, resume
-from tessera.host.k_diffusion import SAMPLERS
-from tessera.host.schedules import calculate_sigmas
-from tessera.nodes.scheduler_docs import PAGE
+from tessera.host.sampling.k_diffusion import SAMPLERS
+from tessera.host.sampling.schedules import calculate_sigmas
+from tessera.tools.scheduler_page import PAGE
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 EQUAL = 5e-6

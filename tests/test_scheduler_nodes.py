@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from naming import naming
-from tessera.host.core_nodes.custom_sampling import SamplerCustom
-from tessera.host.model_base import SD15
-from tessera.host.patcher import ModelPatcher
+from tessera.host.models.model_base import SD15
+from tessera.host.nodes.custom_sampling import SamplerCustom
+from tessera.host.runtime.patcher import ModelPatcher
 from tessera.images import sheets
-from tessera.nodes import scheduler_docs
 from tessera.nodes.scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler, listed
 from tessera.samplers import report
 from tessera.samplers.registry import ENTRIES, NAMES, find
+from tessera.tools import scheduler_page
 from torch import Tensor
 
 # numpy's about diffusers, and torchsde's about rounding.
@@ -171,5 +171,5 @@ def test_all_means_all_that_make_pictures() -> None:
 
 
 def test_the_help_page_has_the_table_of_the_registry() -> None:
-    page = scheduler_docs.PAGE.read_text(encoding="utf-8")
-    assert scheduler_docs.with_table(page) == page, "run: python -m tessera.nodes.scheduler_docs"
+    page = scheduler_page.PAGE.read_text(encoding="utf-8")
+    assert scheduler_page.with_table(page) == page, "run: python -m tessera.tools.scheduler_page"

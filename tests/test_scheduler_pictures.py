@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tessera.contract import demo_checkpoint
+from tessera.contract.demo import demo_checkpoint
 from tessera.samplers.registry import ENTRIES, Entry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

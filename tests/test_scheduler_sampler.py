@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from margins import within
 from naming import naming
 from scheduler_models import SEED, Flow, Model, from_noise, levels, model_sampling, noise, relative, resume
-from tessera.host.samplers import KSAMPLER
+from tessera.host.sampling.samplers import KSAMPLER
 from tessera.patching import model_sampling as noise_levels
 from tessera.samplers import build, sampler, spacing
 from tessera.samplers.bridge import Bridge

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tessera.demo.seam_chance import TITLES, _first, chance, shares
-from tessera.demo.seam_table import PROMPTS, asked, paired
-from tessera.demo.textures import PATTERNS
+from tessera.demo.training.seam_chance import TITLES, _first, chance, shares
+from tessera.demo.training.seam_table import PROMPTS, asked, paired
+from tessera.demo.training.textures import PATTERNS
 from tessera.tiling.seam import measure, seam_of_steps
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from margins import within
 from naming import naming
-from tessera.host.architectures import build_flux
-from tessera.host.model_base import SD15, Flux
-from tessera.host.patcher import ModelPatcher
-from tessera.host.patcher_extension import WrappersMP
+from tessera.host.models.architectures import build_flux
+from tessera.host.models.model_base import SD15, Flux
 from tessera.host.progress import InterruptProcessingException, interrupt_current_processing
-from tessera.host.samplers import KSampler
+from tessera.host.runtime.patcher import ModelPatcher
+from tessera.host.runtime.patcher_extension import WrappersMP
+from tessera.host.sampling.samplers import KSampler
 from tessera.nodes import NODES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.seam_check import TesseraSeamCheck

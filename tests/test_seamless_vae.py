@@ -12,7 +12,7 @@ import pytest
 import torch
 from margins import within
 from naming import naming
-from tessera.host.vae import VAE
+from tessera.host.models.vae import VAE
 from tessera.tiling import seam
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.vae import seamless_vae

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
+from tessera.app.registry import node_classes
+from tessera.app.services.convert import Line, convert
+from tessera.app.services.images import Pictures
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, NOT_YET
+from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
-from tessera.host.core_nodes.text import CLIPTextEncode, CLIPTextEncodeSDXL
 from tessera.host.errors import GraphError
-from tessera.host.importer.convert import Line, convert
-from tessera.host.importer.parameters import APPROXIMATED, MAPPED, NOT_YET
-from tessera.host.importer.pictures import Pictures
-from tessera.host.importer.services import SERVICES
-from tessera.host.loaders import load_checkpoint
-from tessera.host.object_info import ObjectInfo
-from tessera.host.registry import node_classes
-from tessera.host.validation import validate
-from tessera.host.workflow import Workflow, to_prompt
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Workflow, to_prompt
+from tessera.host.models.loaders import load_checkpoint
+from tessera.host.nodes.text import CLIPTextEncode, CLIPTextEncodeSDXL
+from tessera.host.schema.object_info import ObjectInfo
 from tiny_models import WIDTH
 
 SIZES = {"width": 640, "height": 512, "crop_w": 8, "crop_h": 16, "target_width": 704, "target_height": 576}

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tessera.app.cli.main import main
 from tessera.host import folder_paths
-from tessera.host.cli import main
 from tessera.nodes.save import TesseraSaveImage, encode
 from tessera.nodes.seeds import LARGEST, MOST, seeds_of
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tessera.nodes.limits import (
+from tessera.images.service_limits import (
     ANY_SIDE,
     COUNTS,
     FAMILIES,

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from margins import within
 from naming import naming
 from safetensors.torch import save_file
-from tessera.host.bpe import CLIP_MERGES, clip_vocabulary, read_merges
-from tessera.host.clip import CLIP
-from tessera.host.prompt import parse_weights
-from tessera.host.text_encoders import apply_weights
-from tessera.host.text_loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
-from tessera.host.text_model import CLIPTextModel
-from tessera.host.tokenizer import clip_prompt_tokenizer, t5_prompt_tokenizer
+from tessera.host.text.clip import CLIP
+from tessera.host.text.clip_model import CLIPTextModel
+from tessera.host.text.clip_tokens import CLIP_MERGES, clip_vocabulary, read_merges
+from tessera.host.text.encoders import apply_weights
+from tessera.host.text.loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
+from tessera.host.text.prompt_syntax import parse_weights
+from tessera.host.text.tokenizer import clip_prompt_tokenizer, t5_prompt_tokenizer
 from tiny_models import SDXL_SECOND, save_t5_tokenizer, t5_weights, text_config, text_weights
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "comfyui_text.json").read_text())

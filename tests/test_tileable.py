@@ -7,7 +7,7 @@ import pytest
 import torch
 from margins import within
 from naming import naming
-from tessera.demo.textures import PALETTE, PATTERNS, draw
+from tessera.demo.training.textures import PALETTE, PATTERNS, draw
 from tessera.nodes.make_tileable import TesseraMakeTileable
 from tessera.tiling import seam
 from tessera.tiling.axes import TILINGS

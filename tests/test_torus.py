@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from margins import within
 from naming import naming
-from tessera.host.architectures import build_flux
-from tessera.host.model_base import Flux
+from tessera.host.models.architectures import build_flux
+from tessera.host.models.model_base import Flux
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.circular import NotPeriodicError
 from tessera.tiling.torus import Grid, find_grids, torus, torus_angles

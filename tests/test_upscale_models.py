@@ -12,9 +12,9 @@ import pytest
 import torch
 from naming import naming
 from safetensors.torch import save_file
-from tessera.host.core_nodes import upscale
-from tessera.host.core_nodes.upscale import NODES, ImageUpscaleWithModel
-from tessera.host.upscale_model import UpscaleModel, load_upscale_model
+from tessera.host.models.upscale_model import UpscaleModel, load_upscale_model
+from tessera.host.nodes import upscale
+from tessera.host.nodes.upscale import NODES, ImageUpscaleWithModel
 from tessera.nodes.wrap import TesseraWrapCrop, TesseraWrapPad
 from torch import Tensor, nn
 

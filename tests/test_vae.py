@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naming import naming
-from tessera.host import devices
-from tessera.host.loaders import load_vae
-from tessera.host.tiles import feather, three_passes, tile_starts, tiled_scale
-from tessera.host.vae import VAE
+from tessera.host.models.loaders import load_vae
+from tessera.host.models.tiles import feather, three_passes, tile_starts, tiled_scale
+from tessera.host.models.vae import VAE
+from tessera.host.runtime import devices
 from torch import Tensor
 from torch.nn import functional as F
 

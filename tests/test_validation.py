@@ -11,11 +11,11 @@ import pytest
 from graph_nodes import CLASSES, INFO, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tessera.host import io
 from tessera.host.errors import GraphError
-from tessera.host.object_info import ObjectInfo
-from tessera.host.validation import validate
-from tessera.host.workflow import Prompt, from_document, to_prompt
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import Prompt, from_document, to_prompt
+from tessera.host.schema import io
+from tessera.host.schema.object_info import ObjectInfo
 
 
 def complaints(prompt: Prompt) -> list[str]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from graph_nodes import CLASSES, node
-from tessera.host import cli, folder_paths
+from tessera.app.cli.main import main
+from tessera.app.cli.webhook import PAUSES, Webhook
+from tessera.host import folder_paths
 from tessera.host.errors import GraphError
-from tessera.host.webhook import PAUSES, Webhook
 
 
 class Receiver(HTTPServer):
@@ -137,11 +138,11 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     """Run a graph with a webhook: exit code and error lines."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tessera.host.registry.node_classes", lambda: CLASSES)
+    monkeypatch.setattr("tessera.app.registry.node_classes", lambda: CLASSES)
 
     def call(graph: dict[str, Any], *options: str) -> tuple[int, list[str]]:
         (tmp_path / "graph.json").write_text(json.dumps(graph))
-        return cli.main(["run", "graph.json", *options]), capsys.readouterr().err.splitlines()
+        return main(["run", "graph.json", *options]), capsys.readouterr().err.splitlines()
 
     yield call
     folder_paths.configure()

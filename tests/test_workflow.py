@@ -26,15 +26,15 @@ from graph_nodes import INFO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naming import naming
-from tessera.host.dynamic_prompts import dynamic_prompt
+from tessera.app.cli.assignments import apply, parse
 from tessera.host.errors import GraphError
-from tessera.host.file_names import Tokens
-from tessera.host.node_ids import unique_ids
-from tessera.host.promotion import promote_all
-from tessera.host.settings import apply, parse
-from tessera.host.ui_graph import read_graph
-from tessera.host.validation import validate
-from tessera.host.workflow import convert, from_document, to_prompt
+from tessera.host.graph.dynamic_prompts import dynamic_prompt
+from tessera.host.graph.file_names import Tokens
+from tessera.host.graph.node_ids import unique_ids
+from tessera.host.graph.promotion import promote_all
+from tessera.host.graph.ui_graph import read_graph
+from tessera.host.graph.validation import validate
+from tessera.host.graph.workflow import convert, from_document, to_prompt
 
 
 def test_links_and_widgets() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tessera.host.errors import GraphError
-from tessera.host.workflow import Prompt, Workflow, convert, from_document, read, to_prompt
+from tessera.host.graph.workflow import Prompt, Workflow, convert, from_document, read, to_prompt
 
 
 def png(path: Path, **chunks: Any) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from drawings import BYPASSED, MUTED, drawing, drawn
 from graph_nodes import INFO
 from tessera.host.errors import GraphError
-from tessera.host.workflow import convert
+from tessera.host.graph.workflow import convert
 
 START = ("start", "NUMBER,INT", None)
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from graph_nodes import Show
 from landed_prompts import Prompt, prompt_with
-from tessera.host import cli, folder_paths, io
-from tessera.host.node import overrides
-from tessera.host.object_info import ObjectInfo
-from tessera.host.registry import node_classes
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.host import folder_paths
+from tessera.host.schema import io
+from tessera.host.schema.node import overrides
+from tessera.host.schema.object_info import ObjectInfo
 from tessera.nodes import NODES
 from wrong_settings import CASES, right, wrong
 
@@ -28,14 +30,14 @@ def checked(
     prompt: Prompt = prompt_with(node_id, inputs, INFO[node_id], ("Show", "value"))
     path = folder / "graph.json"
     path.write_text(json.dumps(prompt), encoding="utf-8")
-    code = cli.main(["check", str(path)])
+    code = main(["check", str(path)])
     return code, capsys.readouterr().err.splitlines()
 
 
 @pytest.fixture(autouse=True)
 def _classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tessera.host.registry.node_classes", lambda: CLASSES)
+    monkeypatch.setattr("tessera.app.registry.node_classes", lambda: CLASSES)
     yield
     folder_paths.configure()
 

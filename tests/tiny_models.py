@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tessera.host.bpe import CLIP_MERGES, clip_vocabulary, read_merges
-from tessera.host.ldm_layout import flux_sources, unet_sources
+from tessera.host.layouts.ldm_layout import flux_sources, unet_sources
+from tessera.host.text.clip_tokens import CLIP_MERGES, clip_vocabulary, read_merges
 
 StateDict = dict[str, torch.Tensor]
 
@@ -109,7 +109,7 @@ def flux_weights(seed: int = 2) -> StateDict:
 
 def text_weights(config: dict[str, Any], seed: int = 3) -> StateDict:
     """Of a CLIP text encoder, in Hugging Face's layout."""
-    from tessera.host.text_model import CLIPTextModel
+    from tessera.host.text.clip_model import CLIPTextModel
 
     return random_weights(CLIPTextModel(config), seed)
 

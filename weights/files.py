@@ -85,6 +85,13 @@ def check_folder(folder: Path) -> None:
     check(path for path in sorted(folder.iterdir()) if path.suffix in endings or path.name in names)
 
 
+def check_model(path: str | Path) -> Path:
+    """`check` for a model that is a file or a folder; return its path."""
+    path = Path(path)
+    check_folder(path) if path.is_dir() else check([path])
+    return path
+
+
 def read_safetensors(path: Path, remedy: str = DOWNLOAD) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 

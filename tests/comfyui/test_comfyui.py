@@ -62,7 +62,7 @@ def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path
     """Run a graph on the embedded host, with ComfyUI's models; the pictures that it made, by node id."""
     workflow = folder / "workflow.json"
     workflow.write_text(json.dumps(graph), encoding="utf-8")
-    command = [sys.executable, "-m", "tessera.host.cli", "run", str(workflow), "--json", "--device", "cpu"]
+    command = [sys.executable, "-m", "tessera.app.cli.main", "run", str(workflow), "--json", "--device", "cpu"]
     command += ["--dtype", "fp32", "--models-dir", str(comfyui.base / "models"), "--output-dir", str(folder)]
     command += ["--input-dir", str(comfyui.base / "input")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
@@ -102,7 +102,7 @@ def test_nodes_keep_their_contract(comfyui: ComfyUI) -> None:
 
 
 def core_nodes() -> dict[str, Any]:
-    from tessera.host.registry import node_classes
+    from tessera.app.registry import node_classes
 
     return {node_id: node for node_id, node in node_classes().items() if node_id not in golden()}
 
@@ -244,8 +244,8 @@ def test_schedulers_change_an_image_alike(comfyui: ComfyUI, tmp_path: Path) -> N
 
 
 def clip_of(model: str) -> Any:
-    from tessera.contract import DEMO_CHECKPOINTS, demo_checkpoint
-    from tessera.host.loaders import load_checkpoint
+    from tessera.contract.demo import DEMO_CHECKPOINTS, demo_checkpoint
+    from tessera.host.models.loaders import load_checkpoint
 
     return (demo_checkpoint(model) if model in DEMO_CHECKPOINTS else load_checkpoint(model))[1]
 

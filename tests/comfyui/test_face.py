@@ -20,9 +20,9 @@ pytestmark = pytest.mark.comfyui
 
 
 def _ours(folder: Path) -> dict[str, torch.Tensor]:
-    from tessera.contract import demo_checkpoint
-    from tessera.host.noise import prepare_noise
-    from tessera.host.samplers import KSampler
+    from tessera.contract.demo import demo_checkpoint
+    from tessera.host.sampling.noise import prepare_noise
+    from tessera.host.sampling.samplers import KSampler
     from tessera.ip_adapter.faces import Face, read_embedding
     from tessera.ip_adapter.formats import read_adapter
     from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

@@ -42,8 +42,8 @@ def _references(model: Any, folder: Path) -> list[str]:
 
 
 def _ours(model: Any, clip: Any, plan: dict[str, Any]) -> dict[str, torch.Tensor]:
-    from tessera.host.noise import prepare_noise
-    from tessera.host.samplers import KSampler
+    from tessera.host.sampling.noise import prepare_noise
+    from tessera.host.sampling.samplers import KSampler
     from tessera.ip_adapter.prompts import ImagePrompt
     from tessera.ip_adapter.saved import load_reference
     from tessera.nodes.image_prompts import TesseraApplyImagePrompts
@@ -63,7 +63,7 @@ def _ours(model: Any, clip: Any, plan: dict[str, Any]) -> dict[str, torch.Tensor
 
 
 def test_latents_are_the_same(tmp_path: Path) -> None:
-    from tessera.contract import demo_checkpoint
+    from tessera.contract.demo import demo_checkpoint
 
     model, clip, _ = demo_checkpoint("texture-flux")
     plan = {"prompt": "red and white stripes", "steps": 6, "seed": 3, "runs": RUNS}

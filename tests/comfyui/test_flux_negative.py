@@ -23,9 +23,9 @@ PLAN = {"prompt": "red and white stripes", "negative": "red", "steps": 8, "seed"
 
 
 def _ours() -> dict[str, torch.Tensor]:
-    from tessera.contract import demo_checkpoint
-    from tessera.host.noise import prepare_noise
-    from tessera.host.samplers import KSampler
+    from tessera.contract.demo import demo_checkpoint
+    from tessera.host.sampling.noise import prepare_noise
+    from tessera.host.sampling.samplers import KSampler
     from tessera.nodes.flux_negative import TesseraFluxNegative
 
     model, clip, _ = demo_checkpoint("texture-flux")

@@ -12,10 +12,10 @@ import pytest
 from comfyui.server import ComfyUI
 from comfyui.test_comfyui import ONE_LEVEL, Graph, differences, on_host
 from request_bodies import Entry, entries, write_files
-from tessera.host.cli import main
-from tessera.host.object_info import ObjectInfo, inputs_of
-from tessera.host.registry import node_classes
-from tessera.host.workflow import Workflow, to_prompt
+from tessera.app.cli.main import main
+from tessera.app.registry import node_classes
+from tessera.host.graph.workflow import Workflow, to_prompt
+from tessera.host.schema.object_info import ObjectInfo, inputs_of
 
 pytestmark = pytest.mark.comfyui
 

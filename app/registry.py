@@ -1,0 +1,30 @@
+"""The node classes of the embedded host: the pack's own, and the core nodes that workflows around them use."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from ..host.schema.node import ComfyNode
+
+
+def node_classes() -> dict[str, type[ComfyNode]]:
+    """Every node class by its id.
+
+    Raises:
+        ValueError: two classes have one id.
+    """
+    from ..host import nodes as core_nodes
+    from ..nodes import NODES
+
+    modules = [
+        importlib.import_module(f"{core_nodes.__name__}.{each.name}")
+        for each in pkgutil.iter_modules(core_nodes.__path__)
+    ]
+    classes: dict[str, type[ComfyNode]] = {}
+    for node in dict.fromkeys([*NODES, *(node for module in modules for node in module.NODES)]):
+        node_id = node.GET_SCHEMA().node_id
+        if node_id in classes:
+            raise ValueError(f"{classes[node_id].__name__} and {node.__name__} both have the node id {node_id}")
+        classes[node_id] = node
+    return classes

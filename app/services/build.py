@@ -1,0 +1,316 @@
+"""A recipe drawn with the nodes that are there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ...host.errors import listed
+from ...host.schema.object_info import inputs_of
+from . import control_networks, enhance, finishing, intermediate
+from .graph_layout import Drawing, Node, Output
+from .model_names import family_of
+from .parameters import APPROXIMATED, NOT_YET
+from .recipe import ImagePrompt, Pairs, Recipe, named_file
+
+DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
+FLUX_GUIDANCE = 3.5
+USUAL_GUIDANCE = 7.5
+SECOND_STRENGTH = 0.5
+# Roles of nodes that read two prompts.
+PAIRS = ("positive prompts", "negative prompts")
+
+
+def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -> list[str]:
+    """What a list of a node offers; nothing where there is no such node."""
+    return list(inputs_of(info[class_type])[name].options.get("options", [])) if class_type in info else []
+
+
+def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> Drawing:
+    """Draw a recipe. `recipe.missing` says what had to be left out for want of a file.
+
+    Args:
+        family: of the model that was asked for; it decides where the name of the file that is used does not tell.
+    """
+    graph = Drawing(info)
+    model, clip, vae, drawn_as = _model(graph, recipe, family)
+    flux = drawn_as.startswith("flux")
+    model, clip = _loras(graph, recipe, model, clip)
+    if recipe.last_layer < -1:
+        clip = graph.add("clip skip", "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=recipe.last_layer)[0]
+    vae = _vae(graph, recipe, vae)
+    if recipe.token_merging and not flux:
+        model = graph.add("token merging", "TomePatchModel", model=model, ratio=recipe.token_merging)[0]
+    if recipe.tiling:
+        model = graph.add("seamless model", "TesseraSeamlessModel", model=model, tiling="both")[0]
+        vae = graph.add("seamless VAE", "TesseraSeamlessVAE", vae=vae, tiling="both")[0]
+    if flux and recipe.image_prompts:
+        recipe.missing["image prompt"] = (NOT_YET, "left out: image prompts are for Stable Diffusion models")
+    elif recipe.image_prompts:
+        model = _image_prompts(graph, recipe, model, family)
+    model, positive, negative = _prompts(graph, recipe, model, clip, drawn_as)
+    positive, negative = control_networks.draw(graph, recipe, positive, negative, vae, family)
+    latent = _latent(graph, recipe, vae, flux)
+    conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
+    refiner = _refiner(graph, recipe)
+    if refiner:
+        sampled = _refined(graph, recipe, conditions | {"latent_image": latent}, refiner)
+    else:
+        sampled = _sampler(graph, recipe, "sampler", conditions | {"latent_image": latent}, recipe.strength, flux)
+    image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
+    if recipe.intermediate:
+        pictures = intermediate.decode(graph, graph.nodes["sampler"], vae)
+        _output(graph, recipe, pictures, intermediate.ROLE, intermediate.PREFIX)
+    if recipe.second_pass:
+        larger = graph.add("twice the size", "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=2.0)[0]
+        latent = graph.add("encode again", "VAEEncode", pixels=larger, vae=vae)[0]
+        sampled = _sampler(graph, recipe, "second pass", conditions | {"latent_image": latent}, SECOND_STRENGTH, flux)
+        image = graph.add("decode again", "VAEDecode", samples=sampled, vae=vae)[0]
+    if recipe.contrast != 1.0:
+        image = graph.add("contrast", "AdjustContrast", images=image, factor=recipe.contrast)[0]
+    image = finishing.hide_unsafe(graph, recipe, finishing.enlarge(graph, recipe, image))
+    image = finishing.cut_out(graph, recipe, image)
+    _output(graph, recipe, image)
+    return graph
+
+
+def _output(graph: Drawing, recipe: Recipe, image: Output, role: str = "save", prefix: str = "tessera") -> None:
+    if not recipe.keep:
+        graph.add(role, "PreviewImage", images=image)
+    elif recipe.file_format != "png" or recipe.as_text:
+        kind = {"format": recipe.file_format, "base64": recipe.as_text}
+        graph.add(role, "TesseraSaveImage", images=image, filename_prefix=prefix, **kind)
+    else:
+        graph.add(role, "SaveImage", images=image, filename_prefix=prefix)
+
+
+def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, str]:
+    """MODEL, CLIP and VAE, and the family of what was found."""
+    files = choices(graph.info, "CheckpointLoaderSimple", "ckpt_name")
+    found = named_file(recipe.model, files)
+    parts = None if found else _flux_parts(graph.info, recipe.model)
+    if parts:
+        denoiser, first, second, vae = parts
+        model = graph.add("model", "UNETLoader", unet_name=denoiser, weight_dtype="default")
+        clip = graph.add("text encoders", "DualCLIPLoader", clip_name1=first, clip_name2=second, type="flux")
+        return model[0], clip[0], graph.add("vae", "VAELoader", vae_name=vae)[0], "flux-dev"
+    if found:
+        node = graph.add("model", "CheckpointLoaderSimple", ckpt_name=found)
+        drawn_as = family_of(found) or family
+    else:
+        demos = choices(graph.info, "TesseraDemoCheckpoint", "name")
+        name = recipe.model if recipe.model in demos else DEMO.get(family or "", "")
+        name = name if name in demos else demos[0]
+        node = graph.add("model", "TesseraDemoCheckpoint", name=name)
+        drawn_as = family_of(name)
+        if name != recipe.model:
+            why = f"{name} stands for it: no such file in models/checkpoints, name one with --model"
+            recipe.missing["model"] = (APPROXIMATED, why)
+    return node[0], node[1], node[2], drawn_as or ""
+
+
+def _flux_parts(info: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, str, str, str] | None:
+    """The files of a Flux model in parts: denoiser, CLIP-L, T5, VAE; None where one of them is missing."""
+    denoiser = named_file(name, choices(info, "UNETLoader", "unet_name"))
+    encoders = choices(info, "DualCLIPLoader", "clip_name1")
+    parts = [denoiser if denoiser and "flux" in denoiser.lower() else None]
+    parts += [next((file for file in encoders if sign in file.lower()), None) for sign in ("clip_l", "t5xxl")]
+    vaes = choices(info, "VAELoader", "vae_name")
+    parts.append(next((file for file in vaes if file.lower().rsplit(".", 1)[0].endswith(("ae", "flux_vae"))), None))
+    one, two, three, four = parts
+    return (one, two, three, four) if one and two and three and four else None
+
+
+def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
+    files = choices(graph.info, "LoraLoader", "lora_name")
+    wanted = [*recipe.loras, *([(recipe.lora_on_base, 1.0)] if recipe.lora_on_base else [])]
+    if missing := [name for name, _ in wanted if not named_file(name, files)]:
+        recipe.missing["lora"] = (NOT_YET, f"left out: no file {listed(missing)} in models/loras; put it there")
+    for name, strength in wanted:
+        file = named_file(name, files)
+        if file is None:
+            continue
+        role = "lora" if "lora" not in graph.nodes else f"lora {len(graph.nodes)}"
+        strengths = {"strength_model": strength, "strength_clip": strength}
+        node = graph.add(role, "LoraLoader", model=model, clip=clip, lora_name=file, **strengths)
+        model, clip = node[0], node[1]
+    return model, clip
+
+
+def _vae(graph: Drawing, recipe: Recipe, vae: Output) -> Output:
+    if not recipe.vae:
+        return vae
+    file = named_file(recipe.vae, choices(graph.info, "VAELoader", "vae_name"))
+    if file is None:
+        recipe.missing["vae"] = (NOT_YET, f'left out: no file "{recipe.vae}" in models/vae; put it there')
+        return vae
+    return graph.add("vae", "VAELoader", vae_name=file)[0]
+
+
+def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str | None) -> Output:
+    classes = ("TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts")
+    adapters = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
+    fitting = [name for name in adapters if family and family_of(name) == family]
+    demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
+    adapter = graph.add("image prompt adapter", classes[0], ip_adapter=(adapters if demo else [*fitting, *adapters])[0])
+    previous: dict[str, Output] = {}
+    for number, each in enumerate(recipe.image_prompts, 1):
+        previous = {"previous": _image_prompt(graph, each, f"image prompt {number}", previous)[0]}
+    apply = {"ip_adapter": adapter[0], "image_prompts": previous["previous"]}
+    return graph.add("image prompts", classes[2], model=model, **apply)[0]
+
+
+def _image_prompt(graph: Drawing, prompt: ImagePrompt, role: str, previous: Mapping[str, Output]) -> Node:
+    image = graph.add(f"{role} picture", "LoadImage", image=prompt.file)[0]
+    masks = {}
+    if prompt.mask:
+        masks = {"mask": graph.add(f"{role} mask", "LoadImageMask", image=prompt.mask, channel="red")[0]}
+    acts = {"scale": prompt.scale, "type": prompt.type}
+    return graph.add(role, "TesseraImagePrompt", image=image, **acts, **masks, **previous)
+
+
+def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family: str) -> tuple[Output, Output, Output]:
+    if recipe.pairs and family == "sdxl":
+        return model, *_pairs(graph, recipe, recipe.pairs, clip)
+    if recipe.pairs:
+        why = "joined to the first prompt: only SDXL's text encoders read one each"
+        recipe.missing |= dict.fromkeys(PAIRS, (APPROXIMATED, why))
+    text = enhance.written(graph, recipe, literal(recipe.prompt))
+    positive = graph.add("positive", "CLIPTextEncode", text=text, clip=clip)[0]
+    if not family.startswith("flux"):
+        negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
+        return model, positive, negative
+    if recipe.negative and recipe.negative_strength:
+        negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
+        strength = {"negative": negative, "strength": recipe.negative_strength}
+        model = graph.add("flux negative", "TesseraFluxNegative", model=model, **strength)[0]
+    elif recipe.negative:
+        why = "left out: a Flux model takes it only with a strength, which this request does not have"
+        recipe.missing["negative"] = (NOT_YET, why)
+    nothing = graph.add("no negative", "ConditioningZeroOut", conditioning=positive)[0]
+    guidance = FLUX_GUIDANCE if recipe.guidance is None else recipe.guidance
+    return model, graph.add("guidance", "FluxGuidance", conditioning=positive, guidance=guidance)[0], nothing
+
+
+def _pairs(graph: Drawing, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[Output, Output]:
+    """A prompt for each of SDXL's text encoders; as in diffusers, the picture that is imagined has its own size."""
+    width, height = recipe.size
+    sizes = {"width": width, "height": height, "target_width": width, "target_height": height}
+    positive, negative = (
+        graph.add(role, "CLIPTextEncodeSDXL", clip=clip, **sizes, text_l=literal(pair[0]), text_g=literal(pair[1]))
+        for role, pair in zip(PAIRS, (pairs.positive, pairs.negative), strict=True)
+    )
+    return positive[0], negative[0]
+
+
+def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
+    width, height = recipe.size
+    if recipe.init_image is None:
+        count = 1 if len(recipe.seeds) > 1 else recipe.count
+        kind = "EmptySD3LatentImage" if flux else "EmptyLatentImage"
+        return graph.add("size", kind, width=width, height=height, batch_size=count)[0]
+    latent = _first_latent(graph, recipe, vae, recipe.init_image)
+    if recipe.count > 1 and len(recipe.seeds) == 1:
+        latent = graph.add("count", "RepeatLatentBatch", samples=latent, amount=recipe.count)[0]
+    return latent
+
+
+def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Output:
+    """The first picture in the size that is asked for, with a mask of what is painted."""
+    picture = graph.add("init image", "LoadImage", image=file)[0]
+    margins = [int(side * recipe.unzoom / (1 + recipe.unzoom) / 16) * 8 for side in recipe.size]
+    width, height = (side - 2 * margin for side, margin in zip(recipe.size, margins, strict=True))
+    fit = {"upscale_method": "lanczos", "width": width, "height": height, "crop": "center"}
+    pixels = graph.add("size", "ImageScale", image=picture, **fit)[0]
+    mask = None
+    if recipe.unzoom:
+        around = {"left": margins[0], "top": margins[1], "right": margins[0], "bottom": margins[1]}
+        padded = graph.add("unzoom", "ImagePadForOutpaint", image=pixels, **around)
+        pixels, mask = padded[0], padded[1]
+    elif recipe.mask:
+        mask = graph.add("mask", "LoadImageMask", image=recipe.mask, channel="red")[0]
+    if mask and recipe.fill_mask:
+        return graph.add("encode", "VAEEncodeForInpaint", pixels=pixels, vae=vae, mask=mask)[0]
+    latent = graph.add("encode", "VAEEncode", pixels=pixels, vae=vae)[0]
+    return graph.add("noise mask", "SetLatentNoiseMask", samples=latent, mask=mask)[0] if mask else latent
+
+
+def _sampler(
+    graph: Drawing, recipe: Recipe, role: str, conditions: Mapping[str, Any], strength: float, flux: bool
+) -> Output:
+    guidance = USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance
+    # Below 1 the services do without guidance.
+    shared = {**conditions, "cfg": 1.0 if flux else max(guidance, 1.0), "denoise": strength}
+    karras = recipe.karras and not flux
+    if recipe.scheduler:
+        how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": recipe.steps}
+    else:
+        levels = "simple" if flux else "karras" if karras else "normal"
+        # KSampler runs all its steps below `denoise`; the services skip those above.
+        steps = max(1, math.floor(recipe.steps * strength))
+        how = {"steps": steps, "sampler_name": "euler", "scheduler": levels}
+    if recipe.intermediate:
+        return intermediate.sample(graph, role, {**shared, **how})
+    kind = "TesseraSchedulerKSampler" if recipe.scheduler else "KSampler"
+    return graph.add(role, kind, **shared, **how)[0]
+
+
+def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
+    """The checkpoint that ends the picture; the first with "refiner" in its name."""
+    if recipe.refine_from is None:
+        return None
+    files = [name for name in choices(graph.info, "CheckpointLoaderSimple", "ckpt_name") if "refiner" in name.lower()]
+    if not files:
+        why = 'left out: no file with "refiner" in its name in models/checkpoints; put one there'
+        recipe.missing["refiner"] = (NOT_YET, why)
+        return None
+    return files[0]
+
+
+def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refiner: str) -> Output:
+    """Two models in turn: the second goes on from the noise that the first leaves.
+
+    KSamplerAdvanced adds no noise where it has no step to run, so a model without a share is left out.
+    """
+    steps = recipe.steps
+    first = round(steps * (1 - recipe.strength))
+    change = max(first, round(steps * (recipe.refine_from or 0.0)))
+    shared = {
+        "noise_seed": conditions["seed"],
+        "steps": steps,
+        "cfg": max(USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance, 1.0),
+        "sampler_name": "euler",
+        "scheduler": "karras" if recipe.karras else "normal",
+    }
+    begins = {"add_noise": "enable", "start_at_step": first, "end_at_step": change}
+    begins |= {"return_with_leftover_noise": "enable"}
+    given = {name: value for name, value in conditions.items() if name != "seed"}
+    latent = conditions["latent_image"]
+    if change > first:
+        latent = graph.add("sampler", "KSamplerAdvanced", **given, **shared, **begins)[0]
+    if change == steps:
+        return latent
+    loaded = graph.add("refiner", "CheckpointLoaderSimple", ckpt_name=refiner)
+    # A refiner has the second of SDXL's text encoders alone.
+    alone = recipe.pairs if recipe.pairs and PAIRS[0] in graph.nodes else None
+    prompts = (alone.positive[1], alone.negative[1]) if alone else (recipe.prompt, recipe.negative)
+    texts = dict(zip(("refiner positive", "refiner negative"), prompts, strict=True))
+    read = [graph.add(role, "CLIPTextEncode", text=literal(text), clip=loaded[1])[0] for role, text in texts.items()]
+    ends = {"add_noise": "disable" if change > first else "enable", "start_at_step": change, "end_at_step": steps}
+    ends |= {"return_with_leftover_noise": "disable", "latent_image": latent}
+    ends |= {"model": loaded[0], "positive": read[0], "negative": read[1]}
+    return graph.add("refiner sampler", "KSamplerAdvanced", **shared, **ends)[0]
+
+
+def _seed(graph: Drawing, recipe: Recipe) -> int | Output:
+    if len(recipe.seeds) == 1:
+        return recipe.seeds[0]
+    return graph.add("seeds", "TesseraSeeds", seeds=", ".join(map(str, recipe.seeds)))[0]
+
+
+def literal(text: str) -> str:
+    """A prompt whose braces stay: ComfyUI's interface would choose among `{a|b}` and leave `//` comments out."""
+    for sign in "{}|":
+        text = text.replace(sign, "\\" + sign)
+    return text.replace("//", "/ /").replace("/*", "/ *")

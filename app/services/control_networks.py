@@ -1,0 +1,212 @@
+"""ControlNets in requests: what the services document of them, and how they are drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ...host.errors import GraphError, listed, shown
+from ...host.schema.object_info import inputs_of
+from .graph_layout import Drawing, Output
+from .model_names import family_of
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .recipe import Guide, ImagePrompt, PictureFinder, Recipe, named_file
+
+if TYPE_CHECKING:
+    from .request import Request
+
+STRONGEST = 10.0
+ROLES = ("control", "control network", "control picture", "control edges")
+# Names in models/controlnet that stand for what a service calls so.
+ALIASES = {"pose": ("openpose", "pose"), "edges": ("canny", "edge")}
+
+_STRENGTH = ("control:ControlNetApplyAdvanced.strength",)
+_PICTURE = ("control picture:LoadImage.image",)
+_NETWORK = ("control network:ControlNetLoader.control_net_name",)
+_EDGES = ("control edges:Canny.image",)
+_RAW = "no node draws depth or poses; the picture goes in as it is, so send one that is drawn already"
+
+OCTOAI = (
+    Parameter(
+        "controlnet",
+        "text",
+        MAPPED,
+        _NETWORK,
+        "The file of that name in models/controlnet, or the first that has it in its name. Needs controlnet_image.",
+    ),
+    Parameter(
+        "controlnet_conditioning_scale",
+        "number",
+        MAPPED,
+        _STRENGTH,
+        "The document has no range; ControlNetApplyAdvanced takes up to 10.",
+        1.0,
+        (0.0, STRONGEST),
+    ),
+    Parameter(
+        "controlnet_early_stop",
+        "number",
+        MAPPED,
+        ("control:ControlNetApplyAdvanced.end_percent",),
+        "Left out: the ControlNet acts to the end.",
+        None,
+        (0.0, 1.0),
+    ),
+    Parameter("controlnet_image", "text", MAPPED, _PICTURE, "Base64, written to the input folder."),
+    Parameter(
+        "controlnet_preprocess",
+        "flag",
+        APPROXIMATED,
+        _EDGES,
+        "Edges for a ControlNet with canny in its name; others get the picture as it is.",
+    ),
+)
+
+# The trio acts through the picture that the request starts from, as `controlnets` does through its own.
+_TRIO = "Follows the init image, which is not painted over then. Ignored beside controlnets."
+LEONARDO = (
+    Parameter(
+        "controlnets",
+        "objects",
+        APPROXIMATED,
+        (*_STRENGTH, *_PICTURE, *_NETWORK, "image prompt:LoadImage.image"),
+        "Each {initImageId, preprocessorId, strengthType or weight}: 19 edges, 20 depth, 21 pose are ControlNets of "
+        "that name; 67 style, 133 character, 100 content are image prompts. The public client's numbers.",
+    ),
+)
+LEONARDO_OLD = (
+    Parameter("controlNet", "flag", APPROXIMATED, _PICTURE, _TRIO, instead="controlnets"),
+    Parameter(
+        "controlNetType",
+        "choice",
+        APPROXIMATED,
+        _NETWORK,
+        "The first file with that word in its name. CANNY finds edges first, the others take the picture as it is.",
+        choices=("POSE", "CANNY", "DEPTH"),
+        instead="controlnets",
+    ),
+    Parameter(
+        "weighting",
+        "number",
+        MAPPED,
+        _STRENGTH,
+        "The document has no range; ControlNetApplyAdvanced takes up to 10. Left out: 1.",
+        None,
+        (0.0, STRONGEST),
+        instead="controlnets",
+    ),
+)
+# The public client's `preprocessorId` and `strengthType`; the service puts weights of 0..2 into five equal classes.
+NETWORKS = {19: "canny", 20: "depth", 21: "pose"}
+REFERENCES = {67: "style", 133: "character", 100: "composition"}
+STRENGTHS = {"Low": 0.2, "Mid": 0.6, "High": 1.0, "Ultra": 1.4, "Max": 1.8}
+
+
+def octoai_refusals(request: Request) -> list[str]:
+    """What the document forbids."""
+    if request["controlnet"] and not request["controlnet_image"]:
+        return ["controlnet: found without controlnet_image; expected both, or neither"]
+    return []
+
+
+def octoai(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add what the five parameters ask for."""
+    name = request["controlnet"]
+    if not name:
+        return
+    edges = bool(request["controlnet_preprocess"]) and "canny" in name.lower()
+    if request["controlnet_preprocess"] and not edges:
+        made.notes["controlnet_preprocess"] = (NOT_YET, _RAW)
+    end = request["controlnet_early_stop"]
+    file = picture("controlnet_image", request["controlnet_image"])
+    made.guides.append(Guide(file, name, request["controlnet_conditioning_scale"], 1.0 if end is None else end, edges))
+
+
+def leonardo(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the list, or where there is none what the deprecated trio asks for."""
+    if request["controlnets"]:
+        _listed(request["controlnets"], picture, made)
+        old = [name for name in ("controlNet", "controlNetType", "weighting") if request[name] is not None]
+        made.notes |= dict.fromkeys(old, (MEANINGLESS, "ignored beside controlnets"))
+    elif request["controlNet"]:
+        _trio(request, made)
+
+
+def _trio(request: Request, made: Recipe) -> None:
+    kind = (request["controlNetType"] or "").lower()
+    if not made.init_image or not kind:
+        missing = "init image" if kind else "controlNetType"
+        made.notes["controlNet"] = (NOT_YET, f"left out: the request has no {missing} beside it")
+        return
+    strength = 1.0 if request["weighting"] is None else request["weighting"]
+    made.guides.append(Guide(made.init_image, kind, strength, 1.0, kind == "canny"))
+    if request["init_strength"] is None and not made.mask and not made.unzoom:
+        made.init_image, made.strength = None, 1.0
+
+
+def _listed(items: list[dict[str, Any]], picture: PictureFinder, made: Recipe) -> None:
+    unknown = []
+    for item in items:
+        asked, strength = item.get("preprocessorId"), _strength(item)
+        kind = asked if isinstance(asked, int) else None
+        if not isinstance(item.get("initImageId"), str):
+            found = shown(item.get("initImageId"))
+            raise GraphError([f"controlnets: found initImageId {found}; expected text in every object"])
+        if kind in NETWORKS:
+            file = picture("controlnets", item["initImageId"])
+            made.guides.append(Guide(file, NETWORKS[kind], strength, 1.0, NETWORKS[kind] == "canny"))
+        elif kind in REFERENCES:
+            file = picture("controlnets", item["initImageId"])
+            made.image_prompts.append(ImagePrompt(file, min(strength, 1.0), REFERENCES[kind]))
+        else:
+            unknown.append(shown(asked))
+    if unknown:
+        why = f"left out: preprocessorId {', '.join(unknown)}; known are {listed([*NETWORKS, *REFERENCES])}"
+        made.notes["controlnets"] = (NOT_YET, why)
+
+
+def _strength(item: dict[str, Any]) -> float:
+    weight, word = item.get("weight"), item.get("strengthType")
+    if weight is None:
+        if word is not None and word not in list(STRENGTHS):
+            raise GraphError([f"controlnets: found strengthType {shown(word)}; expected one of {listed(STRENGTHS)}"])
+        return STRENGTHS[word or "High"]
+    try:
+        number = float("nan") if isinstance(weight, bool) else float(weight)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not 0 <= number <= 2:
+        raise GraphError([f"controlnets: found weight {shown(weight)}; expected a number from 0 to 2"])
+    return number
+
+
+def draw(
+    graph: Drawing, recipe: Recipe, positive: Output, negative: Output, vae: Output, family: str | None
+) -> tuple[Output, Output]:
+    """Apply the ControlNets of a recipe to both conditionings; those without a file are left out and said so."""
+    files = []
+    if "ControlNetLoader" in graph.info:
+        files = inputs_of(graph.info["ControlNetLoader"])["control_net_name"].options.get("options", [])
+    wanted = [(guide, network_file(guide.network, files, family)) for guide in recipe.guides]
+    if missing := [guide.network for guide, file in wanted if file is None]:
+        why = f"left out: no file with {listed(missing)} in its name in models/controlnet; put it there"
+        recipe.missing |= dict.fromkeys(ROLES, (NOT_YET, why))
+    for number, (guide, file) in enumerate([(guide, file) for guide, file in wanted if file], 1):
+        one, network, picture, edges = (f"{role} {number}" if number > 1 else role for role in ROLES)
+        image = graph.add(picture, "LoadImage", image=guide.file)[0]
+        image = graph.add(edges, "Canny", image=image)[0] if guide.edges else image
+        loaded = graph.add(network, "ControlNetLoader", control_net_name=file)[0]
+        given = {"positive": positive, "negative": negative, "control_net": loaded, "image": image, "vae": vae}
+        acts = {"strength": guide.strength, "end_percent": guide.end}
+        node = graph.add(one, "ControlNetApplyAdvanced", **given, **acts)
+        positive, negative = node[0], node[1]
+    return positive, negative
+
+
+def network_file(name: str, files: list[str], family: str | None) -> str | None:
+    """The file that a name stands for: its own, or one with the name in it, of the model's family where one says so."""
+    if exact := named_file(name, files):
+        return exact
+    words = ALIASES.get(name.lower(), (name.strip().lower(),))
+    found = [file for word in words if word for file in files if word in file.lower()]
+    fitting = [file for file in found if family and family_of(file) == family]
+    return next(iter([*fitting, *found]), None)

@@ -1,0 +1,100 @@
+"""Pictures in requests: data URLs and base64, bounded; nothing is ever fetched."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...host.errors import GraphError, shown
+
+MOST_BYTES = 32 * 2**20
+MOST_PIXELS = 2**26
+MOST_PICTURES = 128
+SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+_DATA_URL = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
+# Shorter text is the name of a picture on the service; the smallest picture takes more.
+_SHORTEST = 60
+
+
+@dataclass
+class Pictures:
+    """The pictures of one request.
+
+    Attributes:
+        files: what the caller says that names in the request stand for.
+        found: the pictures' bytes by their file names, to be written to the input folder.
+        read: how many were read.
+    """
+
+    files: Mapping[str, Path]
+    found: dict[str, bytes] = field(default_factory=dict)
+    read: int = 0
+
+    def __call__(self, parameter: str, value: str) -> str:
+        """The file name of a picture; the same picture has the same name.
+
+        Raises:
+            GraphError: it is no picture, too large, one too many, or a name that `files` does not have.
+        """
+        self.read += 1
+        if self.read > MOST_PICTURES:
+            raise GraphError([f"{parameter}: found more than {MOST_PICTURES} pictures; expected fewer"])
+        content = self._read(parameter, value)
+        name = f"tessera-{hashlib.sha256(content).hexdigest()[:16]}.{SUFFIXES[_format(parameter, content)]}"
+        self.found[name] = content
+        return name
+
+    def _read(self, parameter: str, value: str) -> bytes:
+        if value in self.files:
+            return _read_file(parameter, self.files[value])
+        prefix = _DATA_URL.match(value)
+        text = value[prefix.end() :] if prefix else value
+        if len(text) * 3 // 4 > MOST_BYTES:
+            raise GraphError([f"{parameter}: found a picture of more than {MOST_BYTES} bytes; expected a smaller one"])
+        try:
+            if not prefix and len(text) < _SHORTEST:
+                raise binascii.Error("too short")
+            return base64.b64decode("".join(text.split()), validate=True)
+        except ValueError:
+            name = value if len(value) < _SHORTEST else "NAME"
+            line = f"{parameter}: found {shown(value)}, and nothing is fetched; expected base64, or --image {name}=FILE"
+            raise GraphError([line]) from None
+
+
+def _read_file(parameter: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise GraphError([f"{parameter}: {path}: {error.strerror or error}; expected a picture"]) from error
+    if len(content) > MOST_BYTES:
+        raise GraphError([f"{parameter}: {path} has more than {MOST_BYTES} bytes; expected a smaller picture"])
+    return content
+
+
+def _format(parameter: str, content: bytes) -> str:
+    """The format of a picture, which is read whole once: a damaged one is refused here and not in the run."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=list(SUFFIXES)) as image:
+                pixels = image.width * image.height * getattr(image, "n_frames", 1)
+                if pixels > MOST_PIXELS:
+                    line = f"{parameter}: found {pixels} pixels; expected at most {MOST_PIXELS}; make it smaller"
+                    raise GraphError([line])
+                image.load()
+                return image.format or "PNG"
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise GraphError([f"{parameter}: found too many pixels; expected at most {MOST_PIXELS}"]) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        line = f"{parameter}: no readable picture ({error}); expected {', '.join(SUFFIXES)}"
+        raise GraphError([line]) from None

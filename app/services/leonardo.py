@@ -1,0 +1,336 @@
+"""Leonardo: Create a Generation of Images.
+
+The document names few of its parameters beside the descriptions; names are those of the public API, as are the values
+of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNetType`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import control_networks, enhance, finishing
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
+from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
+from .scheduler_names import LEONARDO
+from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS, described
+
+if TYPE_CHECKING:
+    from .request import Request
+
+_ALCHEMY = "Alchemy is a pipeline of the service that is not public."
+_CONTRAST = ("contrast:AdjustContrast.factor",)
+_UNZOOM = tuple(f"unzoom:ImagePadForOutpaint.{side}" for side in ("left", "top", "right", "bottom"))
+_CANVAS = "Say which file it is with --image."
+
+
+def _side(name: str, default: int) -> Parameter:
+    return Parameter(name, "whole", MAPPED, (f"size:EmptyLatentImage.{name}",), "", default, (32, 1536), step=8)
+
+
+def _switch(name: str, outcome: str, how: str, default: bool | None = None, goes: tuple[str, ...] = ()) -> Parameter:
+    return Parameter(name, "flag", outcome, goes, how, default)
+
+
+def _elements(name: str, key: str) -> Parameter:
+    goes = ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model")
+    return Parameter(name, "objects", MAPPED, goes, f"Each {{{key}, weight}} is a LoRA file of that name.")
+
+
+PARAMETERS = (
+    _switch("alchemy", MEANINGLESS, _ALCHEMY, True),
+    Parameter("contrastRatio", "number", APPROXIMATED, _CONTRAST, "A factor from 0.75 to 1.25.", None, (0.0, 1.0)),
+    Parameter(
+        "contrast",
+        "number",
+        APPROXIMATED,
+        _CONTRAST,
+        "3 changes nothing; the factor is 0.6 at 1 and 1.3 at 4.5. Goes before contrastRatio and highContrast.",
+        choices=(1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5),
+    ),
+    *control_networks.LEONARDO,
+    _elements("elements", "akUUID"),
+    _elements("userElements", "userLoraId"),
+    _switch("expandedDomain", MEANINGLESS, _ALCHEMY),
+    _switch("fantasyAvatar", MEANINGLESS, "A feature of the service that is not public."),
+    Parameter(
+        "guidance_scale",
+        "number",
+        MAPPED,
+        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
+        "Left out: the recommended 7; for Flux 3.5.",
+        None,
+        (1.0, 20.0),
+    ),
+    _side("height", 768),
+    _switch("highContrast", APPROXIMATED, "A factor of 1.15.", None, _CONTRAST),
+    _switch(
+        "highResolution",
+        APPROXIMATED,
+        "A second pass at twice the size; the service's is not public.",
+        None,
+        ("second pass:KSampler.latent_image", "second pass:TesseraSchedulerKSampler.latent_image"),
+    ),
+    Parameter(
+        "imagePrompts", "texts", MAPPED, ("image prompt:LoadImage.image",), "Say which file each is with --image."
+    ),
+    Parameter(
+        "imagePromptWeight",
+        "number",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.scale",),
+        "Of every image prompt; the document has no range, 0.9 where it is left out.",
+    ),
+    Parameter(
+        "init_generation_image_id",
+        "text",
+        MAPPED,
+        ("init image:LoadImage.image",),
+        "Say which file it is with --image.",
+    ),
+    Parameter(
+        "init_image_id",
+        "text",
+        MAPPED,
+        ("init image:LoadImage.image",),
+        "Say which file it is with --image. Ignored beside init_generation_image_id.",
+    ),
+    Parameter(
+        "init_strength",
+        "number",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
+        "How much of the picture stays: denoise is 1 minus it. Left out: 0.5.",
+        None,
+        (0.1, 0.9),
+    ),
+    Parameter(
+        "modelId",
+        "text",
+        MAPPED,
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+        "b24e16ff-06e3-43eb-8d33-4416c2d75876",
+    ),
+    Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
+    Parameter(
+        "num_images",
+        "whole",
+        MAPPED,
+        ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
+        "Up to 4 where width or height is above 768.",
+        4,
+        (1, 8),
+    ),
+    Parameter(
+        "num_inference_steps",
+        "whole",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
+        "",
+        15,
+        (10, 60),
+    ),
+    _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, enhance.PROMPT),
+    Parameter("photoRealVersion", "choice", MEANINGLESS, how="There is one wording for both.", choices=("v1", "v2")),
+    Parameter(
+        "photoRealStrength",
+        "number",
+        APPROXIMATED,
+        enhance.PROMPT,
+        "Depth of field, in words behind the prompt.",
+        0.55,
+        choices=(0.55, 0.5, 0.45),
+    ),
+    Parameter(
+        "presetStyle",
+        "choice",
+        APPROXIMATED,
+        enhance.PROMPT,
+        "Words of our own behind the prompt; DYNAMIC, LEONARDO and NONE add none.",
+        "DYNAMIC",
+        choices=LEONARDO_STYLES,
+    ),
+    Parameter("prompt", "text", MAPPED, enhance.PROMPT, "", "A majestic cat in the snow", required=True),
+    _switch(
+        "promptMagic",
+        APPROXIMATED,
+        "A fixed rule adds words on quality to the prompt; the service's is not public.",
+        None,
+        enhance.PROMPT,
+    ),
+    Parameter("promptMagicStrength", "number", MEANINGLESS, how="The fixed rule has no strength.", within=(0.1, 1.0)),
+    Parameter("promptMagicVersion", "choice", MEANINGLESS, how="There is one fixed rule.", choices=("v2", "v3")),
+    _switch("public", MEANINGLESS, "There is no feed to show it in."),
+    Parameter(
+        "scheduler",
+        "choice",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
+        "The names are those of the public client; LEONARDO is not public, DPMSolverMultistepScheduler stands for it.",
+        "EULER_DISCRETE",
+        choices=tuple(LEONARDO),
+    ),
+    Parameter(
+        "sd_version",
+        "choice",
+        APPROXIMATED,
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        "The names are those of the public client. Tells the family where modelId is left out; --model names the file.",
+        "v1_5",
+        choices=(
+            "v1_5",
+            "v2",
+            "v3",
+            "SDXL_0_8",
+            "SDXL_0_9",
+            "SDXL_1_0",
+            "SDXL_LIGHTNING",
+            "PHOENIX",
+            "FLUX",
+            "FLUX_DEV",
+        ),
+    ),
+    Parameter(
+        "seed",
+        "seed",
+        MAPPED,
+        ("sampler:KSampler.seed",),
+        "Left out: random, or the one given with --seed.",
+        None,
+        (0, 9999999998),
+        family_within=dict.fromkeys(("flux-dev", "flux-pro"), (0, 2147483637)),
+    ),
+    _switch("tiling", MAPPED, "On both axes.", None, ("seamless model:TesseraSeamlessModel.tiling",)),
+    finishing.TRANSPARENCY,
+    _switch("ultra", MEANINGLESS, "A pipeline of the service that is not public; refused beside alchemy."),
+    _switch("unzoom", MAPPED, "Grey all around the picture, which is painted.", None, _UNZOOM),
+    Parameter(
+        "unzoomAmount",
+        "number",
+        APPROXIMATED,
+        _UNZOOM,
+        "The document has no unit; taken as the margin in parts of the picture, up to 4.",
+        within=(0.0, None),
+    ),
+    finishing.UPSCALE,
+    _side("width", 1024),
+    *control_networks.LEONARDO_OLD,
+    _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image:LoadImage.image",)),
+    Parameter(
+        "canvasRequestType",
+        "choice",
+        APPROXIMATED,
+        ("init image:LoadImage.image",),
+        "INPAINT and OUTPAINT paint what is white in the mask, the public client's SKETCH2IMG and IMG2IMG everything.",
+        choices=("INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"),
+    ),
+    Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS),
+    Parameter("canvasMaskId", "text", MAPPED, ("mask:LoadImageMask.image",), _CANVAS),
+    _switch("enhancePrompt", MAPPED, enhance.HOW, None, enhance.SWITCH),
+    enhance.INSTRUCTIONS,
+)
+
+
+def refusals(request: Request) -> list[str]:
+    """What the document forbids across parameters."""
+    alchemy, style = request["alchemy"], request["presetStyle"]
+    large = max(request["width"], request["height"]) > 768
+    photo_real = request["photoReal"]
+    wrong = {
+        f"num_images: found {request['num_images']}; expected 1 to 4 where width or height is above 768": large
+        and request["num_images"] > 4,
+        "ultra: found beside alchemy; expected one of the two": request["ultra"]
+        and "alchemy" in request.given
+        and alchemy,
+        f"presetStyle: found {style}; expected LEONARDO or NONE where alchemy is false": not alchemy
+        and "presetStyle" in request.given
+        and style not in ("LEONARDO", "NONE"),
+        "presetStyle: found LEONARDO; expected another style where alchemy is true, which is its default": alchemy
+        and "presetStyle" in request.given
+        and style == "LEONARDO",
+        f"contrast: found {request['contrast']}; expected 2.5 or more for PHOENIX where alchemy is true": alchemy
+        and request["sd_version"] == "PHOENIX"
+        and (request["contrast"] or 2.5) < 2.5,
+        "photoReal: found without alchemy; expected both": photo_real and not alchemy,
+        "photoReal: found beside modelId; expected no modelId for photoRealVersion v1": photo_real
+        and "modelId" in request.given
+        and request["photoRealVersion"] == "v1",
+        "unzoom: found without unzoomAmount and init_image_id; expected all three": request["unzoom"]
+        and not {"unzoomAmount", "init_image_id"} <= request.given,
+    }
+    return [line for line, is_wrong in wrong.items() if is_wrong]
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    made = Recipe(
+        prompt=described(request["prompt"], *_additions(request)),
+        size=(request["width"], request["height"]),
+        seeds=[seed if request["seed"] is None else request["seed"]],
+        negative=request["negative_prompt"] or "",
+        model=request["modelId"],
+        count=request["num_images"],
+        steps=request["num_inference_steps"],
+        guidance=request["guidance_scale"],
+        scheduler=LEONARDO[request["scheduler"]],
+        loras=[
+            *named_weights("elements", request["elements"], "akUUID", "weight"),
+            *named_weights("userElements", request["userElements"], "userLoraId", "weight"),
+        ],
+        tiling=bool(request["tiling"]),
+        enhance=bool(request["enhancePrompt"]),
+        instructions=request["enhancePromptInstructions"] or "",
+    )
+    if request["guidance_scale"] is None and not (request.family or "").startswith("flux"):
+        made.guidance = 7.0
+    scale = 0.9 if request["imagePromptWeight"] is None else min(max(request["imagePromptWeight"], 0.0), 1.0)
+    made.image_prompts = [
+        ImagePrompt(picture("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
+    ]
+    _first_picture(request, picture, made)
+    control_networks.leonardo(request, picture, made)
+    made.contrast = _contrast(request)
+    made.enlarge = request["upscaleRatio"] or 1.0
+    made.second_pass = bool(request["highResolution"])
+    made.foreground_only = request["transparency"] == "foreground_only"
+    if request["presetStyle"] in ("NONE", "LEONARDO"):
+        made.notes["presetStyle"] = (MAPPED, "adds no words")
+    if request["transparency"] == "disabled":
+        made.notes["transparency"] = (MAPPED, "pictures have no transparency")
+    return made
+
+
+def _additions(request: Request) -> list[str]:
+    """The words that go behind the prompt."""
+    words = [WORDS[request["presetStyle"]]]
+    if request["photoReal"]:
+        words += [PHOTO_REAL, DEPTH_OF_FIELD[request["photoRealStrength"]]]
+    return [*words, QUALITY if request["promptMagic"] else ""]
+
+
+def _contrast(request: Request) -> float:
+    if request["contrast"] is not None:
+        return round(1.0 + (request["contrast"] - 3.0) / 5.0, 3)
+    if request["contrastRatio"] is not None:
+        return round(0.75 + request["contrastRatio"] / 2.0, 3)
+    return 1.15 if request["highContrast"] else 1.0
+
+
+def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the picture to start from: the canvas, a generated one, or an uploaded one, in this order."""
+    canvas = request["canvasRequest"]
+    names = ("canvasInitId",) * bool(canvas) + ("init_generation_image_id", "init_image_id")
+    name = next((each for each in names if request[each]), None)
+    if name is None:
+        return
+    made.init_image = picture(name, request[name])
+    masked = canvas and request["canvasMaskId"] and request["canvasRequestType"] in (None, "INPAINT", "OUTPAINT")
+    if masked:
+        made.mask = picture("canvasMaskId", request["canvasMaskId"])
+    if request["unzoom"]:
+        made.unzoom, made.fill_mask = min(request["unzoomAmount"], 4.0), True
+    masked = masked or made.unzoom
+    kept = request["init_strength"]
+    made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
+    ignored = [each for each in names if each != name and request[each]]
+    made.notes |= dict.fromkeys(ignored, (MEANINGLESS, f"ignored beside {name}"))

@@ -1,0 +1,346 @@
+"""OctoAI: Generate SDXL, which also served SD 1.5, SSD and SD3."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ...host.errors import listed, shown
+from ...host.folder_paths import get_filename_list
+from . import control_networks
+from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, OTHER_FAMILY, Parameter
+from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
+from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
+from .styles import OCTOAI_STYLES, WORDS, described
+
+if TYPE_CHECKING:
+    from .request import Request
+
+# The scale of a picture that no scale is given for.
+TRANSFERRED = 0.9
+
+
+def _side(name: str) -> Parameter:
+    goes = (f"size:EmptyLatentImage.{name}",)
+    how = "One of the documented sizes of the family. Left out: 512 for SD 1.5, 1024 for SDXL."
+    return Parameter(name, "whole", MAPPED, goes, how, default=1024, family_default={"sd15": 512, "sdxl": 1024})
+
+
+_PAIR = ("positive:CLIPTextEncodeSDXL.text_l", "positive:CLIPTextEncodeSDXL.text_g")
+
+PARAMETERS = (
+    Parameter(
+        "prompt", "text", MAPPED, ("positive:CLIPTextEncode.text", "positive:CLIPTextEncodeSDXL.text_l"), required=True
+    ),
+    Parameter(
+        "cfg_scale",
+        "number",
+        MAPPED,
+        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
+        "",
+        12.0,
+        (0.0, 50.0),
+        above=True,
+    ),
+    Parameter(
+        "checkpoint",
+        "text",
+        MAPPED,
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+    ),
+    Parameter(
+        "clip_skip",
+        "whole",
+        MAPPED,
+        ("clip skip:CLIPSetLastLayer.stop_at_clip_layer",),
+        "How many layers before the last one: 1 is the one before it. The document has no range.",
+        None,
+        (0, 23),
+    ),
+    *control_networks.OCTOAI,
+    _side("height"),
+    Parameter(
+        "high_noise_frac",
+        "number",
+        MAPPED,
+        ("refiner sampler:KSamplerAdvanced.start_at_step",),
+        "Acts beside use_refiner.",
+        0.8,
+        (0.0, 1.0),
+    ),
+    Parameter(
+        "image_encoding",
+        "choice",
+        MAPPED,
+        ("save:TesseraSaveImage.format",),
+        "Left out: png.",
+        choices=("jpeg", "png"),
+    ),
+    Parameter("init_image", "text", MAPPED, ("init image:LoadImage.image",), "Base64, written to the input folder."),
+    Parameter(
+        "ip_adapter_image", "text", MAPPED, ("image prompt:LoadImage.image",), "Base64, written to the input folder."
+    ),
+    Parameter(
+        "ip_adapter_mask_image",
+        "text",
+        MAPPED,
+        ("image prompt mask:LoadImageMask.image",),
+        "White is where the picture acts. Needs ip_adapter_image.",
+    ),
+    Parameter(
+        "ip_adapter_method",
+        "choice",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.type",),
+        "Left out: full.",
+        choices=("full", "style", "composition"),
+    ),
+    Parameter(
+        "ip_adapter_mode",
+        "choice",
+        MAPPED,
+        ("image prompt adapter:TesseraLoadIPAdapter.ip_adapter",),
+        "base is the only mode, and what an adapter file does.",
+        choices=("base",),
+    ),
+    Parameter(
+        "ip_adapter_scale",
+        "number",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.scale",),
+        "Above 1 it acts as 1.",
+        1.0,
+    ),
+    Parameter(
+        "loras",
+        "weights",
+        MAPPED,
+        ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model"),
+        "Each name is a file in models/loras; a weight of null is 1.",
+        within=(-20.0, 20.0),
+    ),
+    Parameter("mask_image", "text", MAPPED, ("mask:LoadImageMask.image",), "White is painted anew. Needs init_image."),
+    Parameter(
+        "negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text", "negative:CLIPTextEncodeSDXL.text_l")
+    ),
+    Parameter(
+        "negative_prompt_2",
+        "text",
+        MAPPED,
+        ("negative:CLIPTextEncode.text", "negative prompts:CLIPTextEncodeSDXL.text_g"),
+        "SDXL's second text encoder reads it. For other models it is joined to negative_prompt, which is approximated.",
+    ),
+    Parameter(
+        "num_images",
+        "whole",
+        MAPPED,
+        ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
+        "The document has no range; RepeatLatentBatch takes up to 64.",
+        1,
+        (1, 64),
+    ),
+    Parameter(
+        "outpainting",
+        "flag",
+        APPROXIMATED,
+        ("encode:VAEEncodeForInpaint.mask",),
+        "What lies under mask_image counts as nothing; the service's preprocessing is not public.",
+    ),
+    Parameter(
+        "prompt_2",
+        "text",
+        MAPPED,
+        ("positive:CLIPTextEncode.text", "positive prompts:CLIPTextEncodeSDXL.text_g"),
+        "SDXL's second text encoder reads it. For other models it is joined to prompt, which is approximated.",
+    ),
+    Parameter(
+        "sampler",
+        "choice",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.scheduler",),
+        "The document lists no names; these are what public clients sent, and diffusers' own. Left out: euler.",
+        choices=(*OCTOAI, *DIFFUSERS),
+    ),
+    Parameter(
+        "seed",
+        "seeds",
+        MAPPED,
+        ("sampler:KSampler.seed", "sampler:KSamplerAdvanced.noise_seed", "seeds:TesseraSeeds.seeds"),
+        "Left out: random, or the one given with --seed. A list: one picture each, num_images does nothing.",
+        None,
+        (1, 2**32 - 1),
+    ),
+    Parameter(
+        "steps",
+        "whole",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
+        "",
+        30,
+        (1, 200),
+    ),
+    Parameter(
+        "strength",
+        "number",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
+        "Needs init_image; 1 keeps nothing of it.",
+        0.8,
+        (0.0, 1.0),
+        above=True,
+    ),
+    Parameter(
+        "style_preset",
+        "choice",
+        APPROXIMATED,
+        ("positive:CLIPTextEncode.text", *_PAIR),
+        "Words of our own behind the prompt; the document lists no names, these are what public clients sent.",
+        choices=OCTOAI_STYLES,
+    ),
+    Parameter(
+        "textual_inversions",
+        "names",
+        MAPPED,
+        ("positive:CLIPTextEncode.text", "negative:CLIPTextEncode.text", *_PAIR),
+        "Each trigger word in the prompts becomes embedding:NAME, a file in models/embeddings.",
+    ),
+    Parameter(
+        "transfer_images",
+        "samples",
+        APPROXIMATED,
+        ("image prompt:LoadImage.image", "image prompt:TesseraImagePrompt.scale"),
+        "Nothing is learned: pictures of a trigger word in the prompt are image prompts, together as strong as one.",
+    ),
+    Parameter(
+        "use_refiner",
+        "flag",
+        MAPPED,
+        ("refiner:CheckpointLoaderSimple.ckpt_name",),
+        "The checkpoint with refiner in its name; the sampler is euler then.",
+    ),
+    Parameter("vae", "text", MAPPED, ("vae:VAELoader.vae_name",), "The file of that name in models/vae."),
+    _side("width"),
+)
+
+
+def refusals(request: Request) -> list[str]:
+    """What the document forbids across parameters."""
+    lines = [
+        f"{name}: found without {needed}; expected both, or neither"
+        for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
+        if request[name] and not request[needed]
+    ]
+    lines += control_networks.octoai_refusals(request)
+    from ...images.service_limits import octoai_sizes
+
+    sizes = octoai_sizes("SD 1.5" if request.family == "sd15" else "SDXL")
+    size = (request["width"], request["height"])
+    if {"width", "height"} & request.given and size not in sizes:
+        known = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+        family = FAMILIES["sd15" if request.family == "sd15" else "sdxl"]
+        lines.append(f"width, height: found {size[0]}x{size[1]}; expected one of {known} for {family}{OTHER_FAMILY}")
+    return lines
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    seeds = [seed] if request["seed"] is None else request["seed"]
+    style = WORDS[request["style_preset"]] if request["style_preset"] else ""
+    made = Recipe(
+        prompt=described(request["prompt"], request["prompt_2"] or "", style),
+        size=(request["width"], request["height"]),
+        seeds=seeds if isinstance(seeds, list) else [seeds],
+        negative=described(request["negative_prompt"] or "", request["negative_prompt_2"] or ""),
+        pairs=_pairs(request, style),
+        model=request["checkpoint"] or "",
+        count=request["num_images"],
+        steps=request["steps"],
+        guidance=request["cfg_scale"],
+        scheduler=OCTOAI.get(request["sampler"], request["sampler"]),
+        karras=request["sampler"] in KARRAS,
+        loras=[(name, 1.0 if weight is None else weight) for name, weight in (request["loras"] or {}).items()],
+        vae=request["vae"] or "",
+        last_layer=-1 - (request["clip_skip"] or 0),
+    )
+    if request["use_refiner"]:
+        made.refine_from = request["high_noise_frac"]
+        if request["sampler"]:
+            made.notes["sampler"] = (APPROXIMATED, "euler, which can hand over to the refiner")
+    if request["init_image"]:
+        made.init_image = picture("init_image", request["init_image"])
+        made.strength = request["strength"]
+    if request["mask_image"]:
+        made.mask = picture("mask_image", request["mask_image"])
+        made.fill_mask = bool(request["outpainting"])
+    if request["ip_adapter_image"]:
+        made.image_prompts = [_reference(request, picture)]
+    _transfer(request, picture, made)
+    control_networks.octoai(request, picture, made)
+    _name_embeddings(request, made)
+    if request["image_encoding"] == "png":
+        made.notes["image_encoding"] = (MAPPED, "pictures are saved as PNG")
+    made.file_format = request["image_encoding"] or "png"
+    return made
+
+
+def _pairs(request: Request, style: str) -> Pairs | None:
+    """The prompts of both text encoders, where the request has a second one; one that is left out is the first."""
+    if not (request["prompt_2"] or request["negative_prompt_2"]):
+        return None
+    prompt, negative = request["prompt"], request["negative_prompt"] or ""
+    positive = described(prompt, style), described(request["prompt_2"] or prompt, style)
+    return Pairs(positive, (negative, request["negative_prompt_2"] or negative))
+
+
+def _reference(request: Request, picture: PictureFinder) -> ImagePrompt:
+    mask = request["ip_adapter_mask_image"]
+    return ImagePrompt(
+        picture("ip_adapter_image", request["ip_adapter_image"]),
+        min(max(request["ip_adapter_scale"], 0.0), 1.0),
+        request["ip_adapter_method"] or "full",
+        picture("ip_adapter_mask_image", mask) if mask else None,
+    )
+
+
+def _transfer(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the sample pictures of the trigger words in the prompt; all of a word are as strong as one picture."""
+    asked = {word: samples or [] for word, samples in (request["transfer_images"] or {}).items()}
+    used = {word: samples for word, samples in asked.items() if samples and _word(word).search(made.prompt)}
+    for word, samples in used.items():
+        files = [picture(f"transfer_images {shown(word)}", sample) for sample in samples]
+        made.image_prompts += [ImagePrompt(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
+    if idle := [word for word in asked if word not in used]:
+        why = f"left out: the prompt does not have {listed(idle)}, or no pictures are given for it"
+        made.notes["transfer_images"] = (APPROXIMATED if used else MEANINGLESS, why)
+
+
+def _name_embeddings(request: Request, made: Recipe) -> None:
+    """Let the trigger words in the prompts name embeddings, where there are files of these names."""
+    files = get_filename_list("embeddings")
+    asked = {word or name: name for name, word in (request["textual_inversions"] or {}).items() if word or name}
+    found = {word: file.rsplit(".", 1)[0] for word, name in asked.items() if (file := named_file(name, files))}
+    before = made.prompt, made.negative
+    made.prompt, made.negative = (_with_embeddings(text, found) for text in before)
+    if made.pairs:
+        sides = (made.pairs.positive, made.pairs.negative)
+        made.pairs = Pairs(*((_with_embeddings(one, found), _with_embeddings(other, found)) for one, other in sides))
+    if missing := [name for word, name in asked.items() if word not in found]:
+        why = f"left out: no file {listed(missing)} in models/embeddings; put it there"
+        made.notes["textual_inversions"] = (NOT_YET, why)
+    elif asked and before == (made.prompt, made.negative):
+        made.notes["textual_inversions"] = (MEANINGLESS, f"the prompts do not have {listed(asked)}")
+
+
+def _word(word: str) -> re.Pattern[str]:
+    """Finds a word where it stands alone."""
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+
+
+def _with_embeddings(prompt: str, triggers: dict[str, str]) -> str:
+    """A prompt whose trigger words name embeddings; a name must stand between spaces, commas or brackets."""
+    if not triggers:
+        return prompt
+    words = "|".join(re.escape(word) for word in sorted(triggers, key=len, reverse=True))
+    named = re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda found: f"\0embedding:{triggers[found[0]]}\0", prompt)
+    return re.sub(r"\0(?=[\s,:)\]]|$)|(?<![^\s(\[])\0", "", named).replace("\0", " ")

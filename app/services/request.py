@@ -1,0 +1,193 @@
+"""Requests checked against what the services document, by pydantic models that are made from the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from ...host.errors import GraphError, closest, listed, shown
+from .parameters import OTHER_FAMILY, Parameter
+from .services import Service
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+MOST_NUMBERS = 128
+MOST_NESTED = 32
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that its service would take.
+
+    Attributes:
+        service: the service it is for.
+        family: the family of its model, a key of FAMILIES; None where it is not known.
+        values: every parameter's value; omitted ones have their default, or None.
+        given: the names of the parameters that the request sets.
+        unknown: names that the service does not document.
+        moved: the names of numbers that are none of those which the service lists, and what became of them, in words.
+    """
+
+    service: Service
+    family: str | None
+    values: dict[str, Any]
+    given: set[str] = field(default_factory=set)
+    unknown: list[str] = field(default_factory=list)
+    moved: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+def parse(service: Service, document: Any, family: str | None = None) -> Request:
+    """Check a request body. null stands for a parameter that is left out, in every service.
+
+    Raises:
+        GraphError: a line for each value that the service's document does not allow.
+    """
+    if not _is_shallow(document):
+        raise GraphError([f"found lists more than {MOST_NESTED} deep; expected the JSON object that a service takes"])
+    if not isinstance(document, dict):
+        raise GraphError([f"found {shown(document)}; expected the JSON object that is sent to {service.title}"])
+    given = {name: value for name, value in document.items() if value is not None}
+    if broken := [name for name, value in given.items() if not _is_unicode([name, value])]:
+        raise GraphError(f"{name}: found half of a surrogate pair; expected Unicode text" for name in broken)
+    model = _model(service.name, family)
+    from pydantic import ValidationError
+
+    try:
+        parsed = model.model_validate(given)
+    except ValidationError as error:
+        raise GraphError(_lines(service, error.errors(include_url=False), family)) from None
+    values = {parameter.name: getattr(parsed, parameter.name) for parameter in service.parameters}
+    names = set(given) & service.by_name.keys()
+    moved = _moved(service, given, values)
+    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()), moved)
+    if wrong := service.refusals(request):
+        raise GraphError(wrong)
+    return request
+
+
+def hint_at(service: Service, name: str) -> str:
+    """What an undocumented name may have meant."""
+    return closest(name, service.by_name)
+
+
+def _moved(service: Service, given: dict[str, Any], values: dict[str, Any]) -> dict[str, str]:
+    """The numbers for which the nearest listed one was taken."""
+    return {
+        parameter.name: f"{shown(given[parameter.name])} is none of {listed(parameter.choices)}; the nearest is taken, "
+        f"{shown(values[parameter.name])}"
+        for parameter in service.parameters
+        if parameter.takes_nearest and parameter.name in given and not _is_one(given[parameter.name], parameter.choices)
+    }
+
+
+def _is_one(value: Any, numbers: Sequence[float]) -> bool:
+    """Whether a number, or one written as text, is among others."""
+    try:
+        return float(value) in numbers
+    except OverflowError:
+        return False
+
+
+def _lines(service: Service, errors: list[Any], family: str | None) -> list[str]:
+    found = {}
+    for error in errors:
+        name = error["loc"][0]
+        what = "missing" if error["type"] == "missing" else f"found {shown(error['input'])}"
+        parameter = service.by_name[name]
+        hint = OTHER_FAMILY if family in parameter.family_within else ""
+        found.setdefault(name, f"{name}: {what}; expected {parameter.expected(family)}{hint}")
+    return list(found.values())
+
+
+@cache
+def _model(service: str, family: str | None) -> type[BaseModel]:
+    """The pydantic model of a service's requests, for models of a family."""
+    from .services import SERVICES
+
+    try:
+        import pydantic
+    except ModuleNotFoundError as error:
+        line = 'pydantic is not installed, which reads requests; install it: pip install "tessera-nodes[host]"'
+        raise GraphError([line]) from error
+    fields: dict[str, Any] = {
+        parameter.name: (
+            (_type(parameter, family), ...)
+            if parameter.required
+            else (_type(parameter, family) | None, parameter.default_for(family))
+        )
+        for parameter in SERVICES[service].parameters
+    }
+    config = pydantic.ConfigDict(protected_namespaces=(), validate_default=True)
+    return pydantic.create_model(service, __config__=config, **fields)
+
+
+def _type(parameter: Parameter, family: str | None) -> Any:
+    """The annotated type of a parameter's values; numbers may be written as text, as the services' own pages do."""
+    from pydantic import AfterValidator, BeforeValidator, Field
+
+    low, high = parameter.range_for(family)
+    bounds: dict[str, Any] = {"gt" if parameter.above else "ge": low, "le": high, "multiple_of": parameter.step}
+    within = Field(**{name: bound for name, bound in bounds.items() if bound is not None})
+    no_flag = BeforeValidator(_no_flag)
+    whole: Any = Annotated[int, no_flag, within]
+    number: Any = Annotated[float, no_flag, Field(allow_inf_nan=False), within]
+    if parameter.takes_nearest:
+        found = whole if parameter.kind == "whole" else number
+        return Annotated[
+            found, AfterValidator(lambda value: min(parameter.choices, key=lambda each: abs(each - value)))
+        ]
+    if parameter.choices and parameter.kind != "yes/no":
+        return Literal[parameter.choices]
+    types: dict[str, Any] = {
+        "text": str,
+        "whole": whole,
+        "number": number,
+        "flag": bool,
+        "yes/no": bool,
+        "seed": whole,
+        "seeds": whole | Annotated[list[whole], Field(min_length=1, max_length=MOST_NUMBERS)],
+        "texts": Annotated[list[str], Field(max_length=MOST_NUMBERS)],
+        "numbers": Annotated[list[number], Field(max_length=MOST_NUMBERS)],
+        "objects": Annotated[list[dict[str, Any]], Field(max_length=MOST_NUMBERS)],
+        "weights": dict[str, number | None],
+        "names": dict[str, str | None],
+        "samples": dict[str, list[str] | None],
+        "strengths": Annotated[list[number], BeforeValidator(_split), Field(max_length=MOST_NUMBERS)],
+    }
+    return types[parameter.kind]
+
+
+def _is_shallow(document: Any) -> bool:
+    level = [document]
+    for _ in range(MOST_NESTED):
+        level = [item for each in level for item in _items(each)]
+    return not level
+
+
+def _items(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _no_flag(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a flag is no number")
+    return value
+
+
+def _split(value: Any) -> Any:
+    return value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value

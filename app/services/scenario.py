@@ -1,0 +1,280 @@
+"""Scenario: txt2img-texture and txt2img-ip-adapter.
+
+The documents name few of their parameters beside the descriptions; names are those of the public API. The values of the
+`scheduler` list are not in the documents.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ...host.errors import GraphError, shown
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
+from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
+from .scheduler_names import DIFFUSERS
+
+if TYPE_CHECKING:
+    from .request import Request
+
+_GUIDANCE = {"flux-dev": 3.5, "flux-pro": 3.0, "sdxl": 6.0, "sd15": 7.5}
+_GUIDANCE_RANGES = {"flux-dev": (0.0, 10.0), "flux-pro": (2.0, 5.0), "sdxl": (0.0, 20.0), "sd15": (0.0, 20.0)}
+_SIZES = {"sdxl": (512, 2048), "sd15": (64, 1024)}
+
+USUAL_SCALE = 0.9
+
+
+def _side(name: str) -> Parameter:
+    goes = (f"size:EmptyLatentImage.{name}",)
+    return Parameter(name, "whole", MAPPED, goes, "", 512, (64, 2048), step=8, family_within=_SIZES)
+
+
+COMMON = (
+    Parameter("originalAssets", "text", MEANINGLESS, how="Files are saved as they were made."),
+    Parameter(
+        "seed",
+        "seed",
+        MAPPED,
+        ("sampler:KSampler.seed", "noise:RandomNoise.noise_seed"),
+        "Left out: random, or the one given with --seed.",
+        None,
+        (0, 2**64 - 1),
+    ),
+    Parameter(
+        "modelId",
+        "text",
+        MAPPED,
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+        required=True,
+    ),
+    Parameter(
+        "modelEpoch",
+        "text",
+        MAPPED,
+        ("lora:LoraLoader.lora_name",),
+        "The LoRA file named modelId-modelEpoch, on top of baseModelId.",
+    ),
+    Parameter("hideResults", "flag", MEANINGLESS, how="There is no gallery to hide from.", default=False),
+    Parameter(
+        "negativePrompt",
+        "text",
+        MAPPED,
+        ("negative:CLIPTextEncode.text",),
+        "Without effect where guidance is below 1. Flux needs negativePromptStrength above 0.",
+    ),
+    Parameter(
+        "scheduler",
+        "choice",
+        MAPPED,
+        ("sampler:TesseraSchedulerKSampler.scheduler", "schedule:TesseraScheduler.scheduler"),
+        "The document lists no names; these are those of diffusers. Left out: euler on the model's usual noise levels.",
+        choices=DIFFUSERS,
+    ),
+    Parameter(
+        "intermediateImages",
+        "flag",
+        MAPPED,
+        ("sampler:TesseraSampleSteps.every", "intermediate images:SaveImage.images"),
+        "The picture as it stood at each step, saved with names of its own.",
+        False,
+    ),
+    Parameter(
+        "concepts",
+        "objects",
+        MAPPED,
+        ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model"),
+        "Each {modelId, scale} is a LoRA file of that name; scale 1 where it is left out.",
+    ),
+    Parameter(
+        "guidance",
+        "number",
+        MAPPED,
+        ("sampler:KSampler.cfg", "guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        "Stable Diffusion: the guidance scale, where below 1 means none. Flux: the guidance it was trained with.",
+        None,
+        (0.0, 20.0),
+        family_within=_GUIDANCE_RANGES,
+        family_default=_GUIDANCE,
+    ),
+    Parameter(
+        "numInferenceSteps",
+        "whole",
+        MAPPED,
+        (
+            "sampler:TesseraSchedulerKSampler.steps",
+            "sampler:KSampler.steps",
+            "schedule:TesseraScheduler.steps",
+            "schedule:BasicScheduler.steps",
+        ),
+        "",
+        30,
+        (1, 150),
+    ),
+    Parameter("numSamples", "whole", MAPPED, ("size:EmptyLatentImage.batch_size",), "", 4, (1, 128)),
+    _side("width"),
+    Parameter(
+        "negativePromptStrength",
+        "number",
+        MAPPED,
+        ("flux negative:TesseraFluxNegative.strength",),
+        "Flux only. The service takes it for txt2img, img2img and controlnet alone; here it works everywhere.",
+        0.0,
+        (0.0, 10.0),
+    ),
+    Parameter(
+        "baseModelId",
+        "text",
+        MAPPED,
+        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        "As modelId, which then names a LoRA on top of it.",
+    ),
+    Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
+    _side("height"),
+)
+
+TEXTURE = COMMON
+
+_PICTURES = ("image prompt:LoadImage.image",)
+_SCALE = ("image prompt:TesseraImagePrompt.scale",)
+
+IP_ADAPTER = (
+    *COMMON,
+    Parameter(
+        "ipAdapterImageIds",
+        "texts",
+        MAPPED,
+        _PICTURES,
+        "Say which file each is with --image. Ignored beside ipAdapterImages.",
+    ),
+    Parameter(
+        "ipAdapterImageId",
+        "text",
+        MAPPED,
+        _PICTURES,
+        "Refused beside ipAdapterImage, ignored beside ipAdapterImageIds.",
+        instead="ipAdapterImageIds",
+    ),
+    Parameter(
+        "ipAdapterScale",
+        "number",
+        MAPPED,
+        _SCALE,
+        "Ignored beside ipAdapterScales.",
+        0.9,
+        (0.0, 1.0),
+        instead="ipAdapterScales",
+    ),
+    Parameter(
+        "ipAdapterType",
+        "choice",
+        MAPPED,
+        ("image prompt:TesseraImagePrompt.type",),
+        "",
+        "style",
+        choices=("style", "character"),
+    ),
+    Parameter(
+        "aspectRatio",
+        "text",
+        APPROXIMATED,
+        ("size:EmptyLatentImage.width", "size:EmptyLatentImage.height"),
+        "For flux.1.1-pro-ultra where no size is given: that ratio on one megapixel, in steps of 16.",
+        "1:1",
+    ),
+    Parameter(
+        "ipAdapterScales",
+        "numbers",
+        MAPPED,
+        _SCALE,
+        "One for each picture; a missing one is 0.9.",
+        None,
+        (0.0, 1.0),
+    ),
+    Parameter(
+        "ipAdapterImage", "text", MAPPED, _PICTURES, "Ignored beside ipAdapterImages.", instead="ipAdapterImages"
+    ),
+    Parameter("ipAdapterImages", "texts", MAPPED, _PICTURES, "Data URLs, written to the input folder."),
+)
+
+
+def refusals(request: Request) -> list[str]:
+    """What the documents forbid across parameters."""
+    lines = []
+    if (
+        request.family in ("flux-dev", "flux-pro")
+        and request["negativePrompt"]
+        and not request["negativePromptStrength"]
+    ):
+        lines.append(
+            "negativePromptStrength: missing beside negativePrompt; a Flux model needs a number above 0 up to 10"
+        )
+    if {"ipAdapterImageId", "ipAdapterImage"} <= request.given:
+        lines.append("ipAdapterImageId: found beside ipAdapterImage; expected one of the two")
+    return lines
+
+
+def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+    """What a request asks for; `seed` is taken where it names none."""
+    made = Recipe(
+        prompt=request["prompt"],
+        size=(request["width"], request["height"]),
+        seeds=[seed if request["seed"] is None else request["seed"]],
+        negative=request["negativePrompt"] or "",
+        negative_strength=request["negativePromptStrength"],
+        model=request["baseModelId"] or request["modelId"],
+        lora_on_base="-".join(filter(None, [request["modelId"], request["modelEpoch"]]))
+        if request["baseModelId"] or request["modelEpoch"]
+        else "",
+        count=request["numSamples"],
+        steps=request["numInferenceSteps"],
+        guidance=request["guidance"],
+        scheduler=request["scheduler"],
+        loras=named_weights("concepts", request["concepts"], "modelId", "scale"),
+        tiling=request.service.name == "scenario-texture",
+        intermediate=request["intermediateImages"],
+    )
+    if request["guidance"] is not None and request["guidance"] < 1:
+        made.notes["negativePrompt"] = (MAPPED, "without effect, since guidance is below 1")
+    if request.service.name == "scenario-ip-adapter":
+        _reference(request, picture, made)
+    return made
+
+
+def _reference(request: Request, picture: PictureFinder, made: Recipe) -> None:
+    """Add the reference pictures: lists go before their deprecated forms, data URLs before asset ids."""
+    name = next((each for each in ("ipAdapterImages", "ipAdapterImageIds") if request[each]), None)
+    name = name or next((each for each in ("ipAdapterImage", "ipAdapterImageId") if request[each]), "")
+    values = request[name] if name else []
+    files = [picture(name, value) for value in (values if isinstance(values, list) else [values])]
+    scales = request["ipAdapterScales"] or [request["ipAdapterScale"]] * len(files)
+    scales = [*scales, *[USUAL_SCALE] * len(files)]
+    made.image_prompts = [
+        ImagePrompt(file, scale, request["ipAdapterType"]) for file, scale in zip(files, scales, strict=False)
+    ]
+    ignored = {"ipAdapterImages", "ipAdapterImageIds", "ipAdapterImage", "ipAdapterImageId"} - {name}
+    made.notes |= dict.fromkeys(ignored & request.given, (MEANINGLESS, f"ignored beside {name}"))
+    if request["ipAdapterScales"]:
+        made.notes["ipAdapterScale"] = (MEANINGLESS, "ignored beside ipAdapterScales")
+    ultra = "ultra" in request["modelId"] and not {"width", "height"} & request.given
+    if ultra:
+        made.size = size_of_ratio(request["aspectRatio"])
+    else:
+        made.notes["aspectRatio"] = (MEANINGLESS, "the service takes it for flux.1.1-pro-ultra without a size alone")
+
+
+def size_of_ratio(ratio: str) -> tuple[int, int]:
+    """The size of about one megapixel, in steps of 16, of an aspect ratio "width:height".
+
+    >>> size_of_ratio("16:9")
+    (1360, 768)
+
+    Raises:
+        GraphError: it is not of that form, or beyond 4:1.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", ratio)
+    wide = int(found[1]) / int(found[2]) if found else 0.0
+    if not 0.25 <= wide <= 4.0:
+        line = f'aspectRatio: found {shown(ratio)}; expected "width:height" from 1:4 to 4:1, such as "16:9"'
+        raise GraphError([line])
+    return round(1024 * wide**0.5 / 16) * 16, round(1024 / wide**0.5 / 16) * 16

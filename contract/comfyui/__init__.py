@@ -1,0 +1,94 @@
+# pyright: reportMissingImports=false
+"""What the pack takes from ComfyUI; `embedded` says what each name is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import folder_paths
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.sampler_helpers import convert_cond
+from comfy.samplers import calc_cond_batch
+from comfy.utils import ProgressBar
+from comfy_api.latest import ComfyExtension, io, ui
+
+from ...weights.files import check_model
+from ..folders import register
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ComfyExtension",
+    "ProgressBar",
+    "add_lora",
+    "calc_cond_batch",
+    "convert_cond",
+    "folder_paths",
+    "io",
+    "load_clip_vision",
+    "load_demo",
+    "optimized_attention",
+    "room_for_model",
+    "sampling_classes",
+    "saves_metadata",
+    "throw_exception_if_processing_interrupted",
+    "ui",
+]
+
+register(folder_paths)
+
+
+def load_clip_vision(path: str | Path) -> Any:
+    """Load a CLIP_VISION from a file, or from a folder with `config.json` and `model.safetensors`.
+
+    Raises:
+        ValueError: it holds no image encoder, or is broken.
+    """
+    from .demo import load_image_encoder
+
+    return load_image_encoder(check_model(path))
+
+
+def load_demo(folder: Path) -> tuple[Any, Any, Any]:
+    """Load a diffusers folder of a demo model as MODEL, CLIP and VAE."""
+    from .demo import load
+
+    return load(folder)
+
+
+def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
+    """Return a clone of a MODEL with a LoRA, whose tensors are named as in kohya's files.
+
+    Raises:
+        ValueError: it fits nowhere.
+    """
+    from comfy.sd import load_lora_for_models
+
+    return load_lora_for_models(model, None, weights, strength, 0.0)[0]
+
+
+def room_for_model(size: int) -> torch.device:
+    """Return where a model of `size` bytes runs that is not a MODEL, CLIP or VAE, and make room for it there."""
+    from comfy.model_management import free_memory, text_encoder_device
+
+    device = text_encoder_device()
+    free_memory(size, device)
+    return device
+
+
+def saves_metadata() -> bool:
+    """Return whether images may carry their graph: ComfyUI can be told that they must not."""
+    from comfy.cli_args import args
+
+    return not args.disable_metadata
+
+
+def sampling_classes() -> ModuleType:
+    """Return the module of samplers and guiders."""
+    from . import sampling
+
+    return sampling

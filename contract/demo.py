@@ -1,0 +1,30 @@
+"""Models that ship with the pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from . import load_demo
+
+DEMO_MODELS = Path(__file__).parents[1] / "demo" / "models"
+DEMO_CHECKPOINTS = ["texture-sd", "texture-flux"]
+DEMO_ADAPTER = DEMO_MODELS / "texture-ip"
+
+
+def demo_checkpoint(name: str) -> tuple[Any, Any, Any]:
+    """Load a model that ships with the pack, as the host's own objects.
+
+    Returns:
+        MODEL, CLIP and VAE.
+
+    Raises:
+        ValueError: no demo model has this name.
+        FileNotFoundError: its files are not where the pack keeps them.
+    """
+    if name not in DEMO_CHECKPOINTS:
+        raise ValueError(f"There is no demo model {name!r}; choose one of: {', '.join(DEMO_CHECKPOINTS)}.")
+    folder = DEMO_MODELS / name
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The demo model {name} is missing from {folder}; install the pack again.")
+    return load_demo(folder)

@@ -1,0 +1,88 @@
+"""What the pack takes from the embedded host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from ...host import folder_paths
+from ...host.models.attention_hooks import optimized_attention
+from ...host.progress import ProgressBar, throw_exception_if_processing_interrupted
+from ...host.sampling.cond_batch import calc_cond_batch
+from ...host.sampling.conds import convert_cond
+from ...host.schema import io, ui
+from ...host.schema.extension import ComfyExtension
+from ...weights.files import check_model
+from ..folders import register
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "ComfyExtension",
+    "ProgressBar",
+    "add_lora",
+    "calc_cond_batch",
+    "convert_cond",
+    "folder_paths",
+    "io",
+    "load_clip_vision",
+    "load_demo",
+    "optimized_attention",
+    "room_for_model",
+    "sampling_classes",
+    "saves_metadata",
+    "throw_exception_if_processing_interrupted",
+    "ui",
+]
+
+register(folder_paths)
+
+
+def load_clip_vision(path: str | Path) -> Any:
+    """Load a CLIP_VISION from a file, or from a folder with `config.json` and `model.safetensors`.
+
+    Raises:
+        ValueError: it holds no image encoder, or is broken.
+    """
+    from ...host.models import loaders
+
+    return loaders.load_clip_vision(check_model(path))
+
+
+def load_demo(folder: Path) -> tuple[Any, Any, Any]:
+    """Load a diffusers folder of a demo model as MODEL, CLIP and VAE."""
+    from ...host.models.loaders import load_checkpoint
+
+    return load_checkpoint(folder, folder_paths.get_folder_paths("embeddings"))
+
+
+def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
+    """Return a clone of a MODEL with a LoRA, whose tensors are named as in kohya's files.
+
+    Raises:
+        ValueError: it fits nowhere.
+    """
+    from ...host.models.lora import load_lora_for_models
+
+    return load_lora_for_models(model, None, weights, strength, 0.0)[0]
+
+
+def room_for_model(size: int) -> torch.device:
+    """Return where a model of `size` bytes runs that is not a MODEL, CLIP or VAE."""
+    from ...host.runtime.devices import torch_device
+
+    return torch_device()
+
+
+def saves_metadata() -> bool:
+    """Return whether images may carry their graph."""
+    return True
+
+
+def sampling_classes() -> ModuleType:
+    """Return the module of samplers and guiders, which is loaded when a run needs it."""
+    from . import sampling
+
+    return sampling

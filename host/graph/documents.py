@@ -1,0 +1,101 @@
+"""What a JSON document holds: a graph in either format, bare or inside what programs wrap around it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import GraphError, shown
+
+# The keys under which programs put a graph: bodies of POST /prompt, what the interface's graphToPrompt gives, and
+# the bodies of services that run workflows.
+WRAPPERS = ("prompt", "output", "workflow", "extra_data", "extra_pnginfo", "input")
+MOST_WRAPPERS = 6
+# A run in ComfyUI's history or queue: its number, its id, the graph, and what came with it.
+RUN_LENGTH = 4
+
+
+@dataclass
+class Workflow:
+    """What a file holds: an API-format graph, the drawing, or both."""
+
+    prompt: Any = None
+    drawing: dict[str, Any] | None = None
+
+
+def parse(content: str | bytes, name: str) -> Any:
+    """Read JSON.
+
+    Raises:
+        GraphError: it is none.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise GraphError([f"{name}: the JSON is nested too deeply; expected a workflow"]) from error
+    except ValueError as error:
+        raise GraphError(
+            [f"{name}: not JSON ({error}); expected a workflow file: .json, or a picture that ComfyUI saved"]
+        ) from error
+
+
+def from_document(document: Any, name: str = "the workflow") -> Workflow:
+    """Tell which of the two formats a JSON document has, and unwrap it.
+
+    Raises:
+        GraphError: it holds no graph, or several runs.
+    """
+    if isinstance(document, dict) and document:
+        return _found(document, name, MOST_WRAPPERS) or Workflow(prompt=document)
+    raise GraphError([f"{name}: found {shown(document)}; expected a workflow that ComfyUI saved or exported (API)"])
+
+
+def _found(document: Any, name: str, depth: int) -> Workflow | None:
+    if isinstance(document, str) and document.lstrip().startswith("{"):
+        with suppress(GraphError):
+            document = parse(document, name)
+    if _is_run(document):
+        document = {"prompt": document[2], "extra_data": document[3]}
+    if not isinstance(document, dict) or not document or not depth:
+        return None
+    if isinstance(document.get("nodes"), list):
+        return Workflow(drawing=document)
+    if any(isinstance(node, dict) and "class_type" in node for node in document.values()):
+        return Workflow(prompt=document)
+    merged = Workflow()
+    for found in (_found(document[key], name, depth - 1) for key in WRAPPERS if key in document):
+        if found is not None:
+            merged.prompt = found.prompt if merged.prompt is None else merged.prompt
+            merged.drawing = merged.drawing or found.drawing
+    if merged.prompt is not None or merged.drawing is not None:
+        return merged
+    return _only_run(document, name, depth)
+
+
+def _only_run(document: dict[str, Any], name: str, depth: int) -> Workflow | None:
+    """The graph of a history or queue with one run."""
+    runs = list(_runs(document))
+    if len(runs) > 1:
+        raise GraphError([f"{name}: found {len(runs)} runs; expected one workflow; take one of them out"])
+    return _found(runs[0], name, depth - 1) if runs else None
+
+
+def _runs(document: dict[str, Any]) -> Iterator[Any]:
+    for value in document.values():
+        if isinstance(value, dict) and _is_run(value.get("prompt")):
+            yield value["prompt"]
+        elif isinstance(value, list):
+            yield from (each for each in value if _is_run(each))
+
+
+def _is_run(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) >= RUN_LENGTH
+        and isinstance(value[2], dict)
+        and isinstance(value[3], dict)
+        and isinstance(value[1], str)
+    )

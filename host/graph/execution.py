@@ -1,0 +1,272 @@
+"""Runs a graph: what its outputs need, each node once, and nothing again that has not changed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..errors import NodeError, named
+from ..progress import (
+    InterruptProcessingException,
+    interrupt_current_processing,
+    throw_exception_if_processing_interrupted,
+)
+from ..schema.node import Hidden, NodeOutput, overrides
+from ..schema.object_info import ObjectInfo, inputs_of
+from .mapping import call_mapped, is_link
+from .validation import needed
+from .workflow import Prompt
+
+log = logging.getLogger(__name__)
+
+_never_again = itertools.count()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a node made: a list of values for each output, and what it shows."""
+
+    values: list[list[Any]]
+    ui: dict[str, list[Any]]
+
+
+@dataclass
+class Cache:
+    """What the nodes of the last graph made, by signature. Hand one to every run of a process."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """One run of a validated graph.
+
+    `entries` holds what every node made so far, also after an error or an interruption.
+
+    Args:
+        prompt: the graph, from `validation.validate`.
+        outputs: the ids of its output nodes.
+        extra_pnginfo: what saved pictures carry beside the graph: `{"workflow": <UI-format>}`.
+        on_node: called with a node's id and class before it runs.
+    """
+
+    prompt: Prompt
+    outputs: Sequence[str]
+    object_info: ObjectInfo
+    cache: Cache = field(default_factory=Cache)
+    extra_pnginfo: Mapping[str, Any] | None = None
+    on_node: Callable[[str, str], None] = lambda node_id, class_type: None
+
+    def __post_init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._signatures: dict[str, str] = {}
+
+    @property
+    def ui(self) -> dict[str, dict[str, list[Any]]]:
+        """What the nodes show or saved, by node id."""
+        return {node_id: entry.ui for node_id, entry in self.entries.items() if entry.ui}
+
+    def start(self) -> None:
+        """Run what the outputs need.
+
+        Raises:
+            NodeError: a node failed.
+            InterruptProcessingException: the run was stopped.
+        """
+        interrupt_current_processing(False)
+        for node_id in _sources_first(self.prompt, self.outputs):
+            self._signatures[node_id] = self._signature(node_id)
+        known = set(self._signatures.values())
+        self.cache.entries = {key: entry for key, entry in self.cache.entries.items() if key in known}
+        with torch.inference_mode():
+            pending = list(reversed(self.outputs))
+            while pending:
+                node_id = pending[-1]
+                missing = [] if node_id in self.entries or self._recall(node_id) else self._missing(node_id)
+                if missing:
+                    pending.extend(reversed(missing))
+                    continue
+                pending.pop()
+                if node_id not in self.entries:
+                    throw_exception_if_processing_interrupted()
+                    self._execute(node_id)
+
+    def _recall(self, node_id: str) -> bool:
+        entry = self.cache.entries.get(self._signatures[node_id])
+        if entry is not None:
+            self.entries[node_id] = entry
+        return entry is not None
+
+    def _missing(self, node_id: str) -> list[str]:
+        """The nodes that have to run first; a lazy input counts when the node asks for it."""
+        links = {name: value[0] for name, value in self.prompt[node_id]["inputs"].items() if is_link(value)}
+        specs = inputs_of(self._info(node_id))
+        lazy = {name for name in links if name in specs and specs[name].options.get("lazy")}
+        first = [source for name, source in links.items() if name in specs and name not in lazy]
+        missing = [source for source in first if source not in self.entries]
+        waiting = [name for name in lazy if links[name] not in self.entries]
+        if missing or not waiting:
+            return missing
+        with self._blamed(node_id):
+            asked = call_mapped(self._class(node_id), "check_lazy_status", self._inputs(node_id), self._info(node_id))
+        wanted = {name for names in asked if isinstance(names, list) for name in names}
+        return [links[name] for name in waiting if name in wanted]
+
+    def _execute(self, node_id: str) -> None:
+        class_type = self.prompt[node_id]["class_type"]
+        self.on_node(node_id, class_type)
+        info = self._info(node_id)
+        with self._blamed(node_id):
+            made = call_mapped(self._class(node_id), "execute", self._inputs(node_id), info, self._hidden(node_id))
+            entry = _merge([_normalized(each) for each in made], info)
+        self.entries[node_id] = self.cache.entries[self._signatures[node_id]] = entry
+
+    def _inputs(self, node_id: str) -> dict[str, list[Any]]:
+        """Lists of values by input name; a lazy input that was not asked for is None."""
+        specs = inputs_of(self._info(node_id))
+        found = {}
+        for name, value in self.prompt[node_id]["inputs"].items():
+            if name in specs and is_link(value):
+                found[name] = self.entries[value[0]].values[value[1]] if value[0] in self.entries else [None]
+            elif name in specs:
+                found[name] = [value]
+        return found
+
+    def _hidden(self, node_id: str) -> dict[Hidden, Any]:
+        answers = {
+            Hidden.prompt: self.prompt,
+            Hidden.extra_pnginfo: self.extra_pnginfo,
+            Hidden.unique_id: node_id,
+        }
+        asked = self._info(node_id)["input"].get("hidden", {})
+        return {hidden: answer for hidden, answer in answers.items() if hidden.name in asked}
+
+    def _signature(self, node_id: str) -> str:
+        """A digest of all that a node's result depends on: class, values, the nodes before it, and its fingerprint."""
+        node, info = self.prompt[node_id], self._info(node_id)
+        parts: list[Any] = [node["class_type"], self._fingerprint(node_id)]
+        if Hidden.unique_id.name in info["input"].get("hidden", {}) or self._class(node_id).GET_SCHEMA().not_idempotent:
+            parts.append(node_id)
+        known = inputs_of(info)
+        for name, value in sorted(node["inputs"].items()):
+            if name in known:
+                parts.append((name, (self._signatures[value[0]], value[1]) if is_link(value) else _frozen(value)))
+        return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _fingerprint(self, node_id: str) -> str:
+        node = self._class(node_id)
+        if not overrides(node, "fingerprint_inputs"):
+            return ""
+        given = self.prompt[node_id]["inputs"]
+        specs = inputs_of(self._info(node_id))
+        constants = {name: [None] if is_link(value) else [value] for name, value in given.items() if name in specs}
+        try:
+            return _frozen(call_mapped(node, "fingerprint_inputs", constants, self._info(node_id)))
+        except InterruptProcessingException:
+            raise
+        except Exception as error:
+            # As in ComfyUI, such a node runs again every time; what is really wrong shows when it runs.
+            log.warning("%s: fingerprint_inputs failed: %s", self._named(node_id), error)
+            return _frozen(math.nan)
+
+    def _class(self, node_id: str) -> Any:
+        return self.object_info.classes[self.prompt[node_id]["class_type"]]
+
+    def _info(self, node_id: str) -> Mapping[str, Any]:
+        return self.object_info[self.prompt[node_id]["class_type"]]
+
+    def _named(self, node_id: str) -> str:
+        return named(node_id, self.prompt[node_id]["class_type"])
+
+    def _blamed(self, node_id: str) -> _Blame:
+        return _Blame(self._named(node_id))
+
+
+class _Blame:
+    """Turns what a node raises into one line that names it."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if not isinstance(error, Exception) or isinstance(error, InterruptProcessingException):
+            return
+        log.debug("%s failed", self.node, exc_info=error)
+        raise NodeError(f"{self.node}: {explain(error)}", isinstance(error, (ValueError, FileNotFoundError))) from error
+
+
+def explain(error: Exception) -> str:
+    """What failed and what to do, for whoever runs the graph."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return f"out of memory; use a smaller picture or batch, or --dtype fp16 ({error})"
+    if isinstance(error, OSError) and error.strerror:
+        full = "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename else ""
+        return f"{error.filename}: {error.strerror}{full}" if error.filename else error.strerror
+    if isinstance(error, (ValueError, OSError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {error}; run again with --verbose to see where it comes from"
+
+
+def _normalized(result: Any) -> NodeOutput:
+    if isinstance(result, NodeOutput):
+        return result
+    if result is None:
+        return NodeOutput()
+    if isinstance(result, tuple):
+        return NodeOutput(*result)
+    if isinstance(result, dict):
+        return NodeOutput(*result.get("result", ()), ui=result.get("ui"))
+    raise TypeError(f"execute returned {type(result).__name__}; expected a NodeOutput")
+
+
+def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> Entry:
+    """Put the results of all calls together: one list for each output, and one for each kind of thing shown."""
+    count = len(info["output"])
+    for result in results:
+        if len(result.args) != count:
+            raise TypeError(f"execute returned {len(result.args)} values; the schema has {count} outputs")
+    values = [
+        [item for result in results for item in (result.args[i] if is_list else [result.args[i]])]
+        for i, is_list in enumerate(info["output_is_list"])
+    ]
+    shown = [each.ui if isinstance(each.ui, dict) else each.ui.as_dict() for each in results if each.ui is not None]
+    kinds = shown[0] if shown else {}
+    return Entry(values, {kind: [item for each in shown for item in each[kind]] for kind in kinds})
+
+
+def _frozen(value: Any) -> str:
+    """Text that is equal for equal values, and never for what cannot be compared: NaN, tensors, objects."""
+    if isinstance(value, Mapping):
+        return f"{{{','.join(sorted(f'{_frozen(k)}:{_frozen(v)}' for k, v in value.items()))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_frozen(each) for each in value)}]"
+    if isinstance(value, (str, int, float, bytes, type(None))) and value == value:
+        return repr(value)
+    return f"unlike anything: {next(_never_again)}"
+
+
+def _sources_first(prompt: Prompt, outputs: Sequence[str]) -> list[str]:
+    """The nodes that outputs need, each behind those it is linked to."""
+    order: dict[str, None] = {}
+    within = set(needed(prompt, list(outputs)))
+    pending = list(reversed([node_id for node_id in prompt if node_id in within]))
+    while pending:
+        node_id = pending[-1]
+        sources = [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]
+        before = [source for source in sources if source not in order]
+        if before:
+            pending.extend(before)
+            continue
+        order.setdefault(pending.pop())
+    return list(order)

@@ -1,0 +1,97 @@
+"""Where each input of a UI-format graph really comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import GraphError, shown
+from ..schema.object_info import accepts
+from .promotion import Value
+from .ui_graph import BYPASSED, MUTED, STORED, SUBGRAPH_INPUT, Graph, Link, slots
+
+# A primitive node with this property fills in the tokens of its value.
+FILLS_IN = "Run widget replace on values"
+
+
+@dataclass(frozen=True)
+class OnFrame:
+    """An input of a subgraph's frame that nothing is linked to: its widget decides."""
+
+    inner: Graph
+    slot: int
+
+
+def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int] | Value | OnFrame | None:
+    """What an input of a node gets: the id and output of another node, a value, or nothing but its own widget's.
+
+    Reroutes, primitives, bypassed nodes and the frames of subgraphs are seen through as ComfyUI's interface does it.
+
+    Raises:
+        GraphError: a link leads nowhere, or round in a circle.
+    """
+    asked, wanted = graph.name(node, _slot_name(node, index)), str(slots(node, "inputs")[index].get("type"))
+    link = graph.link_into(node, index)
+    seen: set[tuple[str, str]] = set()
+    while link is not None:
+        if (graph.path, link.id) in seen:
+            raise GraphError([f"{asked}: the links before it run in a circle; take one of them away"])
+        seen.add((graph.path, link.id))
+        if link.origin == SUBGRAPH_INPUT and graph.outer is not None:
+            inner, slot = graph, link.origin_slot
+            graph, link = graph.outer[0], _link_of_frame(inner, slot)
+            if link is None:
+                return OnFrame(inner, slot)
+            continue
+        origin = graph.nodes.get(link.origin)
+        if origin is None:
+            raise GraphError([f"{asked}: linked to node {shown(link.origin)}, which is not there; connect it anew"])
+        if origin.get("mode") == MUTED:
+            return None
+        if origin.get("mode") == BYPASSED:
+            link = graph.link_into(origin, _way_through(origin, link.origin_slot, wanted))
+        elif link.origin in graph.inner:
+            graph = graph.inner[link.origin]
+            link = graph.link_out(link.origin_slot)
+        elif origin["type"] == "Reroute":
+            link = graph.link_into(origin, 0)
+        elif origin["type"] == "PrimitiveNode":
+            return _primitive_value(graph, origin)
+        else:
+            return f"{graph.path}{link.origin}", link.origin_slot
+    return None
+
+
+def _slot_name(node: Mapping[str, Any], index: int) -> str:
+    return str(slots(node, "inputs")[index].get("name"))
+
+
+def _link_of_frame(inner: Graph, slot: int) -> Link | None:
+    assert inner.outer is not None
+    graph, frame = inner.outer
+    return graph.link_into(frame, inner.places.index(slot)) if slot in inner.places else None
+
+
+def _way_through(node: Mapping[str, Any], slot: int, wanted: str) -> int:
+    """The input that a bypassed node hands on: the one beside the output if types allow it, else the first to fit."""
+    inputs = [str(each.get("type")) for each in slots(node, "inputs")]
+    outputs = [str(each.get("type")) for each in slots(node, "outputs")]
+    if wanted in ("*", ""):
+        return slot if slot < len(inputs) else 0
+    given = outputs[slot] if slot < len(outputs) else "*"
+    fitting = [i for i, kind in enumerate(inputs) if accepts(given, kind) and accepts(wanted, kind)]
+    if slot in fitting:
+        return slot
+    exact = [i for i, kind in enumerate(inputs) if kind == wanted]
+    return (exact + fitting + [-1])[0]
+
+
+def _primitive_value(graph: Graph, node: Mapping[str, Any]) -> Value | None:
+    """A primitive node's value, which takes the place of what is typed in where it leads."""
+    for (node_id, _), value in graph.overrides.items():
+        if node_id == str(node["id"]) and value is not STORED:
+            return Value(value)
+    values, properties = node.get("widgets_values"), node.get("properties")
+    tokens = bool(properties.get(FILLS_IN)) if isinstance(properties, dict) else False
+    return Value(values[0], typed=True, tokens=tokens) if isinstance(values, list) and values else None

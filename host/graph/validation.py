@@ -1,0 +1,258 @@
+"""Everything that is wrong with a graph, before any of it runs. The rules are those of ComfyUI's `validate_prompt`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import folder_paths
+from ..errors import GraphError, closest, listed, named, one_line, shown
+from ..schema.node import overrides
+from ..schema.object_info import InputInfo, ObjectInfo, accepts, inputs_of
+from .mapping import call_mapped, is_link
+from .workflow import Prompt
+
+log = logging.getLogger(__name__)
+
+KINDS = {"INT": "a whole number", "FLOAT": "a number", "STRING": "text", "BOOLEAN": "true or false"}
+CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+
+def validate(prompt: Prompt, object_info: ObjectInfo) -> tuple[Prompt, list[str]]:
+    """Check a graph.
+
+    Only what outputs need is looked at, but every class has to be known. Values become the type of their input, as in
+    ComfyUI: "5" is a whole number, 7 is text.
+
+    Returns:
+        The graph with its values converted, and the ids of its output nodes.
+
+    Raises:
+        GraphError: something is wrong; one line for each thing that is.
+    """
+    unknown = [_unknown(node_id, node, object_info) for node_id, node in prompt.items()]
+    lines = [line for line in unknown if line]
+    known = {node_id: node for node_id, node in prompt.items() if node["class_type"] in object_info}
+    outputs = [node_id for node_id, node in known.items() if object_info[node["class_type"]]["output_node"]]
+    if not outputs and not lines:
+        lines.append("the graph has no outputs; add a node that saves or shows something, such as SaveImage")
+    checked = dict(known)
+    for node_id in needed(known, outputs):
+        check = _Check(node_id, known, prompt, object_info)
+        lines.extend(check.run())
+        checked[node_id] = known[node_id] | {"inputs": check.inputs}
+    circle = find_circle(known, outputs)
+    if circle:
+        drawn = " -> ".join(f"{one_line(i)} {one_line(known[i]['class_type'])}" for i in circle)
+        lines.append(f"the links run in a circle: {drawn}; take one of them away")
+    if lines:
+        raise GraphError(lines)
+    return checked, outputs
+
+
+def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo) -> str | None:
+    class_type = node["class_type"]
+    if class_type in object_info:
+        return None
+    hint = (
+        closest(class_type, object_info) or "; take it out, or open the workflow in ComfyUI with the pack that has it"
+    )
+    return f"{named(node_id, class_type)}: unknown node type; expected one that tessera nodes lists{hint}"
+
+
+def linked_nodes(node: Mapping[str, Any]) -> Iterator[str]:
+    """The ids that a node's links name."""
+    return (value[0] for value in node["inputs"].values() if is_link(value))
+
+
+def needed(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
+    """The ids of the outputs and of all they depend on, in the order of the graph."""
+    found: set[str] = set()
+    pending = list(outputs)
+    while pending:
+        node_id = pending.pop()
+        if node_id not in found and node_id in prompt:
+            found.add(node_id)
+            pending.extend(linked_nodes(prompt[node_id]))
+    return [node_id for node_id in prompt if node_id in found]
+
+
+def find_circle(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
+    """The ids along one circle of links, its first id repeated at the end; [] where there is none."""
+    finished: set[str] = set()
+    for output in outputs:
+        path = {output: linked_nodes(prompt[output])}
+        while path:
+            source = next(path[next(reversed(path))], None)
+            if source is None:
+                finished.add(path.popitem()[0])
+            elif source in path:
+                along = list(path)
+                return [*along[along.index(source) :], source]
+            elif source in prompt and source not in finished:
+                path[source] = linked_nodes(prompt[source])
+    return []
+
+
+@dataclass
+class _Check:
+    """The check of one node. `inputs` are its values, converted as far as they could be."""
+
+    node_id: str
+    known: Mapping[str, Mapping[str, Any]]
+    prompt: Prompt
+    object_info: ObjectInfo
+
+    def __post_init__(self) -> None:
+        self.class_type = self.prompt[self.node_id]["class_type"]
+        self.inputs = dict(self.prompt[self.node_id]["inputs"])
+        self.node = self.object_info.classes[self.class_type]
+        self.specs = inputs_of(self.object_info[self.class_type])
+        self.has_own = overrides(self.node, "validate_inputs")
+        signature = inspect.getfullargspec(self.node.validate_inputs)
+        self.own_takes_all = self.has_own and signature.varkw is not None
+        # As in ComfyUI, which does not see arguments behind a star.
+        self.own_names = set(signature.args[1:]) if self.has_own else set()
+
+    def run(self) -> list[str]:
+        self._warn_of_unknown()
+        wrong = [(spec, found) for spec in self.specs.values() if (found := self._check_input(spec))]
+        lines = [f"{named(self.node_id, self.class_type, spec.name)}: {found}" for spec, found in wrong]
+        return lines + (self._own_check(sure=not lines) if self.has_own else [])
+
+    def _warn_of_unknown(self) -> None:
+        for name in self.inputs.keys() - self.specs.keys():
+            hint = closest(name, self.specs)
+            log.warning("%s: unknown input, left out%s", named(self.node_id, self.class_type, name), hint)
+
+    def _check_input(self, spec: InputInfo) -> str | None:
+        if spec.name not in self.inputs:
+            return f"missing; expected {expected(spec)}; {_remedy(spec)}" if spec.required else None
+        value = self.inputs[spec.name]
+        if isinstance(value, list):
+            return self._check_link(spec, value)
+        if isinstance(value, dict) and "__value__" in value:
+            value = value["__value__"]
+        if not spec.takes_values:
+            if value is None and not spec.required:
+                return None
+            return f"found {shown(value)}; expected a link to {spec.type}; {_remedy(spec)}"
+        try:
+            value = CONVERSIONS.get(spec.type, lambda same: same)(value)
+        except (TypeError, ValueError, OverflowError):
+            return f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
+        self.inputs[spec.name] = value
+        return None if self._own_checks(spec.name) else _check_value(spec, value)
+
+    def _own_checks(self, name: str) -> bool:
+        return self.own_takes_all or name in self.own_names
+
+    def _check_link(self, spec: InputInfo, link: list[Any]) -> str | None:
+        if not is_link(link):
+            return f'found {shown(link)}; expected a link ["node id", output number]; connect it anew'
+        source, slot = link
+        if source not in self.prompt:
+            hint = closest(source, self.prompt) or "; connect it anew"
+            return f"linked to node {shown(source)}, which is not there{hint}"
+        if source not in self.known:
+            return None  # That class is unknown, which is reported by itself.
+        class_type = self.prompt[source]["class_type"]
+        given = self.object_info[class_type]["output"]
+        if not 0 <= slot < len(given):
+            last = f"0 to {len(given) - 1}" if given else "none"
+            return f"linked to output {slot} of {named(source, class_type)}; it has {last}; connect it anew"
+        if "input_types" in self.own_names or accepts(spec.type, given[slot]):
+            return None
+        return (
+            f"linked to output {slot} of {named(source, class_type)}, which gives {given[slot]}; "
+            f"expected {spec.type}; connect an output of that type"
+        )
+
+    def _own_check(self, sure: bool) -> list[str]:
+        """Ask the node itself; linked inputs are None to it, and those that the graph leaves out are left out.
+
+        As in ComfyUI, what the node says belongs to the inputs that it was asked for; where there are none, it says
+        nothing.
+
+        Args:
+            sure: nothing else is wrong with the node; else it may stumble over what has been refused already.
+        """
+        given = {
+            name: [None] if is_link(value) else [value] for name, value in self.inputs.items() if name in self.specs
+        }
+        asked = {name: value for name, value in given.items() if self._own_checks(name)}
+        if "input_types" in self.own_names:
+            asked["input_types"] = [self._received_types()]
+        if not asked:
+            return []
+        try:
+            answers = call_mapped(self.node, "validate_inputs", asked, self.object_info[self.class_type])
+        except Exception as error:
+            log.debug("validate_inputs of %s failed", self.class_type, exc_info=True)
+            if not sure:
+                return []
+            answers = [str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"]
+        reasons = [
+            str(answer) if answer is not False else "the node refuses these values"
+            for answer in answers
+            if answer is not True
+        ]
+        return [f"{self._where(reason, asked)}: {reason}" for reason in dict.fromkeys(reasons)]
+
+    def _where(self, reason: str, asked: Iterable[str]) -> str:
+        """The node, and its inputs that a reason names; all that it was asked for where it names none."""
+        told = [name for name in asked if re.search(rf"\b{re.escape(name)}\b", reason)]
+        return named(self.node_id, self.class_type, ", ".join(told or asked))
+
+    def _received_types(self) -> dict[str, str]:
+        links = {name: value for name, value in self.inputs.items() if is_link(value) and value[0] in self.known}
+        received = {}
+        for name, (source, slot) in links.items():
+            given = self.object_info[self.known[source]["class_type"]]["output"]
+            if 0 <= slot < len(given):
+                received[name] = given[slot]
+        return received
+
+
+def _check_value(spec: InputInfo, value: Any) -> str | None:
+    if spec.type == "COMBO":
+        options = spec.options.get("options", [])
+        return None if value in options else _not_in_list(spec, value, options)
+    low, high = spec.options.get("min"), spec.options.get("max")
+    # Written so that NaN, which compares false with everything, is out of range.
+    if (low is None or value >= low) and (high is None or value <= high):
+        return None
+    return f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
+
+
+def _not_in_list(spec: InputInfo, value: Any, options: list[Any]) -> str:
+    if not options:
+        uploads = any(name.endswith("_upload") and on for name, on in spec.options.items())
+        folder = folder_paths.get_input_directory() if uploads else folder_paths.models_dir
+        return f"found {shown(value)}; there is no such file to choose; put one into its folder in {folder}"
+    hint = closest(value, options) or "; choose one of them"
+    return f"found {shown(value)}; expected one of {listed(options)}{hint}"
+
+
+def expected(spec: InputInfo) -> str:
+    """In words, what an input takes."""
+    if spec.type == "COMBO":
+        return f"one of {listed(spec.options.get('options', []))}"
+    if not spec.is_widget:
+        return f"a link to {spec.type}"
+    low, high = spec.options.get("min"), spec.options.get("max")
+    if low is not None and high is not None:
+        return f"{KINDS[spec.type]} from {low} to {high}"
+    bounds = [f" of at least {low}"] * (low is not None) + [f" of at most {high}"] * (high is not None)
+    return KINDS[spec.type] + "".join(bounds)
+
+
+def _remedy(spec: InputInfo) -> str:
+    if not spec.is_widget:
+        return "connect it"
+    default = spec.options.get("default")
+    return "set it" if default is None else f"set it, for example to {shown(default)}"

@@ -1,0 +1,140 @@
+"""Models in diffusers' folder layout: a folder for each part, with its configuration and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..layouts.state_dicts import StateDict, load_state_dict, read_json
+from ..runtime.patcher import ModelPatcher
+from ..text.clip import CLIP
+from ..text.clip_tokens import load_clip_tokenizer
+from ..text.loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
+from ..text.tokenizer import PromptTokenizer, clip_prompt_tokenizer
+from .families import SUPPORTED, make_model, make_vae
+from .model_base import ModelType
+from .vae import VAE
+
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+ENDINGS = (
+    ".safetensors",
+    ".fp16.safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".fp16.bin",
+    ".bin.index.json",
+)
+DENOISERS = {"UNet2DConditionModel": "unet", "FluxTransformer2DModel": "transformer"}
+PREDICTIONS = {"epsilon": ModelType.EPS, "v_prediction": ModelType.V_PREDICTION, "sample": ModelType.X0}
+# diffusers' names of noise schedules, and those of the original code.
+SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
+
+
+def component_weights(folder: Path) -> StateDict:
+    """The weights of one part.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+    """
+    candidates = [folder / (stem + ending) for stem in STEMS for ending in ENDINGS]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{folder} has no weights, expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors there"
+        )
+    return load_state_dict(found)
+
+
+def load_folder(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP, VAE]:
+    """MODEL, CLIP and VAE of a diffusers folder.
+
+    Args:
+        path: of the folder that holds `model_index.json`.
+        directories: of embeddings.
+
+    Raises:
+        FileNotFoundError: a part is missing.
+        ValueError: a part is damaged or its architecture is not supported.
+    """
+    index = read_json(path / "model_index.json")
+    denoiser = next((name for name in DENOISERS.values() if (path / name).is_dir()), None)
+    if denoiser is None:
+        raise ValueError(f"{path} is a {index.get('_class_name')} without unet or transformer, expected {SUPPORTED}")
+    model = load_component(path / denoiser, path / "scheduler", path / "vae")
+    return model, load_text(path, directories, is_flux=denoiser == "transformer"), load_vae_folder(path / "vae")
+
+
+def load_component(folder: Path, scheduler: Path | None = None, vae: Path | None = None) -> ModelPatcher:
+    """MODEL of the folder of a denoiser.
+
+    Args:
+        folder: with `config.json` and weights.
+        scheduler: the folder that says what the denoiser predicts.
+        vae: the folder that says how latents are scaled.
+
+    Raises:
+        ValueError: the architecture is not supported.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") not in DENOISERS:
+        raise ValueError(f"{folder} is a {config.get('_class_name')}, expected one of {', '.join(DENOISERS)}")
+    if config["_class_name"] == "FluxTransformer2DModel":
+        return make_model(component_weights(folder), config)
+    if config["in_channels"] != 4:
+        raise ValueError(
+            f"{folder} takes {config['in_channels']} channels, expected 4; inpainting models are not supported"
+        )
+    model_type, settings = _sampling(scheduler)
+    vae_config = read_json(vae / "config.json") if vae and (vae / "config.json").is_file() else {}
+    return make_model(component_weights(folder), config, model_type, settings, vae_config.get("scaling_factor"))
+
+
+def _sampling(folder: Path | None) -> tuple[ModelType | None, dict[str, Any] | None]:
+    path = folder / "scheduler_config.json" if folder else None
+    if path is None or not path.is_file():
+        return None, None
+    config = read_json(path)
+    prediction, schedule = config.get("prediction_type", "epsilon"), config.get("beta_schedule", "scaled_linear")
+    if prediction not in PREDICTIONS or schedule not in SCHEDULES:
+        raise ValueError(
+            f"{path} says {prediction} and {schedule}, "
+            f"expected one of {', '.join(PREDICTIONS)} and one of {', '.join(SCHEDULES)}"
+        )
+    return PREDICTIONS[prediction], {
+        "beta_schedule": SCHEDULES[schedule],
+        "linear_start": config.get("beta_start", 0.00085),
+        "linear_end": config.get("beta_end", 0.012),
+        "timesteps": config.get("num_train_timesteps", 1000),
+        "zsnr": config.get("rescale_betas_zero_snr", False),
+    }
+
+
+def load_vae_folder(folder: Path) -> VAE:
+    """VAE of its folder."""
+    return make_vae(component_weights(folder), read_json(folder / "config.json"))
+
+
+def text_folder(folder: Path) -> TextWeights:
+    """A text encoder of its folder."""
+    return read_text_weights(component_weights(folder), read_json(folder / "config.json"))
+
+
+def load_text(path: Path, directories: list[str], is_flux: bool) -> CLIP:
+    """CLIP of a diffusers folder."""
+    first = text_folder(path / "text_encoder")
+    tokenizer = _tokenizer(path / "tokenizer", first, "clip_l", directories)
+    if is_flux:
+        t5 = text_folder(path / "text_encoder_2")
+        return flux_clip(first, t5, path / "tokenizer_2", directories, tokenizer)
+    if not (path / "text_encoder_2").is_dir():
+        return sd1_clip(first, directories, tokenizer)
+    second = text_folder(path / "text_encoder_2")
+    return sdxl_clip(
+        first, second, directories, (tokenizer, _tokenizer(path / "tokenizer_2", second, "clip_g", directories))
+    )
+
+
+def _tokenizer(folder: Path, text: TextWeights, key: str, directories: list[str]) -> PromptTokenizer:
+    tokenizer, pad = load_clip_tokenizer(folder)
+    length = text.full_config()["max_position_embeddings"]
+    return clip_prompt_tokenizer(tokenizer, pad, length, key, directories)

@@ -1,0 +1,176 @@
+"""A diffusers Flux transformer with ComfyUI's hooks (stands for `comfy.ldm.flux.model.Flux.forward_orig`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attention_hooks import optimized_attention
+
+Options = dict[str, Any]
+PATCHES = {"post_input", "attn1_patch", "attn1_output_patch"}
+REPLACED = {"dit"}
+
+
+def unknown_patches(options: Options) -> list[str]:
+    """The hooks into blocks that are not known here."""
+    return sorted({*options.get("patches", {})} - PATCHES | {*options.get("patches_replace", {})} - REPLACED)
+
+
+class HookedAttention:
+    """Attention of a diffusers Flux block as its own processor computes it, with the hooks of `transformer_options`."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        transformer_options: Options | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Tokens (B, N, D) of the picture, or of all when there is no text (B, L, D) beside them, to the same."""
+        from diffusers.models.embeddings import apply_rotary_emb
+
+        options, pe, mask = transformer_options or {}, image_rotary_emb, attention_mask
+        q, k, v = _queries(hidden_states, attn, (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k))
+        if encoder_hidden_states is not None:
+            layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            text = _queries(encoder_hidden_states, attn, layers, (attn.norm_added_q, attn.norm_added_k))
+            q, k, v = (torch.cat(pair, 2) for pair in zip(text, (q, k, v), strict=True))
+        patches = options.get("patches", {})
+        for patch in patches.get("attn1_patch", []):
+            out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=dict(options))
+            q, k, v, pe, mask = (
+                out.get(name, value)
+                for name, value in zip(("q", "k", "v", "pe", "attn_mask"), (q, k, v, pe, mask), strict=True)
+            )
+        if pe is not None:
+            rotate: Any = apply_rotary_emb
+            q, k = rotate(q, pe, sequence_dim=2), rotate(k, pe, sequence_dim=2)
+        output = _attend(q, k, v, attn.heads, mask, options)
+        for patch in patches.get("attn1_output_patch", []):
+            output = patch(output, dict(options))
+        if encoder_hidden_states is None:
+            return output
+        length = encoder_hidden_states.shape[1]
+        return attn.to_out[0](output[:, length:]), attn.to_add_out(output[:, :length])
+
+
+def _queries(tokens: Tensor, attn: Any, layers: tuple[Any, ...], norms: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Normed q and k, and v, each (B, H, N, D), of tokens (B, N, C)."""
+    q, k, v = (layer(tokens).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for layer in layers)
+    return norms[0](q), norms[1](k), v
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None, options: Options) -> Tensor:
+    keywords = {"mask": mask, "skip_reshape": True, "transformer_options": options}
+    override = options.get("optimized_attention_override")
+    if override is None:
+        return optimized_attention(q, k, v, heads, **keywords)
+    return override(optimized_attention, q, k, v, heads, **keywords)
+
+
+def forward_flux(
+    transformer: Any,
+    img: Tensor,
+    img_ids: Tensor,
+    txt: Tensor,
+    timestep: Tensor,
+    y: Tensor,
+    guidance: Tensor | None,
+    control: dict[str, list[Tensor | None]] | None,
+    attn_mask: Tensor | None,
+    options: Options,
+) -> Tensor:
+    """One call of the transformer.
+
+    Args:
+        transformer: diffusers' FluxTransformer2DModel with `HookedAttention` as its processors.
+        img: tokens of the picture (B, N, C).
+        img_ids: their positions (N, 3).
+        txt: text embedding (B, L, D); all at position 0.
+        timestep: 0..1 (B,).
+        y: pooled text (B, P).
+        guidance: of distillation (B,), for transformers that embed it.
+        control: what a ControlNet adds after each double ("input") and single ("output") block.
+        attn_mask: (..., L + N, L + N), True or 0 where a key is seen.
+        options: `transformer_options`.
+
+    Returns:
+        (B, N, C).
+    """
+    options = dict(options)
+    scalars = [1000 * value.to(img.dtype) for value in (timestep, guidance) if value is not None]
+    vec = transformer.time_text_embed(*scalars, y)
+    values: dict[str, Any] = {
+        "img": transformer.x_embedder(img),
+        "txt": transformer.context_embedder(txt),
+        "img_ids": img_ids.expand(len(img), -1, -1),
+        "txt_ids": img_ids.new_zeros(len(img), txt.shape[1], img_ids.shape[-1]),
+    }
+    for patch in options.get("patches", {}).get("post_input", []):
+        values |= patch({**values, "transformer_options": options})
+    img, txt = values["img"], values["txt"]
+    options["img_slice"] = [txt.shape[1], txt.shape[1] + img.shape[1]]
+    pe = transformer.pos_embed(torch.cat([values["txt_ids"][0], values["img_ids"][0]]))
+    shared = {"vec": vec, "pe": pe, "attn_mask": attn_mask, "transformer_options": options}
+    img, txt = _double_blocks(transformer, img, txt, shared, control or {})
+    img = _single_blocks(transformer, torch.cat([txt, img], 1), txt.shape[1], shared, control or {})
+    return transformer.proj_out(transformer.norm_out(img[:, txt.shape[1] :], vec))
+
+
+def _double_blocks(
+    transformer: Any, img: Tensor, txt: Tensor, shared: Options, control: dict[str, list[Tensor | None]]
+) -> tuple[Tensor, Tensor]:
+    options, added = shared["transformer_options"], control.get("input", [])
+    options |= {"total_blocks": len(transformer.transformer_blocks), "block_type": "double"}
+    for index, block in enumerate(transformer.transformer_blocks):
+        options["block_index"] = index
+
+        def original(args: Options, block: Any = block) -> Options:
+            text, picture = block(args["img"], args["txt"], args["vec"], args["pe"], _keywords(args))
+            return {"img": picture, "txt": text}
+
+        out = _replaced(options, ("double_block", index), {"img": img, "txt": txt, **shared}, original)
+        img, txt = out["img"], out["txt"]
+        img = _with_control(img, added, index, 0)
+    return img, txt
+
+
+def _single_blocks(
+    transformer: Any, tokens: Tensor, text: int, shared: Options, control: dict[str, list[Tensor | None]]
+) -> Tensor:
+    """Tokens (B, L + N, D) of both through the single blocks."""
+    options, added = shared["transformer_options"], control.get("output", [])
+    options |= {"total_blocks": len(transformer.single_transformer_blocks), "block_type": "single"}
+    for index, block in enumerate(transformer.single_transformer_blocks):
+        options["block_index"] = index
+
+        def original(args: Options, block: Any = block) -> Options:
+            txt, img = args["img"][:, :text], args["img"][:, text:]
+            return {"img": torch.cat(block(img, txt, args["vec"], args["pe"], _keywords(args)), 1)}
+
+        tokens = _replaced(options, ("single_block", index), {"img": tokens, **shared}, original)["img"]
+        tokens = _with_control(tokens, added, index, text)
+    return tokens
+
+
+def _keywords(args: Options) -> Options:
+    return {"attention_mask": args.get("attn_mask"), "transformer_options": args.get("transformer_options")}
+
+
+def _replaced(options: Options, name: tuple[str, int], args: Options, original: Any) -> Options:
+    replacement = options.get("patches_replace", {}).get("dit", {}).get(name)
+    return original(args) if replacement is None else replacement(args, {"original_block": original})
+
+
+def _with_control(tokens: Tensor, added: list[Tensor | None], index: int, first: int) -> Tensor:
+    """Tokens with what a ControlNet adds to those that begin at `first`."""
+    more = added[index] if index < len(added) else None
+    if more is None:
+        return tokens
+    end = first + more.shape[1]
+    return torch.cat([tokens[:, :first], tokens[:, first:end] + more, tokens[:, end:]], 1)

@@ -1,0 +1,376 @@
+"""A denoiser with its sampling, as the samplers see it (stands for `comfy.model_base`).
+
+`BaseModel` turns a diffusers denoiser, which predicts noise, v or a velocity from scaled inputs, into a function
+`apply_model(x, sigma, conditionings) -> x0`. A subclass per family names the conditionings and calls the denoiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..runtime.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from ..sampling.conds import CONDCrossAttn, CONDRegular
+from ..sampling.model_sampling import (
+    CONST,
+    EPS,
+    V_PREDICTION,
+    X0,
+    HasSamplingSettings,
+    ModelSamplingDiscrete,
+    ModelSamplingDiscreteFlow,
+    ModelSamplingFlux,
+    Schedule,
+)
+from . import latent_formats
+from .attention_hooks import patched_attention, unknown_patches
+from .flux_transformer import HookedAttention, forward_flux
+from .flux_transformer import unknown_patches as unknown_flux_patches
+
+Conds = dict[str, CONDRegular]
+PATCH = 2
+
+
+class ModelType(Enum):
+    """What a model predicts and at which noise levels."""
+
+    EPS = 1
+    V_PREDICTION = 2
+    FLOW = 6
+    FLUX = 8
+    X0 = 14
+
+
+_SAMPLING: dict[ModelType, tuple[type[Schedule], type]] = {
+    ModelType.EPS: (ModelSamplingDiscrete, EPS),
+    ModelType.V_PREDICTION: (ModelSamplingDiscrete, V_PREDICTION),
+    ModelType.X0: (ModelSamplingDiscrete, X0),
+    ModelType.FLOW: (ModelSamplingDiscreteFlow, CONST),
+    ModelType.FLUX: (ModelSamplingFlux, CONST),
+}
+
+
+def model_sampling(model_config: HasSamplingSettings | None, model_type: ModelType) -> Any:
+    """The schedule and prediction of a model type, as one object."""
+    schedule, prediction = _SAMPLING[model_type]
+
+    class ModelSampling(schedule, prediction):
+        pass
+
+    return ModelSampling(model_config)
+
+
+@dataclass
+class ModelConfig:
+    """What nodes may read of a model: `model.model.model_config`."""
+
+    latent_format: latent_formats.LatentFormat
+    sampling_settings: dict[str, Any] = field(default_factory=dict)
+    unet_config: dict[str, Any] = field(default_factory=dict)
+
+
+class BaseModel(torch.nn.Module):
+    """A diffusers denoiser that predicts x0.
+
+    Args:
+        diffusion_model: the diffusers module; its state dict keys get the prefix `diffusion_model.`.
+        model_type: what it predicts; the family's usual type by default.
+        sampling_settings: of the schedule, see `model_sampling`.
+        latent_format: the family's by default.
+    """
+
+    default_type = ModelType.EPS
+    default_latent_format: type[latent_formats.LatentFormat] = latent_formats.SD15
+
+    def __init__(
+        self,
+        diffusion_model: torch.nn.Module,
+        model_type: ModelType | None = None,
+        sampling_settings: dict[str, Any] | None = None,
+        latent_format: latent_formats.LatentFormat | None = None,
+    ) -> None:
+        super().__init__()
+        self.latent_format = latent_format or self.default_latent_format()
+        self.diffusion_model = diffusion_model.requires_grad_(False).eval()
+        unet_config = dict(getattr(diffusion_model, "config", {}))
+        self.model_config = ModelConfig(self.latent_format, dict(sampling_settings or {}), unet_config)
+        self.model_type = model_type or self.default_type
+        self.model_sampling = model_sampling(self.model_config, self.model_type)
+        self.current_patcher: Any = None
+
+    def get_dtype(self) -> torch.dtype:
+        """The dtype in which the denoiser computes."""
+        return next(self.diffusion_model.parameters()).dtype
+
+    def get_dtype_inference(self) -> torch.dtype:
+        """The dtype in which the denoiser computes."""
+        return self.get_dtype()
+
+    def process_latent_in(self, latent: Tensor) -> Tensor:
+        """From the VAE's latents to the denoiser's."""
+        return self.latent_format.process_in(latent)
+
+    def process_latent_out(self, latent: Tensor) -> Tensor:
+        """From the denoiser's latents to the VAE's."""
+        return self.latent_format.process_out(latent)
+
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
+        """The kept part of an inpainted image, noised to `sigma` (B,)."""
+        sigma = sigma.reshape([sigma.shape[0]] + [1] * (noise.ndim - 1))
+        return self.model_sampling.noise_scaling(sigma, noise, latent_image)
+
+    def encode_adm(self, **kwargs: Any) -> Tensor | None:
+        """The pooled conditioning (B, D) of a conditioning's values, if the family has one."""
+        return None
+
+    def extra_conds(self, **kwargs: Any) -> Conds:
+        """The denoiser's arguments for one conditioning.
+
+        Args:
+            kwargs: the values of the conditioning (`cross_attn`, `pooled_output`, `guidance`, ...), and `noise`,
+                `width`, `height` (px), `device`, `prompt_type` of the run.
+        """
+        out: Conds = {}
+        adm = self.encode_adm(**kwargs)
+        if adm is not None:
+            out["y"] = CONDRegular(adm)
+        if kwargs.get("cross_attn") is not None:
+            out["c_crossattn"] = CONDCrossAttn(kwargs["cross_attn"])
+        return out
+
+    def apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Predicts the image.
+
+        Args:
+            x: latents (B, C, H, W) at noise level `t`.
+            t: sigma of each sample (B,).
+            c_concat: more channels of the denoiser's input (B, C', H, W).
+            c_crossattn: text embedding (B, L, D).
+            transformer_options: hooks, and `cond_or_uncond`, `sigmas`, `sample_sigmas`, `uuids`.
+            kwargs: the other conditionings of `extra_conds`.
+
+        Returns:
+            x0 (B, C, H, W), float32.
+        """
+        options = transformer_options if transformer_options is not None else {}
+        wrappers = get_all_wrappers(WrappersMP.APPLY_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._apply_model, self, wrappers)
+        return executor.execute(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        dtype = self.get_dtype_inference()
+
+        def cast(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return value.to(x.device, dtype if value.is_floating_point() else None)
+
+        xc = self.model_sampling.calculate_input(t, x)
+        if c_concat is not None:
+            xc = torch.cat([xc, c_concat.to(xc)], dim=1)
+        timestep = self.model_sampling.timestep(t).float()
+        conds = {name: cast(value) for name, value in kwargs.items()}
+        if control is not None:
+            control = {place: [cast(part) for part in parts] for place, parts in control.items()}
+        output = self.denoise(
+            xc.to(dtype), timestep, cast(c_crossattn), control, dict(transformer_options or {}), **conds
+        )
+        return self.model_sampling.calculate_denoised(t, output.float(), x)
+
+    def denoise(
+        self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
+    ) -> Tensor:
+        """Calls the denoiser inside its DIFFUSION_MODEL wrappers."""
+        raise NotImplementedError
+
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        """The hooks inside blocks that this family does not call."""
+        return sorted({*options.get("patches", {}), *options.get("patches_replace", {})})
+
+    def _inside_wrappers(self, forward: Callable[..., Tensor], options: dict[str, Any]) -> Callable[..., Tensor]:
+        """The one place where hooks of `transformer_options` that reach into the denoiser begin."""
+        if names := self._unknown_patches(options):
+            raise NotImplementedError(
+                f"the model has patches inside its blocks ({', '.join(names)}), which need ComfyUI"
+            )
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        return WrapperExecutor.new_class_executor(forward, self.diffusion_model, wrappers).execute
+
+
+class SD15(BaseModel):
+    """Stable Diffusion 1 and 2: a diffusers UNet2DConditionModel."""
+
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        return unknown_patches(options)
+
+    def denoise(
+        self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
+    ) -> Tensor:
+        """Calls the UNet inside its DIFFUSION_MODEL wrappers."""
+        y = conds.pop("y", None)
+        return self._inside_wrappers(self.forward_unet, options)(x, timestep, context, y, control, options, **conds)
+
+    def forward_unet(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conds: Any,
+    ) -> Tensor:
+        """One call of the UNet: x (B, C, H, W), timesteps (B,), context (B, L, D), y (B, P) -> (B, C, H, W)."""
+        added = None if y is None else {"text_embeds": y, "time_ids": conds["time_ids"]}
+        more = unet_residuals(control)
+        with patched_attention(self.diffusion_model, transformer_options or {}, x):
+            return self.diffusion_model(x, timesteps, context, added_cond_kwargs=added, **more, return_dict=False)[0]
+
+
+class SDXL(SD15):
+    """Stable Diffusion XL: a diffusers UNet2DConditionModel that also takes a pooled text and sizes.
+
+    `y` is the pooled text alone; the six sizes are the conditioning `time_ids`, which the UNet embeds itself.
+    """
+
+    default_latent_format = latent_formats.SDXL
+
+    def encode_adm(self, **kwargs: Any) -> Tensor:
+        """The pooled text (B, 1280)."""
+        if kwargs.get("pooled_output") is None:
+            raise ValueError("SDXL needs a conditioning with a pooled text; encode the prompt with SDXL's own CLIP")
+        return kwargs["pooled_output"]
+
+    def extra_conds(self, **kwargs: Any) -> Conds:
+        """Adds `time_ids` (1, 6): size, crop and target size of training, height before width."""
+        out = super().extra_conds(**kwargs)
+        width, height = kwargs.get("width", 768), kwargs.get("height", 768)
+        sizes = [height, width, kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
+        sizes += [kwargs.get("target_height", height), kwargs.get("target_width", width)]
+        out["time_ids"] = CONDRegular(torch.tensor([sizes]))
+        return out
+
+
+class Flux(BaseModel):
+    """Flux.1: a diffusers FluxTransformer2DModel.
+
+    Flux.1 schnell is `Flux(transformer, ModelType.FLOW, {"shift": 1.0, "multiplier": 1.0})`.
+    """
+
+    default_type = ModelType.FLUX
+    default_latent_format = latent_formats.Flux
+
+    def __init__(self, diffusion_model: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(diffusion_model, *args, **kwargs)
+        diffusion_model.set_attn_processor(HookedAttention())
+
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        return unknown_flux_patches(options)
+
+    def encode_adm(self, **kwargs: Any) -> Tensor | None:
+        """The pooled text (B, 768)."""
+        return kwargs.get("pooled_output")
+
+    def extra_conds(self, **kwargs: Any) -> Conds:
+        """Adds `guidance` (1,) of distillation, 3.5 by default."""
+        out = super().extra_conds(**kwargs)
+        if kwargs.get("cross_attn") is not None:
+            out["c_crossattn"] = CONDRegular(kwargs["cross_attn"])
+        guidance = kwargs.get("guidance", 3.5)
+        if guidance is not None:
+            out["guidance"] = CONDRegular(torch.tensor([float(guidance)]))
+        return out
+
+    def denoise(
+        self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
+    ) -> Tensor:
+        """Calls the transformer inside its DIFFUSION_MODEL wrappers."""
+        y, guidance, refs = (conds.pop(name, None) for name in ("y", "guidance", "ref_latents"))
+        forward = self._inside_wrappers(self.forward_transformer, options)
+        return forward(x, timestep, context, y, guidance, refs, control, options, **conds)
+
+    def forward_transformer(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        y: Tensor | None = None,
+        guidance: Tensor | None = None,
+        ref_latents: list[Tensor] | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **conds: Any,
+    ) -> Tensor:
+        """One call of the transformer: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
+        transformer = self.diffusion_model
+        config: Any = transformer.config
+        if y is None:
+            y = x.new_zeros(x.shape[0], config.pooled_projection_dim)
+        tokens, ids = patchify(x)
+        output = forward_flux(
+            transformer,
+            tokens,
+            ids,
+            context,
+            timestep,
+            y[:, : config.pooled_projection_dim],
+            guidance if config.guidance_embeds else None,
+            control,
+            conds.get("attention_mask"),
+            transformer_options or {},
+        )
+        return unpatchify(output, x.shape[2], x.shape[3])
+
+
+def unet_residuals(control: dict[str, list[Tensor | None]] | None) -> dict[str, Any]:
+    """What a control network adds, as arguments of a diffusers UNet."""
+    if not control:
+        return {}
+    return {
+        "down_block_additional_residuals": control["output"],
+        "mid_block_additional_residual": control["middle"][0],
+    }
+
+
+def patchify(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens (B, N, 4 C) of 2 x 2 latents and their positions (N, 3); odd sizes are first wrapped to even ones."""
+    height, width = x.shape[2:]
+    if height % PATCH or width % PATCH:
+        x = F.pad(x, (0, width % PATCH, 0, height % PATCH), mode="circular")
+    b, c, h, w = x.shape[0], x.shape[1], x.shape[2] // PATCH, x.shape[3] // PATCH
+    tokens = x.reshape(b, c, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w, c * PATCH**2)
+    ids = torch.zeros(h, w, 3, device=x.device)
+    ids[..., 1] += torch.arange(h, device=x.device)[:, None]
+    ids[..., 2] += torch.arange(w, device=x.device)[None, :]
+    return tokens, ids.reshape(h * w, 3)
+
+
+def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Latents (B, C, height, width) of tokens (B, N, 4 C)."""
+    b, h, w = tokens.shape[0], -(-height // PATCH), -(-width // PATCH)
+    x = tokens.reshape(b, h, w, -1, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5).reshape(b, -1, h * PATCH, w * PATCH)
+    return x[:, :, :height, :width]

@@ -1,0 +1,209 @@
+"""ComfyUI's nodes for prompts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from ..schema import io, ui
+
+# Of tensors, shown at each end.
+EDGES = 6
+MAX_RESOLUTION = 16384
+NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
+
+
+def _pixels(input_id: str, default: int, tooltip: str, advanced: bool | None = None) -> io.Int.Input:
+    return io.Int.Input(input_id, default=default, min=0, max=MAX_RESOLUTION, advanced=advanced, tooltip=tooltip)
+
+
+class CLIPTextEncode(io.ComfyNode):
+    """ComfyUI's CLIP Text Encode (Prompt)."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPTextEncode",
+            display_name="CLIP Text Encode (Prompt)",
+            category="model/conditioning",
+            description="Turns a prompt into what guides a model.",
+            inputs=[
+                io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
+                io.Clip.Input("clip", tooltip="The text encoder of the model."),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The prompt as the model reads it.")],
+        )
+
+    @classmethod
+    def execute(cls, text: str, clip: Any) -> io.NodeOutput:
+        """Encode the prompt."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+
+
+class CLIPTextEncodeFlux(io.ComfyNode):
+    """ComfyUI's prompt node for Flux."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPTextEncodeFlux",
+            display_name="CLIPTextEncodeFlux",
+            category="model/conditioning/flux",
+            description="Turns a prompt for each of Flux's text encoders into what guides the model.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="CLIP-L and T5."),
+                io.String.Input("clip_l", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-L."),
+                io.String.Input("t5xxl", multiline=True, dynamic_prompts=True, tooltip="The prompt for T5."),
+                io.Float.Input(
+                    "guidance", default=3.5, min=0.0, max=100.0, step=0.1, tooltip="How closely prompts are followed."
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The prompts as the model reads them.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, clip_l: str, t5xxl: str, guidance: float) -> io.NodeOutput:
+        """Encode both prompts."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        tokens = clip.tokenize(clip_l)
+        if "t5xxl" not in tokens:
+            raise ValueError("the text encoder is not Flux's; load CLIP-L and T5 with DualCLIPLoader, type flux")
+        tokens["t5xxl"] = clip.tokenize(t5xxl)["t5xxl"]
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict={"guidance": guidance}))
+
+
+class CLIPTextEncodeSDXL(io.ComfyNode):
+    """ComfyUI's prompt node for SDXL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPTextEncodeSDXL",
+            display_name="CLIP Text Encode (SDXL)",
+            category="model/conditioning/stable diffusion",
+            description="Turns a prompt for each of SDXL's text encoders, and sizes, into what guides the model.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="CLIP-L and CLIP-G."),
+                _pixels("width", 1024, "Width of the picture that is imagined; small ones look blurred."),
+                _pixels("height", 1024, "Height of the picture that is imagined."),
+                _pixels("crop_w", 0, "How much of its left side is cut off.", advanced=True),
+                _pixels("crop_h", 0, "How much of its top is cut off.", advanced=True),
+                _pixels("target_width", 1024, "Width of what is drawn."),
+                _pixels("target_height", 1024, "Height of what is drawn."),
+                io.String.Input("text_g", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-G."),
+                io.String.Input("text_l", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-L."),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The prompts as the model reads them.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, text_g: str, text_l: str, **sizes: int) -> io.NodeOutput:
+        """Encode both prompts; the shorter one is filled up with empty chunks."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        tokens, empty = clip.tokenize(text_g), clip.tokenize("")
+        if tokens.keys() != {"g", "l"}:
+            raise ValueError("the text encoder is not SDXL's; load an SDXL checkpoint, or CLIP-L and CLIP-G, type sdxl")
+        tokens["l"] = clip.tokenize(text_l)["l"]
+        longest = max(map(len, tokens.values()))
+        for key, chunks in tokens.items():
+            tokens[key] = chunks + empty[key] * (longest - len(chunks))
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens, add_dict=sizes))
+
+
+class CLIPSetLastLayer(io.ComfyNode):
+    """ComfyUI's clip skip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="CLIPSetLastLayer",
+            display_name="CLIP Set Last Layer",
+            category="model/conditioning",
+            description="Reads prompts at an earlier layer of the text encoder (clip skip).",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The text encoder; it stays as it is."),
+                io.Int.Input(
+                    "stop_at_clip_layer",
+                    default=-1,
+                    min=-24,
+                    max=-1,
+                    step=1,
+                    advanced=True,
+                    tooltip="-1 is the last layer, -2 the one before it.",
+                ),
+            ],
+            outputs=[io.Clip.Output(tooltip="The text encoder, read at that layer.")],
+        )
+
+    @classmethod
+    def execute(cls, clip: Any, stop_at_clip_layer: int) -> io.NodeOutput:
+        """Set the layer of a clone."""
+        if clip is None:
+            raise ValueError(NO_CLIP)
+        clip = clip.clone()
+        clip.clip_layer(stop_at_clip_layer)
+        return io.NodeOutput(clip)
+
+
+class PreviewAny(io.ComfyNode):
+    """ComfyUI's Preview as Text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="PreviewAny",
+            display_name="Preview as Text",
+            category="utilities",
+            description="Shows any value as text.",
+            search_aliases=["show output", "inspect", "debug", "print value", "show text"],
+            is_output_node=True,
+            inputs=[io.AnyType.Input("source", tooltip="What is shown.")],
+            outputs=[io.String.Output(tooltip="The text.")],
+        )
+
+    @classmethod
+    def execute(cls, source: Any = None) -> io.NodeOutput:
+        """Write it down."""
+        text = as_text(source)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def as_text(value: Any) -> str:
+    """A value as ComfyUI shows it: text as it is, numbers as Python writes them, the rest as JSON where it can be."""
+    if isinstance(value, (str, int, float)) or value is None:
+        return str(value)
+    try:
+        return json.dumps(value, indent=4, ensure_ascii=False)
+    # Objects of any class, whose methods may fail in any way.
+    except Exception:
+        return _written(value)
+
+
+def _written(value: Any) -> str:
+    torch.set_printoptions(edgeitems=EDGES)
+    try:
+        return str(value)
+    except Exception:
+        return "source exists, but could not be serialized."
+    finally:
+        torch.set_printoptions(profile="default")
+
+
+NODES: list[type[io.ComfyNode]] = [
+    CLIPTextEncode,
+    CLIPTextEncodeFlux,
+    CLIPTextEncodeSDXL,
+    CLIPSetLastLayer,
+    PreviewAny,
+]

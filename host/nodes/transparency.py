@@ -1,0 +1,123 @@
+"""ComfyUI's core nodes for transparent pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import folder_paths
+from ..schema import io
+
+FOLDER = "background_removal"
+REFUSED = (
+    "no library that the command line uses runs BiRefNet; run this workflow in ComfyUI, or put Cut Out Foreground "
+    "(TesseraCutOut) in its place"
+)
+
+
+class InvertMask(io.ComfyNode):
+    """ComfyUI's Invert Mask."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="InvertMask",
+            display_name="Invert Mask",
+            category="image/mask",
+            description="Turns a mask around: 1 becomes 0, and 0 becomes 1.",
+            inputs=[io.Mask.Input("mask", tooltip="The mask.")],
+            outputs=[io.Mask.Output(tooltip="The mask, turned around.")],
+        )
+
+    @classmethod
+    def execute(cls, mask: Tensor) -> io.NodeOutput:
+        """Turn it around."""
+        return io.NodeOutput(1.0 - mask)
+
+
+class JoinImageWithAlpha(io.ComfyNode):
+    """ComfyUI's Join Image with Alpha."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="JoinImageWithAlpha",
+            display_name="Join Image with Alpha",
+            category="image/compositing",
+            description="Makes a picture transparent where a mask is.",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture, or a batch."),
+                io.Mask.Input("alpha", tooltip="1 where nothing is to be seen; takes the picture's size."),
+            ],
+            outputs=[io.Image.Output(tooltip="The picture with transparency.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, alpha: Tensor) -> io.NodeOutput:
+        """Join; the shorter batch is repeated."""
+        count = max(len(image), len(planes := alpha.reshape(-1, 1, *alpha.shape[-2:])))
+        seen = 1.0 - F.interpolate(planes.to(image), size=image.shape[1:3], mode="bilinear").movedim(1, -1)
+        pictures, seen = (each[torch.arange(count) % len(each)] for each in (image[..., :3], seen))
+        return io.NodeOutput(torch.cat([pictures, seen], -1))
+
+
+class LoadBackgroundRemovalModel(io.ComfyNode):
+    """ComfyUI's Load Background Removal Model, which is known here so that workflows can name it, but not run."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="LoadBackgroundRemovalModel",
+            display_name="Load Background Removal Model",
+            category="model/loaders",
+            description="Loads a model that finds what is in front, in ComfyUI; the command line has none.",
+            inputs=[
+                io.Combo.Input(
+                    "bg_removal_name",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="The file in models/background_removal.",
+                )
+            ],
+            outputs=[io.BackgroundRemoval.Output("bg_model", tooltip="The model.")],
+        )
+
+    @classmethod
+    def execute(cls, bg_removal_name: str) -> io.NodeOutput:
+        """Refuse."""
+        raise NotImplementedError(REFUSED)
+
+    @classmethod
+    def validate_inputs(cls, bg_removal_name: str) -> bool | str:
+        """Refuse before anything is drawn."""
+        return REFUSED
+
+
+class RemoveBackground(io.ComfyNode):
+    """ComfyUI's Remove Background, which no model reaches here."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="RemoveBackground",
+            display_name="Remove Background",
+            category="image/background removal",
+            description="Finds what is in front with a model, in ComfyUI; the command line has none.",
+            inputs=[
+                io.BackgroundRemoval.Input("bg_removal_model", tooltip="The model that finds it."),
+                io.Image.Input("image", tooltip="The picture, or a batch."),
+            ],
+            outputs=[io.Mask.Output(display_name="mask", tooltip="1 where something is in front.")],
+        )
+
+    @classmethod
+    def execute(cls, bg_removal_model: object, image: Tensor) -> io.NodeOutput:
+        """Refuse."""
+        raise NotImplementedError(REFUSED)
+
+
+NODES: list[type[io.ComfyNode]] = [InvertMask, JoinImageWithAlpha, LoadBackgroundRemovalModel, RemoveBackground]

@@ -1,0 +1,314 @@
+"""Guidance, and the run around a sampler (stands for half of `comfy.samplers` and `comfy.sampler_helpers`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..runtime.model_options import ModelOptions, create_model_options_clone
+from ..runtime.patcher import ModelPatcher
+from ..runtime.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers, merge_nested_dicts
+from .cond_batch import calc_cond_batch
+from .conds import Cond, Conditioning, attached_controls, convert_cond, process_conds, repeat_to_batch_size
+
+Callback = Callable[[int, Tensor, Tensor, int], None]
+
+
+def cfg_function(
+    model: Any,
+    cond_pred: Tensor,
+    uncond_pred: Tensor,
+    cond_scale: float,
+    x: Tensor,
+    timestep: Tensor,
+    model_options: ModelOptions,
+    cond: list[Cond] | None = None,
+    uncond: list[Cond] | None = None,
+) -> Tensor:
+    """Guidance: `uncond + scale * (cond - uncond)` on x0, or the model's own function, then its post functions."""
+    predictions = {"cond_denoised": cond_pred, "uncond_denoised": uncond_pred, "cond_scale": cond_scale}
+    shared = {**predictions, "model": model, "model_options": model_options, "sigma": timestep, "input": x}
+    if "sampler_cfg_function" in model_options:
+        noise = {"cond": x - cond_pred, "uncond": x - uncond_pred, "timestep": timestep}
+        args = {**shared, **noise, "input_cond": cond, "input_uncond": uncond}
+        result = x - model_options["sampler_cfg_function"](args)
+    else:
+        result = uncond_pred + (cond_pred - uncond_pred) * cond_scale
+    for function in model_options.get("sampler_post_cfg_function", []):
+        result = function({**shared, "denoised": result, "cond": cond, "uncond": uncond})
+    return result
+
+
+def sampling_function(
+    model: Any,
+    x: Tensor,
+    timestep: Tensor,
+    uncond: list[Cond] | None,
+    cond: list[Cond] | None,
+    cond_scale: float,
+    model_options: ModelOptions,
+    seed: int | None = None,
+) -> Tensor:
+    """x0 under guidance. At scale 1 the negative is left out, unless `disable_cfg1_optimization` is set."""
+    if math.isclose(cond_scale, 1.0) and not model_options.get("disable_cfg1_optimization", False):
+        uncond = None
+    conds = [cond, uncond]
+    shared = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
+    if "sampler_calc_cond_batch_function" in model_options:
+        out = model_options["sampler_calc_cond_batch_function"](shared)
+    else:
+        out = calc_cond_batch(model, conds, x, timestep, model_options)
+    for function in model_options.get("sampler_pre_cfg_function", []):
+        out = function({**shared, "conds_out": out, "cond_scale": cond_scale, "timestep": timestep})
+    return cfg_function(model, out[0], out[1], cond_scale, x, timestep, model_options, cond=cond, uncond=uncond)
+
+
+class Sampler:
+    """Turns noise into latents with a guider."""
+
+    def sample(
+        self,
+        model_wrap: CFGGuider,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callback | None,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """The sampled latents (B, C, H, W)."""
+        raise NotImplementedError
+
+    def max_denoise(self, model_wrap: CFGGuider, sigmas: Tensor) -> bool:
+        """Whether the run starts at the model's highest noise level."""
+        max_sigma = float(model_wrap.inner_model.model_sampling.sigma_max)
+        sigma = float(sigmas[0])
+        return math.isclose(max_sigma, sigma, rel_tol=1e-05) or sigma > max_sigma
+
+
+def prepare_sampling(
+    model: ModelPatcher,
+    noise_shape: torch.Size,
+    conds: dict[str, list[Cond]],
+    model_options: ModelOptions | None = None,
+    force_full_load: bool = False,
+    force_offload: bool = False,
+) -> tuple[Any, dict[str, list[Cond]], list[ModelPatcher]]:
+    """Loads and patches the model; (model, conditionings, other loaded models)."""
+    wrappers = get_all_wrappers(WrappersMP.PREPARE_SAMPLING, model_options or {}, is_model_options=True)
+    return WrapperExecutor.new_executor(_prepare_sampling, wrappers).execute(
+        model,
+        noise_shape,
+        conds,
+        model_options=model_options,
+        force_full_load=force_full_load,
+        force_offload=force_offload,
+    )
+
+
+def _prepare_sampling(
+    model: ModelPatcher, noise_shape: torch.Size, conds: dict[str, list[Cond]], **kwargs: Any
+) -> tuple[Any, dict[str, list[Cond]], list[ModelPatcher]]:
+    others = [patcher for control in attached_controls(conds) for patcher in control.get_models()]
+    loaded: list[ModelPatcher] = []
+    try:
+        for patcher in {id(patcher): patcher for patcher in others}.values():
+            patcher.patch_model(model.load_device)
+            loaded.append(patcher)
+        return model.patch_model(model.load_device), conds, loaded
+    except BaseException:
+        unload(loaded)
+        raise
+
+
+def unload(loaded: list[ModelPatcher]) -> None:
+    """Takes patches off models and puts them where they rest."""
+    for patcher in loaded:
+        patcher.unpatch_model(patcher.offload_device)
+
+
+def prepare_mask(noise_mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
+    """A mask (B or 1, 1, h, w) or (h, w), 1 where the image changes, in the latents' shape (B, C, H, W)."""
+    mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
+    mask = F.interpolate(mask, size=shape[2:], mode="bilinear")
+    return repeat_to_batch_size(mask.repeat(1, shape[1], 1, 1), shape[0]).to(device, torch.float32)
+
+
+class CFGGuider:
+    """Samples a model under classifier-free guidance of a positive and a negative conditioning.
+
+    Subclasses override `set_conds`, `predict_noise`. During a run `conds` holds the prepared conditionings by name and
+    `inner_model` the loaded `BaseModel`.
+    """
+
+    inner_model: Any
+    conds: dict[str, list[Cond]]
+
+    def __init__(self, model_patcher: ModelPatcher) -> None:
+        self.model_patcher = model_patcher
+        self.model_options: ModelOptions = model_patcher.model_options
+        self.original_conds: dict[str, list[Cond]] = {}
+        self.cfg = 1.0
+
+    def set_conds(self, positive: Conditioning, negative: Conditioning) -> None:
+        """Sets both prompts."""
+        self.inner_set_conds({"positive": positive, "negative": negative})
+
+    def set_cfg(self, cfg: float) -> None:
+        """Sets the guidance scale; 1 is none."""
+        self.cfg = cfg
+
+    def inner_set_conds(self, conds: dict[str, Conditioning]) -> None:
+        """Sets conditionings by name."""
+        for name, conditioning in conds.items():
+            self.original_conds[name] = convert_cond(conditioning)
+
+    def __call__(
+        self, x: Tensor, timestep: Tensor, model_options: ModelOptions | None = None, seed: int | None = None
+    ) -> Tensor:
+        wrappers = get_all_wrappers(WrappersMP.PREDICT_NOISE, self.model_options, is_model_options=True)
+        executor = WrapperExecutor.new_class_executor(self.predict_noise, self, wrappers)
+        return executor.execute(x, timestep, model_options or {}, seed)
+
+    def predict_noise(
+        self, x: Tensor, timestep: Tensor, model_options: ModelOptions | None = None, seed: int | None = None
+    ) -> Tensor:
+        """x0 (B, C, H, W) of latents x at sigma `timestep` (B,)."""
+        negative, positive = self.conds.get("negative"), self.conds.get("positive")
+        return sampling_function(self.inner_model, x, timestep, negative, positive, self.cfg, model_options or {}, seed)
+
+    def inner_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        device: torch.device,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None,
+        callback: Callback | None,
+        disable_pbar: bool,
+        seed: int | None,
+        latent_shapes: list[torch.Size] | None = None,
+    ) -> Tensor:
+        """Samples with the model loaded."""
+        # An empty latent stands for no image, not for the colour that zeros would be.
+        if torch.count_nonzero(latent_image) > 0:
+            latent_image = self.inner_model.process_latent_in(latent_image)
+        self.conds = process_conds(
+            self.inner_model,
+            noise,
+            self.conds,
+            device,
+            latent_image=latent_image,
+            denoise_mask=denoise_mask,
+            seed=seed,
+        )
+        options = create_model_options_clone(self.model_options)
+        options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
+        extra_args = {"model_options": options, "seed": seed}
+        wrappers = get_all_wrappers(WrappersMP.SAMPLER_SAMPLE, options, is_model_options=True)
+        executor = WrapperExecutor.new_class_executor(sampler.sample, sampler, wrappers)
+        samples = executor.execute(self, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        return self.inner_model.process_latent_out(samples.to(torch.float32))
+
+    def outer_sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Callback | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+        latent_shapes: list[torch.Size] | None = None,
+    ) -> Tensor:
+        """Loads and patches the model, samples, and takes the patches off again whatever happens."""
+        device = self.model_patcher.load_device
+        loaded: list[ModelPatcher] = []
+        try:
+            self.inner_model, self.conds, loaded = prepare_sampling(
+                self.model_patcher, noise.shape, self.conds, self.model_options
+            )
+            noise, latent_image = (t.to(device, torch.float32) for t in (noise, latent_image))
+            # A copy: some samplers change the last sigma.
+            sigmas = sigmas.to(device, copy=True)
+            try:
+                self.model_patcher.pre_run()
+                return self.inner_sample(
+                    noise,
+                    latent_image,
+                    device,
+                    sampler,
+                    sigmas,
+                    denoise_mask,
+                    callback,
+                    disable_pbar,
+                    seed,
+                    latent_shapes=latent_shapes,
+                )
+            finally:
+                self.model_patcher.cleanup()
+                del self.inner_model
+        finally:
+            unload([self.model_patcher, *loaded])
+            for control in attached_controls(self.conds):
+                control.cleanup()
+
+    def sample(
+        self,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Sampler,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Callback | None = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Samples latents.
+
+        Args:
+            noise: standard normal (B, C, H, W).
+            latent_image: the image to start from, zeros for none (B, C, H, W), in the VAE's scale.
+            sigmas: falling noise levels (steps + 1,); empty for no step.
+            denoise_mask: 1 where the image changes (B or 1, 1, h, w).
+            callback: `f(step, x0, x, total_steps)`.
+            seed: of the sampler's own noise.
+
+        Returns:
+            Latents (B, C, H, W) in the VAE's scale.
+        """
+        if sigmas.shape[-1] == 0:
+            return latent_image
+        if denoise_mask is not None:
+            denoise_mask = prepare_mask(denoise_mask, latent_image.shape, self.model_patcher.load_device)
+        self.conds = {name: [dict(cond) for cond in conds] for name, conds in self.original_conds.items()}
+        own_options, self.model_options = self.model_options, create_model_options_clone(self.model_options)
+        try:
+            to = self.model_options["transformer_options"]
+            for kind in ("wrappers", "callbacks"):
+                to[kind] = merge_nested_dicts(to.get(kind, {}), getattr(self.model_patcher, kind))
+            wrappers = get_all_wrappers(WrappersMP.OUTER_SAMPLE, self.model_options, is_model_options=True)
+            executor = WrapperExecutor.new_class_executor(self.outer_sample, self, wrappers)
+            with torch.no_grad():
+                return executor.execute(
+                    noise,
+                    latent_image,
+                    sampler,
+                    sigmas,
+                    denoise_mask,
+                    callback,
+                    disable_pbar,
+                    seed,
+                    latent_shapes=[latent_image.shape],
+                )
+        finally:
+            self.model_options = own_options
+            del self.conds

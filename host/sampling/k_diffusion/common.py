@@ -1,0 +1,239 @@
+"""What every sampler shares: the run, noise levels and the straight step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...runtime.model_options import set_model_options_post_cfg_function
+from ..model_sampling import CONST
+from ..noise import BrownianTreeNoiseSampler, NoiseSampler, default_noise_sampler
+
+Sampler = Callable[..., Tensor]
+# All samplers by ComfyUI's name, each `f(model, x, sigmas, extra_args, callback, disable, **options)`.
+SAMPLERS: dict[str, Sampler] = {}
+
+
+class Run:
+    """One sampling run: the denoiser with its arguments, the seeded noise and the report of each step.
+
+    Args:
+        model: `f(x, sigma, **extra_args) -> x0` with x (B, ...) and sigma (B,).
+        x: the noised latents at the first sigma.
+        sigmas: falling noise levels (steps + 1,).
+        extra_args: `seed`, `model_options`, ... for the model.
+        callback: called once a step with `x`, `i`, `sigma`, `sigma_hat`, `denoised`.
+        noise_sampler: `f(sigma, sigma_next) -> noise`; seeded independent noise by default.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Callable[[dict[str, Any]], None] | None,
+        noise_sampler: NoiseSampler | None,
+    ) -> None:
+        self.model = model
+        self.x = x
+        self.sigmas = sigmas
+        self.extra_args = extra_args
+        self.callback = callback
+        self._noise_sampler = noise_sampler
+
+    @property
+    def model_sampling(self) -> Any:
+        """The model's sampling in this run."""
+        return self.model.inner_model.model_patcher.get_model_object("model_sampling")
+
+    @property
+    def flow(self) -> bool:
+        """Whether the model is a rectified flow: x = (1 - sigma) x0 + sigma noise."""
+        return isinstance(self.model_sampling, CONST)
+
+    def steps(self, sigmas: Tensor | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(index, sigma, next sigma) of each step."""
+        sigmas = self.sigmas if sigmas is None else sigmas
+        for i in range(len(sigmas) - 1):
+            yield i, sigmas[i], sigmas[i + 1]
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """x0 as the model sees it."""
+        return self.model(x, sigma * x.new_ones(x.shape[0]), **self.extra_args)
+
+    def report(self, i: int, x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
+        """Tells the callback about a step."""
+        if self.callback is not None:
+            self.callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+
+    def begin(self, i: int, x: Tensor, sigma: Tensor) -> Tensor:
+        """x0 at the start of a step, reported."""
+        denoised = self.denoise(x, sigma)
+        self.report(i, x, sigma, denoised)
+        return denoised
+
+    def noise(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        """Standard normal noise for the way between two noise levels."""
+        if self._noise_sampler is None:
+            self._noise_sampler = default_noise_sampler(self.x, self.extra_args.get("seed"))
+        return self._noise_sampler(sigma, sigma_next)
+
+    def use_brownian_noise(self, cpu: bool = True) -> None:
+        """Takes the noise from a Brownian path over sigma, unless a noise sampler was given."""
+        if self._noise_sampler is None:
+            positive = self.sigmas[self.sigmas > 0]
+            seed = self.extra_args.get("seed")
+            self._noise_sampler = BrownianTreeNoiseSampler(self.x, positive.min(), positive.max(), seed, cpu)
+
+    def keep_uncond(self) -> Callable[[], Tensor]:
+        """Asks for the negative prediction too; returns a function that gives the latest one (CFG++)."""
+        latest: list[Tensor] = []
+
+        def keep(args: dict[str, Any]) -> Tensor:
+            latest[:] = [args["uncond_denoised"]]
+            return args["denoised"]
+
+        options = dict(self.extra_args.get("model_options", {}))
+        options = set_model_options_post_cfg_function(options, keep, disable_cfg1_optimization=True)
+        self.extra_args = {**self.extra_args, "model_options": options}
+        return lambda: latest[0]
+
+
+def sampler(algorithm: Callable[..., Tensor]) -> Sampler:
+    """Makes a sampler function of `sample_<name>(run, x, sigmas, **options)` and lists it in `SAMPLERS`."""
+
+    @functools.wraps(algorithm)
+    def sample(
+        model: Any,
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+        disable: bool | None = None,
+        noise_sampler: NoiseSampler | None = None,
+        **options: Any,
+    ) -> Tensor:
+        if len(sigmas) <= 1:
+            return x
+        with torch.no_grad():
+            return algorithm(Run(model, x, sigmas, extra_args or {}, callback, noise_sampler), x, sigmas, **options)
+
+    SAMPLERS[algorithm.__name__.removeprefix("sample_")] = sample
+    return sample
+
+
+def variant(name: str, base: Sampler, **defaults: Any) -> Sampler:
+    """Lists a sampler under another name with other defaults."""
+
+    def sample(*args: Any, **kwargs: Any) -> Tensor:
+        return base(*args, **{**defaults, **kwargs})
+
+    sample.__name__ = f"sample_{name}"
+    SAMPLERS[name] = sample
+    return sample
+
+
+def toward(x: Tensor, denoised: Tensor, sigma: Any, target: Any) -> Tensor:
+    """The straight step to a lower noise level: DDIM's and the first order of DPM-Solver++."""
+    return denoised + (x - denoised) * (target / sigma)
+
+
+def slope(x: Tensor, denoised: Tensor, sigma: Any) -> Tensor:
+    """dx / dsigma of the probability flow (Karras et al. 2022, eq. 1)."""
+    return (x - denoised) / sigma
+
+
+def ancestral_step(sigma: Any, target: Any, eta: float = 1.0) -> tuple[Any, Any]:
+    """(noise level to step down to, noise to add) so that the sum has the level `target`."""
+    if not eta:
+        return target, 0.0
+    # At an infinite sigma the second is not a number, and min takes the first: its limit at eta 1.
+    up = min(target, eta * (target**2 * (sigma**2 - target**2) / sigma**2) ** 0.5)
+    return (target**2 - up**2) ** 0.5, up
+
+
+def flow_ancestral_step(sigma: Tensor, target: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """(noise level to step down to, factor of the latents, noise to add) of a rectified flow."""
+    down = target * (1 + (target / sigma - 1) * eta)
+    factor = (1 - target) / (1 - down)
+    return down, factor, (target**2 - down**2 * factor**2) ** 0.5
+
+
+def any_ancestral_step(run: Run, sigma: Tensor, target: Tensor, eta: float) -> tuple[Any, Any, Any]:
+    """`ancestral_step` or `flow_ancestral_step`, whichever the model needs, in the latter's form."""
+    if run.flow:
+        return flow_ancestral_step(sigma, target, eta)
+    down, up = ancestral_step(sigma, target, eta)
+    return down, 1.0, up
+
+
+class VECoordinates:
+    """The run seen as variance exploding: y = x / alpha at the noise level rho = sigma / alpha.
+
+    In them an x = alpha x0 + sigma noise is y = x0 + rho noise, whether the model is a flow (alpha = 1 - sigma) or not
+    (alpha = 1), and log(1 / rho) is the half log SNR in which DPM-Solver++ and its kin are written.
+    """
+
+    def __init__(self, run: Run, offset: float = 1e-4) -> None:
+        self.run = run
+        self.flow = run.flow
+        self.sigmas = run.sigmas
+        if self.flow and self.sigmas[0] >= 1:
+            # At sigma 1 there is no signal and rho is infinite.
+            self.sigmas = self.sigmas.clone()
+            self.sigmas[0] = run.model_sampling.percent_to_sigma(offset)
+
+    def alpha(self, sigma: Any) -> Any:
+        """The signal in x."""
+        return 1 - sigma if self.flow else 1.0
+
+    def rho(self, sigma: Any) -> Any:
+        """Noise per signal."""
+        return self.half_log_snr(sigma).neg().exp() if self.flow else sigma
+
+    def half_log_snr(self, sigma: Tensor) -> Tensor:
+        """log(alpha / sigma)."""
+        return sigma.logit().neg() if self.flow else sigma.log().neg()
+
+    def sigma_at(self, half_log_snr: Tensor) -> Tensor:
+        """The inverse of `half_log_snr`."""
+        return half_log_snr.neg().sigmoid() if self.flow else half_log_snr.neg().exp()
+
+    def between(self, sigma: Tensor, sigma_next: Tensor, r: float) -> Tensor:
+        """The noise level at a fraction r of the way in half log SNR."""
+        return self.sigma_at(torch.lerp(self.half_log_snr(sigma), self.half_log_snr(sigma_next), r))
+
+    def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(index, sigma, next sigma) of each step."""
+        return self.run.steps(self.sigmas)
+
+    def start(self, x: Tensor) -> Tensor:
+        """y of the first latents."""
+        return x / self.alpha(self.sigmas[0])
+
+    def begin(self, i: int, y: Tensor, sigma: Tensor) -> Tensor:
+        """x0 at the start of a step, reported."""
+        return self.run.begin(i, y * self.alpha(sigma), sigma)
+
+    def denoise(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """x0 as the model sees it."""
+        return self.run.denoise(y * self.alpha(sigma), sigma)
+
+    def finish(self, y: Tensor) -> Tensor:
+        """The last latents."""
+        return y * self.alpha(self.sigmas[-1])
+
+
+def geometric_mean(a: Tensor, b: Tensor) -> Tensor:
+    """The noise level halfway in log sigma."""
+    return a.log().lerp(b.log(), 0.5).exp()
+
+
+def log_ratio(rho: Tensor, rho_next: Tensor) -> Tensor:
+    """The step h > 0 in half log SNR."""
+    return (rho / rho_next).log()

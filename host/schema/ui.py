@@ -1,0 +1,123 @@
+"""Stands for `comfy_api.latest.ui`: what a node shows or saves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import string
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from .. import folder_paths
+from ..files import atomic_write
+from .inputs import FolderType
+from .node import ComfyNode
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+
+class SavedResult(dict[str, str]):
+    """A saved file as the interface names it: filename, subfolder, type."""
+
+    def __init__(self, filename: str, subfolder: str, type: FolderType) -> None:
+        super().__init__(filename=filename, subfolder=subfolder, type=type.value)
+
+
+class SavedImages:
+    """Saved pictures."""
+
+    def __init__(self, results: list[SavedResult], is_animated: bool = False) -> None:
+        self.results = results
+        self.is_animated = is_animated
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lists that the interface gets."""
+        return {"images": self.results} | ({"animated": (True,)} if self.is_animated else {})
+
+
+class ImageSaveHelper:
+    """Writes PNG files that carry their graph."""
+
+    @staticmethod
+    def save_images(
+        images: Tensor,
+        filename_prefix: str,
+        folder_type: FolderType,
+        cls: type[ComfyNode] | None,
+        compress_level: int = 4,
+    ) -> list[SavedResult]:
+        """Save each picture as `<prefix>_<number>_.png`; "%batch_num%" in the prefix becomes its place in the batch.
+
+        Args:
+            images: (B, H, W, 3 or 4), 0..1; what lies outside is clipped, and the byte is 255 * value, cut off.
+            cls: the node, whose hidden `prompt` and `extra_pnginfo` go into text chunks.
+
+        Raises:
+            ValueError: the prefix leads out of the folder.
+            OSError: the folder cannot be written.
+        """
+        root = folder_paths.get_directory_by_type(folder_type.value) or ""
+        height, width = images.shape[1:3]
+        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, root, width, height)
+        metadata = _png_metadata(cls)
+        results = []
+        for index, image in enumerate(images):
+            name = f"{stem.replace('%batch_num%', str(index))}_{number + index:05}_.png"
+            with atomic_write(os.path.join(folder, name)) as file:
+                _to_pil(image).save(file, "PNG", pnginfo=metadata, compress_level=compress_level)
+            results.append(SavedResult(name, subfolder, folder_type))
+        return results
+
+    @staticmethod
+    def get_save_images_ui(
+        images: Tensor, filename_prefix: str, cls: type[ComfyNode] | None, compress_level: int = 4
+    ) -> SavedImages:
+        """Save pictures in the output folder, ready to return as `ui`."""
+        return SavedImages(ImageSaveHelper.save_images(images, filename_prefix, FolderType.output, cls, compress_level))
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    from PIL import Image
+
+    return Image.fromarray((255.0 * image.float().cpu()).clamp(0, 255).byte().numpy())
+
+
+def _png_metadata(cls: type[ComfyNode] | None) -> PngInfo | None:
+    from PIL.PngImagePlugin import PngInfo
+
+    if cls is None:
+        return None
+    metadata = PngInfo()
+    if cls.hidden.prompt:
+        metadata.add_text("prompt", json.dumps(cls.hidden.prompt))
+    for key, value in (cls.hidden.extra_pnginfo or {}).items():
+        metadata.add_text(key, json.dumps(value))
+    return metadata
+
+
+class PreviewImage:
+    """Pictures to look at, saved in the temporary folder."""
+
+    def __init__(self, image: Tensor, animated: bool = False, cls: type[ComfyNode] | None = None) -> None:
+        prefix = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
+        self.values = ImageSaveHelper.save_images(image, prefix, FolderType.temp, cls, compress_level=1)
+        self.animated = animated
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lists that the interface gets."""
+        return {"images": self.values, "animated": (self.animated,)}
+
+
+class PreviewText:
+    """Text to read."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lists that the interface gets."""
+        return {"text": (self.value,)}

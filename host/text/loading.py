@@ -1,0 +1,141 @@
+"""Text encoders of a family put together from weights, configurations and tokenizers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..layouts.ldm_layout import convert_openclip
+from ..layouts.state_dicts import StateDict, count_blocks, name_keys, read_json, refuse_quantized, with_prefix
+from ..runtime import devices
+from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text_config
+from .clip import CLIP
+from .clip_tokens import load_t5_tokenizer
+from .encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
+from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
+
+CLIP_PROBE = "text_model.encoder.layers.0.mlp.fc1.weight"
+T5_PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
+
+
+@dataclass
+class TextWeights:
+    """Weights of one text encoder in Hugging Face's layout.
+
+    `openclip`: who trained it; says activation and padding. `config`: of its folder, else derived from shapes.
+    """
+
+    weights: StateDict
+    openclip: bool = False
+    config: dict[str, Any] | None = None
+
+    @property
+    def is_t5(self) -> bool:
+        """Whether it is T5's encoder."""
+        return T5_PROBE in self.weights
+
+    @property
+    def width(self) -> int:
+        """Of its embeddings, for CLIP."""
+        return self.weights["text_model.embeddings.token_embedding.weight"].shape[1]
+
+    def full_config(self) -> dict[str, Any]:
+        """What the module is built from: what shapes say, and what the folder says beyond that."""
+        derived = clip_text_config(self.weights, self.openclip)
+        named = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+        return derived | {key: self.config[key] for key in named if self.config and key in self.config}
+
+
+def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> TextWeights:
+    """Recognises a text encoder.
+
+    Raises:
+        ValueError: it is neither CLIP's nor T5's.
+    """
+    refuse_quantized(sd)
+    if "transformer.resblocks.0.ln_1.weight" in sd:
+        return TextWeights(convert_openclip(sd), openclip=True)
+    if T5_PROBE in sd:
+        kept = {k: t for k, t in sd.items() if k.startswith("encoder.") or k == "shared.weight"}
+        return TextWeights(kept, config=config)
+    if "encoder.layers.0.mlp.fc1.weight" in sd:
+        projection = {key: sd[key] for key in sd if key == "text_projection.weight"}
+        sd = {f"text_model.{key}": t for key, t in sd.items() if key not in projection} | projection
+    if CLIP_PROBE not in sd:
+        raise ValueError(f"no text encoder that is known: it has {name_keys(sd)}, expected CLIP or T5")
+    is_openclip = count_blocks(sd, "text_model.encoder.layers.") >= BIGG_MIN_LAYERS
+    kept = with_prefix({f"/{k}": t for k, t in sd.items() if k.startswith(("text_model.", "text_projection."))}, "/")
+    return TextWeights(kept, is_openclip, config)
+
+
+def _clip_encoder(text: TextWeights, tokenizer: PromptTokenizer) -> CLIPTextEncoder:
+    module = build_clip_text(text.weights, devices.text_encoder_dtype(), text.full_config())
+    return CLIPTextEncoder(module, tokenizer.start, tokenizer.end, tokenizer.pad)
+
+
+def _clip_tokenizer(text: TextWeights, key: str, directories: list[str]) -> PromptTokenizer:
+    length = text.full_config()["max_position_embeddings"]
+    return clip_prompt_tokenizer(
+        pad=None if key == "clip_g" else "<|endoftext|>",
+        max_length=length,
+        embedding_key=key,
+        embedding_directories=directories,
+    )
+
+
+def sd1_clip(text: TextWeights, directories: list[str] | None = None, tokenizer: PromptTokenizer | None = None) -> CLIP:
+    """The CLIP of Stable Diffusion 1; OpenAI's vocabulary when no tokenizer is given."""
+    tokenizer = tokenizer or _clip_tokenizer(text, "clip_l", directories or [])
+    return CLIP(SD1TextModel(_clip_encoder(text, tokenizer)), MultiTokenizer(l=tokenizer))
+
+
+def sdxl_clip(
+    clip_l: TextWeights,
+    clip_g: TextWeights,
+    directories: list[str] | None = None,
+    tokenizers: tuple[PromptTokenizer, PromptTokenizer] | None = None,
+) -> CLIP:
+    """The CLIP of Stable Diffusion XL."""
+    first, second = tokenizers or (
+        _clip_tokenizer(clip_l, "clip_l", directories or []),
+        _clip_tokenizer(clip_g, "clip_g", directories or []),
+    )
+    clip_g.openclip = True
+    model = SDXLTextModel(_clip_encoder(clip_l, first), _clip_encoder(clip_g, second))
+    return CLIP(model, MultiTokenizer(g=second, l=first))
+
+
+def t5_length(folder: Path) -> int:
+    """Tokens to which prompts for T5 are padded: ComfyUI's 256, or fewer where the tokenizer in `folder` has fewer."""
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    return min(T5_MIN_LENGTH, config.get("model_max_length", T5_MIN_LENGTH))
+
+
+def flux_clip(
+    clip_l: TextWeights,
+    t5: TextWeights,
+    t5_tokenizer_folder: Path,
+    directories: list[str] | None = None,
+    tokenizer: PromptTokenizer | None = None,
+) -> CLIP:
+    """The CLIP of Flux.1.
+
+    Args:
+        clip_l: CLIP-L.
+        t5: T5's encoder.
+        t5_tokenizer_folder: where `tokenizer.json` or `spiece.model` lies.
+        directories: of embeddings.
+        tokenizer: of CLIP-L; OpenAI's vocabulary by default.
+    """
+    tokenizer = tokenizer or _clip_tokenizer(clip_l, "clip_l", directories or [])
+    encode, length = load_t5_tokenizer(t5_tokenizer_folder), t5_length(t5_tokenizer_folder)
+    t5_tokenizer = t5_prompt_tokenizer(encode, length, directories)
+    module: torch.nn.Module = build_t5(t5.weights, devices.text_encoder_dtype(wide_range=True))
+    encoder = T5TextEncoder(module, None, t5_tokenizer.end, t5_tokenizer.pad)
+    return CLIP(
+        FluxTextModel(_clip_encoder(clip_l, tokenizer), encoder), MultiTokenizer(l=tokenizer, t5xxl=t5_tokenizer)
+    )
