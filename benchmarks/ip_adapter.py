@@ -28,10 +28,10 @@ from paired import keep_memory, now
 from tessera.host.models.attention_hooks import optimized_attention
 from tessera.host.models.model_base import SD15
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.ip_adapter.bank import bake
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import RUN, install
-from tessera.ip_adapter.sites import find_sites
+from tessera.ip_adapter.layers import find_layers
+from tessera.ip_adapter.reference import precompute
 from tessera.ip_adapter.steps import RunMemory, Stack, Use
 
 CHANNELS, LATENT = (320, 640, 1280, 1280), 64
@@ -114,12 +114,12 @@ def adapter_weights(unet: Any) -> dict[str, dict[str, torch.Tensor]]:
     image_proj |= {f"{name}.weight": 0.02 * torch.randn(shape) for name, shape in shapes.items()}
     image_proj |= {f"{name}.bias": torch.zeros(shapes[name][0]) for name in ("proj_in", "proj_out")}
     image_proj |= {"norm_out.weight": torch.ones(TEXT), "norm_out.bias": torch.zeros(TEXT)}
-    sites = {
+    layers = {
         f"{s.number}.to_{part}_ip.weight": 0.02 * torch.randn(s.channels, TEXT)
-        for s in find_sites(unet)
+        for s in find_layers(unet)
         for part in "kv"
     }
-    return {"image_proj": image_proj, "ip_adapter": sites}
+    return {"image_proj": image_proj, "ip_adapter": layers}
 
 
 def masks_of(count: int, kind: str) -> list[torch.Tensor | None]:
@@ -151,13 +151,13 @@ class Ours:
         tokens = torch.randn(count, 2, TOKENS, TEXT)
         uses = []
         for pair, mask in zip(tokens, masks_of(count, kind), strict=True):
-            uses.append(Use(bake(pair[0], pair[1], adapter, adapter.sites), 0.5, {"": 1.0}, mask=mask))
+            uses.append(Use(precompute(pair[0], pair[1], adapter, adapter.layers), 0.5, {"": 1.0}, mask=mask))
         model = ModelPatcher(SD15(unet), "cpu", "cpu")
         if count:
-            model = install(model, Stack(tuple(uses), "sum"), optimized_attention, find_sites(unet))
+            model = install(model, Stack(tuple(uses), "sum"), optimized_attention, find_layers(unet))
         else:
-            for site in find_sites(unet):
-                model.set_model_attn2_replace(plain_attention, *site.key)
+            for layer in find_layers(unet):
+                model.set_model_attn2_replace(plain_attention, *layer.key)
         self.unet, self.model, self.run, self.uses = unet, model, RunMemory(), uses
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:

@@ -11,8 +11,8 @@ from ..patching.wrappers import option, set_option
 from .faces import lora_of
 from .formats import Adapter
 from .hooks import install
+from .layers import Layer, find_layers
 from .prompts import ImagePrompt, LoadedAdapter, check_count, use
-from .sites import Site, find_sites
 from .steps import Stack
 
 LORAS = "tessera_face_loras"
@@ -44,7 +44,7 @@ def apply_prompts(
 
     Args:
         model: the MODEL; it stays as it is.
-        loaded: needed for pictures; baked references do without.
+        loaded: needed for pictures; precomputed references do without.
         prompts: the images.
         combine: one of `attend.COMBINES`.
         attention: the host's `optimized_attention`.
@@ -55,23 +55,23 @@ def apply_prompts(
         ValueError: something does not go together; the message says what.
     """
     check_count(prompts)
-    sites = find_sites(describe(model).module)
-    if apart and sites and sites[0].in_flux:
+    layers = find_layers(describe(model).module)
+    if apart and layers and layers[0].in_flux:
         raise ValueError("keep_apart is for UNets: it changes group norms, which this model has not; switch it off.")
-    uses = tuple(each for each in (use(prompt, loaded, sites) for prompt in prompts) if each is not None)
+    uses = tuple(each for each in (use(prompt, loaded, layers) for prompt in prompts) if each is not None)
     if not uses:
         return model
-    applied = install(model, Stack(uses, combine, apart), attention, sites)
+    applied = install(model, Stack(uses, combine, apart), attention, layers)
     if face_lora is None or loaded is None or not loaded.adapter.lora or not face_lora.strength:
         return applied
-    return _with_lora(applied, loaded.adapter, face_lora, sites)
+    return _with_lora(applied, loaded.adapter, face_lora, layers)
 
 
-def _with_lora(model: Any, adapter: Adapter, face_lora: FaceLora, sites: list[Site]) -> Any:
+def _with_lora(model: Any, adapter: Adapter, face_lora: FaceLora, layers: list[Layer]) -> Any:
     """A MODEL with a FaceID adapter's own LoRA, which is added once however many nodes apply the adapter."""
     added: tuple[str, ...] = option(model, LORAS) or ()
-    if adapter.mark in added:
+    if adapter.fingerprint in added:
         return model
-    changed = face_lora.add(model, lora_of(adapter, sites), face_lora.strength)
-    set_option(changed, LORAS, (*added, adapter.mark))
+    changed = face_lora.add(model, lora_of(adapter, layers), face_lora.strength)
+    set_option(changed, LORAS, (*added, adapter.fingerprint))
     return changed

@@ -33,7 +33,7 @@ NEVER = -1e4
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class KeysValues:
     """Keys and values of images at one cross-attention, for the rows of a batch.
 
     Args:
@@ -51,9 +51,9 @@ class Bank:
     share: Tensor | None = None
 
 
-def make_banks(
+def make_keys_values(
     keys: Sequence[Tensor], values: Sequence[Tensor], weights: Sequence[float], heads: int, combine: str
-) -> list[tuple[Bank, list[int]]]:
+) -> list[tuple[KeysValues, list[int]]]:
     """Group images into banks: one for each token count when they are summed, else one in all.
 
     Args:
@@ -72,17 +72,17 @@ def make_banks(
         groups = [[i for i in images if keys[i].shape[1] == size] for size in sizes]
     else:
         groups = [list(images)]
-    return [(_bank(keys, values, weights, heads, combine, group), group) for group in groups]
+    return [(_group(keys, values, weights, heads, combine, group), group) for group in groups]
 
 
-def _bank(
+def _group(
     keys: Sequence[Tensor],
     values: Sequence[Tensor],
     weights: Sequence[float],
     heads: int,
     combine: str,
     group: list[int],
-) -> Bank:
+) -> KeysValues:
     scale = (keys[0].shape[-1] // heads) ** -0.5
     share = combine == "share"
     k = torch.cat([keys[i] for i in group], dim=1)
@@ -90,20 +90,20 @@ def _bank(
     owners = torch.cat([torch.full((keys[i].shape[1],), place) for place, i in enumerate(group)]).to(k.device)
     window = keys[group[0]].shape[1] if combine == "sum" else k.shape[1]
     k, v = ((t.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()) for t in (k * scale, v))
-    return Bank(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
+    return KeysValues(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
 
 
-def only(bank: Bank, images: Sequence[int]) -> Bank:
+def select(bank: KeysValues, images: Sequence[int]) -> KeysValues:
     """The bank of some of its images, in ascending order."""
     chosen = torch.tensor(images, device=bank.owners.device)
     tokens = torch.isin(bank.owners, chosen)
     window = bank.window if bank.window < len(tokens) else int(tokens.sum())
     share = None if bank.share is None else bank.share[chosen]
     owners = torch.searchsorted(chosen, bank.owners[tokens])
-    return Bank(bank.keys[:, :, tokens], bank.values[:, :, tokens], owners, window, share)
+    return KeysValues(bank.keys[:, :, tokens], bank.values[:, :, tokens], owners, window, share)
 
 
-def attend(q: Tensor, bank: Bank, mask: Tensor | None = None) -> Tensor:
+def attend(q: Tensor, bank: KeysValues, mask: Tensor | None = None) -> Tensor:
     """What the images add to a cross-attention's output.
 
     Args:
@@ -117,7 +117,9 @@ def attend(q: Tensor, bank: Bank, mask: Tensor | None = None) -> Tensor:
     return add_images(torch.zeros_like(q), q, bank, mask)
 
 
-def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, pixels: Tensor | None = None) -> Tensor:
+def add_images(
+    out: Tensor, q: Tensor, bank: KeysValues, mask: Tensor | None = None, pixels: Tensor | None = None
+) -> Tensor:
     """Add what `attend` gives to `out` (B, L, C), in place.
 
     Args:
@@ -134,7 +136,7 @@ def add_images(out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None = None, p
     return out
 
 
-def _add_row(out: Tensor, q: Tensor, bank: Bank, row: int, mask: Tensor | None, pixels: Tensor | None) -> None:
+def _add_row(out: Tensor, q: Tensor, bank: KeysValues, row: int, mask: Tensor | None, pixels: Tensor | None) -> None:
     """As `add_images`, for pixels (L, C) of one row, block by block."""
     keys, values = bank.keys[row], bank.values[row]
     for block in _blocks(len(q) if pixels is None else len(pixels), keys, LARGEST):
@@ -152,18 +154,18 @@ def _blocks(pixels: int, keys: Tensor, largest: int) -> list[slice]:
     return [slice(start, start + length) for start in range(0, pixels, length)]
 
 
-def _by_head(pixels: Tensor, bank: Bank) -> Tensor:
+def _by_head(pixels: Tensor, bank: KeysValues) -> Tensor:
     """(..., l, C) as (..., H, l, d)."""
     return pixels.view(*pixels.shape[:-1], bank.keys.shape[1], -1).transpose(-3, -2)
 
 
-def _weights(q: Tensor, keys: Tensor, bank: Bank, mask: Tensor | None, block: slice) -> Tensor:
+def _weights(q: Tensor, keys: Tensor, bank: KeysValues, mask: Tensor | None, block: slice) -> Tensor:
     """Of the values (S, l, N), for queries (S, l, d)."""
     logits = torch.bmm(keys, q.transpose(1, 2))
     return _probabilities(logits, bank, None if mask is None else mask[:, block]).transpose(1, 2)
 
 
-def _probabilities(logits: Tensor, bank: Bank, mask: Tensor | None) -> Tensor:
+def _probabilities(logits: Tensor, bank: KeysValues, mask: Tensor | None) -> Tensor:
     """Weights of the values (S, N, l), from products of the same shape, S by rows and heads."""
     strength = None
     if bank.share is not None:

@@ -160,7 +160,7 @@ def encode(
     Returns:
         The tokens of the picture and of the unconditional one, (T, D) each.
     """
-    seen = picture_features(adapter, encoder, image, fit)
+    seen = image_features(adapter, encoder, image, fit)
     if unconditional == "reference" and adapter.kind == "base":
         blank = torch.zeros_like(seen)
     else:
@@ -169,7 +169,7 @@ def encode(
     return project(adapter.image_proj, seen)[0], project(adapter.image_proj, blank)[0]
 
 
-def picture_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str) -> Tensor:
+def image_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str) -> Tensor:
     """What an adapter's projector reads of a picture (1, H, W, 3): (1, E) or (1, P, E)."""
     square = pad(image) if fit == "pad" else image
     return _features(adapter, encoder.encode_image(square, crop=fit == "crop"))
@@ -178,7 +178,7 @@ def picture_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str) ->
 def unconditional_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str, unconditional: str) -> Tensor:
     """The same of the picture that stands for none, see `encode`."""
     square = pad(image) if fit == "pad" else image
-    return picture_features(adapter, encoder, _unconditional(encoder, square, unconditional), fit)
+    return image_features(adapter, encoder, _unconditional(encoder, square, unconditional), fit)
 
 
 def _features(adapter: Adapter, output: Any) -> Tensor:

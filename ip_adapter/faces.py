@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from ..weights.files import DOWNLOAD, check, read_safetensors, reading
 from . import projectors
-from .encoders import picture_features, unconditional_features
+from .encoders import image_features, unconditional_features
 from .formats import Adapter, Weights
-from .sites import Site
+from .layers import Layer
 
 SIZE = 512
 """Numbers of a face."""
@@ -127,7 +127,7 @@ def _project(
 ) -> Tensor:
     if adapter.kind == "face":
         return projectors.face(adapter.image_proj, faces)
-    seen = picture_features(adapter, encoder, image, fit)
+    seen = image_features(adapter, encoder, image, fit)
     blank = unconditional_features(adapter, encoder, image, fit, unconditional)
     second = face.version == "plus v2" or (face.version == "auto" and any(v in adapter.name.lower() for v in _V2))
     structure = face.structure if second else None
@@ -143,16 +143,18 @@ def _raw(embedding: Tensor, name: str) -> Tensor:
     return embedding
 
 
-def lora_of(adapter: Adapter, sites: list[Site]) -> Weights:
+def lora_of(adapter: Adapter, layers: list[Layer]) -> Weights:
     """The LoRA inside a FaceID file, named as in kohya's files; empty when it has none.
 
     Args:
         adapter: the adapter; its numbers count self-attentions (even) and cross-attentions (odd).
-        sites: the UNet's cross-attentions.
+        layers: the UNet's cross-attentions.
     """
-    names = {site.number - 1: f"{site.name}.attn1" for site in sites} | {s.number: f"{s.name}.attn2" for s in sites}
+    names = {layer.number - 1: f"{layer.name}.attn1" for layer in layers} | {
+        s.number: f"{s.name}.attn2" for s in layers
+    }
     found = {}
     for (number, part, side), tensor in adapter.lora.items():
-        layer = f"{names[number]}.to_{part}" + (".0" if part == "out" else "")
-        found[f"lora_unet_{layer.replace('.', '_')}.lora_{side}.weight"] = tensor
+        path = f"{names[number]}.to_{part}" + (".0" if part == "out" else "")
+        found[f"lora_unet_{path.replace('.', '_')}.lora_{side}.weight"] = tensor
     return found

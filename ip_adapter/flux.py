@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..patching.attention import DoubleBlockPatch, Options, QueryPatch, replace_double_block, see_queries
+from .layers import Layer
 from .maps import RECORD
-from .sites import Site
 from .steps import STEP, Step
 
 PATCH = 2
@@ -33,30 +33,30 @@ class ImageBlock(DoubleBlockPatch):
     """One double block: what was there before, plus the images. Nothing is kept between calls.
 
     Args:
-        site: which block it is.
+        layer: which block it is.
         previous: what was installed there.
     """
 
-    def __init__(self, site: Site, previous: Any) -> None:
+    def __init__(self, layer: Layer, previous: Any) -> None:
         super().__init__(previous)
-        self.site = site
+        self.layer = layer
 
     def change(self, image: Tensor, options: Options) -> None:
         """Add the images of the step."""
         step: Step | None = options.get(STEP)
         # An object of this class under another pack's wrapper has taken the queries: the innermost acts.
-        q = None if step is None else step.queries.pop(self.site.number, None)
+        q = None if step is None else step.queries.pop(self.layer.number, None)
         if step is None or q is None:
             return
         height, width = (-(-side // PATCH) for side in step.size)
         # Tokens behind those of the picture belong to pictures that are given along with it.
         tokens = image[:, : height * width]
         seen = q[:, :, : height * width].transpose(1, 2).flatten(2)
-        step.add(tokens, seen, self.site, self.site.heads, (height, width), options.get(RECORD))
+        step.add(tokens, seen, self.layer, self.layer.heads, (height, width), options.get(RECORD))
 
 
-def install_in_flux(clone: Any, sites: list[Site]) -> None:
+def install_in_flux(clone: Any, layers: list[Layer]) -> None:
     """Put the patches into a clone of a host's MODEL, once."""
     see_queries(clone, NoteQueries())
-    for site in sites:
-        replace_double_block(clone, site.number, lambda previous, at=site: ImageBlock(at, previous))
+    for layer in layers:
+        replace_double_block(clone, layer.number, lambda previous, at=layer: ImageBlock(at, previous))

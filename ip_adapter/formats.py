@@ -42,7 +42,7 @@ _DETECT = (
     ("latents", "plus"),
     ("proj.2.weight", "face"),
 )
-_SITE = re.compile(r"(\d+)\.to_([kv])_ip\.(weight|bias)")
+_LAYER = re.compile(r"(\d+)\.to_([kv])_ip\.(weight|bias)")
 _XLABS = re.compile(r"double_blocks\.(\d+)\.processor\.ip_adapter_double_stream_([kv])_proj\.(weight|bias)")
 _XLABS_PROJECTOR = "ip_adapter_proj_model."
 _LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.(up|down)\.weight")
@@ -56,12 +56,12 @@ class Adapter:
         name: for messages.
         kind: a key of KINDS.
         image_proj: the projector's weights.
-        sites: key and value weights, both (channels, width), by number N of the cross-attention (1, 3, 5, ...), or of
+        layers: key and value weights, both (channels, width), by number N of the cross-attention (1, 3, 5, ...), or of
             Flux's double block (0, 1, 2, ...).
         width: of a token (768 for SD 1.5, 2048 for SDXL, 4096 for Flux).
         tokens: of one image.
         features: width of what the projector reads of the image encoder, 0 when it reads faces alone.
-        mark: names these weights in baked references.
+        fingerprint: names these weights in precomputed references.
         lora: of FaceID files: weights by number of the attention (even: self, odd: cross), "q", "k", "v" or "out", and
             "up" or "down".
         biases: of keys and values (channels,) by number, in adapters for Flux.
@@ -70,11 +70,11 @@ class Adapter:
     name: str
     kind: str
     image_proj: Weights
-    sites: dict[int, tuple[Tensor, Tensor]]
+    layers: dict[int, tuple[Tensor, Tensor]]
     width: int
     tokens: int
     features: int
-    mark: str
+    fingerprint: str
     lora: dict[tuple[int, str, str], Tensor] = field(default_factory=dict)
     biases: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -100,22 +100,22 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     """
     parts = _parts(_without_xlabs_names(weights))
     _refuse_others(weights, parts, name)
-    image_proj, sites = parts["image_proj"], _sites(parts["ip_adapter"], name, "weight")
-    biases = _sites(parts["ip_adapter"], name, "bias") if 0 in sites else {}
+    image_proj, layers = parts["image_proj"], _layers(parts["ip_adapter"], name, "weight")
+    biases = _layers(parts["ip_adapter"], name, "bias") if 0 in layers else {}
     kind = next((kind for key, kind in _DETECT if key in image_proj), None)
     if kind is None:
         raise ValueError(
             f"{name}: the projector has {', '.join(sorted(image_proj)[:3])}, which no known IP-Adapter has; expected "
             "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one of XLabs for Flux."
         )
-    first = next(iter(sites.values()))[0]
+    first = next(iter(layers.values()))[0]
     width = first.shape[1]
     tokens, features = _sizes(kind, image_proj, width)
-    mark = hashlib.sha256(first.contiguous().float().numpy().tobytes()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(first.contiguous().float().numpy().tobytes()).hexdigest()[:16]
     if kind == "plus" and features == FACE:
         kind, features = "face_raw", 0
     lora = _lora(parts["ip_adapter"])
-    return Adapter(name, kind, image_proj, sites, width, tokens, features, mark, lora, biases)
+    return Adapter(name, kind, image_proj, layers, width, tokens, features, fingerprint, lora, biases)
 
 
 def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:
@@ -157,11 +157,11 @@ def _without_xlabs_names(weights: Mapping[str, Any]) -> Mapping[str, Any]:
     return named
 
 
-def _sites(weights: Weights, name: str, what: str) -> dict[int, tuple[Tensor, Tensor]]:
+def _layers(weights: Weights, name: str, what: str) -> dict[int, tuple[Tensor, Tensor]]:
     """Pairs of weights or biases by number."""
     pairs: dict[int, dict[str, Tensor]] = {}
     for key, tensor in weights.items():
-        match = _SITE.fullmatch(key)
+        match = _LAYER.fullmatch(key)
         if match and match[3] == what:
             pairs.setdefault(int(match[1]), {})[match[2]] = tensor
     flux = "0.to_k_ip.weight" in weights

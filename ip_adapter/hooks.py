@@ -13,10 +13,10 @@ from ..patching.calls import WHOLE_TOKENS, DenoiserCall, SamplingRun
 from ..patching.wrappers import install as install_hooks
 from ..patching.wrappers import installed
 from .flux import install_in_flux
+from .layers import Layer
 from .maps import RECORD
 from .masks import fit
 from .norms import norms_apart
-from .sites import Site
 from .steps import STEP, RunMemory, Stack, Step, Use
 
 KEY = "tessera_image_prompts"
@@ -29,23 +29,23 @@ class ImageAttention(CrossAttentionPatch):
     """One cross-attention: what was there before, plus the images. Nothing is kept between calls.
 
     Args:
-        site: which cross-attention it is.
+        layer: which cross-attention it is.
         attention: the host's `optimized_attention`.
         previous: what was installed there.
     """
 
     note = STEP
 
-    def __init__(self, site: Site, attention: Attention, previous: Attention | None) -> None:
+    def __init__(self, layer: Layer, attention: Attention, previous: Attention | None) -> None:
         super().__init__(attention, previous)
-        self.site = site
+        self.layer = layer
 
     def change(self, out: Tensor, q: Tensor, heads: int, grid: tuple[int, int], options: Options) -> Tensor:
         """Add the images of the step."""
         step: Step | None = options.get(STEP)
         if step is None or not step.active:
             return out
-        return step.add(out, q, self.site, heads, grid, options.get(RECORD))
+        return step.add(out, q, self.layer, heads, grid, options.get(RECORD))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,24 +111,24 @@ def _roles(memory: RunMemory, call: DenoiserCall) -> tuple[int, ...]:
     return tuple(int(number == 1) if name is None else int(name not in CONDITIONAL) for number, name in named)
 
 
-def install(model: Any, stack: Stack, attention: Attention, sites: list[Site]) -> Any:
+def install(model: Any, stack: Stack, attention: Attention, layers: list[Layer]) -> Any:
     """Return a clone of a host's MODEL on which the images act, together with those that acted before.
 
     Args:
         model: the MODEL; it stays as it is.
         stack: the images.
         attention: the host's `optimized_attention`.
-        sites: the cross-attentions of its network.
+        layers: the cross-attentions of its network.
     """
     earlier: Hooks | None = installed(model, KEY)
     hooks = Hooks(_merge(earlier.stacks if earlier else (), stack))
     clone = install_hooks(model, KEY, hooks, {SamplingRun: hooks.around_run, DenoiserCall: hooks.around_step})
-    acting = [site for site in sites if any(use.weight(site) for use in hooks.uses)]
+    acting = [layer for layer in layers if any(use.weight(layer) for use in hooks.uses)]
     if acting and acting[0].in_flux:
         install_in_flux(clone, acting)
         return clone
-    for site in acting:
-        replace_cross_attention(clone, site.key, lambda previous, at=site: ImageAttention(at, attention, previous))
+    for layer in acting:
+        replace_cross_attention(clone, layer.key, lambda previous, at=layer: ImageAttention(at, attention, previous))
     return clone
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attend import Bank, attend
+from .attend import KeysValues, attend
 
 RECORD = "tessera_image_prompts_record"
 
@@ -20,7 +20,7 @@ class Record:
     maps: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def add(
-        self, out: Tensor, q: Tensor, bank: Bank, mask: Tensor | None, images: list[int], grid: tuple[int, int]
+        self, out: Tensor, q: Tensor, bank: KeysValues, mask: Tensor | None, images: list[int], grid: tuple[int, int]
     ) -> None:
         """Note one cross-attention. out: its output without images (B, L, C); the batch holds positive rows only."""
         for place, image in enumerate(images):

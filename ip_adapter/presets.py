@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 
-from .sites import Site
+from .layers import Layer
 
-Gains = dict[str, float]
+BlockWeights = dict[str, float]
 """Prefixes of diffusers' names and weights; the longest prefix that fits counts, "" stands for all."""
 
 _XL_STYLE, _XL_LAYOUT = "up_blocks.0.attentions.1", "down_blocks.2.attentions.1"
-_SDXL: dict[str, Gains] = {
+_SDXL: dict[str, BlockWeights] = {
     "style": {_XL_STYLE: 1.0},
     "character": {"": 1.0, _XL_STYLE: 0.3},
     "composition": {_XL_LAYOUT: 1.0},
@@ -24,7 +24,7 @@ _SDXL: dict[str, Gains] = {
     "style_broad": {"": 1.0, _XL_LAYOUT: 0.0},
     "composition_narrow": {_XL_LAYOUT: 1.0},
 }
-_SD15: dict[str, Gains] = {
+_SD15: dict[str, BlockWeights] = {
     "style": {"up_blocks.1": 1.0},
     "character": {"": 1.0, "up_blocks.1": 0.3},
     "composition": {"down_blocks.2": 1.0, "mid_block": 1.0},
@@ -35,42 +35,42 @@ _SD15: dict[str, Gains] = {
 TYPES = list(_SD15)
 
 
-def gains_of(kind: str, sites: list[Site]) -> Gains:
+def weights_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
     """The weights of a type on a model: SDXL's where transformers are deep, else those of SD 1.5.
 
     Raises:
         ValueError: the model is Flux, of whose blocks nobody has said which make a style.
     """
-    if sites[0].in_flux and kind != "full":
+    if layers[0].in_flux and kind != "full":
         raise ValueError(
             f'type "{kind}" names blocks of a UNet, but the model is Flux; choose full, or write weights into blocks, '
             "such as all=1, double_blocks.0=0."
         )
-    deep = any(site.key[2] > 0 for site in sites)
+    deep = any(layer.key[2] > 0 for layer in layers)
     return (_SDXL if deep else _SD15)[kind]
 
 
-def gain_at(gains: Gains, site: Site) -> float:
+def weight_at(gains: BlockWeights, layer: Layer) -> float:
     """The weight at one cross-attention, 0 where no prefix fits."""
-    fitting = [prefix for prefix in gains if _fits(prefix, site.name)]
+    fitting = [prefix for prefix in gains if _fits(prefix, layer.name)]
     return gains[max(fitting, key=len)] if fitting else 0.0
 
 
-def parse_gains(text: str, sites: list[Site]) -> Gains:
+def parse_block_weights(text: str, layers: list[Layer]) -> BlockWeights:
     """Weights written as "up_blocks.1=0.5, mid_block=0"; "all" stands for every block.
 
     Raises:
         ValueError: a part is no name and number, or names no cross-attention of this UNet.
     """
-    gains = read_gains(text)
+    gains = read_block_weights(text)
     for prefix in gains:
-        if not any(_fits(prefix, site.name) for site in sites):
-            names = ", ".join(dict.fromkeys(site.name.split(".transformer")[0] for site in sites))
+        if not any(_fits(prefix, layer.name) for layer in layers):
+            names = ", ".join(dict.fromkeys(layer.name.split(".transformer")[0] for layer in layers))
             raise ValueError(f'blocks: no block is called "{prefix}"; use all, or the beginning of one of: {names}.')
     return gains
 
 
-def read_gains(text: str) -> Gains:
+def read_block_weights(text: str) -> BlockWeights:
     """Weights by name as they are written, of whatever model.
 
     Raises:

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from ..patching.schedule import ScheduleRange
-from .bank import Reference, bake, check_fit
 from .encoders import encode
 from .faces import Face, encode_face
 from .formats import FACES, KINDS, Adapter
-from .presets import Gains, gain_at, gains_of, parse_gains
-from .sites import Site
+from .layers import Layer
+from .presets import BlockWeights, parse_block_weights, weight_at, weights_of_type
+from .reference import Reference, check_fit, precompute
 from .steps import Use
 
 MOST = 100
@@ -26,7 +26,7 @@ class ImagePrompt:
     """A picture and how it acts.
 
     Args:
-        source: the picture (1, H, W, 3) in 0..1, or one that was baked.
+        source: the picture (1, H, W, 3) in 0..1, or a precomputed one.
         scale: 0..1.
         type: one of `presets.TYPES`.
         start: fraction of the schedule at which it begins to act.
@@ -49,9 +49,9 @@ class ImagePrompt:
     unconditional: str = "reference"
     face: Face | None = None
 
-    def gains(self, sites: list[Site]) -> Gains:
+    def gains(self, layers: list[Layer]) -> BlockWeights:
         """Weights of the blocks of a UNet."""
-        return parse_gains(self.blocks, sites) if self.blocks.strip() else gains_of(self.type, sites)
+        return parse_block_weights(self.blocks, layers) if self.blocks.strip() else weights_of_type(self.type, layers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,33 +68,37 @@ def check_count(prompts: Sequence[ImagePrompt]) -> None:
         raise ValueError(f"The stack holds {len(prompts)} image prompts; expected 1 to {MOST}.")
 
 
-def use(prompt: ImagePrompt, loaded: LoadedAdapter | None, sites: list[Site]) -> Use | None:
+def use(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer]) -> Use | None:
     """What a model needs of a prompt; None when it acts nowhere.
 
     Raises:
-        ValueError: a picture without an adapter, or a baked one that does not go with the model or the adapter.
+        ValueError: a picture without an adapter, or a precomputed one that does not go with the model or the adapter.
     """
-    gains = prompt.gains(sites)
-    numbers = [site.number for site in sites if prompt.scale * gain_at(gains, site)]
-    reference = _reference(prompt, loaded, numbers, sites)
+    gains = prompt.gains(layers)
+    numbers = [layer.number for layer in layers if prompt.scale * weight_at(gains, layer)]
+    reference = _reference(prompt, loaded, numbers, layers)
     if not numbers:
         return None
     return Use(reference, prompt.scale, gains, ScheduleRange(prompt.start, prompt.end), prompt.mask)
 
 
-def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[int], sites: list[Site]) -> Reference:
+def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[int], layers: list[Layer]) -> Reference:
     if isinstance(prompt.source, Reference):
-        return _checked(prompt.source, loaded, sites)
+        return _checked(prompt.source, loaded, layers)
     if loaded is None:
         raise ValueError("The image prompts hold a picture, which needs ip_adapter; connect a Load IP-Adapter node.")
     adapter = loaded.adapter
     check_fit(
-        adapter.name, adapter.width, len(adapter.sites), {n: k.shape[0] for n, (k, _) in adapter.sites.items()}, sites
+        adapter.name,
+        adapter.width,
+        len(adapter.layers),
+        {n: k.shape[0] for n, (k, _) in adapter.layers.items()},
+        layers,
     )
-    return baked(prompt, loaded, numbers)
+    return make_reference(prompt, loaded, numbers)
 
 
-def baked(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Reference:
+def make_reference(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Reference:
     """The picture or face of a prompt as keys and values of the numbered cross-attentions.
 
     Raises:
@@ -110,15 +114,16 @@ def baked(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Ref
         tokens, blank = encode(adapter, loaded.encoder, prompt.source, *how)
     else:
         tokens, blank = encode_face(adapter, loaded.encoder, prompt.face, prompt.source, *how)
-    return bake(tokens, blank, adapter, numbers)
+    return precompute(tokens, blank, adapter, numbers)
 
 
-def _checked(reference: Reference, loaded: LoadedAdapter | None, sites: list[Site]) -> Reference:
-    if loaded is not None and loaded.adapter.mark != reference.mark:
+def _checked(reference: Reference, loaded: LoadedAdapter | None, layers: list[Layer]) -> Reference:
+    if loaded is not None and loaded.adapter.fingerprint != reference.fingerprint:
         raise ValueError(
-            f"The saved reference was made with {reference.name} ({reference.mark}), but {loaded.adapter.name} "
-            f"({loaded.adapter.mark}) is connected; apply it in a node of its own without ip_adapter, or save it again."
+            f"The saved reference was made with {reference.name} ({reference.fingerprint}), but {loaded.adapter.name} "
+            f"({loaded.adapter.fingerprint}) is connected; apply it in a node of its own without ip_adapter, or save "
+            "it again."
         )
     channels = {n: pair[0].shape[-1] for n, pair in reference.pairs.items()}
-    check_fit(reference.name, reference.width, reference.sites, channels, sites)
+    check_fit(reference.name, reference.width, reference.layers, channels, layers)
     return reference

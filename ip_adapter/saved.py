@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..weights.files import DOWNLOAD, reading
-from .bank import Reference
+from .reference import Reference
 
 SUFFIX = ".reference.safetensors"
 FORMAT = "tessera-reference-1"
@@ -15,19 +15,19 @@ REMEDY = f"{DOWNLOAD}, or save the reference again"
 
 
 def save_reference(path: Path, reference: Reference) -> None:
-    """Write a baked image; a file appears whole or not at all."""
+    """Write a precomputed image; a file appears whole or not at all."""
     from safetensors.torch import save_file
 
     tensors = {f"{n}.{part}": pair[i] for n, pair in reference.pairs.items() for i, part in enumerate("kv")}
-    about = {"mark": reference.mark, "name": reference.name}
-    about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.sites)}
+    about = {"mark": reference.fingerprint, "name": reference.name}
+    about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.layers)}
     partial = path.with_name(path.name + ".partial")
     save_file({key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()}, partial, about)
     partial.replace(path)
 
 
 def load_reference(path: Path) -> Reference:
-    """Read a baked image.
+    """Read a precomputed image.
 
     Raises:
         ValueError: the file is none, or its values are not finite.

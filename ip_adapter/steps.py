@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ..patching.schedule import ScheduleRange
 from .areas import Part, split
-from .attend import Bank, add_images, make_banks, only
-from .bank import Reference
+from .attend import KeysValues, add_images, make_keys_values, select
+from .layers import Layer
 from .maps import Record
 from .masks import pool
-from .presets import Gains, gain_at
-from .sites import Site
+from .presets import BlockWeights, weight_at
+from .reference import Reference
 
 STEP = "tessera_image_prompts_step"
 
@@ -34,13 +34,13 @@ class Use:
 
     reference: Reference
     scale: float
-    gains: Gains
+    gains: BlockWeights
     schedule: ScheduleRange = ScheduleRange()
     mask: Tensor | None = None
 
-    def weight(self, site: Site) -> float:
+    def weight(self, layer: Layer) -> float:
         """How strongly it acts at a cross-attention."""
-        return self.scale * gain_at(self.gains, site)
+        return self.scale * weight_at(self.gains, layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class ImageGroup(NamedTuple):
     Where they act on P pixels only, these have numbers, too, and the masks are (n, P).
     """
 
-    bank: Bank
+    bank: KeysValues
     mask: Tensor | None
     images: list[int]
     pixels: Tensor | None = None
@@ -72,7 +72,7 @@ class RunMemory:
         size: of the latents (height, width).
         names: uuid of a conditioning -> its name in the guider.
         masks: of images, by number, cut down as the picture was.
-        banks: keys and values on the device, by site, images that act, and rows.
+        banks: keys and values on the device, by layer, images that act, and rows.
         areas: parts of the picture, with the masks (n, P) there; None without masks.
     """
 
@@ -108,10 +108,10 @@ class Step:
     queries: dict[int, Tensor] = field(default_factory=dict)
 
     def add(
-        self, out: Tensor, q: Tensor, site: Site, heads: int, grid: tuple[int, int], record: Record | None
+        self, out: Tensor, q: Tensor, layer: Layer, heads: int, grid: tuple[int, int], record: Record | None
     ) -> Tensor:
-        """Add what all images say at a site to `out` (B, L, C), in place."""
-        entries = self.entries(site, q, heads, grid, divided=record is None)
+        """Add what all images say at a layer to `out` (B, L, C), in place."""
+        entries = self.entries(layer, q, heads, grid, divided=record is None)
         if record is not None:
             for bank, mask, images, _ in entries:
                 record.add(out, q, bank, mask, images, grid)
@@ -120,17 +120,17 @@ class Step:
         return out
 
     def entries(
-        self, site: Site, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True
+        self, layer: Layer, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True
     ) -> list[ImageGroup]:
-        """The images at a site, from the run's memory; `divided` by the areas where they act, if that is cheaper."""
-        key = (site.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
+        """The images at a layer, from the run's memory; `divided` by the areas where they act, if that is cheaper."""
+        key = (layer.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
         if key not in self.memory.banks:
             first, found = 0, []
             for stack in self.stacks:
                 numbers = [n for n in range(first, first + len(stack.uses)) if n in self.active]
-                uses = {n: stack.uses[n - first] for n in numbers if stack.uses[n - first].weight(site)}
+                uses = {n: stack.uses[n - first] for n in numbers if stack.uses[n - first].weight(layer)}
                 if uses:
-                    for entry in _load(uses, stack.combine, site, self.roles, q, heads):
+                    for entry in _load(uses, stack.combine, layer, self.roles, q, heads):
                         found += self._placed(entry, uses, stack.combine, grid, q, divided)
                 first += len(stack.uses)
             self.memory.banks[key] = found
@@ -149,7 +149,7 @@ class Step:
         if areas is None:
             return [entry]
         return [
-            ImageGroup(only(entry.bank, images), mask, [entry.images[i] for i in images], pixels)
+            ImageGroup(select(entry.bank, images), mask, [entry.images[i] for i in images], pixels)
             for (pixels, images), mask in areas
         ]
 
@@ -162,11 +162,11 @@ def _areas(mask: Tensor, combine: str, tokens: int, q: Tensor, divided: bool) ->
 
 
 def _load(
-    uses: dict[int, Use], combine: str, site: Site, roles: tuple[int, ...], q: Tensor, heads: int
+    uses: dict[int, Use], combine: str, layer: Layer, roles: tuple[int, ...], q: Tensor, heads: int
 ) -> list[ImageGroup]:
     numbers, images = list(uses), list(uses.values())
     rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
-    pairs = [use.reference.pairs[site.number] for use in images]
+    pairs = [use.reference.pairs[layer.number] for use in images]
     keys, values = ([pair[part].to(q)[rows] for pair in pairs] for part in (0, 1))
-    banks = make_banks(keys, values, [use.weight(site) for use in images], heads, combine)
+    banks = make_keys_values(keys, values, [use.weight(layer) for use in images], heads, combine)
     return [ImageGroup(bank, None, [numbers[i] for i in group]) for bank, group in banks]

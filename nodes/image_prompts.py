@@ -15,7 +15,7 @@ from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_ima
 from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, read_embedding
 from ..ip_adapter.formats import read_adapter
 from ..ip_adapter.masks import one_mask
-from ..ip_adapter.presets import TYPES, read_gains
+from ..ip_adapter.presets import TYPES, read_block_weights
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
 from .checks import verdict
 from .inputs import check_range, percent
@@ -126,7 +126,7 @@ def how_it_acts() -> list[Any]:
 def check_acting(node: type[io.ComfyNode], start: float | None, end: float | None, blocks: str | None) -> bool | str:
     """What `validate_inputs` says of the inputs that a picture and a saved reference share."""
     given = {"start_percent": start, "end_percent": end, "blocks": blocks}
-    return verdict(node, given, (check_range, ["start_percent", "end_percent"]), (read_gains, ["blocks"]))
+    return verdict(node, given, (check_range, ["start_percent", "end_percent"]), (read_block_weights, ["blocks"]))
 
 
 def _face_inputs() -> list[Any]:

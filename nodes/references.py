@@ -15,7 +15,7 @@ from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
 from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
-from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked, check_count
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, make_reference
 from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
 from ..patching.model_sampling import sigma_at
 from ..patching.networks import describe
@@ -89,7 +89,7 @@ class TesseraSaveReference(io.ComfyNode):
         for count, picture in enumerate(pictures, number):
             prompt = ImagePrompt(picture, fit=fit, unconditional=unconditional)
             path = Path(folder) / f"{stem}_{count:05}_{SUFFIX}"
-            save_reference(path, baked(prompt, ip_adapter, list(ip_adapter.adapter.sites)))
+            save_reference(path, make_reference(prompt, ip_adapter, list(ip_adapter.adapter.layers)))
             written.append(str(path))
         return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
 

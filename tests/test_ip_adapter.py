@@ -1,4 +1,4 @@
-"""The IP-Adapter library: files, projectors, attention sites, attention, masks, types."""
+"""The IP-Adapter library: files, projectors, attention layers, attention, masks, types."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from tessera.host.models.vae import VAE
 from tessera.ip_adapter import attend as attending
 from tessera.ip_adapter import projectors
-from tessera.ip_adapter.attend import COMBINES, attend, make_banks
+from tessera.ip_adapter.attend import COMBINES, attend, make_keys_values
 from tessera.ip_adapter.formats import parse_adapter, read_adapter
+from tessera.ip_adapter.layers import find_layers
 from tessera.ip_adapter.masks import TOLERANCE, fit, one_mask, pool
-from tessera.ip_adapter.presets import TYPES, gain_at, gains_of, parse_gains
-from tessera.ip_adapter.sites import find_sites
+from tessera.ip_adapter.presets import TYPES, parse_block_weights, weight_at, weights_of_type
 from torch import Tensor
 
 SD15: dict[str, Any] = {
@@ -53,28 +53,28 @@ def test_sites_are_numbered_as_diffusers_registers_processors(
     config: dict[str, Any], count: int, channels: int
 ) -> None:
     unet = _unet(config)
-    sites = find_sites(unet)
+    layers = find_layers(unet)
     registered = [name.removesuffix(".attn2.processor") for name in unet.attn_processors]
-    assert len(sites) == count
-    assert sum(site.channels for site in sites) == channels
-    assert [registered[site.number] for site in sites] == [site.name for site in sites]
+    assert len(layers) == count
+    assert sum(layer.channels for layer in layers) == channels
+    assert [registered[layer.number] for layer in layers] == [layer.name for layer in layers]
 
 
 def test_sites_have_comfyuis_keys() -> None:
-    sd15, sdxl = find_sites(_unet(SD15)), find_sites(_unet(SDXL))
-    assert [site.key[:2] for site in sd15] == [
+    sd15, sdxl = find_layers(_unet(SD15)), find_layers(_unet(SDXL))
+    assert [layer.key[:2] for layer in sd15] == [
         *(("input", n) for n in (1, 2, 4, 5, 7, 8)),
         *(("output", n) for n in range(3, 12)),
         ("middle", 0),
     ]
-    blocks = dict.fromkeys(site.key[:2] for site in sdxl)
+    blocks = dict.fromkeys(layer.key[:2] for layer in sdxl)
     assert list(blocks) == [*(("input", n) for n in (4, 5, 7, 8)), *(("output", n) for n in range(6)), ("middle", 0)]
-    assert {site.number: site.key for site in sdxl}[121] == ("middle", 0, 0)
+    assert {layer.number: layer.key for layer in sdxl}[121] == ("middle", 0, 0)
 
 
 def test_a_model_without_unet_is_named() -> None:
     with pytest.raises(ValueError, match="Linear"):
-        find_sites(torch.nn.Linear(1, 1))
+        find_layers(torch.nn.Linear(1, 1))
 
 
 # Files
@@ -91,11 +91,11 @@ def test_every_projector_and_layout_is_recognised(sd15_unet: Any, kind: str, lay
         names = ("ip_adapter", "image_proj") if layout == "safetensors" else ("adapter_modules", "image_proj_model")
         save_file(tiny_adapters.flat(weights, *names), path)
     adapter = read_adapter(path)
-    assert (adapter.kind, adapter.width, len(adapter.sites)) == (kind, 16, 10)
+    assert (adapter.kind, adapter.width, len(adapter.layers)) == (kind, 16, 10)
     assert adapter.features == {"base": tiny_adapters.EMBEDDING, "face": 0, "face_raw": 0}.get(
         kind, tiny_adapters.PATCH
     )
-    assert adapter.mark == parse_adapter(weights, "x").mark
+    assert adapter.fingerprint == parse_adapter(weights, "x").fingerprint
 
 
 def test_files_of_other_kinds_are_refused_in_a_line(sd15_unet: Any, tmp_path: Path) -> None:
@@ -192,14 +192,14 @@ def test_attention_equals_the_formulas_in_float64(combine: str, masked: bool, da
     weights = torch.tensor(scales, dtype=torch.float64)[:, None] * (torch.ones(1, length) if mask is None else mask)
     out = sum(
         attend(q, bank, None if mask is None else mask[group])
-        for bank, group in make_banks(keys, values, scales, heads, combine)
+        for bank, group in make_keys_values(keys, values, scales, heads, combine)
     )
     torch.testing.assert_close(out, _slow(q, keys, values, weights, heads, combine), atol=1e-9, rtol=1e-9)
 
 
 def test_large_pictures_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     q, keys = torch.randn(1, 50, 8), [torch.randn(1, 3, 8) for _ in range(2)]
-    ((bank, _),) = make_banks(keys, keys, [0.5, 0.9], 2, "sum")
+    ((bank, _),) = make_keys_values(keys, keys, [0.5, 0.9], 2, "sum")
     mask = torch.rand(2, 50)
     whole = attend(q, bank, mask), attend(q, bank)
     monkeypatch.setattr(attending, "LARGEST", 2 * 6 * 7)
@@ -209,7 +209,7 @@ def test_large_pictures_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("combine", COMBINES)
 def test_rows_in_one_as_a_gpu_takes_them_are_rows_one_by_one(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, keys = torch.randn(3, 50, 8), [torch.randn(3, 3, 8) for _ in range(2)]
-    ((bank, _),) = make_banks(keys, keys, [0.5, 0.9], 2, combine)
+    ((bank, _),) = make_keys_values(keys, keys, [0.5, 0.9], 2, combine)
     mask = torch.rand(2, 50)
     one_by_one = attend(q, bank, mask), attend(q, bank)
     monkeypatch.setattr(attending, "ROW_BY_ROW", "none")
@@ -226,7 +226,9 @@ def test_half_precision_stays_close_and_finite(dtype: torch.dtype, combine: str)
     mask[0, :32], mask[1, 16:48] = 1.0, 0.5
 
     def run(dtype: torch.dtype) -> Tensor:
-        parts = make_banks([k.to(dtype) for k in keys], [v.to(dtype) for v in values], [0.9, 0.5, 0.3], 4, combine)
+        parts = make_keys_values(
+            [k.to(dtype) for k in keys], [v.to(dtype) for v in values], [0.9, 0.5, 0.3], 4, combine
+        )
         return sum((attend(q.to(dtype), bank, mask[group].to(dtype)) for bank, group in parts), torch.zeros(1))
 
     half = run(dtype)
@@ -284,30 +286,30 @@ def test_masks_of_an_uncut_photo_are_cut_as_the_photo(height: int, width: int, r
 
 
 def test_types_are_the_published_blocks() -> None:
-    sdxl, sd15 = find_sites(_unet(SDXL)), find_sites(_unet(SD15))
+    sdxl, sd15 = find_layers(_unet(SDXL)), find_layers(_unet(SD15))
 
-    def blocks(sites: list[Any], kind: str) -> set[tuple[Any, ...]]:
-        return {(*site.key[:2], gain) for site in sites if (gain := gain_at(gains_of(kind, sites), site))}
+    def blocks(layers: list[Any], kind: str) -> set[tuple[Any, ...]]:
+        return {(*layer.key[:2], gain) for layer in layers if (gain := weight_at(weights_of_type(kind, layers), layer))}
 
     assert blocks(sdxl, "style") == {("output", 1, 1.0)}
     assert blocks(sdxl, "composition") == {("input", 8, 1.0)}
     assert blocks(sd15, "style") == {("output", n, 1.0) for n in (3, 4, 5)}
     assert blocks(sd15, "composition") == {("input", 7, 1.0), ("input", 8, 1.0), ("middle", 0, 1.0)}
     assert blocks(sd15, "composition_narrow") == {("input", 7, 0.25), ("input", 8, 1.0)}
-    assert len([site for site in sd15 if gain_at(gains_of("style_broad", sd15), site)]) == 14
-    for sites in (sd15, sdxl):
-        assert all(gain_at(gains_of("full", sites), site) == 1.0 for site in sites)
-        assert {gain_at(gains_of("character", sites), site) for site in sites} == {0.3, 1.0}
-        assert all(any(gain_at(gains_of(kind, sites), site) for site in sites) for kind in TYPES)
+    assert len([layer for layer in sd15 if weight_at(weights_of_type("style_broad", sd15), layer)]) == 14
+    for layers in (sd15, sdxl):
+        assert all(weight_at(weights_of_type("full", layers), layer) == 1.0 for layer in layers)
+        assert {weight_at(weights_of_type("character", layers), layer) for layer in layers} == {0.3, 1.0}
+        assert all(any(weight_at(weights_of_type(kind, layers), layer) for layer in layers) for kind in TYPES)
 
 
 def test_blocks_as_text() -> None:
-    sites = find_sites(_unet(SD15))
-    gains = parse_gains("all=0.2, up_blocks.1=1\nmid_block=0", sites)
-    found = {site.name.split(".transformer")[0]: gain_at(gains, site) for site in sites}
+    layers = find_layers(_unet(SD15))
+    gains = parse_block_weights("all=0.2, up_blocks.1=1\nmid_block=0", layers)
+    found = {layer.name.split(".transformer")[0]: weight_at(gains, layer) for layer in layers}
     assert found["up_blocks.1.attentions.2"] == 1.0
     assert found["mid_block.attentions.0"] == 0.0
     assert found["down_blocks.0.attentions.0"] == 0.2
     for text, words in (("up_block.1=1", 'no block is called "up_block.1"'), ("all=much", "no name and weight")):
         with pytest.raises(ValueError, match=words):
-            parse_gains(text, sites)
+            parse_block_weights(text, layers)

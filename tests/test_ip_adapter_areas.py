@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.ip_adapter import areas
 from tessera.ip_adapter.areas import split
-from tessera.ip_adapter.attend import COMBINES, add_images, attend, make_banks, only
+from tessera.ip_adapter.attend import COMBINES, add_images, attend, make_keys_values, select
 from torch import Tensor
 
 
@@ -47,15 +47,15 @@ def test_parts_together_are_the_whole(combine: str, monkeypatch: pytest.MonkeyPa
     q, mask = torch.randn(2, 64, 12, dtype=torch.float64), _areas(4, 64, 5).double()
     mask[3] = 0.5
     keys, values = ([torch.randn(2, 3, 12, dtype=torch.float64) for _ in range(4)] for _ in range(2))
-    ((bank, _),) = make_banks(keys, values, [0.9, 0.5, 0.3, 0.1], 3, combine)
+    ((bank, _),) = make_keys_values(keys, values, [0.9, 0.5, 0.3, 0.1], 3, combine)
     mask = mask[:3] if combine == "concat" else mask
-    bank = only(bank, range(len(mask)))
+    bank = select(bank, range(len(mask)))
     parts = split(mask, combine, 3, 12)
     assert any(pixels is not None for pixels, _ in parts)
     out = torch.zeros_like(q)
     for pixels, images in parts:
         seen = mask[images] if pixels is None else mask[images][:, pixels]
-        add_images(out, q, only(bank, images), seen, pixels)
+        add_images(out, q, select(bank, images), seen, pixels)
     torch.testing.assert_close(out, attend(q, bank, mask))
 
 

@@ -113,9 +113,9 @@ def test_images_equal_diffusers(model: ModelPatcher, count: int) -> None:
 def test_a_file_of_diffusers_names_is_the_same_adapter(model: ModelPatcher) -> None:
     weights = random_xlabs(model.model.diffusion_model)
     one, two = parse_adapter(weights, "a"), parse_adapter(_nested(weights), "b")
-    assert one.mark == two.mark
+    assert one.fingerprint == two.fingerprint
     assert (one.kind, one.tokens, one.features) == ("base", 4, 24)
-    assert list(one.sites) == list(one.biases) == [0, 1]
+    assert list(one.layers) == list(one.biases) == [0, 1]
 
 
 # Properties

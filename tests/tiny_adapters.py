@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tessera.ip_adapter.sites import find_sites
+from tessera.ip_adapter.layers import find_layers
 from torch import Tensor, nn
 
 StateDict = dict[str, Tensor]
@@ -18,26 +18,26 @@ TOKENS = {"base": 4, "plus": 3, "full": PATCHES}
 def random_adapter(unet: nn.Module, kind: str = "base", seed: int = 0) -> dict[str, StateDict]:
     """An adapter for a UNet, nested as in `.bin` files."""
     torch.manual_seed(seed)
-    sites = find_sites(unet)
-    width = sites[0].width
+    layers = find_layers(unet)
+    width = layers[0].width
     image_proj = _PROJECTORS[kind](width)
     ip_adapter = {}
-    for site in sites:
+    for layer in layers:
         for part in "kv":
-            ip_adapter[f"{site.number}.to_{part}_ip.weight"] = torch.randn(site.channels, width) * width**-0.5
+            ip_adapter[f"{layer.number}.to_{part}_ip.weight"] = torch.randn(layer.channels, width) * width**-0.5
     return {"image_proj": {key: tensor.clone() for key, tensor in image_proj.items()}, "ip_adapter": ip_adapter}
 
 
 def random_xlabs(transformer: nn.Module, seed: int = 0) -> StateDict:
     """An adapter for Flux under XLabs' names."""
     torch.manual_seed(seed)
-    sites = find_sites(transformer)
-    found = {f"ip_adapter_proj_model.{key}": tensor for key, tensor in _base(sites[0].width).items()}
-    for site in sites:
+    layers = find_layers(transformer)
+    found = {f"ip_adapter_proj_model.{key}": tensor for key, tensor in _base(layers[0].width).items()}
+    for layer in layers:
         for part in "kv":
-            name = f"double_blocks.{site.number}.processor.ip_adapter_double_stream_{part}_proj"
-            found[f"{name}.weight"] = torch.randn(site.channels, site.width) * site.width**-0.5
-            found[f"{name}.bias"] = 0.2 * torch.randn(site.channels)
+            name = f"double_blocks.{layer.number}.processor.ip_adapter_double_stream_{part}_proj"
+            found[f"{name}.weight"] = torch.randn(layer.channels, layer.width) * layer.width**-0.5
+            found[f"{name}.bias"] = 0.2 * torch.randn(layer.channels)
     return found
 
 
@@ -114,12 +114,12 @@ _PROJECTORS = {
 def random_lora(unet: nn.Module, rank: int = 3) -> StateDict:
     """The LoRA of a FaceID file, for all attentions of a UNet."""
     found = {}
-    for site in find_sites(unet):
-        block: Any = unet.get_submodule(site.name)
-        for number, attention in ((site.number - 1, block.attn1), (site.number, block.attn2)):
+    for layer in find_layers(unet):
+        block: Any = unet.get_submodule(layer.name)
+        for number, attention in ((layer.number - 1, block.attn1), (layer.number, block.attn2)):
             for part in ("q", "k", "v", "out"):
-                layer = attention.to_out[0] if part == "out" else getattr(attention, f"to_{part}")
-                rows, columns = layer.weight.shape
+                linear = attention.to_out[0] if part == "out" else getattr(attention, f"to_{part}")
+                rows, columns = linear.weight.shape
                 found[f"{number}.to_{part}_lora.up.weight"] = 0.1 * torch.randn(rows, rank)
                 found[f"{number}.to_{part}_lora.down.weight"] = 0.1 * torch.randn(rank, columns)
     return found

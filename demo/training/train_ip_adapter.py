@@ -33,9 +33,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...host.models.loaders import load_clip_vision
 from ...ip_adapter.formats import read_adapter
-from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, baked
+from ...ip_adapter.layers import Layer, find_layers
+from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_reference
 from ...ip_adapter.saved import SUFFIX, save_reference
-from ...ip_adapter.sites import Site, find_sites
 from .captions import plain
 from .common import DEVICE, Run, autocast
 from .parts import FACTOR, new_scheduler
@@ -271,24 +271,24 @@ def loss_of(
         return F.mse_loss(frozen.unet(whole, times, context).sample.float(), target)
 
 
-def install(frozen: Frozen, shown: Seen) -> list[tuple[Site, ImageAttention]]:
+def install(frozen: Frozen, shown: Seen) -> list[tuple[Layer, ImageAttention]]:
     """Put a processor at every cross-attention."""
     if DEVICE.type == "cpu":  # the backward pass of fused attention is slow there
         frozen.unet.set_attn_processor(AttnProcessor())
     placed = []
-    for site in find_sites(frozen.unet):
-        attention = frozen.unet.get_submodule(f"{site.name}.attn2")
+    for layer in find_layers(frozen.unet):
+        attention = frozen.unet.get_submodule(f"{layer.name}.attn2")
         attention.processor = ImageAttention(attention, shown).to(DEVICE)
-        placed.append((site, attention.processor))
+        placed.append((layer, attention.processor))
     return placed
 
 
-def export(encoder: nn.Module, projector: Projector, placed: list[tuple[Site, ImageAttention]], out: Path) -> None:
+def export(encoder: nn.Module, projector: Projector, placed: list[tuple[Layer, ImageAttention]], out: Path) -> None:
     """Write adapter and encoder in float16."""
     weights = {f"image_proj.{key}": tensor for key, tensor in projector.state_dict().items()}
-    for site, processor in placed:
-        weights[f"ip_adapter.{site.number}.to_k_ip.weight"] = processor.to_k_ip.weight.data
-        weights[f"ip_adapter.{site.number}.to_v_ip.weight"] = processor.to_v_ip.weight.data * STRENGTH
+    for layer, processor in placed:
+        weights[f"ip_adapter.{layer.number}.to_k_ip.weight"] = processor.to_k_ip.weight.data
+        weights[f"ip_adapter.{layer.number}.to_v_ip.weight"] = processor.to_v_ip.weight.data * STRENGTH
     (out / "image_encoder").mkdir(parents=True, exist_ok=True)
     half = {
         "ip_adapter": weights,
@@ -306,10 +306,10 @@ def export(encoder: nn.Module, projector: Projector, placed: list[tuple[Site, Im
 
 
 def save_demo_reference(out: Path) -> None:
-    """Write the reference that ships with the pack: a drawn zigzag, baked."""
+    """Write the reference that ships with the pack: a drawn zigzag, precomputed."""
     loaded = LoadedAdapter(read_adapter(out / "ip_adapter.safetensors"), load_clip_vision(out / "image_encoder"))
     drawn = torch.from_numpy(draw(np.random.default_rng(5), "zigzag", ("red", "white"), 128))[None].float() / 255
-    reference = baked(ImagePrompt(drawn), loaded, list(loaded.adapter.sites))
+    reference = make_reference(ImagePrompt(drawn), loaded, list(loaded.adapter.layers))
     save_reference(out / f"red_zigzag{SUFFIX}", reference)
 
 

@@ -27,9 +27,9 @@ RUNS: dict[str, list[tuple[int, float, str]]] = {
 
 
 def _references(model: Any, folder: Path) -> list[str]:
-    """Two baked images of a random adapter for the demo model."""
-    from tessera.ip_adapter.bank import bake
+    """Two precomputed images of a random adapter for the demo model."""
     from tessera.ip_adapter.formats import parse_adapter
+    from tessera.ip_adapter.reference import precompute
     from tessera.ip_adapter.saved import save_reference
     from tiny_adapters import random_xlabs
 
@@ -37,7 +37,7 @@ def _references(model: Any, folder: Path) -> list[str]:
     files = [folder / f"{i}.reference.safetensors" for i in range(2)]
     for file in files:
         tokens = torch.randn(2, adapter.tokens, adapter.width)
-        save_reference(file, bake(tokens[0], tokens[1], adapter, adapter.sites))
+        save_reference(file, precompute(tokens[0], tokens[1], adapter, adapter.layers))
     return [str(file) for file in files]
 
 

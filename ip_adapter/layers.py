@@ -17,7 +17,7 @@ Key = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
-class Site:
+class Layer:
     """One cross-attention, or one of Flux's double blocks.
 
     Args:
@@ -42,7 +42,7 @@ class Site:
         return self.key[0] == DOUBLE
 
 
-def find_sites(network: nn.Module) -> list[Site]:
+def find_layers(network: nn.Module) -> list[Layer]:
     """Walk ComfyUI's `UNetModel` or `Flux`, or those of diffusers, wherever in `network` they are.
 
     Raises:
@@ -62,23 +62,23 @@ def find_sites(network: nn.Module) -> list[Site]:
         else:
             continue
         if found:
-            return [_site(2 * k + 1, *place) for k, place in enumerate(found)]
+            return [_layer(2 * k + 1, *place) for k, place in enumerate(found)]
     raise ValueError(
         f"IP-Adapters act on UNet models (Stable Diffusion 1.5, SDXL) and on Flux, but the model is a "
         f"{type(network).__name__}; load one of those."
     )
 
 
-def _flux(blocks: Any, text: Any, heads: int) -> list[Site]:
+def _flux(blocks: Any, text: Any, heads: int) -> list[Layer]:
     channels, width = text.weight.shape
-    return [Site(i, (DOUBLE, i, 0), f"double_blocks.{i}", channels, width, heads) for i in range(len(blocks))]
+    return [Layer(i, (DOUBLE, i, 0), f"double_blocks.{i}", channels, width, heads) for i in range(len(blocks))]
 
 
 Place = tuple[Key, str, Any]
 
 
-def _site(number: int, key: Key, name: str, attention: Any) -> Site:
-    return Site(number, key, name, attention.to_q.weight.shape[0], attention.to_k.weight.shape[1])
+def _layer(number: int, key: Key, name: str, attention: Any) -> Layer:
+    return Layer(number, key, name, attention.to_q.weight.shape[0], attention.to_k.weight.shape[1])
 
 
 def _comfyui(unet: Any) -> Iterator[Place]:
