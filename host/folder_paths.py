@@ -10,8 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 
-from .files import is_within_directory
-
 supported_pt_extensions = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
 
 MODEL_FOLDERS = {
@@ -57,6 +55,15 @@ def _set_models_dir(folder: str) -> None:
     folder_names_and_paths.clear()
     for name, below in MODEL_FOLDERS.items():
         folder_names_and_paths[name] = ([os.path.join(folder, each) for each in below], supported_pt_extensions)
+
+
+def is_within_directory(directory: str, target: str) -> bool:
+    """Return whether `target` is in `directory`, links followed."""
+    try:
+        directory, target = os.path.realpath(directory), os.path.realpath(target)
+        return os.path.commonpath((directory, target)) == directory
+    except ValueError:  # A NUL in the name, or another drive on Windows.
+        return False
 
 
 def get_input_directory() -> str:

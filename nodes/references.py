@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..contract import folder_paths, io, ui
 from ..contract.demo import DEMO_ADAPTER
 from ..contract.sampling import sample_one_step
+from ..files.writing import create_series
 from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
 from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
@@ -85,18 +87,23 @@ class TesseraSaveReference(io.ComfyNode):
         folder, stem, number, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
-        written = []
-        for count, picture in enumerate(pictures, number):
-            prompt = ImagePrompt(picture, fit=fit, unconditional=unconditional)
-            path = Path(folder) / f"{stem}_{count:05}_{SUFFIX}"
-            save_reference(path, make_reference(prompt, ip_adapter, list(ip_adapter.adapter.layers)))
-            written.append(str(path))
+        prompts = (ImagePrompt(picture, fit=fit, unconditional=unconditional) for picture in pictures)
+        made = (_file(make_reference(prompt, ip_adapter, list(ip_adapter.adapter.layers))) for prompt in prompts)
+        written = [str(Path(folder) / name) for name in create_series(folder, stem, SUFFIX, made, number)]
         return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = "references/reference") -> bool | str:
         """Check the files' names."""
         return verdict(cls, {"filename_prefix": filename_prefix}, (check_prefix, ["filename_prefix"]))
+
+
+def _file(reference: Any) -> bytes:
+    """The file of a reference."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / SUFFIX
+        save_reference(path, reference)
+        return path.read_bytes()
 
 
 class TesseraLoadReference(io.ComfyNode):

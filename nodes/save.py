@@ -8,19 +8,19 @@ import struct
 import zlib
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..contract import folder_paths, io, saves_metadata, ui
+from ..files.writing import create_series
 from .checks import verdict
 from .file_names import check_prefix
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 DEEP = "png16"
-SUFFIXES = {"jpeg": "jpg", "webp": "webp", DEEP: "png"}
+SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", DEEP: ".png"}
 PNG_COLOURS = {1: 0, 3: 2, 4: 6}
 
 
@@ -172,14 +172,8 @@ def _graphs(hidden: Any) -> dict[str, str]:
 
 
 def _save(files: list[bytes], prefix: str, suffix: str, height: int, width: int) -> Any:
-    """Write files into the output folder under the next free numbers, each whole or not at all."""
+    """Write files into the output folder under the next free numbers."""
     root = folder_paths.get_output_directory()
     folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix, root, width, height)
-    saved = []
-    for place, content in enumerate(files):
-        name = f"{stem.replace('%batch_num%', str(place))}_{number + place:05}_.{suffix}"
-        partial = Path(folder) / f".{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(Path(folder) / name)
-        saved.append(ui.SavedResult(name, subfolder, io.FolderType.output))
-    return ui.SavedImages(saved)
+    names = create_series(folder, stem, suffix, files, number)
+    return ui.SavedImages([ui.SavedResult(name, subfolder, io.FolderType.output) for name in names])

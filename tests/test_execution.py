@@ -309,7 +309,7 @@ class _FullDisk:
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = {"1": node("Paint", batch=1), "2": node("Save", images=["1", 0], filename_prefix="a/b")}
     run(prompt)
-    monkeypatch.setattr("tessera.host.files.open", lambda *a: _FullDisk(open(*a)), raising=False)  # noqa: SIM115
+    monkeypatch.setattr("tessera.files.writing.open", lambda *a: _FullDisk(open(*a)), raising=False)  # noqa: SIM115
     with pytest.raises(NodeError) as failed:
         run(prompt)
     assert failed.value.line == (

@@ -23,9 +23,9 @@ else:
 ROOT = Path(__file__).parents[1]
 MEGABYTES = 60
 LIBRARIES = {"tiling", "ip_adapter", "samplers", "guidance", "images", "prompts"}
-# What every reader of files stands on, libraries included.
-READERS = "weights"
-SHIPPED_PACKAGES = {"contract", "nodes", "patching", READERS} | LIBRARIES
+# What everything that reads or writes files stands on, libraries included.
+ON_DISK = {"weights", "files"}
+SHIPPED_PACKAGES = {"contract", "nodes", "patching"} | ON_DISK | LIBRARIES
 HOST_WORDS = re.compile(
     r"\b(transformer_options|model_options|model_patcher|cond_or_uncond|class_obj|get_model_object|patches_replace"
     r"|(add|remove)_wrappers?_with_key|set_model_\w+|WrappersMP|activations_shape|optimized_attention_override)\b"

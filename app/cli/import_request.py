@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...files.writing import replace
 from ...host.errors import GraphError, shown
 from ...host.folder_paths import get_input_directory
 from ..services.convert import Line, convert
@@ -84,10 +84,8 @@ def write(path: Path, content: bytes) -> None:
     """
     if not path.name or path.is_dir():
         raise GraphError([f"{path}: a folder; expected the file to write"])
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+        replace(path, content)
     except OSError as error:
         raise GraphError([f"{path}: {error.strerror or error}; choose another file"]) from error

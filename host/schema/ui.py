@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import string
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ...files.writing import create_series
 from .. import folder_paths
-from ..files import atomic_write
 from .inputs import FolderType
 from .node import ComfyNode
 
@@ -64,13 +64,9 @@ class ImageSaveHelper:
         height, width = images.shape[1:3]
         folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, root, width, height)
         metadata = _png_metadata(cls)
-        results = []
-        for index, image in enumerate(images):
-            name = f"{stem.replace('%batch_num%', str(index))}_{number + index:05}_.png"
-            with atomic_write(os.path.join(folder, name)) as file:
-                _to_pil(image).save(file, "PNG", pnginfo=metadata, compress_level=compress_level)
-            results.append(SavedResult(name, subfolder, folder_type))
-        return results
+        files = (_png(image, metadata, compress_level) for image in images)
+        names = create_series(folder, stem, ".png", files, number)
+        return [SavedResult(name, subfolder, folder_type) for name in names]
 
     @staticmethod
     def get_save_images_ui(
@@ -78,6 +74,12 @@ class ImageSaveHelper:
     ) -> SavedImages:
         """Save pictures in the output folder, ready to return as `ui`."""
         return SavedImages(ImageSaveHelper.save_images(images, filename_prefix, FolderType.output, cls, compress_level))
+
+
+def _png(image: Tensor, metadata: PngInfo | None, compress_level: int) -> bytes:
+    file = BytesIO()
+    _to_pil(image).save(file, "PNG", pnginfo=metadata, compress_level=compress_level)
+    return file.getvalue()
 
 
 def _to_pil(image: Tensor) -> Image.Image:
