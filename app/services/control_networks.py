@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...host.errors import GraphError, listed, shown
 from ...host.schema.object_info import inputs_of
@@ -10,9 +10,7 @@ from .graph_layout import Drawing, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
 from .recipe import Guide, ImagePrompt, PictureFinder, Recipe, named_file
-
-if TYPE_CHECKING:
-    from .request import Request
+from .request import Request
 
 STRONGEST = 10.0
 ROLES = ("control", "control network", "control picture", "control edges")

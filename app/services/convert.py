@@ -15,8 +15,7 @@ from .images import Pictures
 from .model_names import family_of
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN, Parameter
 from .recipe import Note, Recipe
-from .request import Request, hint_at, parse
-from .services import Service
+from .request import Request, Service, hint_at, parse
 
 # What the table says about a value that is left out.
 _DEFAULTS = re.compile(r";?\s*(?:Left out:|The document has no default;).*?(?:\.(?=\s|$)|$)")

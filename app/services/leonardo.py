@@ -6,16 +6,12 @@ of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import control_networks, enhance, finishing
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
+from .request import Request
 from .scheduler_names import LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS, described
-
-if TYPE_CHECKING:
-    from .request import Request
 
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
 _CONTRAST = ("contrast:AdjustContrast.factor",)

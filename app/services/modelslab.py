@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from . import enhance, finishing
 from .parameters import MAPPED, MEANINGLESS, Parameter
 from .recipe import PictureFinder, Recipe
+from .request import Request
 from .scheduler_names import DIFFUSERS
-
-if TYPE_CHECKING:
-    from .request import Request
 
 
 def _side(name: str) -> Parameter:

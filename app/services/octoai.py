@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from ...host.errors import listed, shown
 from ...host.folder_paths import get_filename_list
 from . import control_networks
 from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, OTHER_FAMILY, Parameter
 from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
+from .request import Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
-
-if TYPE_CHECKING:
-    from .request import Request
 
 # The scale of a picture that no scale is given for.
 TRANSFERRED = 0.9

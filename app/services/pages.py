@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .parameters import FAMILIES, Parameter
-from .services import SERVICES, Service
+from .request import Service
+from .services import SERVICES
 
 _HEAD = """# Requests of hosted image services as workflows
 

@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ...host.errors import GraphError, closest, listed, shown
 from .parameters import OTHER_FAMILY, Parameter
-from .services import Service
+from .recipe import PictureFinder, Recipe
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 MOST_NUMBERS = 128
 MOST_NESTED = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """One endpoint of a hosted service.
+
+    Attributes:
+        name: on the command line.
+        title: in messages and pages.
+        parameters: what its document names, in that order.
+        refusals: the lines on what the document forbids across parameters.
+        recipe: what a request asks for; takes the request, the finder of images and a seed.
+        family: of its models, where nothing tells another.
+    """
+
+    name: str
+    title: str
+    parameters: Sequence[Parameter]
+    refusals: Callable[[Request], list[str]]
+    recipe: Callable[[Request, PictureFinder, int], Recipe]
+    family: str | None = None
+
+    @cached_property
+    def by_name(self) -> dict[str, Parameter]:
+        """The parameters by name."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    def defaults(self, family: str | None) -> dict[str, Any]:
+        """Return what omitted parameters get for models of a family; "" for required ones."""
+        needed = {parameter.name: "" for parameter in self.parameters if parameter.required}
+        parsed = _model(self, family).model_validate(needed)
+        return {parameter.name: getattr(parsed, parameter.name) for parameter in self.parameters}
 
 
 @dataclass(frozen=True)
@@ -42,6 +74,17 @@ class Request:
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
+    def without(self, name: str, family: str | None) -> Request:
+        """Return the same request where a parameter is left out, for models of `family`; nothing is checked."""
+        given = self.given - {name}
+        defaults = self.service.defaults(family)
+        values = {key: value if key in given else defaults[key] for key, value in self.values.items()}
+        return replace(self, family=family, values=values, given=given)
+
+    def changed(self, name: str, value: Any) -> Request:
+        """Return the same request with another value of a parameter; nothing is checked."""
+        return replace(self, values=self.values | {name: value}, given=self.given | {name})
+
 
 def parse(service: Service, document: Any, family: str | None = None) -> Request:
     """Check a request body. null stands for a parameter that is left out, in every service.
@@ -56,7 +99,7 @@ def parse(service: Service, document: Any, family: str | None = None) -> Request
     given = {name: value for name, value in document.items() if value is not None}
     if broken := [name for name, value in given.items() if not _is_unicode([name, value])]:
         raise GraphError(f"{name}: found half of a surrogate pair; expected Unicode text" for name in broken)
-    model = _model(service.name, family)
+    model = _model(service, family)
     from pydantic import ValidationError
 
     try:
@@ -107,10 +150,8 @@ def _lines(service: Service, errors: list[Any], family: str | None) -> list[str]
 
 
 @cache
-def _model(service: str, family: str | None) -> type[BaseModel]:
-    """The pydantic model of a service's requests, for models of a family."""
-    from .services import SERVICES
-
+def _model(service: Service, family: str | None) -> type[BaseModel]:
+    """Make the pydantic model of a service's requests, for models of a family."""
     try:
         import pydantic
     except ModuleNotFoundError as error:
@@ -122,10 +163,10 @@ def _model(service: str, family: str | None) -> type[BaseModel]:
             if parameter.required
             else (_type(parameter, family) | None, parameter.default_for(family))
         )
-        for parameter in SERVICES[service].parameters
+        for parameter in service.parameters
     }
     config = pydantic.ConfigDict(protected_namespaces=(), validate_default=True)
-    return pydantic.create_model(service, __config__=config, **fields)
+    return pydantic.create_model(service.name, __config__=config, **fields)
 
 
 def _type(parameter: Parameter, family: str | None) -> Any:

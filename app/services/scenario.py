@@ -7,15 +7,12 @@ The documents name few of their parameters beside the descriptions; names are th
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from ...host.errors import GraphError, shown
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
+from .request import Request
 from .scheduler_names import DIFFUSERS
-
-if TYPE_CHECKING:
-    from .request import Request
 
 _GUIDANCE = {"flux-dev": 3.5, "flux-pro": 3.0, "sdxl": 6.0, "sd15": 7.5}
 _GUIDANCE_RANGES = {"flux-dev": (0.0, 10.0), "flux-pro": (2.0, 5.0), "sdxl": (0.0, 20.0), "sd15": (0.0, 20.0)}

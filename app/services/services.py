@@ -2,37 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
-
 from ...host.errors import GraphError, closest, listed, shown
 from . import leonardo, modelslab, octoai, scenario
-from .parameters import Parameter
-from .recipe import PictureFinder, Recipe
-
-if TYPE_CHECKING:
-    from .request import Request
-
-
-@dataclass(frozen=True)
-class Service:
-    """One endpoint: its name on the command line, its title, its parameters, and what it forbids across them,
-    what a request asks for, and the family of its models where nothing tells another."""
-
-    name: str
-    title: str
-    parameters: Sequence[Parameter]
-    refusals: Callable[[Request], list[str]]
-    recipe: Callable[[Request, PictureFinder, int], Recipe]
-    family: str | None = None
-
-    @cached_property
-    def by_name(self) -> dict[str, Parameter]:
-        """The parameters by name."""
-        return {parameter.name: parameter for parameter in self.parameters}
-
+from .request import Service
 
 SERVICES = {
     service.name: service
