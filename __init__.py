@@ -1,25 +1,29 @@
-"""Tessera: seamless textures and more for ComfyUI; this file is the door that ComfyUI opens."""
+"""Tessera: seamless textures and more. ComfyUI opens `comfy_entrypoint`; Python has `run` and the libraries."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from .contract import ComfyExtension, io
+from . import guidance, images, ip_adapter, prompts, samplers, tiling
 
+__all__ = ["comfy_entrypoint", "guidance", "images", "ip_adapter", "prompts", "samplers", "tiling"]
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint() -> ComfyExtension:
-    """Hand over the nodes to ComfyUI."""
+async def comfy_entrypoint() -> Any:
+    """Hand over the nodes to ComfyUI, as its `ComfyExtension`."""
     from .contract import choose
 
     choose("comfyui")
-    from .contract import ComfyExtension
-    from .nodes import NODES
-
-    class Tessera(ComfyExtension):
-        async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return NODES
+    from .nodes.extension import Tessera
 
     return Tessera()
+
+
+def __getattr__(name: str) -> Any:
+    """Import `run` on demand: ComfyUI opens this door too, and has no use for another host."""
+    if name == "run":
+        from .app.api import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,6 +29,12 @@ def cfg(positive: Tensor, negative: Tensor, strength: float) -> Tensor:
         positive: prediction of the image (B, C, H, W).
         negative: likewise, for the negative prompt.
         strength: from 0.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.guidance import cfg
+        >>> cfg(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 1.0]), strength=6.5)
+        tensor([1.0000, 8.5000])
     """
     return positive + strength * (positive - negative)
 
@@ -43,6 +49,14 @@ def soft_cfg(positive: Tensor, negative: Tensor, strength: float) -> Tensor:
         positive: prediction of the image (B, C, H, W).
         negative: likewise, for the negative prompt.
         strength: from 0.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.guidance import soft_cfg
+        >>> positive, negative = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+        >>> guided = soft_cfg(positive, negative, strength=4.0)
+        >>> bool((guided.norm() <= positive.norm() * 1.0001).all())
+        True
     """
     axes = tuple(range(1, positive.ndim))
     difference = positive - negative
@@ -65,6 +79,12 @@ def nag(positive: Tensor, negative: Tensor, strength: float, tau: float = TAU, a
 
     Returns:
         (..., D); no token is longer than alpha tau + 1 - alpha times the positive one.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.guidance import nag
+        >>> nag(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), strength=4.0)
+        tensor([[0.9583, 1.7917]])
     """
     guided = positive + strength * (positive - negative)
     length = positive.abs().sum(-1, keepdim=True)
