@@ -12,10 +12,11 @@ from torch import Tensor
 from ..contract import io, throw_exception_if_processing_interrupted, ui
 from ..contract.sampling import sample_latent, sampler_of
 from ..images import sheets
-from ..patching.model_sampling import is_flow, sampling_of
-from ..samplers import report, spacing
+from ..patching.model_sampling import sampling_of
+from ..samplers import spacing
+from ..samplers.plan import plan
 from ..samplers.registry import NAMES, find
-from ..samplers.sampler import Choice, NoiseMode, sample
+from ..samplers.sampler import NoiseMode, sample
 from .checks import verdict
 from .scheduler_inputs import (
     AUTO,
@@ -47,14 +48,10 @@ def choose(
     options: Mapping[str, Any],
 ) -> tuple[KSAMPLER, Tensor, str]:
     """SAMPLER, SIGMAS and report of a choice; options at the value in `OWN` are the scheduler's."""
-    entry, given = find(scheduler), chosen_options(scheduler, options)
-    model_sampling = sampling_of(model)
-    kind = spacing.resolve(entry, spacing_name, is_flow(model_sampling))
-    sigmas = spacing.sigmas(entry, model_sampling, steps, denoise, spacing_name, final, given)
-    # A pipeline's first noise is as strong as its spacing says.
-    choice = Choice(entry, {**given, **({"timestep_spacing": kind} if kind in spacing.TIMESTEPS else {})}, noise)
-    sampler = sampler_of(sample, {"choice": choice, "check": throw_exception_if_processing_interrupted})
-    return sampler, sigmas, report.describe(entry, sigmas, kind, steps, is_flow(model_sampling))
+    given = chosen_options(scheduler, options)
+    made = plan(sampling_of(model), scheduler, steps, denoise, spacing_name, final, noise, given)
+    sampler = sampler_of(sample, {"choice": made.choice, "check": throw_exception_if_processing_interrupted})
+    return sampler, made.sigmas, made.summary
 
 
 class TesseraScheduler(io.ComfyNode):

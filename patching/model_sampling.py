@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-# Nearer to a whole timestep than this is rounding.
 WHOLE = 1e-3
+"""Differences from a whole timestep below this are rounding."""
 
 
 def sampling_of(model: Any) -> Any:
@@ -23,20 +24,40 @@ def sigma_at(model: Any, percent: float) -> float:
     return float(sampling_of(model).percent_to_sigma(percent))
 
 
-def is_a(model_sampling: Any, name: str) -> bool:
-    """Whether a class of this name is among its classes; they are named alike in every host and imported by none."""
-    return any(kind.__name__ == name for kind in type(model_sampling).__mro__)
+Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 
-def is_flow(model_sampling: Any) -> bool:
-    """Whether the model is a rectified flow, `x = (1 - sigma) * x0 + sigma * noise`."""
-    return is_a(model_sampling, "CONST")
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The noise levels that a model was trained on.
+
+    Attributes:
+        sigmas: (T,) in rising order. A rectified flow is `x = (1 - sigma) * x0 + sigma * noise`, with sigmas of at
+            most 1; other models are `x = x0 + sigma * noise`.
+        prediction: what the network predicts.
+        timestep: from sigmas (N,) to the timesteps (N,) that the network is given, on a scale of 0..1000.
+    """
+
+    sigmas: Tensor
+    prediction: Prediction
+    timestep: Callable[[Tensor], Tensor]
+
+    @property
+    def flow(self) -> bool:
+        """Whether the model is a rectified flow."""
+        return self.prediction == "flow"
 
 
-def trained_timesteps(model_sampling: Any, sigmas: Tensor) -> list[float]:
-    """What the model is told at each sigma, on a scale of 0..1000."""
-    times = sigmas * 1000 if is_flow(model_sampling) else model_sampling.timestep(sigmas)
-    return times.float().tolist()
+def noise_schedule(model_sampling: Any) -> NoiseSchedule:
+    """Return the noise levels of a host's `model_sampling`; one that is a NoiseSchedule already is returned itself."""
+    if isinstance(model_sampling, NoiseSchedule):
+        return model_sampling
+    # Classes are named alike in every host, and none is imported.
+    names = {kind.__name__ for kind in type(model_sampling).__mro__}
+    if "CONST" in names:
+        return NoiseSchedule(model_sampling.sigmas, "flow", lambda sigmas: sigmas * 1000)
+    prediction = "v_prediction" if "V_PREDICTION" in names else "epsilon"
+    return NoiseSchedule(model_sampling.sigmas, prediction, model_sampling.timestep)
 
 
 @contextmanager

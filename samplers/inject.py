@@ -43,7 +43,7 @@ class Levels:
         return len(self.rho) - 1
 
     @property
-    def open(self) -> bool:
+    def ends_above_zero(self) -> bool:
         """Whether noise is left at the end."""
         return bool(self.rho[-1] > 0)
 
@@ -102,7 +102,7 @@ def kdpm2_ancestral(scheduler: Any, levels: Levels) -> list[Call]:
 def _two_calls(scheduler: Any, levels: Levels, second: Tensor) -> list[Call]:
     scheduler.sigmas = _interleave(levels.rho)
     at = torch.stack([levels.rho[:-1], second], dim=1).flatten().tolist()
-    calls = [Call(i // 2, rho, float(i)) for i, rho in enumerate(at if levels.open else at[:-1])]
+    calls = [Call(i // 2, rho, float(i)) for i, rho in enumerate(at if levels.ends_above_zero else at[:-1])]
     _set_steps(scheduler, torch.tensor([call.timestep for call in calls]))
     scheduler.num_inference_steps = levels.steps
     return calls
@@ -123,7 +123,7 @@ def table(scheduler: Any, levels: Levels) -> list[Call]:
 
     A level above zero at the end is an entry of its own, which no call is made at.
     """
-    entries = len(levels.rho) if levels.open else levels.steps
+    entries = len(levels.rho) if levels.ends_above_zero else levels.steps
     kept = alpha_bar(levels.rho)
     scheduler.alphas_cumprod = kept[:entries].flip(0)
     scheduler.final_alpha_cumprod = scheduler.one = kept[-1]
@@ -155,7 +155,7 @@ def nearest(scheduler: Any, levels: Levels) -> list[Call]:
     """TCD: steps to a share of the model's own timestep, so its table stays and levels move to the nearest of it."""
     scheduler.alphas_cumprod = alpha_bar(levels.table)
     scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
-    wanted = levels.rho if levels.open else levels.rho[:-1]
+    wanted = levels.rho if levels.ends_above_zero else levels.rho[:-1]
     steps = (levels.table[:, None] - wanted).abs().argmin(dim=0)
     _set_steps(scheduler, steps)
     return [Call(i, float(levels.table[step]), int(step)) for i, step in enumerate(steps[: levels.steps])]

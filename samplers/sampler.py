@@ -6,18 +6,19 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..patching.model_sampling import fractional_timesteps, is_a, is_flow, trained_timesteps
+from ..patching.model_sampling import NoiseSchedule, fractional_timesteps, noise_schedule
 from .bridge import Bridge
 from .build import make, only_known
 from .inject import Levels
 from .registry import Entry
 from .spacing import merged
-from .steppers import Run
+from .steppers import Asked, Run, drive
 
 MAX_SEED = 2**64
 NoiseMode = Literal["portable", "diffusers"]
@@ -69,31 +70,56 @@ def sample(
     extra_args = extra_args or {}
     check_sigmas(choice.entry, sigmas)
     model_sampling = model.inner_model.inner_model.model_sampling
-    if is_flow(model_sampling) and not choice.entry.rising:
+    schedule = noise_schedule(model_sampling)
+    if schedule.flow and not choice.entry.rising:
         sigmas = merged(choice.entry, sigmas)
         if len(sigmas) < 2:
             # Noise that the scheduler takes for one level: there is no step to make.
             return x
     generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
-    run = make_run(choice, model_sampling, sigmas, generator, x.device)
-    begun, batch = -1, x.shape[:1]
+    run = make_run(choice, schedule, sigmas, generator, x.device)
+    denoise = denoiser(run, sigmas, partial(model, **extra_args), x.dtype, choice.entry, callback, check)
+    with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
+        sampled = drive(choice.entry.stepper(run, start(run, x, model.noise, model.latent_image)), denoise)
+    return scaled(sampled, 1 / run.bridge.scale(float(run.levels.rho[-1])), x.dtype)
 
-    def denoise(step: int, rho: float, latents: Tensor) -> Tensor:
-        nonlocal begun
+
+def denoiser(
+    run: Run,
+    sigmas: Tensor,
+    model: Callable[[Tensor, Tensor], Tensor],
+    dtype: torch.dtype,
+    entry: Entry,
+    callback: Callable[[dict[str, Any]], None] | None,
+    check: Callable[[], None],
+) -> Callable[[Asked], Tensor]:
+    """Return what answers a stepper: the model, given its own latents; each step is reported once.
+
+    Args:
+        run: converts between the scheduler's latents and the model's.
+        sigmas: noise levels (steps + 1,).
+        model: `f(x, sigma) -> x0`, with x (B, ...) of `dtype` and sigma (B,).
+        dtype: of the model's latents.
+        entry: the scheduler.
+        callback: as in `sample`.
+        check: as in `sample`.
+    """
+    reported = -1
+
+    def denoise(asked: Asked) -> Tensor:
+        nonlocal reported
         check()
-        sigma = run.bridge.sigma(rho)
-        latents = _scaled(latents, 1 / run.bridge.scale(rho), x.dtype)
-        x0 = model(latents, latents.new_full(batch, sigma), **extra_args)
+        sigma = run.bridge.sigma(asked.rho)
+        latents = scaled(asked.sample, 1 / run.bridge.scale(asked.rho), dtype)
+        x0 = model(latents, latents.new_full(latents.shape[:1], sigma))
         if not math.isfinite(x0.sum().item()):
-            raise RuntimeError(_not_a_number(choice.entry, step, sigma, run.levels.steps))
-        if step > begun and callback is not None:
-            callback({"x": latents, "i": step, "sigma": sigmas[step], "sigma_hat": sigma, "denoised": x0})
-        begun = step
+            raise RuntimeError(_not_a_number(entry, asked.step, sigma, run.levels.steps))
+        if asked.step > reported and callback is not None:
+            callback({"x": latents, "i": asked.step, "sigma": sigmas[asked.step], "sigma_hat": sigma, "denoised": x0})
+        reported = asked.step
         return x0
 
-    with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
-        sampled = choice.entry.stepper(run, start(run, model, x), denoise)
-    return _scaled(sampled, 1 / run.bridge.scale(float(run.levels.rho[-1])), x.dtype)
+    return denoise
 
 
 def working_type(entry: Entry, bridge: Bridge, device: torch.device) -> torch.dtype:
@@ -102,15 +128,15 @@ def working_type(entry: Entry, bridge: Bridge, device: torch.device) -> torch.dt
 
 
 def make_run(
-    choice: Choice, model_sampling: Any, sigmas: Tensor, generator: torch.Generator, device: torch.device
+    choice: Choice, schedule: NoiseSchedule, sigmas: Tensor, generator: torch.Generator, device: torch.device
 ) -> Run:
-    """A fresh scheduler with the noise levels of the run."""
+    """Make a fresh scheduler with the noise levels of the run."""
     entry = choice.entry
-    bridge = Bridge(entry.space, is_flow(model_sampling))
+    bridge = Bridge(entry.space, schedule.flow)
     dtype = working_type(entry, bridge, device)
-    rho, table = (bridge.rho(s.to("cpu", dtype), entry.highest) for s in (sigmas, model_sampling.sigmas))
-    levels = Levels(rho, trained_timesteps(model_sampling, sigmas[:-1]), table)
-    own = "v_prediction" if is_a(model_sampling, "V_PREDICTION") else "epsilon"
+    rho, table = (bridge.rho(s.to("cpu", dtype), entry.highest) for s in (sigmas, schedule.sigmas))
+    levels = Levels(rho, schedule.timestep(sigmas[:-1]).float().tolist(), table)
+    own = "epsilon" if schedule.flow else schedule.prediction
     prediction = own if entry.prediction == "model" else entry.prediction
     seed = {"noise_sampler_seed": generator.initial_seed()}
     arguments = {
@@ -131,27 +157,32 @@ def make_run(
 def constructor_arguments(levels: Levels) -> dict[str, Any]:
     """What the constructors are told of a run; each takes what it knows."""
     return {
-        "num_train_timesteps": levels.steps + levels.open,
+        "num_train_timesteps": levels.steps + levels.ends_above_zero,
         # Made for pictures: on latents it cuts colours off.
         "clip_sample": False,
-        "final_sigmas_type": "sigma_min" if levels.open else "zero",
+        "final_sigmas_type": "sigma_min" if levels.ends_above_zero else "zero",
         "sigma_max": float(levels.rho.max()),
         # Added noise must not lead above what the model was trained on; at most the root of two is added.
         "s_max": min(50.0, float(levels.table[-1]) / math.sqrt(2)),
     }
 
 
-def start(run: Run, model: Any, x: Tensor) -> Tensor:
-    """The scheduler's first latents.
+def start(run: Run, x: Tensor, noise: Tensor | None, image: Tensor | None) -> Tensor:
+    """Return the scheduler's first latents.
 
     From an empty latent a pipeline starts with noise in the scheduler's own strength, which is up to a percent off
-    ComfyUI's; with an image ComfyUI's mixture stands.
+    ComfyUI's; with an image ComfyUI's mixture is kept.
+
+    Args:
+        run: the run.
+        x: the model's noised latents (B, ...).
+        noise: (B, ...) of unit variance.
+        image: the latents that were noised.
     """
-    scale = run.bridge.scale(float(run.levels.rho[0]))
-    image, strength = model.latent_image, getattr(run.scheduler, "init_noise_sigma", None)
-    if strength is None or image is None or run.bridge.flow or image.count_nonzero() > 0:
-        return _scaled(x, scale, run.levels.rho.dtype)
-    return _scaled(model.noise, float(strength), run.levels.rho.dtype)
+    strength = getattr(run.scheduler, "init_noise_sigma", None)
+    if strength is None or noise is None or image is None or run.bridge.flow or image.count_nonzero() > 0:
+        return scaled(x, run.bridge.scale(float(run.levels.rho[0])), run.levels.rho.dtype)
+    return scaled(noise, float(strength), run.levels.rho.dtype)
 
 
 def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Generator:
@@ -200,6 +231,7 @@ def _not_a_number(entry: Entry, step: int, sigma: float, steps: int) -> str:
     )
 
 
-def _scaled(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+def scaled(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """Return `x` times `factor`, in `dtype`; `x` itself where nothing changes."""
     x = x if x.dtype == dtype else x.to(dtype)
     return x if factor == 1 else x * factor

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..patching.model_sampling import is_flow
+from ..patching.model_sampling import NoiseSchedule, noise_schedule
 from .build import make, parameters
 from .inject import alpha_bar
 from .registry import Entry
@@ -35,7 +35,7 @@ def sigmas(
     """Noise levels for a scheduler.
 
     Args:
-        model_sampling: of the model.
+        model_sampling: of the model, or its NoiseSchedule.
         steps: 1..1000.
         denoise: 0..1; below 1 the last `steps` of `steps / denoise`, see `part`; none at 0.
         spacing: one of `SPACINGS`.
@@ -48,14 +48,27 @@ def sigmas(
     Raises:
         ValueError: steps or denoise are out of range, or the spacing does not suit the model.
     """
-    flow = is_flow(model_sampling)
-    kind = resolve(entry, spacing, flow)
+    schedule = noise_schedule(model_sampling)
+    kind = resolve(entry, spacing, schedule.flow)
+    return spaced(entry, schedule, steps, denoise, kind, final, options or {})
+
+
+def spaced(
+    entry: Entry,
+    schedule: NoiseSchedule,
+    steps: int,
+    denoise: float,
+    kind: str,
+    final: str,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """Return noise levels as `sigmas` does, for a spacing `kind` that `resolve` gave."""
     check_steps(steps, denoise)
     if denoise == 0:
         return torch.zeros(0)
-    table = model_sampling.sigmas.float().cpu()
+    table, flow = schedule.sigmas.float().cpu(), schedule.flow
     total, steps = part(steps, denoise, min(MAX_STEPS, len(table)))
-    levels = _flow_levels(entry, table, total, kind) if flow else _levels(entry, table, total, kind, options or {})
+    levels = _flow_levels(entry, table, total, kind) if flow else _levels(entry, table, total, kind, options)
     last = table[:1] if final == "sigma_min" and levels[-1] > table[0] else table.new_zeros(1)
     chosen = torch.cat([levels.unique_consecutive(), last])[-(steps + 1) :]
     chosen = merged(entry, chosen) if flow else chosen

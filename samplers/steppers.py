@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,11 @@ from .inject import Call, Levels
 class Run:
     """What a stepper works with.
 
-    Args:
+    Attributes:
         scheduler: a fresh one, set to the levels.
+        levels: noise levels of the run.
+        bridge: conversions between the model's latents and the scheduler's.
+        prediction: what the scheduler takes.
         calls: of the model, for schedulers with a `step`.
         options: further arguments of its `step`.
         generator: where it draws its noise.
@@ -35,52 +38,77 @@ class Run:
     ends_at_x0: bool
 
 
-# `f(step, rho, sample) -> x0`: asks the model about the scheduler's latents at a noise level.
-Denoise = Callable[[int, float, Tensor], Tensor]
-Stepper = Callable[[Run, Tensor, Denoise], Tensor]
+class Asked(NamedTuple):
+    """A call of the model that a stepper waits for.
+
+    Attributes:
+        step: the step that it belongs to, from 0.
+        rho: noise level of the scheduler's latents.
+        sample: the scheduler's latents (B, ...).
+    """
+
+    step: int
+    rho: float
+    sample: Tensor
 
 
-def step(run: Run, sample: Tensor, denoise: Denoise) -> Tensor:
+Steps = Generator[Asked, tuple[Tensor, Tensor], Tensor]
+"""A run as a generator: it yields calls of the model, is sent (sample, x0), and returns its last latents. `sample` is
+that of the call, or what somebody has made of it in between, such as an inpainting pipeline."""
+Stepper = Callable[["Run", Tensor], Steps]
+
+
+def drive(steps: Steps, denoise: Callable[[Asked], Tensor]) -> Tensor:
+    """Run a stepper to its end; `denoise` answers each call with x0 (B, ...)."""
+    try:
+        asked = next(steps)
+        while True:
+            asked = steps.send((asked.sample, denoise(asked)))
+    except StopIteration as end:
+        return end.value
+
+
+def step(run: Run, sample: Tensor) -> Steps:
     """Every scheduler with a `step`."""
     for call in run.calls:
-        x0 = denoise(call.step, call.rho, sample)
-        if run.ends_at_x0 and call is run.calls[-1] and not run.levels.open:
+        sample, x0 = yield Asked(call.step, call.rho, sample)
+        if run.ends_at_x0 and call is run.calls[-1] and not run.levels.ends_above_zero:
             return x0
         output = run.bridge.predict(run.prediction, sample, x0, call.rho)
         sample = run.scheduler.step(output, call.timestep, sample, return_dict=False, **run.options)[0]
     return sample
 
 
-def karras_ve(run: Run, sample: Tensor, denoise: Denoise) -> Tensor:
+def karras_ve(run: Run, sample: Tensor) -> Steps:
     """Stochastic Heun: noise is added before each step (Karras et al. 2022, arXiv:2206.00364, algorithm 2)."""
     scheduler, rho = run.scheduler, run.levels.rho.tolist()
     scheduler.num_inference_steps = run.levels.steps
     for i, (here, target) in enumerate(zip(rho[:-1], rho[1:], strict=True)):
         hat, level = scheduler.add_noise_to_input(sample, here, run.generator)
-        x0 = denoise(i, level, hat)
+        hat, x0 = yield Asked(i, level, hat)
         out = scheduler.step((x0 - hat) / level, level, target, hat)
         sample = out.prev_sample
         if target > 0:
-            x0 = denoise(i, target, sample)
+            sample, x0 = yield Asked(i, target, sample)
             correction = (x0 - sample) / target
             sample = scheduler.step_correct(correction, level, target, hat, sample, out.derivative).prev_sample
     return sample
 
 
-def score_sde_ve(run: Run, sample: Tensor, denoise: Denoise) -> Tensor:
+def score_sde_ve(run: Run, sample: Tensor) -> Steps:
     """Langevin corrections, then a reverse diffusion step (Song et al. 2021, arXiv:2011.13456, algorithms 2 and 4)."""
     scheduler, rho = run.scheduler, run.levels.rho
-    scheduler.discrete_sigmas = (rho if run.levels.open else rho[:-1]).flip(0)
+    scheduler.discrete_sigmas = (rho if run.levels.ends_above_zero else rho[:-1]).flip(0)
     entries = len(scheduler.discrete_sigmas)
     scheduler.timesteps = torch.zeros(entries)
     mean = sample
     for i, level in enumerate(rho[:-1].tolist()):
         for _ in range(scheduler.config.correct_steps):
-            x0 = denoise(i, level, sample)
+            sample, x0 = yield Asked(i, level, sample)
             sample = scheduler.step_correct((x0 - sample) / level**2, sample, run.generator).prev_sample
-        x0 = denoise(i, level, sample)
+        sample, x0 = yield Asked(i, level, sample)
         # The scheduler cuts time * (entries - 1) down to an index; the half keeps rounding away from the edge.
         time = (entries - 1 - i + 0.5) / max(entries - 1, 1)
         out = scheduler.step_pred((x0 - sample) / level**2, time, sample, run.generator)
         sample, mean = out.prev_sample, out.prev_sample_mean
-    return sample if run.levels.open else mean
+    return sample if run.levels.ends_above_zero else mean

@@ -7,14 +7,12 @@ from typing import Any
 import pytest
 import tessera
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from naming import naming
 from tessera.tiling.roll import roll
 from tessera.tiling.torus import torus
@@ -24,18 +22,19 @@ from torch import Tensor
 NOTHING: Any = None
 
 
-def pipeline() -> StableDiffusionPipeline:
+def pipeline() -> Any:
     """A small random Stable Diffusion without its text encoder: prompts come as embeddings."""
     torch.manual_seed(0)
     unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    scheduler: Any = DDIMScheduler(clip_sample=False, steps_offset=1)
     pipe = StableDiffusionPipeline(
-        vae, NOTHING, NOTHING, unet, DDIMScheduler(), NOTHING, NOTHING, requires_safety_checker=False
+        vae, NOTHING, NOTHING, unet, scheduler, NOTHING, NOTHING, requires_safety_checker=False
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(torch.float64)
 
 
-def draw(pipe: StableDiffusionPipeline, latents: Tensor) -> Tensor:
+def draw(pipe: Any, latents: Tensor) -> Tensor:
     prompt = torch.randn(1, 5, UNET["cross_attention_dim"], generator=torch.Generator().manual_seed(1)).double()
     given: Any = {"prompt_embeds": prompt, "negative_prompt_embeds": torch.zeros_like(prompt), "latents": latents}
     height, width = (8 * side for side in latents.shape[-2:])
@@ -119,7 +118,7 @@ def test_what_cannot_repeat_is_refused() -> None:
     seamless, wrong = tessera.tiling.seamless, tessera.tiling.NotPeriodicError
     with pytest.raises(wrong, match="SD3Transformer2DModel"), seamless(learned):
         pass
-    with pytest.raises(TypeError, match="StableDiffusionPipeline"), seamless(pipe):  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="StableDiffusionPipeline"), seamless(pipe):
         pass
     with pytest.raises(ValueError, match=naming("diagonal", "brick")), seamless(pipe.vae, axes="diagonal"):
         pass
