@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .common import Run, VECoordinates, ancestral_step, geometric_mean, log_ratio, sampler, slope, toward, variant
+from .denoising import DenoisingRun, VECoordinates
+from .registry import sampler, variant
+from .steps import ancestral_step, geometric_mean, log_ratio, slope, toward
 
 
 @sampler
 def sample_euler_ancestral_cfg_pp(
-    run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
 ) -> Tensor:
     """Euler ancestral with CFG++."""
     uncond = run.keep_uncond()
     ve = VECoordinates(run)
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         if sigma_next == 0:
             x = denoised
             continue
@@ -30,12 +32,12 @@ def sample_euler_ancestral_cfg_pp(
 
 @sampler
 def sample_dpmpp_2s_ancestral_cfg_pp(
-    run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
 ) -> Tensor:
     """DPM-Solver++(2S) ancestral with CFG++."""
     uncond = run.keep_uncond()
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         if sigma_next == 0:
             x = denoised
             continue
@@ -50,12 +52,12 @@ def sample_dpmpp_2s_ancestral_cfg_pp(
 
 
 @sampler
-def sample_dpmpp_2m_cfg_pp(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_dpmpp_2m_cfg_pp(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """DPM-Solver++(2M) with CFG++."""
     uncond = run.keep_uncond()
     previous = None
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         ratio = sigma_next / sigma
         x = denoised + (x - uncond()) * ratio
         if previous is not None and sigma_next > 0:
@@ -66,12 +68,12 @@ def sample_dpmpp_2m_cfg_pp(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 @sampler
-def sample_gradient_estimation_cfg_pp(run: Run, x: Tensor, sigmas: Tensor, ge_gamma: float = 2.0) -> Tensor:
+def sample_gradient_estimation_cfg_pp(run: DenoisingRun, x: Tensor, sigmas: Tensor, ge_gamma: float = 2.0) -> Tensor:
     """Gradient estimation (arXiv:2306.04848) with CFG++."""
     uncond = run.keep_uncond()
     last = None
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         d = slope(x, uncond(), sigma)
         x = denoised + d * sigma_next
         if last is not None and sigma_next > 0:

@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from .common import Run, sampler
+from .denoising import DenoisingRun
+from .registry import sampler
 
 
-def _eps(run: Run, x: Tensor, t: Tensor) -> Tensor:
+def _eps(run: DenoisingRun, x: Tensor, t: Tensor) -> Tensor:
     sigma = (-t).exp()
     return (x - run.denoise(x, sigma)) / sigma
 
@@ -19,13 +20,15 @@ def _step1(x: Tensor, t: Tensor, h: Tensor, eps: Tensor) -> Tensor:
     return x - (-(t + h)).exp() * h.expm1() * eps
 
 
-def _step2(run: Run, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, r1: float, eps_r1: Tensor | None = None) -> Tensor:
+def _step2(
+    run: DenoisingRun, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, r1: float, eps_r1: Tensor | None = None
+) -> Tensor:
     if eps_r1 is None:
         eps_r1 = _eps(run, _step1(x, t, r1 * h, eps), t + r1 * h)
     return _step1(x, t, h, eps) - (-(t + h)).exp() / (2 * r1) * h.expm1() * (eps_r1 - eps)
 
 
-def _step3(run: Run, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, eps_r1: Tensor | None = None) -> Tensor:
+def _step3(run: DenoisingRun, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, eps_r1: Tensor | None = None) -> Tensor:
     r1, r2 = 1 / 3, 2 / 3
     if eps_r1 is None:
         eps_r1 = _eps(run, _step1(x, t, r1 * h, eps), t + r1 * h)
@@ -43,7 +46,7 @@ def _interval(sigmas: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @sampler
-def sample_dpm_fast(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_dpm_fast(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """DPM-Solver-fast: as many third-order steps as fit in one model call per sigma."""
     calls = len(sigmas) - 1
     thirds = calls // 3 + 1
@@ -65,7 +68,7 @@ def sample_dpm_fast(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
 
 @sampler
 def sample_dpm_adaptive(
-    run: Run,
+    run: DenoisingRun,
     x: Tensor,
     sigmas: Tensor,
     rtol: float = 0.05,

@@ -6,25 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from .common import (
-    Run,
-    VECoordinates,
-    ancestral_step,
-    any_ancestral_step,
-    geometric_mean,
-    log_ratio,
-    sampler,
-    toward,
-    variant,
-)
+from .denoising import DenoisingRun, VECoordinates
+from .registry import sampler, variant
+from .steps import ancestral_step, any_ancestral_step, geometric_mean, log_ratio, toward
 
 
 @sampler
-def sample_dpmpp_2m(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_dpmpp_2m(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """DPM-Solver++(2M): arXiv:2211.01095, algorithm 2."""
     previous = None
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         ahead = denoised
         if previous is not None and sigma_next > 0:
             ratio = log_ratio(sigma, sigma_next) / log_ratio(sigmas[i - 1], sigma)
@@ -35,10 +27,12 @@ def sample_dpmpp_2m(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 @sampler
-def sample_dpmpp_2s_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+def sample_dpmpp_2s_ancestral(
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
+) -> Tensor:
     """DPM-Solver++(2S), arXiv:2211.01095, algorithm 1, to a lower noise level, then noise up to the next one."""
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         if sigma_next == 0:
             x = denoised
             continue
@@ -63,7 +57,13 @@ def _middle(sigma: Tensor, down: Tensor, flow: bool) -> Any:
 
 @sampler
 def sample_dpmpp_sde(
-    run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0, r: float = 1 / 2, cpu: bool = True
+    run: DenoisingRun,
+    x: Tensor,
+    sigmas: Tensor,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    r: float = 1 / 2,
+    cpu: bool = True,
 ) -> Tensor:
     """DPM-Solver++(S) with noise in both stages (k-diffusion)."""
     run.use_brownian_noise(cpu)
@@ -76,7 +76,7 @@ def sample_dpmpp_sde(
         return y + run.noise(sigma, target) * s_noise * up if eta > 0 and s_noise > 0 else y
 
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, y, sigma)
+        denoised = ve.denoise_and_report(i, y, sigma)
         if sigma_next == 0:
             y = denoised
             continue
@@ -90,7 +90,7 @@ def sample_dpmpp_sde(
 
 @sampler
 def sample_dpmpp_2m_sde(
-    run: Run,
+    run: DenoisingRun,
     x: Tensor,
     sigmas: Tensor,
     eta: float = 1.0,
@@ -106,7 +106,7 @@ def sample_dpmpp_2m_sde(
     y = ve.start(x)
     past: tuple[Tensor, Tensor] | None = None
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, y, sigma)
+        denoised = ve.denoise_and_report(i, y, sigma)
         if sigma_next == 0:
             y = denoised
             continue
@@ -123,7 +123,14 @@ def sample_dpmpp_2m_sde(
 
 
 def _renoised(
-    run: Run, ve: VECoordinates, y: Tensor, sigma: Tensor, sigma_next: Tensor, h: Tensor, eta: float, s_noise: float
+    run: DenoisingRun,
+    ve: VECoordinates,
+    y: Tensor,
+    sigma: Tensor,
+    sigma_next: Tensor,
+    h: Tensor,
+    eta: float,
+    s_noise: float,
 ) -> Tensor:
     """The exact noise of the SDE over a step h of half log SNR."""
     if eta <= 0 or s_noise <= 0:
@@ -133,14 +140,14 @@ def _renoised(
 
 @sampler
 def sample_dpmpp_3m_sde(
-    run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0, cpu: bool = True
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0, cpu: bool = True
 ) -> Tensor:
     """SDE-DPM-Solver++(3M), of lower order in the first two steps (k-diffusion)."""
     run.use_brownian_noise(cpu)
     ve = VECoordinates(run)
     y, past, hs = ve.start(x), [], []
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, y, sigma)
+        denoised = ve.denoise_and_report(i, y, sigma)
         if sigma_next == 0:
             y = denoised
             continue

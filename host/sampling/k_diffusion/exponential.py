@@ -7,18 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .common import Run, VECoordinates, ancestral_step, log_ratio, sampler, slope, toward, variant
+from .denoising import DenoisingRun, VECoordinates
+from .registry import sampler, variant
+from .steps import ancestral_step, log_ratio, slope, toward
 
 
 @sampler
 def sample_res_multistep(
-    run: Run, x: Tensor, sigmas: Tensor, eta: float = 0.0, s_noise: float = 1.0, cfg_pp: bool = False
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 0.0, s_noise: float = 1.0, cfg_pp: bool = False
 ) -> Tensor:
     """RES, second order multistep (Zhang et al. 2023, arXiv:2308.02157), optionally ancestral and with CFG++."""
     uncond = run.keep_uncond() if cfg_pp else None
     past: tuple[Tensor, Any] | None = None
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         base = denoised if uncond is None else uncond()
         down, up = ancestral_step(sigma, sigma_next, eta)
         if down == 0 or past is None:
@@ -55,7 +57,9 @@ class _StageNoise:
         h: the step in half log SNR.
     """
 
-    def __init__(self, run: Run, ve: VECoordinates, sigma: Tensor, h: Tensor, eta: float, s_noise: float) -> None:
+    def __init__(
+        self, run: DenoisingRun, ve: VECoordinates, sigma: Tensor, h: Tensor, eta: float, s_noise: float
+    ) -> None:
         self.run, self.ve, self.sigma, self.h, self.eta, self.s_noise = run, ve, sigma, h, eta, s_noise
         self.r = 0.0
         self.noise: Any = 0.0
@@ -73,7 +77,7 @@ class _StageNoise:
 
 @sampler
 def sample_seeds_2(
-    run: Run,
+    run: DenoisingRun,
     x: Tensor,
     sigmas: Tensor,
     eta: float = 1.0,
@@ -87,7 +91,7 @@ def sample_seeds_2(
     ve = VECoordinates(run)
     y = ve.start(x)
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, y, sigma)
+        denoised = ve.denoise_and_report(i, y, sigma)
         if sigma_next == 0:
             y = denoised
             continue
@@ -110,13 +114,19 @@ sample_exp_heun_2_x0_sde = variant("exp_heun_2_x0_sde", sample_seeds_2, r=1.0, s
 
 @sampler
 def sample_seeds_3(
-    run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0, r_1: float = 1 / 3, r_2: float = 2 / 3
+    run: DenoisingRun,
+    x: Tensor,
+    sigmas: Tensor,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    r_1: float = 1 / 3,
+    r_2: float = 2 / 3,
 ) -> Tensor:
     """SEEDS-3 (Gonzalez et al. 2023, arXiv:2305.14267)."""
     ve = VECoordinates(run)
     y = ve.start(x)
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, y, sigma)
+        denoised = ve.denoise_and_report(i, y, sigma)
         if sigma_next == 0:
             y = denoised
             continue
@@ -138,7 +148,7 @@ def sample_seeds_3(
 
 
 @sampler
-def sample_er_sde(run: Run, x: Tensor, sigmas: Tensor, s_noise: float = 1.0, max_stage: int = 3) -> Tensor:
+def sample_er_sde(run: DenoisingRun, x: Tensor, sigmas: Tensor, s_noise: float = 1.0, max_stage: int = 3) -> Tensor:
     """ER-SDE-Solver-3 (Cui et al. 2023, arXiv:2309.06169) with the noise scale rho * (exp(rho**0.3) + 10)."""
     points = 200
     ve = VECoordinates(run)
@@ -150,7 +160,7 @@ def sample_er_sde(run: Run, x: Tensor, sigmas: Tensor, s_noise: float = 1.0, max
         return rho * ((rho**0.3).exp() + 10.0)
 
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, y, sigma)
+        denoised = ve.denoise_and_report(i, y, sigma)
         if sigma_next == 0:
             y = denoised
             continue
@@ -176,7 +186,7 @@ def sample_er_sde(run: Run, x: Tensor, sigmas: Tensor, s_noise: float = 1.0, max
 
 @sampler
 def sample_sa_solver(
-    run: Run,
+    run: DenoisingRun,
     x: Tensor,
     sigmas: Tensor,
     s_noise: float = 1.0,
@@ -198,7 +208,7 @@ def sample_sa_solver(
     noise: Any = 0.0
     tau = 0.0
     for i, sigma, sigma_next in ve.steps():
-        denoised = ve.begin(i, predicted, sigma)
+        denoised = ve.denoise_and_report(i, predicted, sigma)
         predictions = [*predictions, denoised][-max(predictor_order, corrector_order) :]
         predictor = min(predictor_order, len(predictions))
         corrector = min(corrector_order, len(predictions))

@@ -5,22 +5,26 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from .common import Run, any_ancestral_step, geometric_mean, sampler, slope
+from .denoising import DenoisingRun
+from .registry import sampler
+from .steps import any_ancestral_step, geometric_mean, slope
 
 
 @sampler
-def sample_euler(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_euler(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """Euler: algorithm 2 of Karras et al. without noise and correction."""
     for i, sigma, sigma_next in run.steps():
-        x = x + slope(x, run.begin(i, x, sigma), sigma) * (sigma_next - sigma)
+        x = x + slope(x, run.denoise_and_report(i, x, sigma), sigma) * (sigma_next - sigma)
     return x
 
 
 @sampler
-def sample_euler_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+def sample_euler_ancestral(
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
+) -> Tensor:
     """Euler steps to a lower noise level, then noise up to the next one."""
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         if sigma_next == 0:
             x = denoised
             continue
@@ -32,10 +36,10 @@ def sample_euler_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0
 
 
 @sampler
-def sample_heun(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_heun(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """Heun: algorithm 2 of Karras et al. without noise."""
     for i, sigma, sigma_next in run.steps():
-        d = slope(x, run.begin(i, x, sigma), sigma)
+        d = slope(x, run.denoise_and_report(i, x, sigma), sigma)
         x_euler = x + d * (sigma_next - sigma)
         if sigma_next == 0:
             x = x_euler
@@ -46,10 +50,10 @@ def sample_heun(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 @sampler
-def sample_heunpp2(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_heunpp2(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """Heun++ with up to two look-ahead slopes, weighted by their sigmas (Carzit/sd-webui-samplers-scheduler)."""
     for i, sigma, sigma_next in run.steps():
-        d = slope(x, run.begin(i, x, sigma), sigma)
+        d = slope(x, run.denoise_and_report(i, x, sigma), sigma)
         slopes, ahead = [d], x
         for j in range(i, min(i + 2, len(sigmas) - 2)):
             ahead = ahead + slopes[-1] * (sigmas[j + 1] - sigmas[j])
@@ -61,19 +65,21 @@ def sample_heunpp2(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 @sampler
-def sample_dpm_2(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_dpm_2(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """The midpoint rule in log sigma: DPM-Solver-2 (Lu et al. 2022, arXiv:2206.00927)."""
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         x = denoised if sigma_next == 0 else _midpoint(run, x, denoised, sigma, sigma_next)
     return x
 
 
 @sampler
-def sample_dpm_2_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+def sample_dpm_2_ancestral(
+    run: DenoisingRun, x: Tensor, sigmas: Tensor, eta: float = 1.0, s_noise: float = 1.0
+) -> Tensor:
     """DPM-Solver-2 steps to a lower noise level, then noise up to the next one."""
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         if sigma_next == 0:
             x = denoised
             continue
@@ -82,19 +88,19 @@ def sample_dpm_2_ancestral(run: Run, x: Tensor, sigmas: Tensor, eta: float = 1.0
     return x
 
 
-def _midpoint(run: Run, x: Tensor, denoised: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
+def _midpoint(run: DenoisingRun, x: Tensor, denoised: Tensor, sigma: Tensor, target: Tensor) -> Tensor:
     middle = geometric_mean(sigma, target)
     x_middle = x + slope(x, denoised, sigma) * (middle - sigma)
     return x + slope(x_middle, run.denoise(x_middle, middle), middle) * (target - sigma)
 
 
 @sampler
-def sample_lms(run: Run, x: Tensor, sigmas: Tensor, order: int = 4) -> Tensor:
+def sample_lms(run: DenoisingRun, x: Tensor, sigmas: Tensor, order: int = 4) -> Tensor:
     """Linear multistep in sigma: the latest slopes interpolated by a polynomial and integrated (k-diffusion)."""
     levels = sigmas.detach().cpu().double().numpy()
     slopes: list[Tensor] = []
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         slopes = [slope(x, denoised, sigma), *slopes][:order]
         if sigma_next == 0:
             x = denoised

@@ -5,18 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .common import Run, sampler, slope, toward
+from .denoising import DenoisingRun
+from .registry import sampler
+from .steps import slope, toward
 
 # Adams-Bashforth weights of the latest slope and the ones before it, by order.
 ADAMS_BASHFORTH = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
 @sampler
-def sample_ipndm(run: Run, x: Tensor, sigmas: Tensor, max_order: int = 4) -> Tensor:
+def sample_ipndm(run: DenoisingRun, x: Tensor, sigmas: Tensor, max_order: int = 4) -> Tensor:
     """Adams-Bashforth as if all steps were equal (Zhang and Chen 2022, arXiv:2204.13902; zju-pi/diff-sampler)."""
     slopes: list[Tensor] = []
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         slopes = [slope(x, denoised, sigma), *slopes][:max_order]
         if sigma_next == 0:
             x = denoised
@@ -27,11 +29,11 @@ def sample_ipndm(run: Run, x: Tensor, sigmas: Tensor, max_order: int = 4) -> Ten
 
 
 @sampler
-def sample_ipndm_v(run: Run, x: Tensor, sigmas: Tensor, max_order: int = 4) -> Tensor:
+def sample_ipndm_v(run: DenoisingRun, x: Tensor, sigmas: Tensor, max_order: int = 4) -> Tensor:
     """Adams-Bashforth for unequal steps, in the weights of zju-pi/diff-sampler."""
     slopes: list[Tensor] = []
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         slopes = [slope(x, denoised, sigma), *slopes][:max_order]
         if sigma_next == 0:
             x = denoised
@@ -70,12 +72,12 @@ def _plus(weights: list[Tensor], correction: list[Tensor]) -> list[Tensor]:
 
 
 @sampler
-def sample_deis(run: Run, x: Tensor, sigmas: Tensor, max_order: int = 3) -> Tensor:
+def sample_deis(run: DenoisingRun, x: Tensor, sigmas: Tensor, max_order: int = 3) -> Tensor:
     """DEIS in time (tAB): slopes interpolated in t and integrated (Zhang and Chen 2022, arXiv:2204.13902)."""
     times, beta_min, beta_max = edm_times(sigmas.detach().cpu())
     slopes: list[Tensor] = []
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         slopes = [slope(x, denoised, sigma), *slopes][:max_order]
         if sigma_next == 0 or len(slopes) == 1:
             x = toward(x, denoised, sigma, sigma_next)
@@ -113,10 +115,10 @@ def deis_weights(
 
 
 @sampler
-def sample_ddpm(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
+def sample_ddpm(run: DenoisingRun, x: Tensor, sigmas: Tensor) -> Tensor:
     """Ancestral sampling of DDPM (Ho et al. 2020, arXiv:2006.11239, algorithm 2) with its lower variance."""
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         bar, bar_next = 1 / (sigma**2 + 1), 1 / (sigma_next**2 + 1)
         beta = 1 - bar / bar_next
         eps = slope(x, denoised, sigma)
@@ -128,21 +130,21 @@ def sample_ddpm(run: Run, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 @sampler
-def sample_lcm(run: Run, x: Tensor, sigmas: Tensor, s_noise: float = 1.0) -> Tensor:
+def sample_lcm(run: DenoisingRun, x: Tensor, sigmas: Tensor, s_noise: float = 1.0) -> Tensor:
     """Latent consistency: the prediction, noised anew to the next level (Luo et al. 2023, arXiv:2310.04378)."""
     for i, sigma, sigma_next in run.steps():
-        x = run.begin(i, x, sigma)
+        x = run.denoise_and_report(i, x, sigma)
         if sigma_next > 0:
             x = run.model_sampling.noise_scaling(sigma_next, run.noise(sigma, sigma_next) * s_noise, x)
     return x
 
 
 @sampler
-def sample_gradient_estimation(run: Run, x: Tensor, sigmas: Tensor, ge_gamma: float = 2.0) -> Tensor:
+def sample_gradient_estimation(run: DenoisingRun, x: Tensor, sigmas: Tensor, ge_gamma: float = 2.0) -> Tensor:
     """Euler with the slope pushed beyond the last one (Permenter and Yuan 2023, arXiv:2306.04848)."""
     last = None
     for i, sigma, sigma_next in run.steps():
-        denoised = run.begin(i, x, sigma)
+        denoised = run.denoise_and_report(i, x, sigma)
         d = slope(x, denoised, sigma)
         x = toward(x, denoised, sigma, sigma_next)
         if last is not None and sigma_next > 0:

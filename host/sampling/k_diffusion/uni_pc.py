@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import common
-from .common import Run
+from . import registry
+from .denoising import DenoisingRun
 
 # Takes the place of a last sigma of zero, where half log SNR would be infinite.
 LAST_SIGMA = 0.001
@@ -30,8 +30,8 @@ def level(sigma: Tensor) -> Level:
     return Level(sigma, log_alpha.exp(), variance.sqrt(), log_alpha - 0.5 * variance.log())
 
 
-@common.sampler
-def sample_uni_pc(run: Run, x: Tensor, sigmas: Tensor, variant: str = "bh1") -> Tensor:
+@registry.sampler
+def sample_uni_pc(run: DenoisingRun, x: Tensor, sigmas: Tensor, variant: str = "bh1") -> Tensor:
     """UniPC-3; `variant` is B(h) = h ("bh1") or e^h - 1 ("bh2")."""
     if sigmas[-1] == 0:
         # In place: the run ends at this sigma for everybody.
@@ -53,7 +53,7 @@ def sample_uni_pc(run: Run, x: Tensor, sigmas: Tensor, variant: str = "bh1") -> 
 
 
 def _update(
-    run: Run, x: Tensor, past: list[tuple[Level, Tensor]], now: Level, variant: str, correct: bool
+    run: DenoisingRun, x: Tensor, past: list[tuple[Level, Tensor]], now: Level, variant: str, correct: bool
 ) -> tuple[Tensor, Tensor | None]:
     """One step (algorithms 5 and 6), of the order of the number of past levels; the prediction if it was corrected."""
     (last, last_denoised), order = past[-1], len(past)
@@ -91,4 +91,4 @@ def _weighted(weights: Tensor, bends: list[Tensor]) -> Tensor | float:
     return sum((w * bend for w, bend in zip(weights, bends, strict=True)), start=0.0)
 
 
-sample_uni_pc_bh2 = common.variant("uni_pc_bh2", sample_uni_pc, variant="bh2")
+sample_uni_pc_bh2 = registry.variant("uni_pc_bh2", sample_uni_pc, variant="bh2")

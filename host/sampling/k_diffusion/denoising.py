@@ -1,8 +1,7 @@
-"""What every sampler shares: the run, noise levels and the straight step."""
+"""What a sampler works on: the denoiser in one run, as it is or in variance exploding coordinates."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,12 +12,8 @@ from ...runtime.model_options import set_model_options_post_cfg_function
 from ..model_sampling import CONST
 from ..noise import BrownianTreeNoiseSampler, NoiseSampler, default_noise_sampler
 
-Sampler = Callable[..., Tensor]
-# All samplers by ComfyUI's name, each `f(model, x, sigmas, extra_args, callback, disable, **options)`.
-SAMPLERS: dict[str, Sampler] = {}
 
-
-class Run:
+class DenoisingRun:
     """One sampling run: the denoiser with its arguments, the seeded noise and the report of each step.
 
     Args:
@@ -71,7 +66,7 @@ class Run:
         if self.callback is not None:
             self.callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
-    def begin(self, i: int, x: Tensor, sigma: Tensor) -> Tensor:
+    def denoise_and_report(self, i: int, x: Tensor, sigma: Tensor) -> Tensor:
         """x0 at the start of a step, reported."""
         denoised = self.denoise(x, sigma)
         self.report(i, x, sigma, denoised)
@@ -104,74 +99,6 @@ class Run:
         return lambda: latest[0]
 
 
-def sampler(algorithm: Callable[..., Tensor]) -> Sampler:
-    """Makes a sampler function of `sample_<name>(run, x, sigmas, **options)` and lists it in `SAMPLERS`."""
-
-    @functools.wraps(algorithm)
-    def sample(
-        model: Any,
-        x: Tensor,
-        sigmas: Tensor,
-        extra_args: dict[str, Any] | None = None,
-        callback: Callable[[dict[str, Any]], None] | None = None,
-        disable: bool | None = None,
-        noise_sampler: NoiseSampler | None = None,
-        **options: Any,
-    ) -> Tensor:
-        if len(sigmas) <= 1:
-            return x
-        with torch.no_grad():
-            return algorithm(Run(model, x, sigmas, extra_args or {}, callback, noise_sampler), x, sigmas, **options)
-
-    SAMPLERS[algorithm.__name__.removeprefix("sample_")] = sample
-    return sample
-
-
-def variant(name: str, base: Sampler, **defaults: Any) -> Sampler:
-    """Lists a sampler under another name with other defaults."""
-
-    def sample(*args: Any, **kwargs: Any) -> Tensor:
-        return base(*args, **{**defaults, **kwargs})
-
-    sample.__name__ = f"sample_{name}"
-    SAMPLERS[name] = sample
-    return sample
-
-
-def toward(x: Tensor, denoised: Tensor, sigma: Any, target: Any) -> Tensor:
-    """The straight step to a lower noise level: DDIM's and the first order of DPM-Solver++."""
-    return denoised + (x - denoised) * (target / sigma)
-
-
-def slope(x: Tensor, denoised: Tensor, sigma: Any) -> Tensor:
-    """dx / dsigma of the probability flow (Karras et al. 2022, eq. 1)."""
-    return (x - denoised) / sigma
-
-
-def ancestral_step(sigma: Any, target: Any, eta: float = 1.0) -> tuple[Any, Any]:
-    """(noise level to step down to, noise to add) so that the sum has the level `target`."""
-    if not eta:
-        return target, 0.0
-    # At an infinite sigma the second is not a number, and min takes the first: its limit at eta 1.
-    up = min(target, eta * (target**2 * (sigma**2 - target**2) / sigma**2) ** 0.5)
-    return (target**2 - up**2) ** 0.5, up
-
-
-def flow_ancestral_step(sigma: Tensor, target: Tensor, eta: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """(noise level to step down to, factor of the latents, noise to add) of a rectified flow."""
-    down = target * (1 + (target / sigma - 1) * eta)
-    factor = (1 - target) / (1 - down)
-    return down, factor, (target**2 - down**2 * factor**2) ** 0.5
-
-
-def any_ancestral_step(run: Run, sigma: Tensor, target: Tensor, eta: float) -> tuple[Any, Any, Any]:
-    """`ancestral_step` or `flow_ancestral_step`, whichever the model needs, in the latter's form."""
-    if run.flow:
-        return flow_ancestral_step(sigma, target, eta)
-    down, up = ancestral_step(sigma, target, eta)
-    return down, 1.0, up
-
-
 class VECoordinates:
     """The run seen as variance exploding: y = x / alpha at the noise level rho = sigma / alpha.
 
@@ -179,7 +106,7 @@ class VECoordinates:
     (alpha = 1), and log(1 / rho) is the half log SNR in which DPM-Solver++ and its kin are written.
     """
 
-    def __init__(self, run: Run, offset: float = 1e-4) -> None:
+    def __init__(self, run: DenoisingRun, offset: float = 1e-4) -> None:
         self.run = run
         self.flow = run.flow
         self.sigmas = run.sigmas
@@ -216,9 +143,9 @@ class VECoordinates:
         """y of the first latents."""
         return x / self.alpha(self.sigmas[0])
 
-    def begin(self, i: int, y: Tensor, sigma: Tensor) -> Tensor:
+    def denoise_and_report(self, i: int, y: Tensor, sigma: Tensor) -> Tensor:
         """x0 at the start of a step, reported."""
-        return self.run.begin(i, y * self.alpha(sigma), sigma)
+        return self.run.denoise_and_report(i, y * self.alpha(sigma), sigma)
 
     def denoise(self, y: Tensor, sigma: Tensor) -> Tensor:
         """x0 as the model sees it."""
@@ -227,13 +154,3 @@ class VECoordinates:
     def finish(self, y: Tensor) -> Tensor:
         """The last latents."""
         return y * self.alpha(self.sigmas[-1])
-
-
-def geometric_mean(a: Tensor, b: Tensor) -> Tensor:
-    """The noise level halfway in log sigma."""
-    return a.log().lerp(b.log(), 0.5).exp()
-
-
-def log_ratio(rho: Tensor, rho_next: Tensor) -> Tensor:
-    """The step h > 0 in half log SNR."""
-    return (rho / rho_next).log()
