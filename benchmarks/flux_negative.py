@@ -20,7 +20,8 @@ from diffusers.models.transformers.transformer_flux import FluxTransformer2DMode
 from tessera.guidance.flux_negative import JoinedAttention
 from tessera.host.models.model_base import Flux
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.host.sampling.samplers import CFGGuider, sampler_object
+from tessera.host.sampling.guiders import CFGGuider
+from tessera.host.sampling.samplers import sampler_object
 from tessera.nodes.flux_negative import TesseraFluxNegative
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -6,8 +6,8 @@ import torch
 from margins import within
 from tessera.contract.demo import DEMO_CHECKPOINTS, demo_checkpoint
 from tessera.demo.training.evaluate_ip_adapter import references
+from tessera.host.sampling.ksampler import KSampler
 from tessera.host.sampling.noise import prepare_noise
-from tessera.host.sampling.samplers import KSampler
 from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from torch import Tensor
 

@@ -9,8 +9,8 @@ from statistics import median
 import pytest
 import torch
 from tessera.contract.demo import DEMO_CHECKPOINTS, demo_checkpoint
+from tessera.host.sampling.ksampler import KSampler
 from tessera.host.sampling.noise import prepare_noise
-from tessera.host.sampling.samplers import KSampler
 from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from tessera.tiling.seam import measure
 

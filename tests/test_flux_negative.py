@@ -18,7 +18,9 @@ from tessera.host.models.model_base import SD15, Flux
 from tessera.host.progress import InterruptProcessingException, interrupt_current_processing
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.runtime.patcher_extension import WrappersMP
-from tessera.host.sampling.samplers import CFGGuider, KSampler, sampler_object
+from tessera.host.sampling.guiders import CFGGuider
+from tessera.host.sampling.ksampler import KSampler
+from tessera.host.sampling.samplers import sampler_object
 from tessera.nodes.flux_negative import TesseraFluxNegative
 from tessera.tiling.axes import Axes
 from tessera.tiling.torus import torus

@@ -15,7 +15,7 @@ from margins import within
 from naming import naming
 from tessera.host.models.model_base import SD15, SDXL
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.host.sampling.samplers import KSampler
+from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import _roles
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

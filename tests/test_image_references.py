@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tessera.host import folder_paths
 from tessera.host.models.model_base import SD15, SDXL
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.host.sampling.samplers import KSampler
+from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.ip_adapter.saved import load_reference

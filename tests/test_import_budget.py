@@ -13,7 +13,13 @@ from tessera.nodes import NODES
 [node.GET_NODE_INFO_V1() for node in NODES]
 print(len(NODES), *sorted(sys.modules))
 """
-LATER = {"tessera.host.sampling.samplers", "tessera.host.nodes", "tessera.host.layouts.ldm_layout", "PIL.ImageDraw"}
+LATER = {
+    "tessera.host.sampling.ksampler",
+    "tessera.host.sampling.samplers",
+    "tessera.host.nodes",
+    "tessera.host.layouts.ldm_layout",
+    "PIL.ImageDraw",
+}
 HEAVY = {"diffusers", "transformers", "scipy", "peft", "accelerate", "huggingface_hub", "tokenizers", "torchsde"}
 
 

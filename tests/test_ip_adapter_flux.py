@@ -13,7 +13,7 @@ from naming import naming
 from tessera.host.models.model_base import Flux, patchify, unpatchify
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.runtime.patcher_extension import WrappersMP
-from tessera.host.sampling.samplers import KSampler
+from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tessera.host.models.model_base import SD15, Flux
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.host.sampling.samplers import KSampler
+from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.norms import norms_apart, shares_of
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

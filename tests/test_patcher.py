@@ -12,7 +12,7 @@ from tessera.host.models import model_base
 from tessera.host.runtime.model_options import set_model_options_patch_replace
 from tessera.host.runtime.patcher import CallbacksMP, ModelPatcher, WrapperExecutor, WrappersMP
 from tessera.host.runtime.patcher_extension import merge_nested_dicts
-from tessera.host.sampling import noise, samplers
+from tessera.host.sampling import guiders, ksampler, noise, samplers
 from torch import Tensor, nn
 
 WRAPPERS = [value for name, value in vars(WrappersMP).items() if name.isupper()]
@@ -39,7 +39,7 @@ def patcher() -> ModelPatcher:
 def sample(model: ModelPatcher, cfg: float = 2.0, callback: Any = None) -> Tensor:
     latent = torch.zeros(1, 4, 8, 8)
     positive, negative = [[torch.ones(1, 3, 4), {}]], [[-torch.ones(1, 3, 4), {}]]
-    steps = samplers.KSampler(model, 3, "euler", "normal")
+    steps = ksampler.KSampler(model, 3, "euler", "normal")
     return steps.sample(noise.prepare_noise(latent, 1), positive, negative, cfg, latent, callback=callback, seed=1)
 
 
@@ -281,8 +281,8 @@ def test_wrappers_are_called_where_comfyui_calls_them(patcher: ModelPatcher) -> 
     start = [WrappersMP.OUTER_SAMPLE, WrappersMP.PREPARE_SAMPLING, WrappersMP.SAMPLER_SAMPLE]
     assert [place for place, _, _ in calls] == start + 3 * step
     arguments = {place: (args, obj) for place, args, obj in calls}
-    assert isinstance(arguments[WrappersMP.OUTER_SAMPLE][1], samplers.CFGGuider)
-    assert isinstance(arguments[WrappersMP.PREDICT_NOISE][1], samplers.CFGGuider)
+    assert isinstance(arguments[WrappersMP.OUTER_SAMPLE][1], guiders.CFGGuider)
+    assert isinstance(arguments[WrappersMP.PREDICT_NOISE][1], guiders.CFGGuider)
     assert isinstance(arguments[WrappersMP.SAMPLER_SAMPLE][1], samplers.KSAMPLER)
     assert arguments[WrappersMP.APPLY_MODEL][1] is patcher.model
     assert arguments[WrappersMP.DIFFUSION_MODEL][1] is patcher.model.diffusion_model

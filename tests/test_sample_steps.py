@@ -14,7 +14,8 @@ from tessera.host.models.model_base import SD15
 from tessera.host.nodes.custom_sampling import BasicGuider, CFGGuider, SamplerCustomAdvanced, SeededNoise
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.runtime.patcher_extension import WrappersMP
-from tessera.host.sampling.samplers import SAMPLER_NAMES, calculate_sigmas, sampler_object
+from tessera.host.sampling.samplers import SAMPLER_NAMES, sampler_object
+from tessera.host.sampling.schedules import calculate_sigmas
 from tessera.nodes.scheduler import choose
 from tessera.nodes.steps import TesseraSampleSteps
 from tessera.samplers.steps import StepKeeper

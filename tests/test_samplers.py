@@ -21,7 +21,7 @@ from safetensors import safe_open
 from sampler_cases import Analytic, Case, area_prompts, image, mask, prompts, settings, texts
 from tessera.host.models import latent_formats, model_base
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.host.sampling import cond_batch, conds, noise, samplers, schedules
+from tessera.host.sampling import cond_batch, conds, guidance, ksampler, noise, samplers, schedules
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "data" / "comfyui_samplers.safetensors"
@@ -41,7 +41,7 @@ def run(case: Case, model: ModelPatcher | None = None) -> Tensor:
     if not case.get("add_noise", True):
         start = noise.prepare_empty_noise(latent)
     positive, negative = prompts(case.get("conds"))
-    steps = samplers.KSampler(model, case["steps"], case["sampler"], case["scheduler"], case.get("denoise", 1.0))
+    steps = ksampler.KSampler(model, case["steps"], case["sampler"], case["scheduler"], case.get("denoise", 1.0))
     return steps.sample(
         start,
         positive,
@@ -105,7 +105,7 @@ def test_sampler_in_float32_is_that_of_float64(name: str) -> None:
 def test_areas_blend_as_in_comfyui(golden: dict[str, Tensor]) -> None:
     with double_precision():
         latent = torch.zeros(1, 4, 16, 16)
-        steps = samplers.KSampler(analytic_model(), 2, "euler", "normal")
+        steps = ksampler.KSampler(analytic_model(), 2, "euler", "normal")
         got = steps.sample(noise.prepare_noise(latent, 7), *area_prompts(), 3.0, latent, seed=7)
     torch.testing.assert_close(got, golden["areas"], rtol=TOLERANCE, atol=TOLERANCE)
 
@@ -119,7 +119,7 @@ def test_noise_is_that_of_comfyui(golden: dict[str, Tensor]) -> None:
 def test_golden_file_covers_every_name() -> None:
     cases = [param.values[1] for param in golden_cases()]
     assert {case["sampler"] for case in cases} == set(samplers.SAMPLER_NAMES)
-    assert {case["scheduler"] for case in cases} == set(samplers.SCHEDULER_NAMES)
+    assert {case["scheduler"] for case in cases} == set(schedules.SCHEDULER_NAMES)
 
 
 def test_schedules_give_comfyui_sigmas(golden: dict[str, Tensor]) -> None:
@@ -129,13 +129,13 @@ def test_schedules_give_comfyui_sigmas(golden: dict[str, Tensor]) -> None:
             _, kind, scheduler, steps = key.split("/")
             with double_precision():
                 sampling = analytic_model(kind).get_model_object("model_sampling")
-                sigmas = samplers.calculate_sigmas(sampling, scheduler, int(steps))
+                sigmas = schedules.calculate_sigmas(sampling, scheduler, int(steps))
             torch.testing.assert_close(sigmas, expected, rtol=TOLERANCE, atol=0.0)
             compared += 1
-    assert compared == 4 * (4 * len(samplers.SCHEDULER_NAMES) - 1)
+    assert compared == 4 * (4 * len(schedules.SCHEDULER_NAMES) - 1)
 
 
-@pytest.mark.parametrize("scheduler", samplers.SCHEDULER_NAMES)
+@pytest.mark.parametrize("scheduler", schedules.SCHEDULER_NAMES)
 def test_schedules_fall_to_zero(scheduler: str) -> None:
     sigmas = schedules.calculate_sigmas(analytic_model().get_model_object("model_sampling"), scheduler, 12)
     assert (sigmas.diff() < 0).all()
@@ -146,7 +146,7 @@ def test_unknown_names_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=naming("sampler", "eular", "euler")):
         samplers.sampler_object("eular")
     with pytest.raises(ValueError, match=naming("scheduler", "karas", "simple")):
-        samplers.KSampler(analytic_model(), 4, "euler", "karas")
+        ksampler.KSampler(analytic_model(), 4, "euler", "karas")
 
 
 BASE: Case = {"type": "EPS", "sampler": "euler", "scheduler": "normal", "steps": 4, "cfg": 3.0, "seed": 5}
@@ -166,7 +166,7 @@ def test_batch_equals_single_runs_with_the_same_noise() -> None:
     positive, negative = prompts(None)
     for i in range(2):
         latent = torch.zeros(1, 4, 4, 4)
-        steps = samplers.KSampler(single, 4, "euler", "normal")
+        steps = ksampler.KSampler(single, 4, "euler", "normal")
         alone = steps.sample(noise.prepare_noise(latent, 5, [i]), positive, negative, 3.0, latent)
         torch.testing.assert_close(alone[0], batch[i], rtol=1e-5, atol=1e-5)
 
@@ -215,13 +215,13 @@ def test_an_empty_latent_is_no_image_also_where_zero_is_a_colour() -> None:
 
     positive, negative = prompts(None)
     for latent in (torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 4, 4)):
-        samplers.sample(model, latent, positive, negative, 1.0, Look(), torch.tensor([1.0, 0.0]), latent)
+        ksampler.sample(model, latent, positive, negative, 1.0, Look(), torch.tensor([1.0, 0.0]), latent)
     assert not seen[0].any()
     assert torch.equal(seen[1], model.model.process_latent_in(torch.ones(1, 4, 4, 4)))
 
 
 def test_sigmas_of_the_caller_are_not_changed() -> None:
-    steps = samplers.KSampler(analytic_model(), 4, "euler", "normal")
+    steps = ksampler.KSampler(analytic_model(), 4, "euler", "normal")
     before = steps.sigmas.clone()
     empty, (some, other) = torch.zeros(1, 4, 4, 4), prompts(None)
     steps.sample(empty, some, other, 2.0, empty, last_step=2, force_full_denoise=True)
@@ -230,7 +230,7 @@ def test_sigmas_of_the_caller_are_not_changed() -> None:
     positive, negative = prompts(None)
     latent = torch.zeros(1, 4, 4, 4)
     sampler = samplers.sampler_object("uni_pc")
-    samplers.sample(analytic_model(), noise.prepare_noise(latent, 1), positive, negative, 2.0, sampler, sigmas, latent)
+    ksampler.sample(analytic_model(), noise.prepare_noise(latent, 1), positive, negative, 2.0, sampler, sigmas, latent)
     assert sigmas[-1] == 0
 
 
@@ -312,7 +312,7 @@ def test_guidance_functions_get_and_change_the_predictions() -> None:
     sigma = torch.full((2,), 3.0)
     prepared = started(swapped)
     options = swapped.model_options
-    got = samplers.sampling_function(
+    got = guidance.sampling_function(
         swapped.model, image(), sigma, prepared["negative"], prepared["positive"], 9.0, options
     )
     neg, pos = cond_batch.calc_cond_batch(

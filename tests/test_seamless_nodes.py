@@ -17,7 +17,7 @@ from tessera.host.models.model_base import SD15, Flux
 from tessera.host.progress import InterruptProcessingException, interrupt_current_processing
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.runtime.patcher_extension import WrappersMP
-from tessera.host.sampling.samplers import KSampler
+from tessera.host.sampling.ksampler import KSampler
 from tessera.nodes import NODES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.seam_check import TesseraSeamCheck

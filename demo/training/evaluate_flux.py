@@ -17,8 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...host.models.loaders import load_checkpoint
+from ...host.sampling.ksampler import KSampler
 from ...host.sampling.noise import prepare_noise
-from ...host.sampling.samplers import KSampler
 from ...nodes.flux_negative import TesseraFluxNegative
 from .captions import plain
 from .classifier import classify, train_classifier

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ...contract.demo import DEMO_ADAPTER, demo_checkpoint
 from ...host.models.loaders import load_clip_vision
-from ...host.sampling.samplers import KSampler
+from ...host.sampling.ksampler import KSampler
 from ...ip_adapter.formats import read_adapter
 from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from ...nodes.image_prompts import TesseraApplyImagePrompts

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...contract.demo import demo_checkpoint
+from ...host.sampling.ksampler import KSampler
 from ...host.sampling.noise import prepare_noise
-from ...host.sampling.samplers import KSampler
 from ...nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from ...tiling.seam import measure
 from .captions import NAMES, pairs

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..runtime.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from ..runtime.patcher_extension import WrappersMP, wrapped
 from ..sampling.conds import CONDCrossAttn, CONDRegular
 from ..sampling.model_sampling import (
     CONST,
@@ -168,9 +168,8 @@ class BaseModel(torch.nn.Module):
             x0 (B, C, H, W), float32.
         """
         options = transformer_options if transformer_options is not None else {}
-        wrappers = get_all_wrappers(WrappersMP.APPLY_MODEL, options)
-        executor = WrapperExecutor.new_class_executor(self._apply_model, self, wrappers)
-        return executor.execute(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        predict = wrapped(WrappersMP.APPLY_MODEL, options, self._apply_model, self)
+        return predict(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def _apply_model(
         self,
@@ -217,8 +216,7 @@ class BaseModel(torch.nn.Module):
             raise NotImplementedError(
                 f"the model has patches inside its blocks ({', '.join(names)}), which need ComfyUI"
             )
-        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
-        return WrapperExecutor.new_class_executor(forward, self.diffusion_model, wrappers).execute
+        return wrapped(WrappersMP.DIFFUSION_MODEL, options, forward, self.diffusion_model)
 
 
 class SD15(BaseModel):

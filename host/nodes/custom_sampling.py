@@ -10,10 +10,10 @@ from torch import Tensor
 from ..progress import ProgressBar
 from ..runtime.patcher import ModelPatcher
 from ..sampling.conds import Conditioning
-from ..sampling.guiders import Callback
 from ..sampling.guiders import CFGGuider as Guider
 from ..sampling.noise import fix_empty_latent_channels, prepare_empty_noise, prepare_noise
-from ..sampling.samplers import SAMPLER_NAMES, SCHEDULER_NAMES, Sampler, calculate_sigmas, sampler_object
+from ..sampling.samplers import SAMPLER_NAMES, Callback, Sampler, sampler_object
+from ..sampling.schedules import SCHEDULER_NAMES, calculate_sigmas
 from ..schema import io
 
 MAX_SEED = 0xFFFFFFFFFFFFFFFF

@@ -7,9 +7,10 @@ from typing import Any
 from ..models.model_base import ModelType, model_sampling
 from ..runtime.patcher import ModelPatcher
 from ..sampling.conds import Conditioning
+from ..sampling.ksampler import KSampler as StepSampler
 from ..sampling.noise import fix_empty_latent_channels, prepare_empty_noise, prepare_noise
-from ..sampling.samplers import SAMPLER_NAMES, SCHEDULER_NAMES
-from ..sampling.samplers import KSampler as StepSampler
+from ..sampling.samplers import SAMPLER_NAMES
+from ..sampling.schedules import SCHEDULER_NAMES
 from ..schema import io
 from . import custom_sampling
 from .custom_sampling import cfg_input, finished, progress_callback, seed_input

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...patching import calls
+
 Registry = dict[str, dict[Any, list[Callable[..., Any]]]]
 
 
@@ -37,13 +39,13 @@ class WrappersMP:
       Flux: `(x, timestep, context, y, guidance, ref_latents, control, transformer_options, **conds)`
     """
 
-    OUTER_SAMPLE = "outer_sample"
+    OUTER_SAMPLE = calls.SamplingRun.kind
     PREPARE_SAMPLING = "prepare_sampling"
     SAMPLER_SAMPLE = "sampler_sample"
-    PREDICT_NOISE = "predict_noise"
-    CALC_COND_BATCH = "calc_cond_batch"
-    APPLY_MODEL = "apply_model"
-    DIFFUSION_MODEL = "diffusion_model"
+    PREDICT_NOISE = calls.NoisePrediction.kind
+    CALC_COND_BATCH = calls.CondBatch.kind
+    APPLY_MODEL = calls.DenoiserCall.kind
+    DIFFUSION_MODEL = calls.FluxCall.kind
 
 
 def get_all_wrappers(
@@ -116,6 +118,18 @@ class WrapperExecutor:
         if self.is_last:
             return self.original(*args, **kwargs)
         return self.wrappers[self.idx](self, *args, **kwargs)
+
+
+def wrapped(
+    kind: str, transformer_options: dict[str, Any], function: Callable[..., Any], class_obj: Any = None
+) -> Callable[..., Any]:
+    """Return a function inside the wrappers of a kind, or the function itself where there are none.
+
+    Args:
+        class_obj: the object whose method the function is.
+    """
+    wrappers = get_all_wrappers(kind, transformer_options)
+    return WrapperExecutor(function, class_obj, wrappers).execute if wrappers else function
 
 
 def copy_nested_dicts(source: dict[Any, Any]) -> dict[Any, Any]:

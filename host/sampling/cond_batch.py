@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..progress import throw_exception_if_processing_interrupted
-from ..runtime.patcher_extension import WrapperExecutor, WrappersMP, copy_nested_dicts, get_all_wrappers
+from ..runtime.patcher_extension import WrappersMP, copy_nested_dicts, wrapped
 from .conds import Area, Cond, CONDRegular
 
 # Cells over which an area without a mask fades out at an edge inside the picture.
@@ -91,9 +91,8 @@ def calc_cond_batch(
     Returns:
         One x0 (B, C, H, W) per prompt: the weighted mean of its conditionings, zeros where none acts.
     """
-    wrappers = get_all_wrappers(WrappersMP.CALC_COND_BATCH, model_options, is_model_options=True)
-    executor = WrapperExecutor.new_executor(_calc_cond_batch, wrappers)
-    return executor.execute(model, conds, x_in, timestep, model_options)
+    options = model_options.get("transformer_options", {})
+    return wrapped(WrappersMP.CALC_COND_BATCH, options, _calc_cond_batch)(model, conds, x_in, timestep, model_options)
 
 
 def _calc_cond_batch(

@@ -1,9 +1,7 @@
-"""Guidance, and the run around a sampler (stands for half of `comfy.samplers` and `comfy.sampler_helpers`)."""
+"""The run around a sampler (stands for `CFGGuider` and `comfy.sampler_helpers`)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,84 +10,10 @@ from torch.nn import functional as F
 
 from ..runtime.model_options import ModelOptions, create_model_options_clone
 from ..runtime.patcher import ModelPatcher
-from ..runtime.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers, merge_nested_dicts
-from .cond_batch import calc_cond_batch
+from ..runtime.patcher_extension import WrappersMP, merge_nested_dicts, wrapped
 from .conds import Cond, Conditioning, attached_controls, convert_cond, process_conds, repeat_to_batch_size
-
-Callback = Callable[[int, Tensor, Tensor, int], None]
-
-
-def cfg_function(
-    model: Any,
-    cond_pred: Tensor,
-    uncond_pred: Tensor,
-    cond_scale: float,
-    x: Tensor,
-    timestep: Tensor,
-    model_options: ModelOptions,
-    cond: list[Cond] | None = None,
-    uncond: list[Cond] | None = None,
-) -> Tensor:
-    """Guidance: `uncond + scale * (cond - uncond)` on x0, or the model's own function, then its post functions."""
-    predictions = {"cond_denoised": cond_pred, "uncond_denoised": uncond_pred, "cond_scale": cond_scale}
-    shared = {**predictions, "model": model, "model_options": model_options, "sigma": timestep, "input": x}
-    if "sampler_cfg_function" in model_options:
-        noise = {"cond": x - cond_pred, "uncond": x - uncond_pred, "timestep": timestep}
-        args = {**shared, **noise, "input_cond": cond, "input_uncond": uncond}
-        result = x - model_options["sampler_cfg_function"](args)
-    else:
-        result = uncond_pred + (cond_pred - uncond_pred) * cond_scale
-    for function in model_options.get("sampler_post_cfg_function", []):
-        result = function({**shared, "denoised": result, "cond": cond, "uncond": uncond})
-    return result
-
-
-def sampling_function(
-    model: Any,
-    x: Tensor,
-    timestep: Tensor,
-    uncond: list[Cond] | None,
-    cond: list[Cond] | None,
-    cond_scale: float,
-    model_options: ModelOptions,
-    seed: int | None = None,
-) -> Tensor:
-    """x0 under guidance. At scale 1 the negative is left out, unless `disable_cfg1_optimization` is set."""
-    if math.isclose(cond_scale, 1.0) and not model_options.get("disable_cfg1_optimization", False):
-        uncond = None
-    conds = [cond, uncond]
-    shared = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
-    if "sampler_calc_cond_batch_function" in model_options:
-        out = model_options["sampler_calc_cond_batch_function"](shared)
-    else:
-        out = calc_cond_batch(model, conds, x, timestep, model_options)
-    for function in model_options.get("sampler_pre_cfg_function", []):
-        out = function({**shared, "conds_out": out, "cond_scale": cond_scale, "timestep": timestep})
-    return cfg_function(model, out[0], out[1], cond_scale, x, timestep, model_options, cond=cond, uncond=uncond)
-
-
-class Sampler:
-    """Turns noise into latents with a guider."""
-
-    def sample(
-        self,
-        model_wrap: CFGGuider,
-        sigmas: Tensor,
-        extra_args: dict[str, Any],
-        callback: Callback | None,
-        noise: Tensor,
-        latent_image: Tensor | None = None,
-        denoise_mask: Tensor | None = None,
-        disable_pbar: bool = False,
-    ) -> Tensor:
-        """The sampled latents (B, C, H, W)."""
-        raise NotImplementedError
-
-    def max_denoise(self, model_wrap: CFGGuider, sigmas: Tensor) -> bool:
-        """Whether the run starts at the model's highest noise level."""
-        max_sigma = float(model_wrap.inner_model.model_sampling.sigma_max)
-        sigma = float(sigmas[0])
-        return math.isclose(max_sigma, sigma, rel_tol=1e-05) or sigma > max_sigma
+from .guidance import sampling_function
+from .samplers import Callback, Sampler
 
 
 def prepare_sampling(
@@ -101,8 +25,9 @@ def prepare_sampling(
     force_offload: bool = False,
 ) -> tuple[Any, dict[str, list[Cond]], list[ModelPatcher]]:
     """Loads and patches the model; (model, conditionings, other loaded models)."""
-    wrappers = get_all_wrappers(WrappersMP.PREPARE_SAMPLING, model_options or {}, is_model_options=True)
-    return WrapperExecutor.new_executor(_prepare_sampling, wrappers).execute(
+    to = (model_options or {}).get("transformer_options", {})
+    prepare = wrapped(WrappersMP.PREPARE_SAMPLING, to, _prepare_sampling)
+    return prepare(
         model,
         noise_shape,
         conds,
@@ -172,9 +97,9 @@ class CFGGuider:
     def __call__(
         self, x: Tensor, timestep: Tensor, model_options: ModelOptions | None = None, seed: int | None = None
     ) -> Tensor:
-        wrappers = get_all_wrappers(WrappersMP.PREDICT_NOISE, self.model_options, is_model_options=True)
-        executor = WrapperExecutor.new_class_executor(self.predict_noise, self, wrappers)
-        return executor.execute(x, timestep, model_options or {}, seed)
+        options = self.model_options["transformer_options"]
+        predict = wrapped(WrappersMP.PREDICT_NOISE, options, self.predict_noise, self)
+        return predict(x, timestep, model_options or {}, seed)
 
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: ModelOptions | None = None, seed: int | None = None
@@ -212,9 +137,8 @@ class CFGGuider:
         options = create_model_options_clone(self.model_options)
         options.setdefault("transformer_options", {})["sample_sigmas"] = sigmas
         extra_args = {"model_options": options, "seed": seed}
-        wrappers = get_all_wrappers(WrappersMP.SAMPLER_SAMPLE, options, is_model_options=True)
-        executor = WrapperExecutor.new_class_executor(sampler.sample, sampler, wrappers)
-        samples = executor.execute(self, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
+        run = wrapped(WrappersMP.SAMPLER_SAMPLE, options["transformer_options"], sampler.sample, sampler)
+        samples = run(self, sigmas, extra_args, callback, noise, latent_image, denoise_mask, disable_pbar)
         return self.inner_model.process_latent_out(samples.to(torch.float32))
 
     def outer_sample(
@@ -295,10 +219,9 @@ class CFGGuider:
             to = self.model_options["transformer_options"]
             for kind in ("wrappers", "callbacks"):
                 to[kind] = merge_nested_dicts(to.get(kind, {}), getattr(self.model_patcher, kind))
-            wrappers = get_all_wrappers(WrappersMP.OUTER_SAMPLE, self.model_options, is_model_options=True)
-            executor = WrapperExecutor.new_class_executor(self.outer_sample, self, wrappers)
+            run = wrapped(WrappersMP.OUTER_SAMPLE, to, self.outer_sample, self)
             with torch.no_grad():
-                return executor.execute(
+                return run(
                     noise,
                     latent_image,
                     sampler,

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.comfyui
 
 def _ours(folder: Path) -> dict[str, torch.Tensor]:
     from tessera.contract.demo import demo_checkpoint
+    from tessera.host.sampling.ksampler import KSampler
     from tessera.host.sampling.noise import prepare_noise
-    from tessera.host.sampling.samplers import KSampler
     from tessera.ip_adapter.faces import Face, read_embedding
     from tessera.ip_adapter.formats import read_adapter
     from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter

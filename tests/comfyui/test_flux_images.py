@@ -42,8 +42,8 @@ def _references(model: Any, folder: Path) -> list[str]:
 
 
 def _ours(model: Any, clip: Any, plan: dict[str, Any]) -> dict[str, torch.Tensor]:
+    from tessera.host.sampling.ksampler import KSampler
     from tessera.host.sampling.noise import prepare_noise
-    from tessera.host.sampling.samplers import KSampler
     from tessera.ip_adapter.prompts import ImagePrompt
     from tessera.ip_adapter.saved import load_reference
     from tessera.nodes.image_prompts import TesseraApplyImagePrompts

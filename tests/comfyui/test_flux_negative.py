@@ -24,8 +24,8 @@ PLAN = {"prompt": "red and white stripes", "negative": "red", "steps": 8, "seed"
 
 def _ours() -> dict[str, torch.Tensor]:
     from tessera.contract.demo import demo_checkpoint
+    from tessera.host.sampling.ksampler import KSampler
     from tessera.host.sampling.noise import prepare_noise
-    from tessera.host.sampling.samplers import KSampler
     from tessera.nodes.flux_negative import TesseraFluxNegative
 
     model, clip, _ = demo_checkpoint("texture-flux")
