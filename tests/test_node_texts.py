@@ -11,7 +11,9 @@ import pytest
 from tessera.nodes import NODES
 from tessera.tools.locales import PATH, node_definitions
 
-DOCS = Path(__file__).parents[1] / "web" / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "web" / "docs"
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 NUMBERS = ("INT", "FLOAT")
 
 schemas = pytest.mark.parametrize("schema", [pytest.param(s, id=s.node_id) for s in (n.define_schema() for n in NODES)])
@@ -50,6 +52,25 @@ def test_help_page_names_every_input(schema: Any) -> None:
     page = (DOCS / f"{schema.node_id}.md").read_text("utf-8")
     for entry in schema.inputs:
         assert re.search(rf"\b{re.escape(entry.id)}\b", page), entry.id
+
+
+@schemas
+def test_help_page_shows_what_the_node_does(schema: Any) -> None:
+    page = DOCS / f"{schema.node_id}.md"
+    images = IMAGE.findall(page.read_text("utf-8"))
+    assert images
+    for alt, target in images:
+        assert (page.parent / target).is_file(), target
+        assert len(alt.split()) >= 3, f"{target}: say what the image shows"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "demo").rglob("*.md"))], ids=lambda page: page.name
+)
+def test_images_of_a_page_are_there(page: Path) -> None:
+    for alt, target in IMAGE.findall(page.read_text("utf-8")):
+        assert (page.parent / target).is_file(), target
+        assert alt
 
 
 def test_no_page_without_a_node() -> None:
