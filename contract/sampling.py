@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..patching.model_sampling import sigma_at
 from . import sampling_classes
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def sample_one_step(model: Any, positive: Any, noise: Tensor, latent: Tensor, si
     guider = classes.CFGGuider(model)
     guider.inner_set_conds({"positive": positive, "negative": positive})
     return guider.sample(noise, latent, classes.sampler_object("euler"), torch.tensor([sigma, 0.0]), seed=0)
+
+
+def look_at_noise_level(model: Any, positive: Any, latent: Tensor, percent: float) -> None:
+    """Run a MODEL once on latents (B, C, H, W) with noise of seed 0 at a fraction of the schedule (0..1)."""
+    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(0))
+    sample_one_step(model, positive, noise, latent, sigma_at(model, percent))
 
 
 class _Watched:

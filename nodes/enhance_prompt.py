@@ -8,6 +8,7 @@ from ..prompts.rules import add_words
 from ..prompts.texts import one_line
 from ..prompts.writing import TOKENS_PER_WORD, write
 from .checks import verdict
+from .inputs import seed_input
 from .shown import shown
 
 FOLDER = "text_generation"
@@ -46,15 +47,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     tooltip="What a chat model is to do with the prompt, such as: set it in winter; rules and models "
                     "that go on with a prompt take none.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=True,
-                    optional=True,
-                    tooltip="Another seed writes other words; the same seed, the same.",
-                ),
+                seed_input("Random seed; the same seed writes the same words.", optional=True),
                 io.Int.Input(
                     "max_words",
                     default=60,

@@ -11,17 +11,15 @@ from ..contract import add_lora, folder_paths, io, load_clip_vision, optimized_a
 from ..contract.demo import DEMO_ADAPTER
 from ..ip_adapter.apply import FaceLora, apply_prompts
 from ..ip_adapter.attend import COMBINES
-from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_encoder, check_image, choose_encoder
+from ..ip_adapter.encoders import check_encoder, check_image, choose_encoder
 from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, read_embedding
 from ..ip_adapter.formats import read_adapter
 from ..ip_adapter.masks import one_mask
-from ..ip_adapter.presets import TYPES, read_block_weights
+from ..ip_adapter.presets import read_block_weights
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
 from .checks import verdict
-from .inputs import check_range, percent
+from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, face_inputs
 
-IpAdapter = io.Custom("IP_ADAPTER")
-ImagePrompts = io.Custom("IMAGE_PROMPTS")
 CATEGORY = "Tessera/image prompts"
 DEMO, AUTO = "texture-sd (demo)", "auto"
 SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
@@ -90,75 +88,10 @@ def _encoder_path(path: Path, adapter: Any, name: str) -> tuple[Path, str]:
     return Path(folder_paths.get_full_path_or_raise("clip_vision", name)), name
 
 
-def how_it_acts() -> list[Any]:
-    """The inputs that a picture and a saved reference share."""
-    return [
-        io.Float.Input(
-            "scale",
-            default=0.9,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            optional=True,
-            tooltip="How strongly this image acts; each image has its own scale, 0 leaves it out.",
-        ),
-        io.Combo.Input(
-            "type",
-            options=TYPES,
-            default="style",
-            optional=True,
-            tooltip="What is taken over: style, character, composition or all of it; the help page names the blocks.",
-        ),
-        percent("start_percent", 0.0, "Part of the schedule that runs before the image begins to act."),
-        percent("end_percent", 1.0, "Part of the schedule after which the image no longer acts."),
-        io.Mask.Input("mask", optional=True, tooltip="Where in the picture the image acts; grey acts in part."),
-        ImagePrompts.Input("previous", optional=True, tooltip="Image prompts to which this one is added."),
-        io.String.Input(
-            "blocks",
-            default="",
-            optional=True,
-            advanced=True,
-            tooltip="Weights of blocks instead of the type, such as: all=0.2, up_blocks.1=1, mid_block=0.",
-        ),
-    ]
-
-
 def check_acting(node: type[io.ComfyNode], start: float | None, end: float | None, blocks: str | None) -> bool | str:
     """What `validate_inputs` says of the inputs that a picture and a saved reference share."""
     given = {"start_percent": start, "end_percent": end, "blocks": blocks}
     return verdict(node, given, (check_range, ["start_percent", "end_percent"]), (read_block_weights, ["blocks"]))
-
-
-def _face_inputs() -> list[Any]:
-    """What FaceID adapters take besides a picture."""
-    return [
-        io.Combo.Input(
-            "face_embedding",
-            options=[NO_FACE, *find_embeddings(Path(folder_paths.get_input_directory()))],
-            default=NO_FACE,
-            optional=True,
-            advanced=True,
-            tooltip="For FaceID adapters: a file in the input folder with the 512 numbers of the face.",
-        ),
-        io.Combo.Input(
-            "face_version",
-            options=VERSIONS,
-            default="auto",
-            optional=True,
-            advanced=True,
-            tooltip="For FaceID plus adapters, whose two versions look alike; auto goes by the adapter's file name.",
-        ),
-        io.Float.Input(
-            "face_structure",
-            default=1.0,
-            min=0.0,
-            max=5.0,
-            step=0.01,
-            optional=True,
-            advanced=True,
-            tooltip="How much FaceID plus v2 follows the picture of the face besides the embedding.",
-        ),
-    ]
 
 
 class TesseraImagePrompt(io.ComfyNode):
@@ -175,24 +108,9 @@ class TesseraImagePrompt(io.ComfyNode):
             search_aliases=["ip adapter image", "reference image", "style reference", "image weight", "regional image"],
             inputs=[
                 io.Image.Input("image", tooltip="The reference picture; of a batch, every picture acts in this way."),
-                *how_it_acts(),
-                io.Combo.Input(
-                    "fit",
-                    options=FITS,
-                    default="crop",
-                    optional=True,
-                    advanced=True,
-                    tooltip="How a picture becomes the encoder's square: its middle, all of it with bars, or squeezed.",
-                ),
-                io.Combo.Input(
-                    "unconditional",
-                    options=UNCONDITIONALS,
-                    default="reference",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What guidance pushes away from: as in training, a black picture, or this one shuffled.",
-                ),
-                *_face_inputs(),
+                *acting_inputs(),
+                *encoding_inputs(),
+                *face_inputs(find_embeddings(Path(folder_paths.get_input_directory())), NO_FACE, VERSIONS),
             ],
             outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
         )

@@ -7,7 +7,7 @@ from torch import Tensor
 from ..contract import io
 from ..tiling.axes import TILINGS
 from ..tiling.tileable import make_tileable
-from .wrap import STRAIGHT
+from .inputs import TWO_AXES
 
 
 class TesseraMakeTileable(io.ComfyNode):
@@ -34,7 +34,7 @@ class TesseraMakeTileable(io.ComfyNode):
                     tooltip="Width in px of the band at each edge that may change; the inside stays as it is.",
                 ),
                 io.Combo.Input(
-                    "tiling", options=STRAIGHT, default="both", optional=True, tooltip="Which edges have to meet."
+                    "tiling", options=TWO_AXES, default="both", optional=True, tooltip="Which edges have to meet."
                 ),
                 io.Float.Input(
                     "lighting",

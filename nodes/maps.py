@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from ..contract import io
-from ..tiling import maps
 from ..tiling.axes import REPEATS
+from ..tiling.map_images import height_map, normal_map, occlusion_map
+from .inputs import repeat_input
 from .shown import shown
 
 GREEN = ["OpenGL", "DirectX"]
 GREEN_TOOLTIP = "Where green points: up (OpenGL: Blender, Unity, Godot) or down (DirectX: Unreal, 3ds Max)."
 HEIGHT_TOOLTIP = "Heights, white on top; of a colour picture its luminance. Or a batch of them."
 RELIEF_TOOLTIP = "Distance between black and white in px of the picture: how deep the relief is."
-
-
-def _repeat_input() -> Any:
-    return io.Combo.Input(
-        "repeat",
-        options=list(REPEATS),
-        default="straight",
-        optional=True,
-        advanced=True,
-        tooltip="How repeats of the texture lie: half_drop shifts those to the right half a height down, brick those "
-        "below half a width to the right; horizontal and vertical repeat along that axis alone, and the picture goes "
-        "on as it ends along the other.",
-    )
 
 
 class TesseraHeightToNormal(io.ComfyNode):
@@ -54,7 +40,7 @@ class TesseraHeightToNormal(io.ComfyNode):
                     tooltip=f"{RELIEF_TOOLTIP[:-1]}; below 0 white is the bottom.",
                 ),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),
-                _repeat_input(),
+                repeat_input("the surface goes on level along the other"),
             ],
             outputs=[io.Image.Output(display_name="normal", tooltip="The normal map; (0.5, 0.5, 1) is flat.")],
         )
@@ -64,9 +50,7 @@ class TesseraHeightToNormal(io.ComfyNode):
         cls, height: Tensor, strength: float = 8.0, green: str = "OpenGL", repeat: str = "straight"
     ) -> io.NodeOutput:
         """Compute the normals."""
-        axes = REPEATS[repeat]
-        surface = maps.grey(maps.rectangle(height.float(), axes))
-        return io.NodeOutput(_cut(maps.normals(surface, strength, green == "OpenGL", axes), height))
+        return io.NodeOutput(normal_map(height, strength, green == "OpenGL", REPEATS[repeat]))
 
 
 class TesseraNormalToHeight(io.ComfyNode):
@@ -84,7 +68,7 @@ class TesseraNormalToHeight(io.ComfyNode):
             inputs=[
                 io.Image.Input("normal", tooltip="A normal map, or a batch of them."),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),
-                _repeat_input(),
+                repeat_input("the surface goes on level along the other"),
             ],
             outputs=[
                 io.Image.Output(display_name="height", tooltip="Heights, black to white; grey where all is flat."),
@@ -99,16 +83,8 @@ class TesseraNormalToHeight(io.ComfyNode):
     @classmethod
     def execute(cls, normal: Tensor, green: str = "OpenGL", repeat: str = "straight") -> io.NodeOutput:
         """Integrate the normals; a batch shares one strength."""
-        if normal.shape[-1] < 3:
-            raise ValueError(
-                f"A normal map has 3 channels, but the image has {normal.shape[-1]}; connect a normal map."
-            )
-        axes = REPEATS[repeat]
-        height, relief = maps.heights(maps.rectangle(normal.float(), axes), green == "OpenGL", axes)
-        strength = float(relief.max())
-        shares = (relief / max(strength, maps.LEAST_RELIEF)).to(height)[:, None, None]
-        picture = _cut(_picture((height - 0.5) * shares + 0.5), normal)
-        return io.NodeOutput(picture, strength, ui=shown(f"strength {strength:.4g} px", strength=strength))
+        height, strength = height_map(normal, green == "OpenGL", REPEATS[repeat])
+        return io.NodeOutput(height, strength, ui=shown(f"strength {strength:.4g} px", strength=strength))
 
 
 class TesseraAmbientOcclusion(io.ComfyNode):
@@ -136,7 +112,7 @@ class TesseraAmbientOcclusion(io.ComfyNode):
                     optional=True,
                     tooltip="How far away, in px, a hill can still darken a spot.",
                 ),
-                _repeat_input(),
+                repeat_input("the surface goes on level along the other"),
             ],
             outputs=[io.Image.Output(display_name="occlusion", tooltip="White where the sky is open, down to black.")],
         )
@@ -146,16 +122,4 @@ class TesseraAmbientOcclusion(io.ComfyNode):
         cls, height: Tensor, strength: float = 8.0, radius: int = 16, repeat: str = "straight"
     ) -> io.NodeOutput:
         """Compute the occlusion."""
-        axes = REPEATS[repeat]
-        surface = maps.grey(maps.rectangle(height.float(), axes))
-        return io.NodeOutput(_cut(_picture(maps.occlusion(surface, strength, radius, axes)), height))
-
-
-def _picture(values: Tensor) -> Tensor:
-    """(B, H, W) -> (B, H, W, 3)."""
-    return values[..., None].repeat(1, 1, 1, 3)
-
-
-def _cut(pictures: Tensor, like: Tensor) -> Tensor:
-    """The first of the repeats that a map was computed on."""
-    return pictures[:, : like.shape[1], : like.shape[2]]
+        return io.NodeOutput(occlusion_map(height, strength, radius, REPEATS[repeat]))

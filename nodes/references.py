@@ -6,26 +6,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..contract import folder_paths, io, ui
 from ..contract.demo import DEMO_ADAPTER
-from ..contract.sampling import sample_one_step
+from ..contract.sampling import look_at_noise_level
 from ..files.writing import create_series
-from ..ip_adapter.encoders import FITS, UNCONDITIONALS, check_image
+from ..ip_adapter.encoders import check_image
 from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, make_reference
 from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
-from ..patching.model_sampling import sigma_at
 from ..patching.networks import describe
 from ..patching.wrappers import set_option
 from .checks import verdict
 from .file_names import check_prefix
-from .image_prompts import CATEGORY, ImagePrompts, IpAdapter, check_acting, how_it_acts
-from .inputs import check_range, percent
+from .image_prompts import CATEGORY, check_acting
+from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, percent
 
 DEMO = "red zigzag (demo)"
 
@@ -52,22 +50,7 @@ class TesseraSaveReference(io.ComfyNode):
                     optional=True,
                     tooltip="Beginning of the file's name in the output folder; a number follows.",
                 ),
-                io.Combo.Input(
-                    "fit",
-                    options=FITS,
-                    default="crop",
-                    optional=True,
-                    advanced=True,
-                    tooltip="How a picture becomes a square.",
-                ),
-                io.Combo.Input(
-                    "unconditional",
-                    options=UNCONDITIONALS,
-                    default="reference",
-                    optional=True,
-                    advanced=True,
-                    tooltip="What guidance pushes away from: as in training, a black picture, or this one shuffled.",
-                ),
+                *encoding_inputs(),
             ],
             outputs=[io.String.Output(display_name="files", tooltip="Where the files are, one a line.")],
         )
@@ -127,7 +110,7 @@ class TesseraLoadReference(io.ComfyNode):
                     default=DEMO,
                     tooltip="A file of Save Reference in the output or input folder; the first one is for texture-sd.",
                 ),
-                *how_it_acts(),
+                *acting_inputs(),
             ],
             outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
         )
@@ -195,10 +178,8 @@ class TesseraReferenceMap(io.ComfyNode):
             raise ValueError("The model has no image prompts; connect the output of Apply Image Prompts.")
         watched, record = model.clone(), Record()
         set_option(watched, RECORD, record)
-        sigma = sigma_at(model, percent)
         samples = latent["samples"][:1]
-        noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))
-        sample_one_step(watched, positive, noise, samples, sigma)
+        look_at_noise_level(watched, positive, samples, percent)
         height, width = samples.shape[-2:]
         pixels = describe(model).pixels
         return io.NodeOutput(heat_maps(record, count, (pixels * height, pixels * width)))

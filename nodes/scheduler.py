@@ -18,18 +18,15 @@ from ..samplers.plan import plan
 from ..samplers.registry import NAMES, find
 from ..samplers.sampler import NoiseMode, sample
 from .checks import verdict
+from .inputs import cfg_input, denoise_input, seed_input, steps_input
 from .scheduler_inputs import (
     AUTO,
-    MAX_SEED,
     OWN,
-    cfg_input,
     check_choice,
     chosen_options,
-    denoise_input,
     option_inputs,
     scheduler_input,
     spacing_input,
-    steps_input,
 )
 from .shown import shown
 
@@ -129,14 +126,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
             search_aliases=["ksampler", "diffusers sampler", "scheduler switch", "ddim", "pndm", "unipc", "lcm"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Names the noise: the same seed gives the same image.",
-                ),
+                seed_input(),
                 steps_input(30),
                 cfg_input(),
                 scheduler_input(),
@@ -218,14 +208,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
                     multiline=True,
                     tooltip="Names with or without Scheduler, by commas or lines; or all, for every one.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Names the noise, the same for all.",
-                ),
+                seed_input("Random seed, the same for all schedulers."),
                 steps_input(20),
                 cfg_input(),
                 denoise_input(),

@@ -19,7 +19,6 @@ OWN: Mapping[str, Any] = {
     "eta": -1.0,
     "original_inference_steps": 0,
 }
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 
 def chosen_options(scheduler: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,24 +68,6 @@ def spacing_input() -> io.Input:
         optional=True,
         tooltip="How noise levels are spaced: auto is the scheduler's own, or even flow times on models such as Flux.",
     )
-
-
-def denoise_input() -> io.Input:
-    """The part of the schedule."""
-    return io.Float.Input(
-        "denoise",
-        default=1.0,
-        min=0.0,
-        max=1.0,
-        step=0.01,
-        optional=True,
-        tooltip="How much of the schedule is run; lower values keep more of the given image, as strength in diffusers.",
-    )
-
-
-def steps_input(default: int) -> io.Input:
-    """The number of steps."""
-    return io.Int.Input("steps", default=default, min=1, max=spacing.MAX_STEPS, tooltip="Number of steps.")
 
 
 def option_inputs() -> list[io.Input]:
@@ -153,16 +134,3 @@ def option_inputs() -> list[io.Input]:
             tooltip="The number of steps that LCM and TCD take theirs from; 0 is the scheduler's own, 50.",
         ),
     ]
-
-
-def cfg_input() -> io.Input:
-    """The guidance scale."""
-    return io.Float.Input(
-        "cfg",
-        default=7.0,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        round=0.01,
-        tooltip="Guidance scale: how far to go from the negative towards the positive prompt; 1 is none.",
-    )

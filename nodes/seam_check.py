@@ -7,6 +7,7 @@ from torch import Tensor
 from ..contract import io, ui
 from ..tiling import seam
 from ..tiling.axes import REPEATS
+from .inputs import repeat_input
 from .shown import shown
 
 
@@ -43,16 +44,7 @@ class TesseraSeamCheck(io.ComfyNode):
                 io.Int.Input(
                     "rows", default=3, min=1, max=16, optional=True, tooltip="How often the preview repeats downwards."
                 ),
-                io.Combo.Input(
-                    "repeat",
-                    options=list(REPEATS),
-                    default="straight",
-                    optional=True,
-                    advanced=True,
-                    tooltip="How repeats lie: half_drop shifts those to the right half a height down, brick those "
-                    "below half a width to the right; horizontal and vertical repeat along that axis alone, and the "
-                    "other one does not count.",
-                ),
+                repeat_input("the edges of the other do not count"),
             ],
             outputs=[
                 io.Image.Output(

@@ -11,7 +11,7 @@ from ..tiling.axes import TILINGS
 from ..tiling.methods import METHODS, check_method, choose
 from ..tiling.vae import seamless_vae
 from .checks import verdict
-from .inputs import check_range, percent
+from .inputs import check_range, percent, tiling_input
 from .shown import shown
 
 KEY = "tessera_seamless"
@@ -37,7 +37,7 @@ class TesseraSeamlessModel(io.ComfyNode):
             search_aliases=["seamless", "tiling", "tileable texture", "circular padding", "asymmetric tiling"],
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion, SDXL, Flux or another model; it stays as it is."),
-                io.Combo.Input("tiling", options=list(TILINGS), default="both", tooltip=TILING_TOOLTIP),
+                tiling_input(TILING_TOOLTIP),
                 percent("start_percent", 0.0, "Part of the schedule that runs before the edges begin to meet."),
                 percent("end_percent", 1.0, "Part of the schedule after which the edges no longer meet."),
                 io.Combo.Input(
@@ -109,7 +109,7 @@ class TesseraSeamlessVAE(io.ComfyNode):
             search_aliases=["seamless vae", "circular vae", "tiling vae", "tileable decode"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The VAE of the model; it stays as it is and its weights are shared."),
-                io.Combo.Input("tiling", options=list(TILINGS), default="both", tooltip=TILING_TOOLTIP),
+                tiling_input(TILING_TOOLTIP),
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="The VAE, working on a torus.")],
         )

@@ -6,9 +6,9 @@ import re
 
 from ..contract import io
 from .checks import verdict
+from .inputs import MAX_SEED
 
 MOST = 128
-LARGEST = 2**64 - 1
 
 
 def seeds_of(text: str) -> list[int]:
@@ -24,8 +24,8 @@ def seeds_of(text: str) -> list[int]:
     if not 1 <= len(words) <= MOST:
         raise ValueError(f"found {len(words)} seeds; write 1 to {MOST} of them with commas between, such as 1, 2, 3.")
     for word in words:
-        if not re.fullmatch(r"[0-9]{1,20}", word) or int(word) > LARGEST:
-            raise ValueError(f"found the seed {word[:40]!r}; write a whole number from 0 to {LARGEST}.")
+        if not re.fullmatch(r"[0-9]{1,20}", word) or int(word) > MAX_SEED:
+            raise ValueError(f"found the seed {word[:40]!r}; write a whole number from 0 to {MAX_SEED}.")
     return [int(word) for word in words]
 
 

@@ -13,12 +13,12 @@ from ..patching.latents import pixels_per_latent
 from ..tiling.axes import TILINGS
 from ..tiling.wrap import Geometry, check_halves, crop, margins, pad
 from .checks import ABSENT, verdict
+from .inputs import TWO_AXES
 
 WrapGeometry = io.Custom("TESSERA_WRAP_GEOMETRY")
-STRAIGHT = ["both", "horizontal", "vertical"]
 SMALLEST_PIXELS = 8
 """Image pixels of one latent, before a latent tells its own: those of most models, which divide all others."""
-REPEATING = [*STRAIGHT, "half_drop", "brick"]
+REPEATING = [*TWO_AXES, "half_drop", "brick"]
 
 
 class TesseraWrapPad(io.ComfyNode):
