@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ..contract import io
-from ..patching.latents import pixels_per_latent
+from ..patching.latents import pixels_per_latent, with_planes
 from ..tiling.axes import TILINGS
-from ..tiling.wrap import Geometry, check_halves, crop, margins, pad
+from ..tiling.wrap import Geometry, check_halves, margins
+from ..tiling.wrap_scales import crop_image, crop_plane, pad_image, pad_plane
 from .checks import ABSENT, verdict
 from .inputs import TWO_AXES
 
@@ -78,10 +78,10 @@ class TesseraWrapPad(io.ComfyNode):
             check_halves(latent["samples"].shape[-2:], axes, pixels_per_latent(latent))
         geometry = margins(size, axes, margin)
         return io.NodeOutput(
-            None if image is None else _pad(image.movedim(-1, -3), geometry).movedim(-3, -1),
+            None if image is None else pad_image(image, geometry),
             geometry,
-            None if mask is None else _pad(mask, geometry),
-            None if latent is None else _latent(latent, lambda x: _pad(x, geometry)),
+            None if mask is None else pad_plane(mask, geometry),
+            None if latent is None else with_planes(latent, lambda x: pad_plane(x, geometry)),
         )
 
     @classmethod
@@ -139,14 +139,10 @@ class TesseraWrapCrop(io.ComfyNode):
     ) -> io.NodeOutput:
         """Crop what is connected."""
         _size(image, mask, latent, 0)
-
-        def cut(x: Tensor) -> Tensor:
-            return crop(x, geometry.at((x.shape[-2], x.shape[-1]), padded=True), blend)
-
         return io.NodeOutput(
-            None if image is None else cut(image.movedim(-1, -3)).movedim(-3, -1),
-            None if mask is None else cut(mask),
-            None if latent is None else _latent(latent, cut),
+            None if image is None else crop_image(image, geometry, blend),
+            None if mask is None else crop_plane(mask, geometry, blend),
+            None if latent is None else with_planes(latent, lambda x: crop_plane(x, geometry, blend)),
         )
 
     @classmethod
@@ -188,12 +184,3 @@ def check_connected(image: bool, mask: bool, latent: bool, padding: int, pixels:
         raise ValueError(
             f"A padding of {padding} px is not a whole number of latent pixels; set a multiple of {pixels}."
         )
-
-
-def _pad(x: Tensor, geometry: Geometry) -> Tensor:
-    return pad(x, geometry.at((x.shape[-2], x.shape[-1]), padded=False))
-
-
-def _latent(latent: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-    """The latent with its samples and noise mask changed."""
-    return latent | {name: change(latent[name]) for name in ("samples", "noise_mask") if name in latent}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +23,11 @@ def pixels_per_latent(latent: Mapping[str, Any]) -> int:
         return int(told)
     samples = latent["samples"]
     return PIXELS_BY_CHANNELS.get(samples.shape[1], 8) if samples.ndim == 4 else 8
+
+
+def with_planes(latent: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Return a LATENT whose samples and noise mask (..., H, W) went through `change`."""
+    return dict(latent) | {name: change(latent[name]) for name in ("samples", "noise_mask") if name in latent}
 
 
 def to_vae(guider: Any, latents: Tensor) -> Tensor:
