@@ -31,8 +31,8 @@ from tessera.host.runtime.patcher import ModelPatcher
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import RUN, install
 from tessera.ip_adapter.layers import find_layers
-from tessera.ip_adapter.reference import precompute
-from tessera.ip_adapter.steps import RunMemory, Stack, Use
+from tessera.ip_adapter.reference import ActiveReference, precompute
+from tessera.ip_adapter.steps import RunMemory
 
 CHANNELS, LATENT = (320, 640, 1280, 1280), 64
 TEXT, TOKENS = 768, 16
@@ -149,16 +149,17 @@ class Ours:
     def __init__(self, unet: Any, weights: dict[str, Any], count: int, kind: str = "") -> None:
         adapter = parse_adapter(weights, "random")
         tokens = torch.randn(count, 2, TOKENS, TEXT)
-        uses = []
+        references = []
         for pair, mask in zip(tokens, masks_of(count, kind), strict=True):
-            uses.append(Use(precompute(pair[0], pair[1], adapter, adapter.layers), 0.5, {"": 1.0}, mask=mask))
+            found = precompute(pair[0], pair[1], adapter, adapter.layers).keys_values
+            references.append(ActiveReference(found, dict.fromkeys(found, 0.5), mask=mask))
         model = ModelPatcher(SD15(unet), "cpu", "cpu")
         if count:
-            model = install(model, Stack(tuple(uses), "sum"), optimized_attention, find_layers(unet))
+            model = install(model, references, optimized_attention, find_layers(unet))
         else:
             for layer in find_layers(unet):
                 model.set_model_attn2_replace(plain_attention, *layer.key)
-        self.unet, self.model, self.run, self.uses = unet, model, RunMemory(), uses
+        self.unet, self.model, self.run, self.references = unet, model, RunMemory(), references
 
     def __call__(self, x: torch.Tensor, text: torch.Tensor) -> None:
         options = {**self.model.model_options["transformer_options"], "wrappers": self.model.wrappers, RUN: self.run}
@@ -173,11 +174,11 @@ class Ours:
         return sum(found.values())
 
     def _tensors(self) -> Iterator[torch.Tensor]:
-        for use in self.uses:
-            yield from (tensor for pair in use.reference.pairs.values() for tensor in pair)
-            yield from () if use.mask is None else (use.mask,)
-        for entry in (entry for entries in self.run.banks.values() for entry in entries):
-            kept = (entry.bank.keys, entry.bank.values, entry.bank.owners, entry.mask, entry.pixels)
+        for reference in self.references:
+            yield from (tensor for pair in reference.keys_values.values() for tensor in pair)
+            yield from () if reference.mask is None else (reference.mask,)
+        for group in (group for groups in self.run.groups.values() for group in groups):
+            kept = (group.joined.keys, group.joined.values, group.joined.owners, group.mask, group.pixels)
             yield from (tensor for tensor in kept if tensor is not None)
 
 

@@ -1,4 +1,4 @@
-"""Which images are to be looked at in which part of a picture, so that ten areas do not cost ten images."""
+"""Partition pixels by the references active there, so that masked regions do not pay for every image."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 CALL = 2**19
-"""What it takes to treat one more part, in products of a query's and a key's number: about 70 microseconds."""
+"""Cost of one more area, in multiplications of a query with a key: about 70 microseconds."""
 
 GATHER = 4
-"""What it takes to pick one pixel and put it back, in tokens attended to."""
+"""Cost of gather and scatter per pixel, in units of one attended token."""
 
 Part = tuple[Tensor | None, list[int]]
-"""Numbers of pixels, None for all, and of the images that are looked at there."""
+"""Numbers of the pixels, None for all, and of the images that are attended to there."""
 
 
 def split(mask: Tensor, combine: str, tokens: int, channels: int) -> list[Part]:
-    """Divide a picture by the images that act, where that is cheaper than to look at them everywhere.
+    """Divide the pixels by the images that act there, where that is cheaper than attention to all images everywhere.
 
     Args:
         mask: (n, L), 0 where an image does not act.
@@ -25,7 +25,7 @@ def split(mask: Tensor, combine: str, tokens: int, channels: int) -> list[Part]:
         channels: of the queries.
 
     Returns:
-        Parts whose sum is the whole; in none of them are pixels on which no image acts, unless it is for all pixels.
+        Areas whose outputs add up to the whole. Pixels on which no image acts are in none, unless an area is for all.
     """
     acts = mask > 0
     everywhere = mask.shape[1] * channels * tokens
@@ -39,7 +39,7 @@ def split(mask: Tensor, combine: str, tokens: int, channels: int) -> list[Part]:
         far = [i for i in range(len(mask)) if i not in near]
         parts: list[Part] = [(_numbers(acts[i]), [i]) for i in near if counts[i]]
         return [*parts, (None, far)] if far else parts
-    # Where images compete, those that do so are one part: with share the ones that act, with concat all of them.
+    # Images that compete stay together: with share those that act at a pixel, with concat all of them.
     sets = acts if combine == "share" else acts.any(0).expand_as(acts)
     found, places, sizes = torch.unique(sets.T, dim=0, return_inverse=True, return_counts=True)
     acting = [(place, _numbers(images).tolist()) for place, images in enumerate(found) if images.any()]

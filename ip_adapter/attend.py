@@ -21,22 +21,23 @@ from torch import Tensor
 
 COMBINES = ["sum", "share", "concat"]
 ROW_BY_ROW = "cpu"
-"""Kind of device that multiplies strided matrices of one row without copying; others wait for calls, not for copies."""
+"""On a CPU, a strided product per row avoids copies; elsewhere calls cost more than copies, so rows are batched."""
 
 LARGEST = 2**17
-"""Probabilities of a block on a CPU: half a megabyte, so that each is touched in the cache alone."""
+"""Most probabilities in a block on a CPU: half a megabyte, so that a block stays in the cache."""
 
 LARGEST_ELSEWHERE = 2**26
+"""Most probabilities in a block on other devices."""
 
 NEVER = -1e4
-"""Logarithm of the weight of an image where its mask is 0: it vanishes in float16, too."""
+"""Logarithm of the weight of an image where its mask is 0: finite, and its exponential is 0 in float16, too."""
 
 
 @dataclass(frozen=True, eq=False)
-class KeysValues:
-    """Keys and values of images at one cross-attention, for the rows of a batch.
+class JoinedImages:
+    """Keys and values of images at one cross-attention layer, for the rows of a batch.
 
-    Args:
+    Attributes:
         keys: (B, H, N, d), divided by sqrt(d).
         values: (B, H, N, d), weighted unless the images share.
         owners: the image of each of the N tokens.
@@ -51,10 +52,10 @@ class KeysValues:
     share: Tensor | None = None
 
 
-def make_keys_values(
+def join_images(
     keys: Sequence[Tensor], values: Sequence[Tensor], weights: Sequence[float], heads: int, combine: str
-) -> list[tuple[KeysValues, list[int]]]:
-    """Group images into banks: one for each token count when they are summed, else one in all.
+) -> list[tuple[JoinedImages, list[int]]]:
+    """Join images: those with the same number of tokens when they are summed, else all.
 
     Args:
         keys: of each image (B, T_i, C).
@@ -64,7 +65,7 @@ def make_keys_values(
         combine: one of COMBINES.
 
     Returns:
-        Banks, each with the numbers of its images.
+        Joined images, each with the numbers of its images.
     """
     images = range(len(keys))
     if combine == "sum":
@@ -82,7 +83,7 @@ def _group(
     heads: int,
     combine: str,
     group: list[int],
-) -> KeysValues:
+) -> JoinedImages:
     scale = (keys[0].shape[-1] // heads) ** -0.5
     share = combine == "share"
     k = torch.cat([keys[i] for i in group], dim=1)
@@ -90,90 +91,96 @@ def _group(
     owners = torch.cat([torch.full((keys[i].shape[1],), place) for place, i in enumerate(group)]).to(k.device)
     window = keys[group[0]].shape[1] if combine == "sum" else k.shape[1]
     k, v = ((t.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()) for t in (k * scale, v))
-    return KeysValues(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
+    return JoinedImages(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
 
 
-def select(bank: KeysValues, images: Sequence[int]) -> KeysValues:
-    """The bank of some of its images, in ascending order."""
-    chosen = torch.tensor(images, device=bank.owners.device)
-    tokens = torch.isin(bank.owners, chosen)
-    window = bank.window if bank.window < len(tokens) else int(tokens.sum())
-    share = None if bank.share is None else bank.share[chosen]
-    owners = torch.searchsorted(chosen, bank.owners[tokens])
-    return KeysValues(bank.keys[:, :, tokens], bank.values[:, :, tokens], owners, window, share)
+def select(joined: JoinedImages, images: Sequence[int]) -> JoinedImages:
+    """Return some of the images, whose numbers ascend."""
+    chosen = torch.tensor(images, device=joined.owners.device)
+    tokens = torch.isin(joined.owners, chosen)
+    window = joined.window if joined.window < len(tokens) else int(tokens.sum())
+    share = None if joined.share is None else joined.share[chosen]
+    owners = torch.searchsorted(chosen, joined.owners[tokens])
+    return JoinedImages(joined.keys[:, :, tokens], joined.values[:, :, tokens], owners, window, share)
 
 
-def attend(q: Tensor, bank: KeysValues, mask: Tensor | None = None) -> Tensor:
-    """What the images add to a cross-attention's output.
+def attend(q: Tensor, joined: JoinedImages, mask: Tensor | None = None) -> Tensor:
+    """Return what the images add to the output of a cross-attention layer.
 
     Args:
         q: queries (B, L, C).
-        bank: the images.
+        joined: the images.
         mask: where each image acts, 0..1, (n, L); None for everywhere.
 
     Returns:
         (B, L, C)
     """
-    return add_images(torch.zeros_like(q), q, bank, mask)
+    return add_images(torch.zeros_like(q), q, joined, mask)
 
 
 def add_images(
-    out: Tensor, q: Tensor, bank: KeysValues, mask: Tensor | None = None, pixels: Tensor | None = None
+    out: Tensor, q: Tensor, joined: JoinedImages, mask: Tensor | None = None, pixels: Tensor | None = None
 ) -> Tensor:
-    """Add what `attend` gives to `out` (B, L, C), in place.
+    """Add what `attend` returns to `out` (B, L, C), in place.
 
     Args:
-        pixels: numbers of the P pixels where the images act, when they do not act elsewhere; then the mask is (n, P).
+        out: changed in place.
+        q: queries (B, L, C).
+        joined: the images.
+        mask: where each image acts, 0..1: (n, L), or (n, P) with `pixels`.
+        pixels: numbers of the P pixels where the images act, when they do not act elsewhere.
     """
     if pixels is not None or q.device.type == ROW_BY_ROW:
         for row in range(len(q)):
-            _add_row(out[row], q[row], bank, row, mask, pixels)
+            _add_row(out[row], q[row], joined, row, mask, pixels)
         return out
-    keys, values = bank.keys.flatten(0, 1), bank.values.flatten(0, 1)
+    keys, values = joined.keys.flatten(0, 1), joined.values.flatten(0, 1)
     for block in _blocks(q.shape[1], keys, LARGEST_ELSEWHERE):
-        p = _weights(_by_head(q[:, block], bank).flatten(0, 1), keys, bank, mask, block)
-        _by_head(out[:, block], bank).add_(torch.bmm(p, values).unflatten(0, bank.keys.shape[:2]))
+        p = _weights(_by_head(q[:, block], joined).flatten(0, 1), keys, joined, mask, block)
+        _by_head(out[:, block], joined).add_(torch.bmm(p, values).unflatten(0, joined.keys.shape[:2]))
     return out
 
 
-def _add_row(out: Tensor, q: Tensor, bank: KeysValues, row: int, mask: Tensor | None, pixels: Tensor | None) -> None:
-    """As `add_images`, for pixels (L, C) of one row, block by block."""
-    keys, values = bank.keys[row], bank.values[row]
+def _add_row(
+    out: Tensor, q: Tensor, joined: JoinedImages, row: int, mask: Tensor | None, pixels: Tensor | None
+) -> None:
+    """Add to one row (L, C), block by block."""
+    keys, values = joined.keys[row], joined.values[row]
     for block in _blocks(len(q) if pixels is None else len(pixels), keys, LARGEST):
         chosen = q[block] if pixels is None else q.index_select(0, pixels[block])
-        p = _weights(_by_head(chosen, bank), keys, bank, mask, block)
+        p = _weights(_by_head(chosen, joined), keys, joined, mask, block)
         if pixels is None:
-            _by_head(out[block], bank).baddbmm_(p, values)
+            _by_head(out[block], joined).baddbmm_(p, values)
         else:
             out.index_add_(0, pixels[block], torch.bmm(p, values).transpose(0, 1).flatten(1))
 
 
 def _blocks(pixels: int, keys: Tensor, largest: int) -> list[slice]:
-    """Slices of pixels with so many products with keys (S, N, d)."""
+    """Cut pixels into slices of at most `largest` products with keys (S, N, d)."""
     length = max(1, largest // keys[..., 0].numel())
     return [slice(start, start + length) for start in range(0, pixels, length)]
 
 
-def _by_head(pixels: Tensor, bank: KeysValues) -> Tensor:
-    """(..., l, C) as (..., H, l, d)."""
-    return pixels.view(*pixels.shape[:-1], bank.keys.shape[1], -1).transpose(-3, -2)
+def _by_head(pixels: Tensor, joined: JoinedImages) -> Tensor:
+    """View (..., l, C) as (..., H, l, d)."""
+    return pixels.view(*pixels.shape[:-1], joined.keys.shape[1], -1).transpose(-3, -2)
 
 
-def _weights(q: Tensor, keys: Tensor, bank: KeysValues, mask: Tensor | None, block: slice) -> Tensor:
-    """Of the values (S, l, N), for queries (S, l, d)."""
+def _weights(q: Tensor, keys: Tensor, joined: JoinedImages, mask: Tensor | None, block: slice) -> Tensor:
+    """Return the weights of the values (S, l, N) for queries (S, l, d)."""
     logits = torch.bmm(keys, q.transpose(1, 2))
-    return _probabilities(logits, bank, None if mask is None else mask[:, block]).transpose(1, 2)
+    return _probabilities(logits, joined, None if mask is None else mask[:, block]).transpose(1, 2)
 
 
-def _probabilities(logits: Tensor, bank: KeysValues, mask: Tensor | None) -> Tensor:
-    """Weights of the values (S, N, l), from products of the same shape, S by rows and heads."""
+def _probabilities(logits: Tensor, joined: JoinedImages, mask: Tensor | None) -> Tensor:
+    """Return the weights of the values from logits of the same shape (S, N, l); S are rows and heads."""
     strength = None
-    if bank.share is not None:
-        shares = bank.share[:, None] if mask is None else bank.share[:, None] * mask
-        logits, strength = logits + shares.log().clamp(min=NEVER)[bank.owners], shares.amax(dim=0)
-    p = logits.view(len(logits), -1, bank.window, logits.shape[2]).softmax(dim=2)
+    if joined.share is not None:
+        shares = joined.share[:, None] if mask is None else joined.share[:, None] * mask
+        logits, strength = logits + shares.log().clamp(min=NEVER)[joined.owners], shares.amax(dim=0)
+    p = logits.view(len(logits), -1, joined.window, logits.shape[2]).softmax(dim=2)
     if strength is not None:
         p = p.mul_(strength)
     elif mask is not None:
-        p = p.mul_(mask[:, None] if p.shape[1] == len(mask) else mask[bank.owners])
+        p = p.mul_(mask[:, None] if p.shape[1] == len(mask) else mask[joined.owners])
     return p.flatten(1, 2)

@@ -1,4 +1,4 @@
-"""Image encoders (a host's CLIP_VISION): which one an adapter needs, and what it says of an image as tokens."""
+"""Image encoders (a host's CLIP_VISION): which one an adapter needs, and its features of an image as tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .formats import Adapter
 FITS = ["crop", "pad", "stretch"]
 UNCONDITIONALS = ["reference", "black", "noise"]
 SMALLEST = 8
-"""Pixels along a side of the smallest image that is taken."""
+"""Pixels along a side of the smallest image."""
 
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _NAMES = {
@@ -33,14 +33,14 @@ _PROJECTIONS = {"visual_projection.weight": (0, 1), "visual.proj": (1, 0)}
 """Keys of the encoder's projection in both layouts, and the axes that are (embedding, patch) wide."""
 
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
-"""A key of encoders without projection, such as SigLIP's, as wide as a patch."""
+"""A key of encoders without projection, such as SigLIP's; (positions, width of a patch)."""
 
 Widths = tuple[int, int]
-"""Of an encoder: of its embeddings, 0 when it has none, and of its patches."""
+"""Width of an encoder's embeddings, 0 when it has none, and of its patches."""
 
 
 def needed(adapter: Adapter) -> str:
-    """The encoder that an adapter needs, in words."""
+    """Return the encoder that an adapter needs, in words."""
     kind = "base" if adapter.kind == "base" else "patches"
     what = "embeddings" if adapter.kind == "base" else "patches"
     name = _NAMES.get((kind, adapter.features))
@@ -48,12 +48,12 @@ def needed(adapter: Adapter) -> str:
 
 
 def fits(adapter: Adapter, widths: Widths) -> bool:
-    """Whether an encoder of these widths is the adapter's."""
+    """Return whether an encoder of these widths is the adapter's."""
     return widths[0 if adapter.kind == "base" else 1] == adapter.features
 
 
 def encoder_widths(encoder: Any) -> Widths:
-    """Widths of a CLIP_VISION."""
+    """Return the widths of a CLIP_VISION."""
     weights = encoder.model.state_dict()
     if "visual_projection.weight" in weights:
         embedding, patch = weights["visual_projection.weight"].shape
@@ -62,7 +62,7 @@ def encoder_widths(encoder: Any) -> Widths:
 
 
 def file_widths(path: Path) -> Widths | None:
-    """Widths of an image encoder in a safetensors file or a folder with one, from its header; None for other files."""
+    """Read the widths of an image encoder from the header of a safetensors file, or of one in a folder; else None."""
     from safetensors import SafetensorError, safe_open
 
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
@@ -83,15 +83,15 @@ def file_widths(path: Path) -> Widths | None:
 
 
 def choose_encoder(adapter: Adapter, names: Iterable[str], full_path: Callable[[str], str]) -> str:
-    """The name of the first file that holds the adapter's encoder.
+    """Return the name of the first file that holds the adapter's encoder.
 
     Args:
         adapter: the adapter.
         names: of the files in models/clip_vision.
-        full_path: from a name to where it lies.
+        full_path: from a name to a path.
 
     Raises:
-        ValueError: there is none; the message says which to get, and what was found.
+        ValueError: there is none; the message names the encoder to get, and what was found.
     """
     found = {name: file_widths(Path(full_path(name))) for name in names}
     for name, widths in found.items():
@@ -123,14 +123,14 @@ def check_encoder(adapter: Adapter, encoder: Any, name: str) -> None:
 
 
 def check_image(image: Tensor) -> Tensor:
-    """The pictures of an IMAGE (B, H, W, 1, 3 or 4) as (B, H, W, 3); transparency is left out.
+    """Return the images of an IMAGE (B, H, W, 1, 3 or 4) as (B, H, W, 3), without transparency.
 
     Raises:
         ValueError: there are none, or they are too small, not finite, or of other channels.
     """
     if image.ndim != 4 or image.shape[0] == 0 or image.shape[-1] not in (1, 3, 4):
         raise ValueError(
-            f"The image has the shape {tuple(image.shape)}; expected at least one picture of grey, RGB or RGBA, "
+            f"The image has the shape {tuple(image.shape)}; expected at least one image, grey, RGB or RGBA, "
             "(B, H, W, C)."
         )
     if min(image.shape[1:3]) < SMALLEST:
@@ -139,26 +139,26 @@ def check_image(image: Tensor) -> Tensor:
             "both sides."
         )
     if not torch.isfinite(image).all():
-        raise ValueError("The image holds values that are no numbers; look at the node that made it.")
+        raise ValueError("The image has values that are not finite; check the node that made it.")
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
 
 
 def encode(
     adapter: Adapter, encoder: Any, image: Tensor, fit: str = "crop", unconditional: str = "reference"
 ) -> tuple[Tensor, Tensor]:
-    """Tokens of one picture.
+    """Compute the tokens of one image.
 
     Args:
-        adapter: whose projector makes the tokens.
+        adapter: its projector makes the tokens.
         encoder: a CLIP_VISION.
         image: (1, H, W, 3) in 0..1.
-        fit: how a picture becomes square: one of FITS.
+        fit: how an image becomes square: one of FITS.
         unconditional: what guidance pushes away from, one of UNCONDITIONALS. "reference" is what adapters are trained
-            with: zeros for embeddings, a picture of the encoder's mean colour for patches. "black" is a black
-            picture, "noise" this picture with its pixels shuffled.
+            with: zeros for embeddings, an image of the encoder's mean colour for patches. "black" is a black image,
+            "noise" this image with its pixels shuffled.
 
     Returns:
-        The tokens of the picture and of the unconditional one, (T, D) each.
+        The tokens of the image and of the unconditional one, (T, D) each.
     """
     seen = image_features(adapter, encoder, image, fit)
     if unconditional == "reference" and adapter.kind == "base":
@@ -170,13 +170,13 @@ def encode(
 
 
 def image_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str) -> Tensor:
-    """What an adapter's projector reads of a picture (1, H, W, 3): (1, E) or (1, P, E)."""
+    """Compute what an adapter's projector reads of an image (1, H, W, 3): (1, E) or (1, P, E)."""
     square = pad(image) if fit == "pad" else image
     return _features(adapter, encoder.encode_image(square, crop=fit == "crop"))
 
 
 def unconditional_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str, unconditional: str) -> Tensor:
-    """The same of the picture that stands for none, see `encode`."""
+    """Compute the same for the unconditional image, see `encode`."""
     square = pad(image) if fit == "pad" else image
     return image_features(adapter, encoder, _unconditional(encoder, square, unconditional), fit)
 
@@ -194,7 +194,7 @@ def _unconditional(encoder: Any, image: Tensor, kind: str) -> Tensor:
 
 
 def pad(image: Tensor) -> Tensor:
-    """A picture (1, H, W, C) in the middle of a black square."""
+    """Centre an image (1, H, W, C) in a black square."""
     height, width = image.shape[1:3]
     side = max(height, width)
     left, top = (side - width) // 2, (side - height) // 2

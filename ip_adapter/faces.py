@@ -1,4 +1,4 @@
-"""FaceID: a face as the 512 numbers of a recognition network (ArcFace), read from a file, instead of a picture."""
+"""FaceID: a face as a 512-d ArcFace embedding from a file, instead of an image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .formats import Adapter, Weights
 from .layers import Layer
 
 SIZE = 512
-"""Numbers of a face."""
+"""Width of a face embedding."""
 
 SUFFIXES = (".npy", ".safetensors", ".txt")
 LARGEST = 2**20
-"""Bytes of the largest file that is taken for one."""
+"""Bytes of the largest file that is read as an embedding."""
 
 VERSIONS = ["auto", "plus", "plus v2"]
 _V2 = ("plusv2", "plus-v2", "plus_v2", "plus v2")
@@ -30,12 +30,12 @@ _SLACK = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A face and how FaceID plus adapters take it.
+    """A face and how FaceID plus adapters use it.
 
-    Args:
-        embedding: (512,), as the recognition network gives it or divided by its length.
+    Attributes:
+        embedding: (512,), as the recognition network gives it or normalised.
         version: one of VERSIONS; the weights of plus and plus v2 look alike, "auto" goes by the file's name.
-        structure: how much plus v2 follows the picture of the face.
+        structure: how much plus v2 follows the image of the face.
     """
 
     embedding: Tensor
@@ -44,7 +44,7 @@ class Face:
 
 
 def find_embeddings(folder: Path) -> list[str]:
-    """Files in a folder and below it that may hold faces, as paths from there."""
+    """Find files in a folder and below it that may hold embeddings, as paths relative to it."""
     found = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     return sorted(
         path.relative_to(folder).as_posix() for path in found if not path.name.endswith("reference.safetensors")
@@ -52,7 +52,7 @@ def find_embeddings(folder: Path) -> list[str]:
 
 
 def read_embedding(path: Path) -> Tensor:
-    """The face (512,) in a file: an array of numpy, a tensor, or numbers as text.
+    """Read a face embedding (512,): an array of numpy, a tensor, or numbers as text.
 
     Raises:
         ValueError: the file holds something else, or more than one face.
@@ -99,18 +99,18 @@ _READERS = {".npy": _numpy, ".safetensors": _safetensors, ".txt": _text}
 def encode_face(
     adapter: Adapter, encoder: Any, face: Face, image: Tensor, fit: str = "crop", unconditional: str = "reference"
 ) -> tuple[Tensor, Tensor]:
-    """Tokens of a face and of none, (T, D) each, for an adapter of one of the kinds `formats.FACES`.
+    """Compute the tokens of a face and of none, (T, D) each, for an adapter of one of the kinds `formats.FACES`.
 
     Args:
-        adapter: whose projector makes the tokens.
-        encoder: a CLIP_VISION for FaceID plus, which looks at the picture, too.
+        adapter: its projector makes the tokens.
+        encoder: a CLIP_VISION for FaceID plus, which reads the image, too.
         face: the face.
-        image: a picture of it (1, H, W, 3).
+        image: an image of it (1, H, W, 3).
         fit: one of `encoders.FITS`.
-        unconditional: one of `encoders.UNCONDITIONALS`, for the picture.
+        unconditional: one of `encoders.UNCONDITIONALS`, for the image.
 
     Raises:
-        ValueError: the adapter wants embeddings that were not divided by their length, but this one was.
+        ValueError: the adapter needs embeddings that are not normalised, but this one is.
     """
     if adapter.kind == "face_raw":
         faces = _raw(face.embedding, adapter.name)[None, None]
@@ -137,14 +137,14 @@ def _project(
 def _raw(embedding: Tensor, name: str) -> Tensor:
     if abs(float(embedding.norm()) - 1) < _SLACK:
         raise ValueError(
-            f"{name} reads faces as the recognition network gives them, but this one was divided by its length; save "
+            f"{name} reads embeddings as the recognition network gives them, but this one is normalised; save "
             "`embedding` instead of `normed_embedding`."
         )
     return embedding
 
 
 def lora_of(adapter: Adapter, layers: list[Layer]) -> Weights:
-    """The LoRA inside a FaceID file, named as in kohya's files; empty when it has none.
+    """Return the LoRA inside a FaceID file, named as in kohya's files; empty when it has none.
 
     Args:
         adapter: the adapter; its numbers count self-attentions (even) and cross-attentions (odd).

@@ -1,7 +1,7 @@
 """Image prompts in Flux as XLabs trained them.
 
-The picture's queries of a double block attend to the images, before they are turned by their positions; what the images
-say is added to the picture's tokens behind the block.
+The image queries of a double block attend to the reference images before rotary positions are applied; the result is
+added to the image tokens behind the block.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from .layers import Layer
 from .maps import RECORD
 from .steps import STEP, Step
 
-PATCH = 2
+TOKEN = 2
 """Latents along a side of one token."""
 
 
 class NoteQueries(QueryPatch):
-    """Keeps the picture's queries until the end of their block."""
+    """Keeps the image queries until the end of their block."""
 
     def see(self, q: Tensor, block: int, options: Options) -> None:
-        """Keep them in the step."""
+        """Keep the queries in the step."""
         step: Step | None = options.get(STEP)
         if step is not None and step.active:
             step.queries[block] = q
 
 
 class ImageBlock(DoubleBlockPatch):
-    """One double block: what was there before, plus the images. Nothing is kept between calls.
+    """One double block: what was installed there before, plus the images. Keeps nothing between calls.
 
     Args:
-        layer: which block it is.
+        layer: the block.
         previous: what was installed there.
     """
 
@@ -48,15 +48,15 @@ class ImageBlock(DoubleBlockPatch):
         q = None if step is None else step.queries.pop(self.layer.number, None)
         if step is None or q is None:
             return
-        height, width = (-(-side // PATCH) for side in step.size)
-        # Tokens behind those of the picture belong to pictures that are given along with it.
+        height, width = (-(-side // TOKEN) for side in step.size)
+        # Tokens behind those of the image belong to context images, such as Kontext's.
         tokens = image[:, : height * width]
         seen = q[:, :, : height * width].transpose(1, 2).flatten(2)
         step.add(tokens, seen, self.layer, self.layer.heads, (height, width), options.get(RECORD))
 
 
 def install_in_flux(clone: Any, layers: list[Layer]) -> None:
-    """Put the patches into a clone of a host's MODEL, once."""
+    """Install the patches in a clone of a host's MODEL, once."""
     see_queries(clone, NoteQueries())
     for layer in layers:
         replace_double_block(clone, layer.number, lambda previous, at=layer: ImageBlock(at, previous))

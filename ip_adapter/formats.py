@@ -1,4 +1,4 @@
-"""IP-Adapter files, recognised by what they hold and not by their names."""
+"""IP-Adapter files, recognised by their weights and not by their names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KINDS = {
     "face_plus": "face embeddings and patches",
     "face_raw": "face embeddings that keep their length",
 }
-"""Projectors, and what of an image they read."""
+"""Kinds of projectors, and what of an image they read."""
 
 FACES = ("face", "face_plus", "face_raw")
 FACE = 512
@@ -50,18 +50,18 @@ _LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.(up|down)\.weight")
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The weights of an IP-Adapter for a UNet, or for Flux (of XLabs).
+    """The weights of an IP-Adapter for a UNet, or for Flux (by XLabs).
 
-    Args:
+    Attributes:
         name: for messages.
         kind: a key of KINDS.
         image_proj: the projector's weights.
-        layers: key and value weights, both (channels, width), by number N of the cross-attention (1, 3, 5, ...), or of
+        layers: key and value weights, both (channels, width), by number N of the layer (1, 3, 5, ...), or of
             Flux's double block (0, 1, 2, ...).
         width: of a token (768 for SD 1.5, 2048 for SDXL, 4096 for Flux).
         tokens: of one image.
-        features: width of what the projector reads of the image encoder, 0 when it reads faces alone.
-        fingerprint: names these weights in precomputed references.
+        features: width of the image features that the projector reads, 0 when it reads faces alone.
+        fingerprint: of these weights, for references that are saved.
         lora: of FaceID files: weights by number of the attention (even: self, odd: cross), "q", "k", "v" or "out", and
             "up" or "down".
         biases: of keys and values (channels,) by number, in adapters for Flux.
@@ -86,7 +86,7 @@ def read_adapter(path: str | Path) -> Adapter:
         path: `.safetensors`, or a pickle of tensors (`.bin`), of which nothing is executed.
 
     Raises:
-        ValueError: the file holds something else; the message says what.
+        ValueError: the file holds something else; the message names it.
     """
     path = Path(path)
     return parse_adapter(read_weights(path), path.name)
@@ -96,7 +96,7 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     """Recognise an adapter in weights: flat with prefixes, or nested as `image_proj` and `ip_adapter`.
 
     Raises:
-        ValueError: they are none, or one for another architecture.
+        ValueError: they are not an adapter, or one for another architecture.
     """
     parts = _parts(_without_xlabs_names(weights))
     _refuse_others(weights, parts, name)
@@ -106,7 +106,7 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     if kind is None:
         raise ValueError(
             f"{name}: the projector has {', '.join(sorted(image_proj)[:3])}, which no known IP-Adapter has; expected "
-            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one of XLabs for Flux."
+            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one by XLabs for Flux."
         )
     first = next(iter(layers.values()))[0]
     width = first.shape[1]
@@ -134,8 +134,8 @@ def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: 
     if not parts["image_proj"] or not parts["ip_adapter"]:
         found = ", ".join(sorted(map(str, weights))[:3]) or "nothing"
         raise ValueError(
-            f"{name} is no IP-Adapter: it has {found}; expected image_proj and ip_adapter. Put IP-Adapters into "
-            "models/ipadapter."
+            f"{name} is not an IP-Adapter (found keys {found}); expected image_proj and ip_adapter. Put IP-Adapters "
+            "into models/ipadapter."
         )
     if "0.to_k_ip.weight" in parts["ip_adapter"] and "proj.weight" not in parts["image_proj"]:
         raise ValueError(
@@ -145,7 +145,7 @@ def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: 
 
 
 def _without_xlabs_names(weights: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights under the names that diffusers gives them, too, when they are of XLabs."""
+    """Rename weights by XLabs as diffusers does; others keep their names."""
     named = {}
     for key, tensor in weights.items():
         match = _XLABS.fullmatch(key)
@@ -158,7 +158,7 @@ def _without_xlabs_names(weights: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _layers(weights: Weights, name: str, what: str) -> dict[int, tuple[Tensor, Tensor]]:
-    """Pairs of weights or biases by number."""
+    """Pair the weights or biases by number."""
     pairs: dict[int, dict[str, Tensor]] = {}
     for key, tensor in weights.items():
         match = _LAYER.fullmatch(key)
@@ -180,7 +180,7 @@ def _lora(weights: Weights) -> dict[tuple[int, str, str], Tensor]:
 
 
 def _sizes(kind: str, weights: Weights, width: int) -> tuple[int, int]:
-    """Tokens of an image, and the width of what the projector reads."""
+    """Return the tokens of an image, and the width of what the projector reads."""
     if kind == "base":
         return weights["proj.weight"].shape[0] // width, weights["proj.weight"].shape[1]
     if kind == "full":

@@ -1,6 +1,6 @@
-"""Where images are attended to, named as diffusers, ComfyUI and adapter files name it.
+"""The layers where images are attended to, as diffusers, ComfyUI and adapter files name them.
 
-In a UNet these are the cross-attentions; Flux has none, there it is the double blocks.
+In a UNet these are the cross-attention layers; Flux has none, there they are the double blocks.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Key = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Layer:
-    """One cross-attention, or one of Flux's double blocks.
+    """One cross-attention layer, or one of Flux's double blocks.
 
-    Args:
+    Attributes:
         number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle; 0, 1, 2, ... in Flux.
         key: ComfyUI's (block, number of the block, index in it).
         name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in Flux, "double_blocks.0".
         channels: of queries.
         width: of the text.
-        heads: of Flux's attention; a UNet's tells them when it is called.
+        heads: of its attention in Flux; in a UNet they come with each call.
     """
 
     number: int
@@ -38,12 +38,12 @@ class Layer:
 
     @property
     def in_flux(self) -> bool:
-        """Whether it is a double block of Flux."""
+        """Whether the layer is a double block of Flux."""
         return self.key[0] == DOUBLE
 
 
 def find_layers(network: nn.Module) -> list[Layer]:
-    """Walk ComfyUI's `UNetModel` or `Flux`, or those of diffusers, wherever in `network` they are.
+    """Find the layers of ComfyUI's `UNetModel` or `Flux`, or of diffusers' ones, anywhere in `network`.
 
     Raises:
         ValueError: there is neither a UNet with cross-attention nor a Flux.
@@ -103,7 +103,7 @@ def _diffusers(unet: Any) -> Iterator[Place]:
 
 
 def _blocks(module: nn.Module, block: tuple[str, int], name: str) -> Iterator[Place]:
-    """The cross-attentions of every transformer in a block."""
+    """Find the cross-attention layers of every transformer in a block."""
     for part in module.modules():
         blocks = getattr(part, "transformer_blocks", ())
         for index, transformer in enumerate(blocks):

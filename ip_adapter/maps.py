@@ -1,4 +1,4 @@
-"""Where images act, as pictures."""
+"""Heat maps of where image prompts act."""
 
 from __future__ import annotations
 
@@ -8,34 +8,45 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attend import KeysValues, attend
+from .attend import JoinedImages, attend
 
 RECORD = "tessera_image_prompts_record"
+"""Transformer option: the `Record` of a run."""
 
 
 @dataclass(eq=False)
 class Record:
-    """What attention adds for each image, relative to what it says of the text: maps (h, w) by image number."""
+    """Norm of what attention adds for each image over that of its output for the text.
+
+    Attributes:
+        maps: (h, w) of every layer, by number of the image.
+    """
 
     maps: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def add(
-        self, out: Tensor, q: Tensor, bank: KeysValues, mask: Tensor | None, images: list[int], grid: tuple[int, int]
+        self,
+        out: Tensor,
+        q: Tensor,
+        joined: JoinedImages,
+        mask: Tensor | None,
+        images: list[int],
+        grid: tuple[int, int],
     ) -> None:
-        """Note one cross-attention. out: its output without images (B, L, C); the batch holds positive rows only."""
+        """Record one layer. out: its output without images (B, L, C); the batch holds positive rows only."""
         for place, image in enumerate(images):
-            alone = replace(bank, values=bank.values * (bank.owners == place)[:, None])
+            alone = replace(joined, values=joined.values * (joined.owners == place)[:, None])
             share = attend(q, alone, mask).norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
             self.maps.setdefault(image, []).append(share.mean(0).float().cpu().unflatten(0, grid))
 
 
 def heat_maps(record: Record, count: int, size: tuple[int, int]) -> Tensor:
-    """Black to red to yellow to white for each image (count, H, W, 3), brightest where any of them acts the most.
+    """Draw black to red to yellow to white for each image (count, H, W, 3), white where any of them acts most.
 
     Args:
         record: of one step.
         count: how many images there are.
-        size: of the pictures (height, width).
+        size: of the maps in pixels (height, width).
     """
     planes = [_mean(record.maps.get(image, []), size) for image in range(count)]
     heat = torch.stack(planes)

@@ -7,38 +7,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TOLERANCE = 0.05
-"""Relative difference of aspect up to which a mask and a picture are taken to have the same shape."""
-
+"""Relative difference of aspect up to which a mask and an image count as the same shape."""
 
 UNITS = (8, 16)
-"""Pixels along a side of one latent, of most models and of those that compress more."""
+"""Pixels along a side of one latent: of most VAEs, and of those that compress more."""
 
 
 def one_mask(mask: Tensor) -> Tensor:
-    """The mask (H, W) in 0..1 of a host's MASK, (H, W) or (1, H, W).
+    """Return the one mask (H, W) in 0..1 of a host's MASK, (H, W) or (1, H, W).
 
     Raises:
-        ValueError: it is a batch, or nowhere above 0, or not finite.
+        ValueError: the mask is a batch, or nowhere above 0, or not finite.
     """
     plane = mask.float().reshape(-1, *mask.shape[-2:])
     if plane.shape[0] != 1:
         raise ValueError(f"The mask is a batch of {plane.shape[0]}; an image takes one mask, select one of them.")
     if not torch.isfinite(plane).all():
-        raise ValueError("The mask holds values that are no numbers; expected 0 to 1.")
+        raise ValueError("The mask has values that are not finite; expected 0 to 1.")
     if not (plane > 0).any():
         raise ValueError(
-            "The mask is black everywhere, so the image would act nowhere; paint where it shall act white, or take the "
-            "mask away (Load Image gives a black mask for pictures without transparency)."
+            "The mask is black everywhere, so the image would act nowhere; paint where it should act white, or remove "
+            "the mask (Load Image gives a black mask for images without transparency)."
         )
     return plane[0].clamp(0, 1)
 
 
 def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
-    """A mask (H, W) of the part of its picture that latents (height, width) stand for.
+    """Crop a mask (H, W) to the part of its image that latents (height, width) cover.
 
-    Encoding a picture cuts it down to whole latents, at the middle (ComfyUI's `VAE.vae_encode_crop_pixels`); a mask of
-    the uncut picture is cut down in the same way, also when the latents have been enlarged since. Other masks show the
-    whole of what the latents stand for, in any resolution.
+    Encoding crops an image to whole latents, at the middle (ComfyUI's `VAE.vae_encode_crop_pixels`); a mask of the
+    uncropped image is cropped in the same way, also when the latents have been upscaled since. Other masks cover the
+    same as the latents, in any resolution.
 
     Args:
         mask: the mask.
@@ -53,14 +52,14 @@ def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
     for each in (unit, *UNITS):
         rows, columns = h // each, w // each
         same = each == unit and (rows, columns) == (height, width)
-        # A mask of about the right shape shows the whole picture, unless it is exactly as large as the uncut one.
+        # A mask of about the right shape covers the whole image, unless it has exactly the uncropped size.
         if same or (not near and rows and columns and rows * width == columns * height):
             return _middle(mask, rows * each, columns * each)
     if near:
         return mask
     raise ValueError(
-        f"The mask is {w} x {h}, but the picture has the aspect of {width} x {height}; use a mask of the picture's "
-        "shape, in any resolution."
+        f"The mask is {w} x {h}, but the image has the aspect of {width} x {height}; use a mask of the image's shape, "
+        "in any resolution."
     )
 
 

@@ -1,8 +1,8 @@
-"""Group norms that take the statistics of each masked area by itself.
+"""Group norms that normalise each masked area by itself.
 
-A group norm subtracts the mean of a whole picture and divides by its deviation, so areas that shall look different pull
-each other's colours together, the more so the fewer channels a group has. With p_r the share of area r at a pixel (the
-masks, and what they leave free; shares sum to 1), mean m_r and deviation d_r weighted by p_r, the norm sees
+A group norm subtracts the mean of the whole image and divides by its deviation, so areas that should look different
+pull each other's colours together, the more so the fewer channels a group has. With p_r the share of area r at a pixel
+(the masks, and what they leave free; shares sum to 1), mean m_r and deviation d_r weighted by p_r, the norm sees
 sum_r p_r (x - m_r) / d_r in place of x: inside an area just what it would see if there were nothing else.
 """
 
@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from .masks import pool
 
 SMALLEST = 1e-6
-"""Pixels of an area below which it is left out."""
+"""Size in pixels below which an area is left out."""
 
 
 @contextmanager
 def norms_apart(network: nn.Module, masks: Sequence[Tensor]) -> Iterator[None]:
-    """Let the group norms of `network` level areas one by one, for as long as a `with` block lasts.
+    """Let the group norms of `network` normalise areas one by one inside a `with` block.
 
     Args:
-        network: its group norms over (B, C, H, W) are meant; others stay as they are.
+        network: its group norms over (B, C, H, W) change; others stay as they are.
         masks: one (H, W) in 0..1 for each area.
     """
     areas: dict[tuple[int, int], Tensor] = {}
@@ -48,7 +48,7 @@ def norms_apart(network: nn.Module, masks: Sequence[Tensor]) -> Iterator[None]:
 
 
 def shares_of(masks: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-    """The share of each area, and of what they leave free, at each pixel of a grid: (n, h, w), sums to 1."""
+    """Return the share of each area, and of what they leave free, at each pixel of a grid: (n, h, w), sums to 1."""
     planes = pool(list(masks), grid)
     assert planes is not None
     rest = (1 - planes.sum(0, keepdim=True)).clamp(min=0)
@@ -57,7 +57,7 @@ def shares_of(masks: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
 
 
 def levelled(x: Tensor, groups: int, shares: Tensor, eps: float) -> Tensor:
-    """x (B, C, H, W) with mean 0 and deviation 1 of each group in each area; shares (n, H, W)."""
+    """Return x (B, C, H, W) with mean 0 and deviation 1 of each group in each area; shares (n, H, W)."""
     values = x.float().unflatten(1, (groups, -1))
     out = torch.zeros_like(values)
     for share in shares:

@@ -1,9 +1,9 @@
-"""How strongly an image acts in each part of a UNet, by what the user wants of it.
+"""Weights of the blocks of a UNet, by what of an image the user wants.
 
 Sources: InstantStyle (Wang et al. 2024) names SDXL's style block `up_blocks.0.attentions.1` and its layout block
 `down_blocks.2.attentions.1`; for SD 1.5 it takes `up_blocks.1`, and `down_blocks.2` with the middle. A second practice
 for SD 1.5, `style_broad`, excludes the layout's blocks and keeps all others. `character` has no definition elsewhere:
-here all blocks act, those of style at 0.3, so that a subject is kept and the prompt rules the rendering.
+here all blocks act, those of style at 0.3, which keeps a subject and leaves the rendering to the prompt.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 from .layers import Layer
 
 BlockWeights = dict[str, float]
-"""Prefixes of diffusers' names and weights; the longest prefix that fits counts, "" stands for all."""
+"""Weights by prefix of diffusers' names; the longest prefix that fits counts, "" fits all."""
 
 _XL_STYLE, _XL_LAYOUT = "up_blocks.0.attentions.1", "down_blocks.2.attentions.1"
 _SDXL: dict[str, BlockWeights] = {
@@ -33,13 +33,14 @@ _SD15: dict[str, BlockWeights] = {
     "composition_narrow": {"down_blocks.2.attentions.0": 0.25, "down_blocks.2.attentions.1": 1.0},
 }
 TYPES = list(_SD15)
+"""What of an image is wanted, by name."""
 
 
 def weights_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
-    """The weights of a type on a model: SDXL's where transformers are deep, else those of SD 1.5.
+    """Return the weights of a type on a model: SDXL's where transformers are deep, else those of SD 1.5.
 
     Raises:
-        ValueError: the model is Flux, of whose blocks nobody has said which make a style.
+        ValueError: the model is Flux, for whose blocks no types are known.
     """
     if layers[0].in_flux and kind != "full":
         raise ValueError(
@@ -50,40 +51,40 @@ def weights_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
     return (_SDXL if deep else _SD15)[kind]
 
 
-def weight_at(gains: BlockWeights, layer: Layer) -> float:
-    """The weight at one cross-attention, 0 where no prefix fits."""
-    fitting = [prefix for prefix in gains if _fits(prefix, layer.name)]
-    return gains[max(fitting, key=len)] if fitting else 0.0
+def weight_at(weights: BlockWeights, layer: Layer) -> float:
+    """Return the weight at one layer, 0 where no prefix fits."""
+    fitting = [prefix for prefix in weights if _fits(prefix, layer.name)]
+    return weights[max(fitting, key=len)] if fitting else 0.0
 
 
 def parse_block_weights(text: str, layers: list[Layer]) -> BlockWeights:
-    """Weights written as "up_blocks.1=0.5, mid_block=0"; "all" stands for every block.
+    """Read weights such as "up_blocks.1=0.5, mid_block=0"; "all" is every block.
 
     Raises:
-        ValueError: a part is no name and number, or names no cross-attention of this UNet.
+        ValueError: a part is not a name and a number, or names no block of this model.
     """
-    gains = read_block_weights(text)
-    for prefix in gains:
+    weights = read_block_weights(text)
+    for prefix in weights:
         if not any(_fits(prefix, layer.name) for layer in layers):
             names = ", ".join(dict.fromkeys(layer.name.split(".transformer")[0] for layer in layers))
             raise ValueError(f'blocks: no block is called "{prefix}"; use all, or the beginning of one of: {names}.')
-    return gains
+    return weights
 
 
 def read_block_weights(text: str) -> BlockWeights:
-    """Weights by name as they are written, of whatever model.
+    """Read weights by name, of any model.
 
     Raises:
-        ValueError: a part is no name and finite number.
+        ValueError: a part is not a name and a finite number.
     """
-    gains = {}
+    weights = {}
     for part in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
         name, _, number = (piece.strip() for piece in part.partition("="))
         weight = _number(number)
         if not name or not math.isfinite(weight):
-            raise ValueError(f'blocks: "{part[:80]}" is no name and weight; write them like up_blocks.1=0.5.')
-        gains["" if name == "all" else name] = weight
-    return gains
+            raise ValueError(f'blocks: "{part[:80]}" is not a name and a weight; write them like up_blocks.1=0.5.')
+        weights["" if name == "all" else name] = weight
+    return weights
 
 
 def _number(text: str) -> float:

@@ -1,4 +1,4 @@
-"""What an image encoder says of an image, as tokens of the UNet's text width.
+"""Image features as tokens of the model's text width.
 
 Sources: Ye et al. 2023 (IP-Adapter); the resampler is that of Alayrac et al. 2022 (Flamingo).
 """
@@ -12,34 +12,38 @@ from torch.nn import functional as F
 from .formats import Weights
 
 HEAD = 64
+"""Width of a head of the resampler."""
 
 
 def base(w: Weights, embeds: Tensor) -> Tensor:
-    """Tokens (n, T, D) of image embeddings (n, E)."""
+    """Project image embeddings (n, E) to tokens (n, T, D)."""
     width = w["norm.weight"].shape[0]
     return _norm(_linear(embeds, w, "proj").unflatten(-1, (-1, width)), w, "norm")
 
 
 def full(w: Weights, hidden: Tensor) -> Tensor:
-    """Tokens (n, P, D) of patches (n, P, E), one for each."""
+    """Project patches (n, P, E) to tokens (n, P, D), one for each."""
     return _norm(_linear(F.gelu(_linear(hidden, w, "proj.0")), w, "proj.2"), w, "proj.3")
 
 
 def plus(w: Weights, hidden: Tensor) -> Tensor:
-    """Tokens (n, T, D) of patches (n, P, E)."""
+    """Resample patches (n, P, E) to tokens (n, T, D)."""
     return _resample(w, "", w["latents"].to(hidden).expand(hidden.shape[0], -1, -1), hidden)
 
 
 def face(w: Weights, faces: Tensor) -> Tensor:
-    """Tokens (n, T, D) of face embeddings (n, 512)."""
+    """Project face embeddings (n, 512) to tokens (n, T, D)."""
     width = w["norm.weight"].shape[0]
     return _norm(_linear(F.gelu(_linear(faces, w, "proj.0")), w, "proj.2").unflatten(-1, (-1, width)), w, "norm")
 
 
 def face_plus(w: Weights, faces: Tensor, hidden: Tensor, structure: float | None = None) -> Tensor:
-    """Tokens (n, T, D) of face embeddings (n, 512) and patches (n, P, E).
+    """Resample face embeddings (n, 512) and patches (n, P, E) to tokens (n, T, D).
 
     Args:
+        w: weights of the projector.
+        faces: normalised.
+        hidden: patches.
         structure: weight of the patches in FaceID plus v2; None for plus v1, whose weights have the same shapes.
     """
     identity = face(w, faces)

@@ -1,4 +1,4 @@
-"""Image prompts as the user describes them, and as a model uses them."""
+"""Image prompts as the user describes them, and the references that a model makes of them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from .faces import Face, encode_face
 from .formats import FACES, KINDS, Adapter
 from .layers import Layer
 from .presets import BlockWeights, parse_block_weights, weight_at, weights_of_type
-from .reference import Reference, check_fit, precompute
-from .steps import Use
+from .reference import ActiveReference, Reference, check_fit, precompute
 
 MOST = 100
-"""Images in one stack."""
+"""Most images in one stack."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImagePrompt:
-    """A picture and how it acts.
+    """An image and how it acts.
 
-    Args:
-        source: the picture (1, H, W, 3) in 0..1, or a precomputed one.
+    Attributes:
+        source: the image (1, H, W, 3) in 0..1, or a precomputed reference.
         scale: 0..1.
         type: one of `presets.TYPES`.
         start: fraction of the schedule at which it begins to act.
         end: fraction of the schedule at which it ceases to.
-        mask: where it acts (H, W).
+        mask: where it acts (H, W) in 0..1.
         blocks: weights of the blocks as text, instead of the type.
         fit: one of `encoders.FITS`.
         unconditional: one of `encoders.UNCONDITIONALS`.
-        face: whose face the picture shows, for FaceID adapters.
+        face: the face in the image, for FaceID adapters.
     """
 
     source: Tensor | Reference
@@ -49,14 +48,14 @@ class ImagePrompt:
     unconditional: str = "reference"
     face: Face | None = None
 
-    def gains(self, layers: list[Layer]) -> BlockWeights:
-        """Weights of the blocks of a UNet."""
+    def block_weights(self, layers: list[Layer]) -> BlockWeights:
+        """Return the weights of a model's blocks."""
         return parse_block_weights(self.blocks, layers) if self.blocks.strip() else weights_of_type(self.type, layers)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedAdapter:
-    """An IP_ADAPTER: the weights and the CLIP_VISION that goes with them, None for those that read faces alone."""
+    """An IP_ADAPTER: the weights and the CLIP_VISION that belongs to them, None for adapters that read faces alone."""
 
     adapter: Adapter
     encoder: Any
@@ -68,48 +67,52 @@ def check_count(prompts: Sequence[ImagePrompt]) -> None:
         raise ValueError(f"The stack holds {len(prompts)} image prompts; expected 1 to {MOST}.")
 
 
-def use(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer]) -> Use | None:
-    """What a model needs of a prompt; None when it acts nowhere.
+def activate_all(
+    prompts: Sequence[ImagePrompt], loaded: LoadedAdapter | None, layers: list[Layer], combine: str = "sum"
+) -> list[ActiveReference]:
+    """Return the references of a model with these layers, without those that act nowhere.
 
     Raises:
-        ValueError: a picture without an adapter, or a precomputed one that does not go with the model or the adapter.
+        ValueError: no images or too many, an image without an adapter, or a reference for another model or adapter.
     """
-    gains = prompt.gains(layers)
-    numbers = [layer.number for layer in layers if prompt.scale * weight_at(gains, layer)]
-    reference = _reference(prompt, loaded, numbers, layers)
-    if not numbers:
-        return None
-    return Use(reference, prompt.scale, gains, ScheduleRange(prompt.start, prompt.end), prompt.mask)
+    check_count(prompts)
+    found = [_activate(prompt, loaded, layers, combine) for prompt in prompts]
+    return [each for each in found if each.weights]
+
+
+def _activate(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer], combine: str) -> ActiveReference:
+    blocks = prompt.block_weights(layers)
+    weights = {layer.number: prompt.scale * weight_at(blocks, layer) for layer in layers}
+    weights = {number: weight for number, weight in weights.items() if weight}
+    reference = _reference(prompt, loaded, list(weights), layers)
+    return ActiveReference(
+        reference.keys_values, weights, combine, ScheduleRange(prompt.start, prompt.end), prompt.mask
+    )
 
 
 def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[int], layers: list[Layer]) -> Reference:
     if isinstance(prompt.source, Reference):
         return _checked(prompt.source, loaded, layers)
     if loaded is None:
-        raise ValueError("The image prompts hold a picture, which needs ip_adapter; connect a Load IP-Adapter node.")
+        raise ValueError("The image prompts hold an image, which needs ip_adapter; connect a Load IP-Adapter node.")
     adapter = loaded.adapter
-    check_fit(
-        adapter.name,
-        adapter.width,
-        len(adapter.layers),
-        {n: k.shape[0] for n, (k, _) in adapter.layers.items()},
-        layers,
-    )
+    channels = {n: keys.shape[0] for n, (keys, _) in adapter.layers.items()}
+    check_fit(adapter.name, adapter.width, len(adapter.layers), channels, layers)
     return make_reference(prompt, loaded, numbers)
 
 
 def make_reference(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Reference:
-    """The picture or face of a prompt as keys and values of the numbered cross-attentions.
+    """Encode the image or face of a prompt as keys and values of the numbered layers.
 
     Raises:
-        ValueError: the adapter wants the other of the two.
+        ValueError: the adapter reads the other of the two.
     """
     assert isinstance(prompt.source, Tensor)
     adapter, how = loaded.adapter, (prompt.fit, prompt.unconditional)
     if (adapter.kind in FACES) != (prompt.face is not None):
-        wants = f"a FaceID adapter and reads {KINDS[adapter.kind]}" if prompt.face is None else "no FaceID adapter"
-        what = "choose a file with 512 numbers" if prompt.face is None else "choose none"
-        raise ValueError(f"{adapter.name} is {wants}; {what} as face_embedding of the image prompt.")
+        what = f"a FaceID adapter and reads {KINDS[adapter.kind]}" if prompt.face is None else "not a FaceID adapter"
+        remedy = "choose a file with 512 numbers" if prompt.face is None else "choose none"
+        raise ValueError(f"{adapter.name} is {what}; {remedy} as face_embedding of the image prompt.")
     if prompt.face is None:
         tokens, blank = encode(adapter, loaded.encoder, prompt.source, *how)
     else:
@@ -124,6 +127,6 @@ def _checked(reference: Reference, loaded: LoadedAdapter | None, layers: list[La
             f"({loaded.adapter.fingerprint}) is connected; apply it in a node of its own without ip_adapter, or save "
             "it again."
         )
-    channels = {n: pair[0].shape[-1] for n, pair in reference.pairs.items()}
-    check_fit(reference.name, reference.width, reference.layers, channels, layers)
+    channels = {n: pair[0].shape[-1] for n, pair in reference.keys_values.items()}
+    check_fit(reference.name, reference.width, reference.layer_count, channels, layers)
     return reference

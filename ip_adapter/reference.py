@@ -1,4 +1,4 @@
-"""Images as keys and values of every cross-attention, computed once: they depend on no step, seed or prompt."""
+"""Images as keys and values of every cross-attention layer, precomputed: they depend on no step, seed or prompt."""
 
 from __future__ import annotations
 
@@ -9,27 +9,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..patching.schedule import ScheduleRange
 from .formats import Adapter
 from .layers import Layer
+
+KeysValues = dict[int, tuple[Tensor, Tensor]]
+"""By number of the layer: keys and values, both (2, T, channels); row 0 is the image, row 1 the unconditional one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """One image, precomputed.
+    """One image, encoded for the models of one adapter.
 
-    Args:
-        pairs: by layer number: keys and values, both (2, T, channels); row 0 is the image, row 1 the unconditional one.
-        width: of the tokens they came from.
-        layers: how many cross-attention layers the adapter has.
-        fingerprint: of the adapter.
+    Attributes:
+        keys_values: of its layers, see `KeysValues`.
+        width: of the tokens that were projected.
+        layer_count: cross-attention layers of the adapter.
+        fingerprint: of the adapter's weights.
         name: of the adapter, for messages.
     """
 
-    pairs: dict[int, tuple[Tensor, Tensor]]
+    keys_values: KeysValues
     width: int
-    layers: int
+    layer_count: int
     fingerprint: str
     name: str
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveReference:
+    """One image at work in a model.
+
+    Attributes:
+        keys_values: see `KeysValues`.
+        weights: by number of the layer; layers without one do not see the image.
+        combine: how it is combined with other images, one of `attend.COMBINES`.
+        schedule: the range of the schedule in which it acts.
+        mask: where it acts (H, W) in 0..1; None for everywhere.
+    """
+
+    keys_values: KeysValues
+    weights: dict[int, float]
+    combine: str = "sum"
+    schedule: ScheduleRange = ScheduleRange()
+    mask: Tensor | None = None
 
 
 def precompute(tokens: Tensor, unconditional: Tensor, adapter: Adapter, numbers: Iterable[int]) -> Reference:
@@ -38,8 +61,8 @@ def precompute(tokens: Tensor, unconditional: Tensor, adapter: Adapter, numbers:
     Args:
         tokens: (T, D).
         unconditional: (T, D).
-        adapter: whose weights project them.
-        numbers: the layers that are needed.
+        adapter: projects them.
+        numbers: of the layers that are needed.
 
     Raises:
         ValueError: the tokens are not finite.
@@ -47,10 +70,10 @@ def precompute(tokens: Tensor, unconditional: Tensor, adapter: Adapter, numbers:
     both = torch.stack([tokens, unconditional]).float()
     if not torch.isfinite(both).all():
         raise ValueError(
-            "The image prompt holds values that are no numbers; look at the image and at the encoder's precision."
+            "The image prompt has values that are not finite; check the image and the precision of the image encoder."
         )
-    pairs = {n: (_project(both, adapter, n, 0), _project(both, adapter, n, 1)) for n in numbers}
-    return Reference(pairs, adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name)
+    found = {n: (_project(both, adapter, n, 0), _project(both, adapter, n, 1)) for n in numbers}
+    return Reference(found, adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name)
 
 
 def _project(tokens: Tensor, adapter: Adapter, number: int, part: int) -> Tensor:
@@ -59,30 +82,30 @@ def _project(tokens: Tensor, adapter: Adapter, number: int, part: int) -> Tensor
 
 
 def check_fit(name: str, width: int, count: int, channels: dict[int, int], layers: list[Layer]) -> None:
-    """Raise ValueError when an adapter, or an image precomputed by it, is not for a model.
+    """Raise ValueError when an adapter, or a reference made with it, is for another kind of model.
 
     Args:
         name: of the adapter.
         width: of its tokens.
-        count: of its cross-attentions.
+        count: of its cross-attention layers.
         channels: of some of them, by number.
-        layers: the model's.
+        layers: of the model.
     """
     fits = (
         count == len(layers)
         and width == layers[0].width
-        and all(channels[s.number] == s.channels for s in layers if s.number in channels)
+        and all(channels[layer.number] == layer.channels for layer in layers if layer.number in channels)
     )
     if not fits:
         raise ValueError(
-            f"{name} is for a model with {count} cross-attentions and text of width {width} ({family(count, width)}), "
-            f"but this model has {len(layers)} and {layers[0].width} ({family(len(layers), layers[0].width)}); use an "
-            "IP-Adapter for this model."
+            f"{name} is for a model with {count} cross-attention layers and text of width {width} "
+            f"({family(count, width)}), but this model has {len(layers)} and {layers[0].width} "
+            f"({family(len(layers), layers[0].width)}); use an IP-Adapter for this model."
         )
 
 
 def family(count: int, width: int) -> str:
-    """The usual name of models with so many cross-attentions and text of this width."""
+    """Return the usual name of models with so many cross-attention layers and text of this width."""
     return {
         (16, 768): "SD 1.5",
         (16, 1024): "SD 2",

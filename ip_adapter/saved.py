@@ -1,4 +1,4 @@
-"""Baked images as files: keys and values, in half precision, with what they belong to."""
+"""References as files: keys and values in half precision, with the adapter they belong to."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ REMEDY = f"{DOWNLOAD}, or save the reference again"
 
 
 def save_reference(path: Path, reference: Reference) -> None:
-    """Write a precomputed image; a file appears whole or not at all."""
+    """Write a reference; a file appears whole or not at all."""
     from safetensors.torch import save_file
 
-    tensors = {f"{n}.{part}": pair[i] for n, pair in reference.pairs.items() for i, part in enumerate("kv")}
+    tensors = {f"{n}.{part}": pair[i] for n, pair in reference.keys_values.items() for i, part in enumerate("kv")}
     about = {"mark": reference.fingerprint, "name": reference.name}
-    about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.layers)}
+    about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.layer_count)}
     partial = path.with_name(path.name + ".partial")
     save_file({key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()}, partial, about)
     partial.replace(path)
 
 
 def load_reference(path: Path) -> Reference:
-    """Read a precomputed image.
+    """Read a reference.
 
     Raises:
-        ValueError: the file is none, or its values are not finite.
+        ValueError: the file is not a reference, or its values are not finite.
     """
     from safetensors import safe_open
 
@@ -38,9 +38,9 @@ def load_reference(path: Path) -> Reference:
         about = file.metadata() or {}
         tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - no container
     if about.get("format") != FORMAT:
-        raise ValueError(f"{path.name} is no saved reference of Tessera; make one with Save Reference.")
+        raise ValueError(f"{path.name} is not a saved reference of Tessera; make one with Save Reference.")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError(f"{path.name} holds values that are no numbers; save the reference again.")
+        raise ValueError(f"{path.name} has values that are not finite; save the reference again.")
     with reading(path, REMEDY):
         numbers = sorted({int(key.split(".")[0]) for key in tensors})
         pairs = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
@@ -48,5 +48,5 @@ def load_reference(path: Path) -> Reference:
 
 
 def find_references(folder: Path) -> list[str]:
-    """Saved references in a folder and below it, as paths from there."""
+    """Find saved references in a folder and below it, as paths relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*" + SUFFIX))

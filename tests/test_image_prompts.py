@@ -408,7 +408,7 @@ def test_grey_and_rgba_pictures_are_taken_and_batches_are_many_images() -> None:
         (torch.rand(1, 1, 1, 3), {}, naming("1 x 1", 8)),
         (torch.rand(0, 16, 16, 3), {}, "shape .0, 16, 16, 3."),
         (torch.rand(1, 16, 16, 2), {}, "grey, RGB or RGBA"),
-        (torch.full((1, 16, 16, 3), torch.nan), {}, "no numbers"),
+        (torch.full((1, 16, 16, 3), torch.nan), {}, "not finite"),
         (torch.rand(101, 16, 16, 3), {}, naming("image prompts", 101, 1, 100)),
         (
             torch.rand(1, 16, 16, 3),
@@ -427,7 +427,7 @@ def test_pictures_that_cannot_be_used_are_refused(image: Tensor, more: dict[str,
 def test_what_does_not_go_together_is_refused(sd15: ModelPatcher, sdxl_unet: Any) -> None:
     sdxl = ModelPatcher(SDXL(sdxl_unet), "cpu", "cpu")
     for model, loaded, prompts, words in (
-        (sd15, _load(sdxl), _prompts(0.3), naming("cross-attentions", 11, 10)),
+        (sd15, _load(sdxl), _prompts(0.3), naming("cross-attention layers", 11, 10)),
         (sd15, _load(sd15), (), "0 image prompts"),
         (sd15, None, _prompts(0.3), "needs ip_adapter"),
         (sd15, _load(sd15), _prompts(0.3, blocks="up=1"), 'no block is called "up"'),
@@ -439,7 +439,7 @@ def test_what_does_not_go_together_is_refused(sd15: ModelPatcher, sdxl_unet: Any
 def test_embeddings_that_are_no_numbers_are_refused(sd15: ModelPatcher) -> None:
     loaded = _load(sd15)
     loaded.encoder.weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match="no numbers"):
+    with pytest.raises(ValueError, match="not finite"):
         _apply(sd15, loaded, _prompts(0.3))
 
 
@@ -458,7 +458,7 @@ def test_a_mask_of_another_shape_is_refused_before_the_first_step(sd15: ModelPat
 def test_masks_and_areas_do_not_go_together(sd15: ModelPatcher) -> None:
     half = _text(1.0, area=(16, 8, 0, 0), strength=1.0) + _text(0.5)
     assert _sample(_apply(sd15, _load(sd15), _prompts(0.3)), positive=half).shape == SHAPE
-    with pytest.raises(ValueError, match="cover a part of the picture"):
+    with pytest.raises(ValueError, match="cover a part of the image"):
         _sample(_apply(sd15, _load(sd15), _prompts(0.3, mask=torch.ones(16, 24))), positive=half)
 
 

@@ -70,7 +70,7 @@ def test_references_that_do_not_fit_are_refused(model: ModelPatcher, saved: Path
     name = f"references/{saved.name} [output]"
     with pytest.raises(ValueError, match=naming("adapter 0", "adapter 1")):
         _use(model, name, _load(model.model.diffusion_model, 1))
-    with pytest.raises(ValueError, match=naming("cross-attentions", 10, 11)):
+    with pytest.raises(ValueError, match=naming("cross-attention layers", 10, 11)):
         _use(ModelPatcher(SDXL(sdxl_unet), "cpu", "cpu"), name)
     with pytest.raises(ValueError, match="texture-sd"):
         _use(model, DEMO)
@@ -79,7 +79,7 @@ def test_references_that_do_not_fit_are_refused(model: ModelPatcher, saved: Path
 def test_files_that_are_no_references_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"12")
     save_file({"1.k": torch.ones(1)}, tmp_path / "other.safetensors")
-    for name, words in (("cut", "cannot be read; download it again"), ("other", "no saved reference")):
+    for name, words in (("cut", "cannot be read; download it again"), ("other", "not a saved reference")):
         with pytest.raises(ValueError, match=words):
             load_reference(tmp_path / f"{name}.safetensors")
 

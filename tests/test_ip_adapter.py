@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tessera.host.models.vae import VAE
 from tessera.ip_adapter import attend as attending
 from tessera.ip_adapter import projectors
-from tessera.ip_adapter.attend import COMBINES, attend, make_keys_values
+from tessera.ip_adapter.attend import COMBINES, attend, join_images
 from tessera.ip_adapter.formats import parse_adapter, read_adapter
 from tessera.ip_adapter.layers import find_layers
 from tessera.ip_adapter.masks import TOLERANCE, fit, one_mask, pool
@@ -102,8 +102,8 @@ def test_files_of_other_kinds_are_refused_in_a_line(sd15_unet: Any, tmp_path: Pa
     good = tiny_adapters.random_adapter(sd15_unet)
     gap = {key: tensor for key, tensor in good["ip_adapter"].items() if not key.startswith("5.")}
     for weights, words in (
-        ({"lora_up.weight": torch.ones(1)}, "no IP-Adapter.*lora_up.weight.*models/ipadapter"),
-        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1)}, "no IP-Adapter"),
+        ({"lora_up.weight": torch.ones(1)}, "not an IP-Adapter.*lora_up.weight.*models/ipadapter"),
+        ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1)}, "not an IP-Adapter"),
         (
             {"image_proj": {"proj.2.weight": torch.ones(1, 1)}, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}},
             "InstantX.*one of XLabs",
@@ -191,30 +191,30 @@ def test_attention_equals_the_formulas_in_float64(combine: str, masked: bool, da
     mask = (rand(len(tokens), length) * 0.5 + 0.5).clamp(0, 1) if masked else None
     weights = torch.tensor(scales, dtype=torch.float64)[:, None] * (torch.ones(1, length) if mask is None else mask)
     out = sum(
-        attend(q, bank, None if mask is None else mask[group])
-        for bank, group in make_keys_values(keys, values, scales, heads, combine)
+        attend(q, joined, None if mask is None else mask[group])
+        for joined, group in join_images(keys, values, scales, heads, combine)
     )
     torch.testing.assert_close(out, _slow(q, keys, values, weights, heads, combine), atol=1e-9, rtol=1e-9)
 
 
 def test_large_pictures_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     q, keys = torch.randn(1, 50, 8), [torch.randn(1, 3, 8) for _ in range(2)]
-    ((bank, _),) = make_keys_values(keys, keys, [0.5, 0.9], 2, "sum")
+    ((joined, _),) = join_images(keys, keys, [0.5, 0.9], 2, "sum")
     mask = torch.rand(2, 50)
-    whole = attend(q, bank, mask), attend(q, bank)
+    whole = attend(q, joined, mask), attend(q, joined)
     monkeypatch.setattr(attending, "LARGEST", 2 * 6 * 7)
-    torch.testing.assert_close((attend(q, bank, mask), attend(q, bank)), whole)
+    torch.testing.assert_close((attend(q, joined, mask), attend(q, joined)), whole)
 
 
 @pytest.mark.parametrize("combine", COMBINES)
 def test_rows_in_one_as_a_gpu_takes_them_are_rows_one_by_one(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     q, keys = torch.randn(3, 50, 8), [torch.randn(3, 3, 8) for _ in range(2)]
-    ((bank, _),) = make_keys_values(keys, keys, [0.5, 0.9], 2, combine)
+    ((joined, _),) = join_images(keys, keys, [0.5, 0.9], 2, combine)
     mask = torch.rand(2, 50)
-    one_by_one = attend(q, bank, mask), attend(q, bank)
+    one_by_one = attend(q, joined, mask), attend(q, joined)
     monkeypatch.setattr(attending, "ROW_BY_ROW", "none")
     monkeypatch.setattr(attending, "LARGEST_ELSEWHERE", 3 * 2 * 6 * 7)
-    torch.testing.assert_close((attend(q, bank, mask), attend(q, bank)), one_by_one)
+    torch.testing.assert_close((attend(q, joined, mask), attend(q, joined)), one_by_one)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -226,10 +226,8 @@ def test_half_precision_stays_close_and_finite(dtype: torch.dtype, combine: str)
     mask[0, :32], mask[1, 16:48] = 1.0, 0.5
 
     def run(dtype: torch.dtype) -> Tensor:
-        parts = make_keys_values(
-            [k.to(dtype) for k in keys], [v.to(dtype) for v in values], [0.9, 0.5, 0.3], 4, combine
-        )
-        return sum((attend(q.to(dtype), bank, mask[group].to(dtype)) for bank, group in parts), torch.zeros(1))
+        parts = join_images([k.to(dtype) for k in keys], [v.to(dtype) for v in values], [0.9, 0.5, 0.3], 4, combine)
+        return sum((attend(q.to(dtype), joined, mask[group].to(dtype)) for joined, group in parts), torch.zeros(1))
 
     half = run(dtype)
     assert torch.isfinite(half).all()
@@ -257,7 +255,7 @@ def test_masks_that_cannot_be_meant_are_refused() -> None:
     for mask, words in (
         (torch.zeros(1, 64, 64), "black everywhere"),
         (torch.ones(2, 4, 4), "batch of 2"),
-        (torch.full((4, 4), torch.nan), "no numbers"),
+        (torch.full((4, 4), torch.nan), "not finite"),
     ):
         with pytest.raises(ValueError, match=words):
             one_mask(mask)
@@ -310,6 +308,6 @@ def test_blocks_as_text() -> None:
     assert found["up_blocks.1.attentions.2"] == 1.0
     assert found["mid_block.attentions.0"] == 0.0
     assert found["down_blocks.0.attentions.0"] == 0.2
-    for text, words in (("up_block.1=1", 'no block is called "up_block.1"'), ("all=much", "no name and weight")):
+    for text, words in (("up_block.1=1", 'no block is called "up_block.1"'), ("all=much", "not a name and a weight")):
         with pytest.raises(ValueError, match=words):
             parse_block_weights(text, layers)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.ip_adapter import areas
 from tessera.ip_adapter.areas import split
-from tessera.ip_adapter.attend import COMBINES, add_images, attend, make_keys_values, select
+from tessera.ip_adapter.attend import COMBINES, add_images, attend, join_images, select
 from torch import Tensor
 
 
@@ -47,16 +47,16 @@ def test_parts_together_are_the_whole(combine: str, monkeypatch: pytest.MonkeyPa
     q, mask = torch.randn(2, 64, 12, dtype=torch.float64), _areas(4, 64, 5).double()
     mask[3] = 0.5
     keys, values = ([torch.randn(2, 3, 12, dtype=torch.float64) for _ in range(4)] for _ in range(2))
-    ((bank, _),) = make_keys_values(keys, values, [0.9, 0.5, 0.3, 0.1], 3, combine)
+    ((joined, _),) = join_images(keys, values, [0.9, 0.5, 0.3, 0.1], 3, combine)
     mask = mask[:3] if combine == "concat" else mask
-    bank = select(bank, range(len(mask)))
+    joined = select(joined, range(len(mask)))
     parts = split(mask, combine, 3, 12)
     assert any(pixels is not None for pixels, _ in parts)
     out = torch.zeros_like(q)
     for pixels, images in parts:
         seen = mask[images] if pixels is None else mask[images][:, pixels]
-        add_images(out, q, select(bank, images), seen, pixels)
-    torch.testing.assert_close(out, attend(q, bank, mask))
+        add_images(out, q, select(joined, images), seen, pixels)
+    torch.testing.assert_close(out, attend(q, joined, mask))
 
 
 def test_areas_are_divided_and_masks_that_are_none_are_not() -> None:

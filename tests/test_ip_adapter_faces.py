@@ -184,5 +184,5 @@ def test_faces_and_pictures_are_told_apart(model: ModelPatcher) -> None:
 
 def test_an_adapter_for_raw_embeddings_refuses_others(sd15_unet: Any) -> None:
     adapter = parse_adapter(random_adapter(sd15_unet, "face_raw"), "unnorm.bin")
-    with pytest.raises(ValueError, match="unnorm.bin.*divided by its length.*normed_embedding"):
+    with pytest.raises(ValueError, match="unnorm.bin.*normalised.*normed_embedding"):
         encode_face(adapter, None, Face(_face() / _face().norm()), picture(0.3))
