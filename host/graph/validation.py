@@ -18,7 +18,7 @@ from .workflow import Prompt
 
 log = logging.getLogger(__name__)
 
-KINDS = {"INT": "a whole number", "FLOAT": "a number", "STRING": "text", "BOOLEAN": "true or false"}
+TYPES_IN_WORDS = {"INT": "a whole number", "FLOAT": "a number", "STRING": "text", "BOOLEAN": "true or false"}
 CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -246,9 +246,9 @@ def expected(spec: InputInfo) -> str:
         return f"a link to {spec.type}"
     low, high = spec.options.get("min"), spec.options.get("max")
     if low is not None and high is not None:
-        return f"{KINDS[spec.type]} from {low} to {high}"
+        return f"{TYPES_IN_WORDS[spec.type]} from {low} to {high}"
     bounds = [f" of at least {low}"] * (low is not None) + [f" of at most {high}"] * (high is not None)
-    return KINDS[spec.type] + "".join(bounds)
+    return TYPES_IN_WORDS[spec.type] + "".join(bounds)
 
 
 def _remedy(spec: InputInfo) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Options = dict[str, Any]
-KINDS = ("attn1", "attn2")
-PATCHES = {f"{kind}_{place}" for kind in KINDS for place in ("patch", "output_patch")}
+ATTENTIONS = ("attn1", "attn2")
+PATCHES = {f"{kind}_{place}" for kind in ATTENTIONS for place in ("patch", "output_patch")}
 
 
 def optimized_attention(
@@ -38,7 +38,7 @@ def optimized_attention(
 
 def unknown_patches(options: Options) -> list[str]:
     """The hooks into blocks that are not known here."""
-    return sorted({*options.get("patches", {})} - PATCHES | {*options.get("patches_replace", {})} - {*KINDS})
+    return sorted({*options.get("patches", {})} - PATCHES | {*options.get("patches_replace", {})} - {*ATTENTIONS})
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[N
             undo.append(transformer.register_forward_pre_hook(_note_shape(shape)).remove)
             for inner, block in enumerate(transformer.transformer_blocks):
                 place = {"block": name, "block_index": inner, "transformer_index": index}
-                for kind in KINDS:
+                for kind in ATTENTIONS:
                     attention, hooked = getattr(block, kind), HookedProcessor(kind, {**options, **place}, shape)
                     if hooked.acts:
                         undo.append(_restore(attention, attention.processor))

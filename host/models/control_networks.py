@@ -27,7 +27,6 @@ from .model_base import patchify
 Control = dict[str, list[Tensor | None]]
 Self = TypeVar("Self", bound="ControlNet")
 
-PIXELS = 8
 PLACES = ("input", "middle", "output")
 
 
@@ -106,6 +105,7 @@ class ControlNet:
         """Prepares the chain for a run of a `BaseModel`."""
         for each in self.chain():
             each.model_sampling = model.model_sampling
+            each.pixels_per_latent = model.latent_format.spacial_downscale_ratio
             start, end = each.timestep_percent_range
             to_sigma = model.model_sampling.percent_to_sigma
             each.timestep_range = to_sigma(start), to_sigma(end)
@@ -118,6 +118,7 @@ class ControlNet:
     def cleanup_self(self) -> None:
         """Forgets the run, this one alone."""
         self.model_sampling: Any = None
+        self.pixels_per_latent = 0
         self.timestep_range = (math.inf, -math.inf)
         self.cond_hint: Tensor | None = None
         self._size: tuple[int, int] = (0, 0)
@@ -172,7 +173,7 @@ class ControlNet:
         """The picture (B, H, W, 3), its middle cut to the proportions of latents height x width."""
         if self.cond_hint_original is None:
             raise ValueError("the ControlNet has no picture; attach it with Apply ControlNet")
-        pixels = PIXELS if self.vae is None else self.vae.spacial_compression_encode()
+        pixels = self.pixels_per_latent if self.vae is None else self.vae.spacial_compression_encode()
         picture = self.cond_hint_original.movedim(1, -1)
         return resize(picture, width * pixels, height * pixels, "nearest-exact", "center")
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from ..images.scaling import UPSCALE_METHODS, resize
 from ..schema import io
+from ..schema.limits import MAX_RESOLUTION
 
-MAX_RESOLUTION = 16384
 GREY = 0.5
 
 

@@ -15,8 +15,8 @@ from ..sampling.noise import fix_empty_latent_channels, prepare_empty_noise, pre
 from ..sampling.samplers import SAMPLER_NAMES, Callback, Sampler, sampler_object
 from ..sampling.schedules import SCHEDULER_NAMES, calculate_sigmas
 from ..schema import io
+from ..schema.limits import MAX_SEED
 
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 Latent = dict[str, Any]
 
 
@@ -108,7 +108,7 @@ def seed_input(name: str) -> io.Input:
         min=0,
         max=MAX_SEED,
         control_after_generate=True,
-        tooltip="Names the noise: the same seed gives the same image.",
+        tooltip="Random seed; the same seed gives the same image.",
     )
 
 

@@ -14,8 +14,8 @@ from .. import folder_paths
 from ..images.loading import load_image
 from ..images.scaling import UPSCALE_METHODS, resize
 from ..schema import io, ui
+from ..schema.limits import MAX_RESOLUTION
 
-MAX_RESOLUTION = 16384
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
 CHANNELS = ["alpha", "red", "green", "blue"]
 

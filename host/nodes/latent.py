@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..images.latent_resize import CROPS, METHODS, resize_latents
+from ..models.latent_formats import LatentFormat
 from ..schema import io
+from ..schema.limits import MAX_RESOLUTION
 
-MAX_RESOLUTION = 16384
-LATENT_CELL = 8
+PIXELS_PER_LATENT = LatentFormat.spacial_downscale_ratio
 # What LatentUpscale enlarges a side to at least, in pixels.
 SMALLEST_SIDE = 64
 
@@ -26,8 +27,8 @@ def _size_inputs(default: int, step: int) -> list[io.Input]:
 
 
 def _empty(batch_size: int, channels: int, height: int, width: int) -> io.NodeOutput:
-    samples = torch.zeros(batch_size, channels, height // LATENT_CELL, width // LATENT_CELL)
-    return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": LATENT_CELL})
+    samples = torch.zeros(batch_size, channels, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
+    return io.NodeOutput({"samples": samples, "downscale_ratio_spacial": PIXELS_PER_LATENT})
 
 
 class EmptyLatentImage(io.ComfyNode):
@@ -174,7 +175,7 @@ class LatentUpscale(io.ComfyNode):
             max(SMALLEST_SIDE, width or round(columns * max(SMALLEST_SIDE, height) / rows)),
             max(SMALLEST_SIDE, height or round(rows * max(SMALLEST_SIDE, width) / columns)),
         )
-        resized = resize_latents(found, width // LATENT_CELL, height // LATENT_CELL, upscale_method, crop)
+        resized = resize_latents(found, width // PIXELS_PER_LATENT, height // PIXELS_PER_LATENT, upscale_method, crop)
         return io.NodeOutput({**samples, "samples": resized})
 
 

@@ -12,9 +12,9 @@ from ..sampling.noise import fix_empty_latent_channels, prepare_empty_noise, pre
 from ..sampling.samplers import SAMPLER_NAMES
 from ..sampling.schedules import SCHEDULER_NAMES
 from ..schema import io
+from ..schema.limits import MAX_RESOLUTION
 from . import custom_sampling
 from .custom_sampling import cfg_input, finished, progress_callback, seed_input
-from .latent import MAX_RESOLUTION
 
 Latent = dict[str, Any]
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ..schema import io, ui
+from ..schema.limits import MAX_RESOLUTION
 
 # Of tensors, shown at each end.
 EDGES = 6
-MAX_RESOLUTION = 16384
 NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
 
 

@@ -19,7 +19,6 @@ Conditioning = list[list[Any]]
 Area = tuple[int, int, int, int]  # height, width, top, left in latent cells
 Self = TypeVar("Self", bound="CONDRegular")
 
-LATENT_CELL = 8
 # The shortest side of an area that is taken from a mask's bounds.
 MIN_AREA = 8
 # Longer repetitions of a text, made to batch two texts of different length, cost more than two calls.
@@ -135,9 +134,10 @@ def resolve_times(cond: Cond, model_sampling: Any) -> Cond:
 
 def encode_model_conds(model: Any, cond: Cond, noise: Tensor, device: Any, prompt_type: str, **run: Any) -> Cond:
     """The conditioning with the model's arguments for it, `model.extra_conds(...)`, in `model_conds`."""
+    pixels = model.latent_format.spacial_downscale_ratio
     defaults = {
-        "width": noise.shape[3] * LATENT_CELL,
-        "height": noise.shape[2] * LATENT_CELL,
+        "width": noise.shape[3] * pixels,
+        "height": noise.shape[2] * pixels,
         "prompt_type": prompt_type,
         **run,
     }
