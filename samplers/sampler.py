@@ -38,6 +38,10 @@ class Choice:
     options: Mapping[str, Any] = field(default_factory=dict)
     noise: NoiseMode = "portable"
 
+    def bridge(self, schedule: NoiseSchedule) -> Bridge:
+        """Return the conversions between the scheduler's latents and those of a model."""
+        return Bridge(self.entry.space, schedule.flow)
+
 
 def sample(
     model: Any,
@@ -132,11 +136,11 @@ def make_run(
 ) -> Run:
     """Make a fresh scheduler with the noise levels of the run."""
     entry = choice.entry
-    bridge = Bridge(entry.space, schedule.flow)
+    bridge = choice.bridge(schedule)
     dtype = working_type(entry, bridge, device)
     rho, table = (bridge.rho(s.to("cpu", dtype), entry.highest) for s in (sigmas, schedule.sigmas))
     levels = Levels(rho, schedule.timestep(sigmas[:-1]).float().tolist(), table)
-    own = "epsilon" if schedule.flow else schedule.prediction
+    own = "v_prediction" if schedule.prediction == "v_prediction" else "epsilon"
     prediction = own if entry.prediction == "model" else entry.prediction
     seed = {"noise_sampler_seed": generator.initial_seed()}
     arguments = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,40 +38,50 @@ class Run:
     ends_at_x0: bool
 
 
-class Asked(NamedTuple):
+@dataclass
+class Asked:
     """A call of the model that a stepper waits for.
 
     Attributes:
         step: the step that it belongs to, from 0.
         rho: noise level of the scheduler's latents.
-        sample: the scheduler's latents (B, ...).
+        sample: the scheduler's latents (B, ...); whoever answers may replace them, as an inpainting pipeline does.
+        x0: the answer, the denoised latents (B, ...).
     """
 
     step: int
     rho: float
     sample: Tensor
+    x0: Tensor | None = None
 
 
-Steps = Generator[Asked, tuple[Tensor, Tensor], Tensor]
-"""A run as a generator: it yields calls of the model, is sent (sample, x0), and returns its last latents. `sample` is
-that of the call, or what somebody has made of it in between, such as an inpainting pipeline."""
+Steps = Generator[Asked, None, Tensor]
+"""A run as a generator: it yields calls of the model, finds x0 in them afterwards, and returns its last latents."""
 Stepper = Callable[["Run", Tensor], Steps]
 
 
 def drive(steps: Steps, denoise: Callable[[Asked], Tensor]) -> Tensor:
     """Run a stepper to its end; `denoise` answers each call with x0 (B, ...)."""
     try:
-        asked = next(steps)
         while True:
-            asked = steps.send((asked.sample, denoise(asked)))
+            asked = next(steps)
+            asked.x0 = denoise(asked)
     except StopIteration as end:
         return end.value
+
+
+def ask(step: int, rho: float, sample: Tensor) -> Generator[Asked, None, tuple[Tensor, Tensor]]:
+    """Wait for the answer to a call of the model, and return its (sample, x0)."""
+    asked = Asked(step, rho, sample)
+    yield asked
+    assert asked.x0 is not None
+    return asked.sample, asked.x0
 
 
 def step(run: Run, sample: Tensor) -> Steps:
     """Every scheduler with a `step`."""
     for call in run.calls:
-        sample, x0 = yield Asked(call.step, call.rho, sample)
+        sample, x0 = yield from ask(call.step, call.rho, sample)
         if run.ends_at_x0 and call is run.calls[-1] and not run.levels.ends_above_zero:
             return x0
         output = run.bridge.predict(run.prediction, sample, x0, call.rho)
@@ -85,11 +95,11 @@ def karras_ve(run: Run, sample: Tensor) -> Steps:
     scheduler.num_inference_steps = run.levels.steps
     for i, (here, target) in enumerate(zip(rho[:-1], rho[1:], strict=True)):
         hat, level = scheduler.add_noise_to_input(sample, here, run.generator)
-        hat, x0 = yield Asked(i, level, hat)
+        hat, x0 = yield from ask(i, level, hat)
         out = scheduler.step((x0 - hat) / level, level, target, hat)
         sample = out.prev_sample
         if target > 0:
-            sample, x0 = yield Asked(i, target, sample)
+            sample, x0 = yield from ask(i, target, sample)
             correction = (x0 - sample) / target
             sample = scheduler.step_correct(correction, level, target, hat, sample, out.derivative).prev_sample
     return sample
@@ -104,9 +114,9 @@ def score_sde_ve(run: Run, sample: Tensor) -> Steps:
     mean = sample
     for i, level in enumerate(rho[:-1].tolist()):
         for _ in range(scheduler.config.correct_steps):
-            sample, x0 = yield Asked(i, level, sample)
+            sample, x0 = yield from ask(i, level, sample)
             sample = scheduler.step_correct((x0 - sample) / level**2, sample, run.generator).prev_sample
-        sample, x0 = yield Asked(i, level, sample)
+        sample, x0 = yield from ask(i, level, sample)
         # The scheduler cuts time * (entries - 1) down to an index; the half keeps rounding away from the edge.
         time = (entries - 1 - i + 0.5) / max(entries - 1, 1)
         out = scheduler.step_pred((x0 - sample) / level**2, time, sample, run.generator)

@@ -9,11 +9,13 @@ import sys
 
 import pytest
 
-PUBLIC = ("guidance", "tiling")
+PUBLIC = ("guidance", "samplers", "tiling")
 MODULES = (
     "guidance",
     "guidance.formulas",
     "patching.schedule",
+    "samplers",
+    "samplers.pipeline",
     "tiling",
     "tiling.pipeline",
 )

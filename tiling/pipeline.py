@@ -47,7 +47,7 @@ def seamless(*modules: nn.Module, axes: str | Axes = "both") -> Iterator[None]:
     Examples:
         >>> import torch, tessera
         >>> from diffusers import AutoencoderKL
-        >>> vae = AutoencoderKL(block_out_channels=(32,), norm_num_groups=8).eval()
+        >>> vae = AutoencoderKL(block_out_channels=(32,), norm_num_groups=8)
         >>> latents = torch.randn(1, 4, 8, 8)
         >>> with torch.no_grad(), tessera.tiling.seamless(vae):
         ...     image = vae.decode(latents).sample
