@@ -130,6 +130,18 @@ def joint_nag(
 
     Returns:
         (B, N, H D).
+
+    Examples:
+        >>> import torch
+        >>> from torch.nn.functional import scaled_dot_product_attention
+        >>> from tessera.guidance import Sequence, joint_nag
+        >>> def attend(q, k, v, mask):
+        ...     return scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
+        >>> q, k, v = torch.randn(3, 1, 2, 4 + 5 + 16, 8)
+        >>> out = joint_nag(attend, q, k, v, None, Sequence(negative=4, text=5, picture=16), strength=3.0)
+        >>> plain = attend(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], None)
+        >>> out.shape, bool(torch.equal(out[:, 4:9], plain[:, :5]))
+        (torch.Size([1, 25, 16]), True)
     """
     first = tokens.negative
     positive = attend(q[:, :, first:], k[:, :, first:], v[:, :, first:], mask)

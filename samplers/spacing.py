@@ -47,6 +47,14 @@ def sigmas(
 
     Raises:
         ValueError: steps or denoise are out of range, or the spacing does not suit the model.
+
+    Examples:
+        >>> from diffusers import DDIMScheduler
+        >>> from tessera.samplers import noise_schedule_of
+        >>> from tessera.samplers.registry import find
+        >>> from tessera.samplers.spacing import sigmas
+        >>> sigmas(find("EulerDiscrete"), noise_schedule_of(DDIMScheduler()), 3, spacing="trailing")
+        tensor([157.4...
     """
     schedule = noise_schedule(model_sampling)
     kind = resolve(entry, spacing, schedule.flow)

@@ -16,8 +16,14 @@ MODULES = (
     "patching.schedule",
     "samplers",
     "samplers.pipeline",
+    "samplers.spacing",
     "tiling",
+    "tiling.maps",
     "tiling.pipeline",
+    "tiling.seam",
+    "tiling.tileable",
+    "tiling.torus",
+    "tiling.wrap",
 )
 WITHOUT_TORCH = "import sys, tessera; tessera.tiling, tessera.samplers; assert 'torch' not in sys.modules"
 

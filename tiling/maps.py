@@ -90,6 +90,12 @@ def normals(height: Tensor, relief: float, y_up: bool = True, axes: Axes = STRAI
 
     Returns:
         (B, H, W, 3), 0..1, where (0.5, 0.5, 1) is flat.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import normals
+        >>> normals(torch.full((1, 4, 4), 0.3), relief=10)[0, 0, 0]
+        tensor([0.5000, 0.5000, 1.0000])
     """
     right, down = slopes(height * relief, axes)
     vectors = torch.stack((-right, down if y_up else -down, torch.ones_like(right)), -1)
@@ -111,6 +117,14 @@ def heights(normal: Tensor, y_up: bool = True, axes: Axes = STRAIGHT) -> tuple[T
 
     Returns:
         (B, H, W) heights, 0..1, or 0.5 where the surface is flat; (B,) the relief in px.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import heights, normals
+        >>> waves = (torch.sin(2 * torch.pi * torch.arange(32) / 16) / 2 + 0.5)[None, None].repeat(1, 32, 1)
+        >>> height, relief = heights(normals(waves, relief=6))
+        >>> bool(torch.allclose(height, waves, atol=1e-4)), round(relief.item(), 3)
+        (True, 6.0)
     """
     vectors = normal[..., :3].cpu().double() * 2 - 1
     steepness = vectors[..., 2].clamp(min=STEEPEST)
@@ -162,6 +176,15 @@ def occlusion(height: Tensor, relief: float, radius: int, axes: Axes = STRAIGHT)
 
     Returns:
         (B, H, W), 0 (dark) to 1 (open, as is flat ground).
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import occlusion
+        >>> pit = torch.ones(1, 9, 9)
+        >>> pit[0, 4, 4] = 0
+        >>> light = occlusion(pit, relief=3, radius=2)[0]
+        >>> bool(light[4, 4] < 0.5), light[0, 0].item()
+        (True, 1.0)
     """
     surface = _continued(height * relief, axes, radius)
     light = torch.zeros_like(surface)

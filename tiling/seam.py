@@ -97,6 +97,17 @@ def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
 
     Raises:
         ValueError: a side is shorter than 2 px, so there is nothing inside to compare the border with.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import measure
+        >>> waves = torch.sin(2 * torch.pi * torch.arange(64) / 16)[None, None, :, None].expand(1, 64, 64, 3) / 2 + 0.5
+        >>> seam, = measure(waves)
+        >>> seam.horizontal.visible
+        False
+        >>> seam, = measure(waves[:, :, :52])
+        >>> seam.horizontal.visible, seam.vertical.visible
+        (True, False)
     """
     height, width = images.shape[1:3]
     if min(height, width) < 2:
@@ -166,6 +177,13 @@ def repeat(images: Tensor, columns: int, rows: int, axes: Axes = STRAIGHT) -> Te
     """Lay `images` (B, H, W, C) side by side: (B, rows * H, columns * W, C), shifted as `axes` says.
 
     Along an axis that does not repeat, once.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import REPEATS, repeat
+        >>> repeat(torch.tensor([[[[1.0], [2.0]]]]), 2, 2, REPEATS["brick"])[0, ..., 0]
+        tensor([[1., 2., 1., 2.],
+                [2., 1., 2., 1.]])
     """
     columns, rows = columns if axes.horizontal else 1, rows if axes.vertical else 1
     height, width = images.shape[1:3]

@@ -32,6 +32,14 @@ def make_tileable(pictures: Tensor, axes: Axes, border: int, lighting: float) ->
 
     Raises:
         ValueError: a side that repeats is shorter than three borders.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import TILINGS, make_tileable
+        >>> ramp = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+        >>> made, mask = make_tileable(ramp, TILINGS["horizontal"], border=8, lighting=1.0)
+        >>> bool((made[..., 0] - made[..., -1]).abs().max() < 0.05), mask.shape
+        (True, torch.Size([64, 64]))
     """
     height, width = pictures.shape[-2:]
     for name, length, wraps in (("width", width, axes.horizontal), ("height", height, axes.vertical)):

@@ -144,6 +144,14 @@ def torus_angles(along: Tensor, period: float, dim: int, theta: float, across: T
         theta: base of the frequencies theta^(-2i / dim).
         across: (*L) how many periods of the other axis a token lies from the origin, where a step over that axis's
             border moves by half a period along this one: odd harmonics then make up for the half turn on the way.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import torus_angles
+        >>> here, next_period = torus_angles(torch.tensor([3.0, 13.0]), period=10, dim=8, theta=10000.0)
+        >>> turns = (next_period - here) / (2 * torch.pi)
+        >>> bool(torch.allclose(turns, turns.round()))
+        True
     """
     frequencies = theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     turns = (frequencies * period / (2 * math.pi)).round()

@@ -59,6 +59,12 @@ def pad(x: Tensor, geometry: Geometry) -> Tensor:
 
     Raises:
         ValueError: a side that repeats are shifted along by half is odd.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import TILINGS, margins, pad
+        >>> pad(torch.tensor([[1.0, 2.0, 3.0]]), margins((1, 3), TILINGS["horizontal"], 2))
+        tensor([[2., 3., 1., 2., 3., 1., 2.]])
     """
     height, width, down, across, axes = geometry
     check_halves((height, width), axes)
@@ -80,6 +86,15 @@ def crop(x: Tensor, geometry: Geometry, blend: float = 0.0) -> Tensor:
 
     Raises:
         ValueError: a side that repeats are shifted along by half is odd.
+
+    Examples:
+        >>> import torch
+        >>> from tessera.tiling import TILINGS, crop, margins, pad
+        >>> image = torch.rand(3, 16, 24)
+        >>> geometry = margins((16, 24), TILINGS["half_drop"], 4)
+        >>> padded = pad(image, geometry)
+        >>> padded.shape, bool(torch.allclose(crop(padded, geometry, blend=1.0), image))
+        (torch.Size([3, 24, 32]), True)
     """
     height, width, down, across, axes = geometry
     check_halves((height, width), axes)
