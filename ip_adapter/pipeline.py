@@ -1,0 +1,296 @@
+"""Image prompts in plain diffusers: a UNet or Flux that sees them for as long as a `with` block lasts.
+
+Hooks take the queries of each layer and add the images to what its attention gives, so that any attention processor,
+LoRA and offloading go on working: in a UNet before the output projection, in Flux behind the double block.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .attend import COMBINES
+from .encoders import check_encoder
+from .flux import TOKEN
+from .formats import read_adapter
+from .layers import Layer, find_layers
+from .masks import fit, one_mask
+from .prompts import ImagePrompt, LoadedAdapter, activate_all
+from .reference import ActiveReference
+from .steps import RunMemory, Step
+
+TIMESTEPS = 1000
+"""Training timesteps of the UNets that IP-Adapters are made for."""
+
+FLUX_SHIFT = math.exp(1.15)
+"""Shift of Flux's noise levels at one megapixel, with which a fraction of the schedule becomes a sigma."""
+
+
+class ImageEncoder:
+    """An image encoder of transformers in the form that adapters read.
+
+    Args:
+        model: such as `CLIPVisionModelWithProjection`; `image_encoder` of a pipeline.
+        processor: such as `CLIPImageProcessor`, which is made where none is given; `feature_extractor` of a pipeline.
+    """
+
+    def __init__(self, model: Any, processor: Any = None) -> None:
+        if processor is None:
+            from transformers import CLIPImageProcessor
+
+            processor = CLIPImageProcessor()
+        self.model, self.processor = model, processor
+        self.image_mean: Sequence[float] = processor.image_mean
+
+    @torch.no_grad()
+    def encode_image(self, image: Tensor, crop: bool = True) -> Any:
+        """Encode images (B, H, W, 3) in 0..1: cropped to their middle square, or stretched when `crop` is false."""
+        side = self.model.config.image_size
+        square = {"height": side, "width": side}
+        pixels = self.processor(
+            images=list(rearrange(image, "b h w c -> b c h w")),
+            input_data_format="channels_first",
+            do_rescale=False,
+            size={"shortest_edge": side} if crop else square,
+            do_center_crop=crop,
+            crop_size=square,
+            return_tensors="pt",
+        ).pixel_values
+        weight = next(self.model.parameters())
+        out = self.model(pixel_values=pixels.to(weight), output_hidden_states=True)
+        embeds = getattr(out, "image_embeds", None)
+        return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=out.hidden_states[-2])
+
+
+def load_adapter(path: str, image_encoder: Any, processor: Any = None) -> LoadedAdapter:
+    """Read an IP-Adapter and pair it with an image encoder of transformers, see `ImageEncoder`.
+
+    Args:
+        path: `.safetensors`, or a pickle of tensors (`.bin`), of which nothing is executed.
+        image_encoder: the model that the adapter was trained with.
+        processor: of the encoder.
+
+    Raises:
+        ValueError: the file is not an IP-Adapter, or the encoder is not its own.
+    """
+    loaded = LoadedAdapter(read_adapter(path), ImageEncoder(image_encoder, processor))
+    if loaded.adapter.features:
+        check_encoder(loaded.adapter, loaded.encoder, type(image_encoder).__name__)
+    return loaded
+
+
+@contextmanager
+def image_prompts(
+    network: nn.Module,
+    adapter: LoadedAdapter | None,
+    prompts: Sequence[ImagePrompt],
+    combine: str = "sum",
+    guidance: bool | None = None,
+) -> Iterator[None]:
+    """Let the UNet or the Flux transformer of a diffusers pipeline see images inside a `with` block.
+
+    Each image has its own scale, type, mask and range of the schedule. On exit, errors included, the network is what it
+    was before. Blocks may nest: their images are added.
+
+    Args:
+        network: `pipe.unet` (Stable Diffusion 1.5, 2, SDXL) or `pipe.transformer` (Flux.1).
+        adapter: from `load_adapter`; None when all images are saved references.
+        prompts: the images, 1 to 100.
+        combine: one of `COMBINES`: "sum" adds the images, "share" keeps the total strength, "concat" is one softmax.
+        guidance: whether the first half of a batch is unconditional, as pipelines with classifier-free guidance have
+            it. None: in UNets it is, in Flux, whose guidance is an input, it is not.
+
+    Raises:
+        ValueError: network, adapter and images do not fit; inside the block, a mask has another aspect than the image,
+            or the batch has no halves.
+
+    Examples:
+        >>> import torch, tessera.ip_adapter
+        >>> from diffusers import UNet2DConditionModel
+        >>> from tessera.ip_adapter import ImagePrompt, Reference, find_layers, image_prompts
+        >>> unet = UNet2DConditionModel(block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=16,
+        ...     down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), norm_num_groups=8,
+        ...     up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), attention_head_dim=4)
+        >>> layers = find_layers(unet)
+        >>> keys_values = {each.number: torch.randn(2, 2, 4, each.channels).unbind() for each in layers}
+        >>> reference = Reference(keys_values, 16, len(layers), "random", "random weights")
+        >>> inputs = torch.randn(2, 4, 8, 8), 500, torch.randn(2, 7, 16)
+        >>> with torch.no_grad(), image_prompts(unet, None, [ImagePrompt(reference, 0.8, "full")]):
+        ...     seen = unet(*inputs).sample
+        >>> bool(torch.equal(seen, unet(*inputs).sample))
+        False
+
+        With a pipeline: `with image_prompts(pipe.unet, adapter, [ImagePrompt(image)]): pipe("moss")`, where `adapter`
+        is `load_adapter("ip-adapter_sd15.safetensors", pipe.image_encoder)` and `image` (1, H, W, 3) in 0..1.
+    """
+    if combine not in COMBINES:
+        raise ValueError(f"combine is {combine!r}, expected one of: {', '.join(COMBINES)}.")
+    if not (hasattr(network, "down_blocks") or hasattr(network, "transformer_blocks")):
+        raise ValueError(f"{type(network).__name__} is not a network of diffusers; pass pipe.unet or pipe.transformer.")
+    layers = find_layers(network)
+    with torch.no_grad():
+        references = activate_all([_checked(prompt) for prompt in prompts], adapter, layers, combine)
+    guided = not layers[0].in_flux if guidance is None else guidance
+    hooks = (FluxHooks if layers[0].in_flux else UNetHooks)(tuple(references), guided)
+    with ExitStack() as stack:
+        for handle in hooks.register(network, layers) if references else ():
+            stack.callback(handle.remove)
+        yield
+
+
+def _checked(prompt: ImagePrompt) -> ImagePrompt:
+    if prompt.mask is not None:
+        one_mask(prompt.mask)
+    return prompt
+
+
+@dataclass(eq=False)
+class UNetHooks:
+    """What image prompts need in the calls of one network.
+
+    Attributes:
+        references: the images.
+        guided: whether the first half of a batch is unconditional.
+        step: the call that is running.
+        queries: (B, L, C) of the layers that are running, by number.
+    """
+
+    references: tuple[ActiveReference, ...]
+    guided: bool
+    step: Step = field(default_factory=lambda: Step(RunMemory(), (), (), (), (0, 0)))
+    queries: dict[int, Tensor] = field(default_factory=dict)
+
+    def register(self, network: nn.Module, layers: list[Layer]) -> Iterator[RemovableHandle]:
+        """Register the hooks of the network and of the layers where an image acts."""
+        yield network.register_forward_pre_hook(self._begin, with_kwargs=True)
+        for layer in layers:
+            if any(layer.number in each.weights for each in self.references):
+                yield from self._hook(network, layer)
+
+    def _hook(self, network: nn.Module, layer: Layer) -> Iterator[RemovableHandle]:
+        attention: Any = network.get_submodule(f"{layer.name}.attn2")
+
+        def see(_: nn.Module, __: Any, q: Tensor) -> None:
+            self.queries[layer.number] = q
+
+        def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            self.add(args[0], layer, attention.heads)
+
+        yield attention.to_q.register_forward_hook(see)
+        yield attention.to_out[0].register_forward_pre_hook(add)
+
+    def add(self, out: Tensor, layer: Layer, heads: int) -> None:
+        """Add the images to the output of a layer (B, L, C), in place."""
+        q = self.queries.pop(layer.number)
+        if self.step.active:
+            self.step.add(out, q, layer, heads, grid_of(self.step.size, q.shape[1]))
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Decide once a call which images act.
+
+        Raises:
+            ValueError: a mask has another aspect than the latents, or the batch has no halves.
+        """
+        given = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
+        size, rows = self.shape(given)
+        if self.guided and rows % 2:
+            raise ValueError(
+                f"The batch has {rows} rows, but guidance needs an unconditional half; pass guidance=False to "
+                "image_prompts where the pipeline runs without classifier-free guidance."
+            )
+        memory = self.step.memory
+        if memory.size != size:
+            found = enumerate(each.mask for each in self.references)
+            memory = RunMemory(size, masks={i: fit(mask, size) for i, mask in found if mask is not None})
+        schedules = [each.schedule for each in self.references]
+        level = 0.0 if all(each.whole for each in schedules) else float(torch.as_tensor(given["timestep"]).max())
+        active = tuple(i for i, each in enumerate(schedules) if each.covers(level, self.level_at))
+        self.step = Step(memory, self.references, active, (1, 0) if self.guided else (0,), size)
+
+    @staticmethod
+    def shape(given: dict[str, Any]) -> tuple[tuple[int, int], int]:
+        """Return (height, width) of the latents and the rows of the batch in a call."""
+        sample = given["sample"]
+        return (sample.shape[-2], sample.shape[-1]), len(sample)
+
+    @staticmethod
+    def level_at(percent: float) -> float:
+        """Return the timestep at a fraction of the schedule, as ComfyUI counts it."""
+        if percent <= 0:
+            return math.inf
+        return (1 - percent) * (TIMESTEPS - 1) if percent < 1 else -math.inf
+
+
+class FluxHooks(UNetHooks):
+    """What image prompts need in the calls of a Flux transformer."""
+
+    def _hook(self, network: nn.Module, layer: Layer) -> Iterator[RemovableHandle]:
+        block: Any = network.get_submodule(f"transformer_blocks.{layer.number}")
+
+        def see(_: nn.Module, __: Any, q: Tensor) -> None:
+            self.queries[layer.number] = rearrange(q, "b l h d -> b l (h d)")
+
+        def add(_: nn.Module, __: Any, out: tuple[Tensor, Tensor]) -> None:
+            self.add(out[1], layer, layer.heads)
+
+        yield block.attn.norm_q.register_forward_hook(see)
+        yield block.register_forward_hook(add)
+
+    def add(self, out: Tensor, layer: Layer, heads: int) -> None:
+        """Add the images to the image tokens behind a block (B, L, C), in place; context images stay as they are."""
+        q = self.queries.pop(layer.number)
+        height, width = (side // TOKEN for side in self.step.size)
+        own = slice(height * width)
+        if self.step.active:
+            self.step.add(out[:, own], q[:, own], layer, heads, (height, width))
+
+    @staticmethod
+    def shape(given: dict[str, Any]) -> tuple[tuple[int, int], int]:
+        """Return (height, width) of the latents, from the positions of their tokens, and the rows of the batch."""
+        ids = given["img_ids"]
+        ids = ids[0] if ids.ndim == 3 else ids
+        height, width = (ids[ids[:, 0] == 0][:, 1:].amax(dim=0) + 1).tolist()
+        return (TOKEN * int(height), TOKEN * int(width)), len(given["hidden_states"])
+
+    @staticmethod
+    def level_at(percent: float) -> float:
+        """Return the sigma at a fraction of the schedule, at one megapixel."""
+        if percent <= 0 or percent >= 1:
+            return math.inf if percent <= 0 else -math.inf
+        return FLUX_SHIFT / (FLUX_SHIFT + 1 / (1 - percent) - 1)
+
+
+def grid_of(size: tuple[int, int], length: int) -> tuple[int, int]:
+    """Return (height, width) of the level of a UNet that has `length` pixels; each level halves, rounding up.
+
+    Args:
+        size: of the latents (height, width).
+        length: pixels of the level.
+
+    Raises:
+        ValueError: no level has so many.
+
+    Examples:
+        >>> from tessera.ip_adapter.pipeline import grid_of
+        >>> grid_of((64, 49), 16 * 13)
+        (16, 13)
+    """
+    height, width = size
+    while height * width > length:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width != length:
+        raise ValueError(
+            f"A layer has {length} pixels, which no halving of {size[0]} x {size[1]} latents gives; image prompts need "
+            "a UNet that halves its levels."
+        )
+    return height, width
