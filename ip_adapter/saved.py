@@ -11,19 +11,20 @@ from .reference import Reference
 
 SUFFIX = ".reference.safetensors"
 FORMAT = "tessera-reference-1"
+"""Value of `format` in the metadata."""
+
 REMEDY = f"{DOWNLOAD}, or save the reference again"
 
 
-def save_reference(path: Path, reference: Reference) -> None:
-    """Write a reference; a file appears whole or not at all."""
-    from safetensors.torch import save_file
+def encode_reference(reference: Reference) -> bytes:
+    """Return a reference as the content of a file, in float16."""
+    from safetensors.torch import save
 
     tensors = {f"{n}.{part}": pair[i] for n, pair in reference.keys_values.items() for i, part in enumerate("kv")}
+    # The names of the first version: files that users have stay readable.
     about = {"mark": reference.fingerprint, "name": reference.name}
     about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.layer_count)}
-    partial = path.with_name(path.name + ".partial")
-    save_file({key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()}, partial, about)
-    partial.replace(path)
+    return save({key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()}, about)
 
 
 def load_reference(path: Path) -> Reference:
@@ -43,8 +44,8 @@ def load_reference(path: Path) -> Reference:
         raise ValueError(f"{path.name} has values that are not finite; save the reference again.")
     with reading(path, REMEDY):
         numbers = sorted({int(key.split(".")[0]) for key in tensors})
-        pairs = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
-        return Reference(pairs, int(about["width"]), int(about["sites"]), about["mark"], about["name"])
+        keys_values = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
+        return Reference(keys_values, int(about["width"]), int(about["sites"]), about["mark"], about["name"])
 
 
 def find_references(folder: Path) -> list[str]:

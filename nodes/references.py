@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, make_reference
-from ..ip_adapter.saved import SUFFIX, find_references, load_reference, save_reference
+from ..ip_adapter.saved import SUFFIX, encode_reference, find_references, load_reference
 from ..patching.networks import describe
 from ..patching.wrappers import set_option
 from .checks import verdict
@@ -71,7 +70,8 @@ class TesseraSaveReference(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory()
         )
         prompts = (ImagePrompt(picture, fit=fit, unconditional=unconditional) for picture in pictures)
-        made = (_file(make_reference(prompt, ip_adapter, list(ip_adapter.adapter.layers))) for prompt in prompts)
+        layers = list(ip_adapter.adapter.layers)
+        made = (encode_reference(make_reference(prompt, ip_adapter, layers)) for prompt in prompts)
         written = [str(Path(folder) / name) for name in create_series(folder, stem, SUFFIX, made, number)]
         return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
 
@@ -79,14 +79,6 @@ class TesseraSaveReference(io.ComfyNode):
     def validate_inputs(cls, filename_prefix: str | None = "references/reference") -> bool | str:
         """Check the files' names."""
         return verdict(cls, {"filename_prefix": filename_prefix}, (check_prefix, ["filename_prefix"]))
-
-
-def _file(reference: Any) -> bytes:
-    """The file of a reference."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / SUFFIX
-        save_reference(path, reference)
-        return path.read_bytes()
 
 
 class TesseraLoadReference(io.ComfyNode):

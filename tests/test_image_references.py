@@ -9,19 +9,22 @@ import pytest
 import torch
 from margins import within
 from naming import naming
+from safetensors import safe_open
 from safetensors.torch import save_file
+from tessera.contract.demo import DEMO_ADAPTER
 from tessera.host import folder_paths
 from tessera.host.models.model_base import SD15, SDXL
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
-from tessera.ip_adapter.saved import load_reference
+from tessera.ip_adapter.saved import encode_reference, load_reference
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.references import DEMO, TesseraLoadReference, TesseraReferenceMap, TesseraSaveReference
 from tiny_adapters import Encoder, picture, random_adapter
 from torch import Tensor
 
+SHIPPED = DEMO_ADAPTER / "red_zigzag.reference.safetensors"
 ACTS: dict[str, Any] = {"scale": 0.9, "type": "full", "start_percent": 0.0, "end_percent": 1.0}
 
 
@@ -64,6 +67,17 @@ def test_a_saved_reference_acts_like_its_picture(model: ModelPatcher, saved: Pat
     assert within((_sample(_use(model, name)) - direct).norm() / direct.norm(), 2**-12)
     assert not torch.allclose(direct, _sample(model), atol=5e-3)
     assert _sample(_use(model, name, loaded, prompts)).shape == direct.shape
+
+
+def test_the_format_of_files_stays_as_it_is(tmp_path: Path) -> None:
+    """What ships was written by the first version."""
+    file = tmp_path / "again.reference.safetensors"
+    file.write_bytes(encode_reference(load_reference(SHIPPED)))
+    with safe_open(SHIPPED, "pt") as first, safe_open(file, "pt") as again:
+        assert again.metadata() == first.metadata()
+        assert set(first.metadata()) == {"format", "mark", "name", "sites", "width"}
+        assert set(again.keys()) == set(first.keys())
+        assert all(torch.equal(again.get_tensor(key), first.get_tensor(key)) for key in again.keys())  # noqa: SIM118
 
 
 def test_references_that_do_not_fit_are_refused(model: ModelPatcher, saved: Path, sdxl_unet: Any) -> None:

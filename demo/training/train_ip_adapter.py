@@ -35,7 +35,7 @@ from ...host.models.loaders import load_clip_vision
 from ...ip_adapter.formats import read_adapter
 from ...ip_adapter.layers import Layer, find_layers
 from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_reference
-from ...ip_adapter.saved import SUFFIX, save_reference
+from ...ip_adapter.saved import SUFFIX, encode_reference
 from .captions import plain
 from .common import DEVICE, Run, autocast
 from .parts import FACTOR, new_scheduler
@@ -310,7 +310,7 @@ def save_demo_reference(out: Path) -> None:
     loaded = LoadedAdapter(read_adapter(out / "ip_adapter.safetensors"), load_clip_vision(out / "image_encoder"))
     drawn = torch.from_numpy(draw(np.random.default_rng(5), "zigzag", ("red", "white"), 128))[None].float() / 255
     reference = make_reference(ImagePrompt(drawn), loaded, list(loaded.adapter.layers))
-    save_reference(out / f"red_zigzag{SUFFIX}", reference)
+    (out / f"red_zigzag{SUFFIX}").write_bytes(encode_reference(reference))
 
 
 def train(model: Path, work: Path, out: Path, steps: int, encoder_steps: int, pool: int, rate: float) -> None:

@@ -30,14 +30,14 @@ def _references(model: Any, folder: Path) -> list[str]:
     """Two precomputed images of a random adapter for the demo model."""
     from tessera.ip_adapter.formats import parse_adapter
     from tessera.ip_adapter.reference import precompute
-    from tessera.ip_adapter.saved import save_reference
+    from tessera.ip_adapter.saved import encode_reference
     from tiny_adapters import random_xlabs
 
     adapter = parse_adapter(random_xlabs(model.get_model_object("diffusion_model")), "random")
     files = [folder / f"{i}.reference.safetensors" for i in range(2)]
     for file in files:
         tokens = torch.randn(2, adapter.tokens, adapter.width)
-        save_reference(file, precompute(tokens[0], tokens[1], adapter, adapter.layers))
+        file.write_bytes(encode_reference(precompute(tokens[0], tokens[1], adapter, adapter.layers)))
     return [str(file) for file in files]
 
 
