@@ -210,7 +210,7 @@ def test_saved_pictures_carry_their_graph(folders: Path) -> None:
     for file in files:
         path = folders / "output" / file["subfolder"] / file["filename"]
         carried = read(path)
-        assert (carried.prompt, carried.drawing) == (prompt, drawing)
+        assert (carried.prompt, carried.ui_graph) == (prompt, drawing)
         with Image.open(path) as image:
             assert image.size == (6, 4)
             assert set(image.tobytes()) == {127}  # 255 * 0.5, cut off as ComfyUI does.

@@ -159,7 +159,7 @@ def imported(
     drawing, lines = convert(SERVICES[name], body, info, found, SEED, **options)
     for file, content in found.found.items():
         (Path(folder_paths.get_input_directory()) / file).write_bytes(content)
-    return drawing, lines, to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    return drawing, lines, to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
 
 
 def of_class(prompt: dict[str, Any], *class_types: str) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def imported(models: Path, service: str, body: dict[str, Any], **options: Any) -
     drawing, lines = convert(SERVICES[service], {"prompt": "moss"} | body, info, found, 1, **options)
     for file, content in found.found.items():
         (Path(folder_paths.get_input_directory()) / file).write_bytes(content)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, ObjectInfo(info.classes))
     sampler = next(node["inputs"] for node in prompt.values() if "KSampler" in node["class_type"])
     chain, node = [], prompt[sampler["positive"][0]]

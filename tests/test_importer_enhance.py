@@ -44,7 +44,7 @@ def imported(service: str, text_model: str = "", strict: bool = False, **body: A
     info = ObjectInfo(node_classes())
     sent = {"prompt": "moss", **body}
     drawing, lines = convert(SERVICES[service], sent, info, Pictures({}), 1, strict=strict, text_model=text_model)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, info)
     titles = {str(node["id"]): node["title"] for node in drawing["nodes"]}
     return {line.name: line for line in lines}, {titles[number]: node["inputs"] for number, node in prompt.items()}

@@ -35,7 +35,7 @@ def imported(service: str, **body: Any) -> tuple[dict[str, Line], dict[str, list
     """The report, and the inputs of the nodes of each class."""
     info = ObjectInfo(node_classes())
     drawing, lines = convert(SERVICES[service], {"prompt": "moss", **body}, info, Pictures({}), 1)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, info)
     nodes: dict[str, list[dict[str, Any]]] = {}
     for node in prompt.values():

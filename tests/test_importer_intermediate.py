@@ -74,7 +74,7 @@ def imported(**body: Any) -> tuple[dict[str, Line], set[str]]:
     info = ObjectInfo(node_classes())
     asked = BODIES["euler"] | body
     drawing, lines = convert(SERVICES["scenario-ip-adapter"], asked, info, Pictures({}), 1, strict=True)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     return {line.name: line for line in lines}, {node["class_type"] for node in prompt.values()}
 
 

@@ -40,7 +40,7 @@ def imported(model: str = "", strict: bool = False, **body: Any) -> tuple[Line |
     drawing, lines = convert(
         SERVICES["leonardo"], request, info, Pictures({}), 1, background_model=model, strict=strict
     )
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     said = next((line for line in lines if line.name == "transparency"), None)
     return said, {node["_meta"]["title"]: node | {"number": number} for number, node in prompt.items()}
 

@@ -86,7 +86,7 @@ def imported(body: dict[str, Any], **options: Any) -> tuple[dict[str, Line], dic
     """The report, and the graph."""
     info = ObjectInfo(node_classes())
     drawing, lines = convert(SERVICES["octoai"], body, info, Pictures({}), 1, **options)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, info)
     return {line.name: line for line in lines}, prompt
 

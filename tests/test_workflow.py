@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from naming import naming
 from tessera.app.cli.assignments import apply, parse
 from tessera.host.errors import GraphError
+from tessera.host.graph.documents import Workflow
 from tessera.host.graph.dynamic_prompts import dynamic_prompt
 from tessera.host.graph.file_names import Tokens
 from tessera.host.graph.node_ids import unique_ids
@@ -338,25 +339,24 @@ def test_settings_are_json_or_text(text: str, value: Any) -> None:
 )
 def test_a_wrong_setting_is_refused(setting: str, said: str) -> None:
     with pytest.raises(GraphError) as refused:
-        apply([setting, "nonsense"], copy.deepcopy(API), None, INFO)
+        apply([setting, "nonsense"], Workflow(API), INFO)
     assert said in refused.value.lines[0]
     assert len(refused.value.lines) == 2
 
 
-def test_settings_reach_the_graph_and_its_drawing() -> None:
-    document = copy.deepcopy(SUM)
-    prompt = convert(document, INFO)
-    changed = apply(["1.value=9", "1.text=fern"], prompt, document, INFO)
-    assert changed is not None
-    assert convert(changed, INFO) == prompt
-    assert prompt["1"]["inputs"]["value"] == 9
-    assert document == SUM
+def test_settings_reach_both_graphs_of_a_workflow() -> None:
+    given = Workflow(convert(SUM, INFO), copy.deepcopy(SUM))
+    changed = apply(["1.value=9", "1.text=fern"], given, INFO)
+    assert changed.ui_graph is not None
+    assert convert(changed.ui_graph, INFO) == changed.prompt
+    assert changed.prompt["1"]["inputs"]["value"] == 9
+    assert given == Workflow(convert(SUM, INFO), SUM)
 
 
-def test_a_drawing_that_cannot_show_a_setting_is_not_saved() -> None:
-    assert apply(["2.a=9"], convert(SUM, INFO), SUM, INFO) is None
+def test_a_ui_graph_that_cannot_show_a_setting_is_not_saved() -> None:
+    assert apply(["2.a=9"], Workflow(convert(SUM, INFO), SUM), INFO).ui_graph is None
     document = framed([55])
-    assert apply(["2:11.seed=9"], convert(document, INFO), document, INFO) is None
+    assert apply(["2:11.seed=9"], Workflow(convert(document, INFO), document), INFO).ui_graph is None
 
 
 GROUPED = drawing(

@@ -32,7 +32,7 @@ def png(path: Path, **chunks: Any) -> Path:
 
 def test_pictures_carry_graphs(tmp_path: Path) -> None:
     both = read(png(tmp_path / "a.png", prompt=API, workflow=SUM))
-    assert (both.prompt, both.drawing) == (API, SUM)
+    assert (both.prompt, both.ui_graph) == (API, SUM)
     assert to_prompt(both, INFO)["2"] == API["2"]
     only_drawn = read(png(tmp_path / "b.png", workflow=SUM))
     assert to_prompt(only_drawn, INFO) == convert(SUM, INFO)
@@ -178,7 +178,7 @@ def test_pictures_with_exif_carry_graphs(tmp_path: Path, suffix: str, name: str)
         return tmp_path / f"a.{suffix}"
 
     both = read(saved({MODEL: f"prompt:{json.dumps(API)}", MAKE: f"workflow:{json.dumps(SUM)}"}))
-    assert (both.prompt, both.drawing) == (API, SUM)
+    assert (both.prompt, both.ui_graph) == (API, SUM)
     assert read(saved({MAKE: f"Workflow: {json.dumps(SUM)}"})) == Workflow(None, SUM)
     assert read(saved({DESCRIPTION: json.dumps({"prompt": API, "workflow": SUM})})) == Workflow(API, SUM)
     with pytest.raises(GraphError, match=f"the {name} carries no workflow"):

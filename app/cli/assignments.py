@@ -2,48 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...host.errors import GraphError, closest, named, shown
-from ...host.graph.workflow import Prompt, set_in_drawing
+from ...host.graph.documents import Workflow
+from ...host.graph.workflow import Prompt, assign
 from ...host.schema.object_info import inputs_of
 
 
-def apply(
-    settings: Sequence[str],
-    prompt: Prompt,
-    drawing: dict[str, Any] | None,
-    object_info: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any] | None:
-    """Write settings into a graph.
+def apply(settings: Sequence[str], workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Workflow:
+    """Return a workflow with settings written into both of its graphs.
 
     A value is JSON, or else plain text, since a shell takes quotes away.
 
-    Returns:
-        The drawing with the same values, for the files that the run saves; None where a value has no place in it, so
-        that no file shows what did not make it.
+    Args:
+        workflow: with an API-format graph.
 
     Raises:
         GraphError: a setting names a node or an input that is not there.
     """
-    changed = copy.deepcopy(drawing) if settings else drawing
     wrong = []
     for setting in settings:
         try:
             node_id, name, value = parse(setting)
-            info = _target(setting, node_id, name, prompt, object_info)
+            info = _target(setting, node_id, name, workflow.prompt, object_info)
         except GraphError as error:
             wrong.extend(error.lines)
             continue
-        prompt[node_id]["inputs"][name] = value
-        if changed is not None and not set_in_drawing(changed, node_id, name, value, info):
-            changed = None
+        workflow = assign(workflow, node_id, name, value, info)
     if wrong:
         raise GraphError(wrong)
-    return changed
+    return workflow
 
 
 def parse(setting: str) -> tuple[str, str, Any]:

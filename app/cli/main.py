@@ -214,13 +214,13 @@ def _load(options: argparse.Namespace) -> Run:
 
     workflow = read(options.workflow)
     info = _object_info(options)
-    prompt = to_prompt(workflow, info)
-    drawing = apply(options.set, prompt, workflow.drawing, info)
+    workflow.prompt = to_prompt(workflow, info)
+    workflow = apply(options.set, workflow, info)
     from ...host.graph.execution import Run
     from ...host.graph.validation import validate
 
-    prompt, outputs = validate(prompt, info)
-    return Run(prompt, outputs, info, extra_pnginfo={"workflow": drawing} if drawing else None)
+    workflow.prompt, outputs = validate(workflow.prompt, info)
+    return Run(workflow.prompt, outputs, info, extra_pnginfo=workflow.extra_pnginfo)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -288,11 +288,10 @@ def _choose_device(options: argparse.Namespace) -> None:
 def _carry_out(run: Run) -> tuple[int, str]:
     """Run the graph; what was made until an error or Ctrl-C stays in `run`."""
     from ...host.errors import NodeError
-    from ...host.graph.validation import needed
     from ...host.progress import InterruptProcessingException
     from .progress_bar import ProgressDisplay, stop_on_ctrl_c
 
-    with stop_on_ctrl_c(), ProgressDisplay(len(needed(run.prompt, list(run.outputs)))) as display:
+    with stop_on_ctrl_c(), ProgressDisplay(len(run.needed)) as display:
         run.on_node = display.on_node
         try:
             run.start()

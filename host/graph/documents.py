@@ -20,10 +20,20 @@ RUN_LENGTH = 4
 
 @dataclass
 class Workflow:
-    """What a file holds: an API-format graph, the drawing, or both."""
+    """What a file holds: an API-format graph, a UI-format graph, or both of the same workflow.
+
+    Attributes:
+        prompt: the API-format graph.
+        ui_graph: the UI-format graph, which saved images carry beside it.
+    """
 
     prompt: Any = None
-    drawing: dict[str, Any] | None = None
+    ui_graph: dict[str, Any] | None = None
+
+    @property
+    def extra_pnginfo(self) -> dict[str, Any] | None:
+        """What saved images carry beside the API-format graph."""
+        return {"workflow": self.ui_graph} if self.ui_graph else None
 
 
 def parse(content: str | bytes, name: str) -> Any:
@@ -62,15 +72,15 @@ def _found(document: Any, name: str, depth: int) -> Workflow | None:
     if not isinstance(document, dict) or not document or not depth:
         return None
     if isinstance(document.get("nodes"), list):
-        return Workflow(drawing=document)
+        return Workflow(ui_graph=document)
     if any(isinstance(node, dict) and "class_type" in node for node in document.values()):
         return Workflow(prompt=document)
     merged = Workflow()
     for found in (_found(document[key], name, depth - 1) for key in WRAPPERS if key in document):
         if found is not None:
             merged.prompt = found.prompt if merged.prompt is None else merged.prompt
-            merged.drawing = merged.drawing or found.drawing
-    if merged.prompt is not None or merged.drawing is not None:
+            merged.ui_graph = merged.ui_graph or found.ui_graph
+    if merged.prompt is not None or merged.ui_graph is not None:
         return merged
     return _only_run(document, name, depth)
 

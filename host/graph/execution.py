@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import itertools
 import logging
@@ -22,7 +23,6 @@ from ..progress import (
 from ..schema.node import Hidden, NodeOutput, overrides
 from ..schema.object_info import ObjectInfo, inputs_of
 from .mapping import call_mapped, is_link
-from .validation import needed
 from .workflow import Prompt
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,11 @@ class Run:
         self.entries: dict[str, Entry] = {}
         self._signatures: dict[str, str] = {}
 
+    @functools.cached_property
+    def needed(self) -> list[str]:
+        """The ids of the outputs and of all that they depend on, each behind those it is linked to."""
+        return _sources_first(self.prompt, self.outputs)
+
     @property
     def ui(self) -> dict[str, dict[str, list[Any]]]:
         """What the nodes show or saved, by node id."""
@@ -82,7 +87,7 @@ class Run:
             InterruptProcessingException: the run was stopped.
         """
         interrupt_current_processing(False)
-        for node_id in _sources_first(self.prompt, self.outputs):
+        for node_id in self.needed:
             self._signatures[node_id] = self._signature(node_id)
         known = set(self._signatures.values())
         self.cache.entries = {key: entry for key, entry in self.cache.entries.items() if key in known}
@@ -259,8 +264,7 @@ def _frozen(value: Any) -> str:
 def _sources_first(prompt: Prompt, outputs: Sequence[str]) -> list[str]:
     """The nodes that outputs need, each behind those it is linked to."""
     order: dict[str, None] = {}
-    within = set(needed(prompt, list(outputs)))
-    pending = list(reversed([node_id for node_id in prompt if node_id in within]))
+    pending = list(reversed(outputs))
     while pending:
         node_id = pending[-1]
         sources = [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]

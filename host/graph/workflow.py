@@ -5,6 +5,7 @@ An API-format graph is `{node id: {"class_type": ..., "inputs": {name: value or 
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from .widgets import sent, stored_values
 log = logging.getLogger(__name__)
 
 # What the interface draws and never sends.
-DRAWN_ONLY = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
+VIRTUAL_NODES = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -65,8 +66,8 @@ def _from_picture(path: str | Path, kind: str, content: bytes) -> Workflow:
             refused.extend(error.lines)
             continue
         found.prompt = each.prompt if found.prompt is None else found.prompt
-        found.drawing = found.drawing or each.drawing
-    if found.prompt is None and found.drawing is None:
+        found.ui_graph = found.ui_graph or each.ui_graph
+    if found.prompt is None and found.ui_graph is None:
         raise GraphError(
             refused[:1] or [f"{path}: the {kind} carries no workflow; expected a picture saved with its metadata"]
         )
@@ -76,13 +77,13 @@ def _from_picture(path: str | Path, kind: str, content: bytes) -> Workflow:
 def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
     """The API-format graph of a workflow; a UI-format one is converted as ComfyUI's interface does it.
 
-    Where a file has both, the graph is what was run, and the drawing adds what newer versions of its nodes ask for.
+    Where a file has both, the API-format graph is what was run, and the other adds what newer nodes ask for.
 
     Raises:
         GraphError: it is not what either format says.
     """
     if workflow.prompt is None:
-        return convert(workflow.drawing or {}, object_info)
+        return convert(workflow.ui_graph or {}, object_info)
     wrong = [
         f"node {shown(node_id)}: found {shown(node)}; expected an object with class_type and inputs; export it again"
         for node_id, node in (
@@ -95,8 +96,8 @@ def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) 
     if wrong:
         raise GraphError(wrong)
     prompt = {node_id: node | {"inputs": dict(node.get("inputs", {}))} for node_id, node in workflow.prompt.items()}
-    if workflow.drawing is not None and any(_lacks_values(node, object_info) for node in prompt.values()):
-        _complete(prompt, workflow.drawing, object_info)
+    if workflow.ui_graph is not None and any(_lacks_values(node, object_info) for node in prompt.values()):
+        _complete(prompt, workflow.ui_graph, object_info)
     return prompt
 
 
@@ -107,15 +108,15 @@ def _lacks_values(node: Mapping[str, Any], object_info: Mapping[str, Mapping[str
     )
 
 
-def _complete(prompt: Prompt, drawing: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give nodes of a graph the typed in values that they lack and the same nodes of the drawing have."""
+def _complete(prompt: Prompt, ui_graph: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give nodes of a graph the typed in values that they lack and the same nodes of the UI-format graph have."""
     try:
-        drawn = convert(drawing, object_info)
+        shown_values = convert(ui_graph, object_info)
     except GraphError as error:
-        log.warning("the drawing beside the graph is not read: %s", error.lines[0])
+        log.warning("the UI-format graph beside the API-format one is not read: %s", error.lines[0])
         return
     for node_id, node in prompt.items():
-        same = drawn.get(node_id)
+        same = shown_values.get(node_id)
         if same is not None and same["class_type"] == node["class_type"]:
             values = {name: value for name, value in same["inputs"].items() if not isinstance(value, list)}
             node["inputs"] = values | node["inputs"]
@@ -133,7 +134,7 @@ def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, 
     prompt: Prompt = {}
     wrong: list[str] = []
     for graph, node in every_node(top):
-        if node["type"] in DRAWN_ONLY:
+        if node["type"] in VIRTUAL_NODES:
             continue
         if node["type"] not in object_info and not _is_connected(node):
             log.warning("%s: left out, it is not known and nothing is connected to it", graph.name(node))
@@ -187,9 +188,25 @@ def _wrapped(value: Any) -> Any:
     return {"__value__": value} if isinstance(value, list) else value
 
 
-def set_in_drawing(drawing: dict[str, Any], node_id: str, name: str, value: Any, info: Mapping[str, Any]) -> bool:
-    """Write a widget's value into the drawing too. False where it has no place there: a link, or inside a subgraph."""
-    for node in drawing["nodes"]:
+def assign(workflow: Workflow, node_id: str, name: str, value: Any, info: Mapping[str, Any]) -> Workflow:
+    """Return a workflow with another value of an input, in both of its formats.
+
+    Where the value has no place in the UI-format graph (a link, an input inside a subgraph), that graph is left out:
+    no saved image shows what did not make it.
+
+    Args:
+        workflow: with an API-format graph that has the node; it is not changed.
+        info: of the node's class, as in /object_info.
+    """
+    node = workflow.prompt[node_id]
+    prompt = {**workflow.prompt, node_id: {**node, "inputs": {**node["inputs"], name: value}}}
+    ui_graph = copy.deepcopy(workflow.ui_graph)
+    written = ui_graph is not None and _set_widget(ui_graph, node_id, name, value, info)
+    return Workflow(prompt, ui_graph if written else None)
+
+
+def _set_widget(ui_graph: dict[str, Any], node_id: str, name: str, value: Any, info: Mapping[str, Any]) -> bool:
+    for node in ui_graph["nodes"]:
         values = node.get("widgets_values") if isinstance(node, dict) else None
         if (
             isinstance(node, dict)

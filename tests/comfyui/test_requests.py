@@ -84,7 +84,7 @@ def drawing(entry: Entry, base: Path, folder: Path) -> dict[str, Any]:
 def test_imported_body_draws_the_same_pictures(
     entry: Entry, server: ComfyUI, nodes: dict[str, Any], tmp_path: Path
 ) -> None:
-    prompt: Graph = to_prompt(Workflow(drawing=drawing(entry, server.base, tmp_path)), nodes)
+    prompt: Graph = to_prompt(Workflow(ui_graph=drawing(entry, server.base, tmp_path)), nodes)
     theirs = server.run(prompt)
     found = differences(theirs, on_host(prompt, server, tmp_path))
     print(f"\n{entry.id}, ComfyUI {server.version}: mean absolute differences of 255: {found}")
@@ -94,10 +94,10 @@ def test_imported_body_draws_the_same_pictures(
 @pytest.mark.parametrize("entry", EACH)
 def test_imported_body_is_taken(entry: Entry, busy: ComfyUI, nodes: dict[str, Any], tmp_path: Path) -> None:
     drawn = drawing(entry, busy.base, tmp_path)
-    prompt = to_prompt(Workflow(drawing=drawn), nodes)
+    prompt = to_prompt(Workflow(ui_graph=drawn), nodes)
     busy.post(prompt)
     check_sockets(drawn, nodes)
-    ours = to_prompt(Workflow(drawing=drawn), ObjectInfo(node_classes()))
+    ours = to_prompt(Workflow(ui_graph=drawn), ObjectInfo(node_classes()))
     for number, node in ours.items():
         more = {name: value for name, value in prompt[number]["inputs"].items() if name not in node["inputs"]}
         known = inputs_of(nodes[node["class_type"]])
