@@ -220,7 +220,6 @@ def test_clones_share_the_model_and_nothing_else(patcher: ModelPatcher) -> None:
     clone.set_model_sampler_post_cfg_function(print, disable_cfg1_optimization=True)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "key", repr)
     clone.add_patches({"diffusion_model.conv.bias": torch.ones(4)})
-    clone.set_attachments("x", 1)
     assert patcher.model_options == {"transformer_options": {"patches": {"attn2_patch": ["a"]}}}
     assert clone.model_options["transformer_options"]["patches"] == {"attn2_patch": ["a", "b"]}
     replaced = {"attn2": {("input", 1, 0): "c"}, "attn1": {("middle", 0): "d"}}
@@ -228,7 +227,6 @@ def test_clones_share_the_model_and_nothing_else(patcher: ModelPatcher) -> None:
     assert patcher.get_wrappers(WrappersMP.APPLY_MODEL, "key") == [print]
     assert clone.get_all_wrappers(WrappersMP.APPLY_MODEL) == [print, repr]
     assert not patcher.patches
-    assert patcher.get_attachment("x") is None
 
 
 def test_replacing_in_options_does_not_reach_options_that_share_dictionaries() -> None:
@@ -303,8 +301,9 @@ def test_wrappers_are_called_where_comfyui_calls_them(patcher: ModelPatcher) -> 
 
 
 def test_the_first_wrapper_is_outermost_and_can_change_arguments_and_result(patcher: ModelPatcher) -> None:
-    executor = WrapperExecutor.new_executor(
+    executor = WrapperExecutor(
         lambda x: x + 1,
+        None,
         [lambda inner, x: inner(x * 2) * 10, lambda inner, x: inner(x + 3)],
     )
     assert executor.execute(5) == (5 * 2 + 3 + 1) * 10

@@ -31,7 +31,7 @@ _never_again = itertools.count()
 
 
 @dataclass(frozen=True)
-class Entry:
+class NodeResult:
     """What a node made: a list of values for each output, and what it shows."""
 
     values: list[list[Any]]
@@ -42,7 +42,7 @@ class Entry:
 class Cache:
     """What the nodes of the last graph made, by signature. Hand one to every run of a process."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, NodeResult] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Run:
     on_node: Callable[[str, str], None] = lambda node_id, class_type: None
 
     def __post_init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, NodeResult] = {}
         self._signatures: dict[str, str] = {}
 
     @functools.cached_property
@@ -235,7 +235,7 @@ def _normalized(result: Any) -> NodeOutput:
     raise TypeError(f"execute returned {type(result).__name__}; expected a NodeOutput")
 
 
-def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> Entry:
+def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> NodeResult:
     """Put the results of all calls together: one list for each output, and one for each kind of thing shown."""
     count = len(info["output"])
     for result in results:
@@ -247,7 +247,7 @@ def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> Entry:
     ]
     shown = [each.ui if isinstance(each.ui, dict) else each.ui.as_dict() for each in results if each.ui is not None]
     kinds = shown[0] if shown else {}
-    return Entry(values, {kind: [item for each in shown for item in each[kind]] for kind in kinds})
+    return NodeResult(values, {kind: [item for each in shown for item in each[kind]] for kind in kinds})
 
 
 def _frozen(value: Any) -> str:

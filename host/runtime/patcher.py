@@ -68,7 +68,6 @@ class ModelPatcher:
         self.object_patches: dict[str, Any] = {}
         self.wrappers: Registry = {}
         self.callbacks: Registry = {}
-        self.attachments: dict[str, Any] = {}
         self.parent: ModelPatcher | None = None
         # Shared with all clones: the model has one state.
         self.patched_by: list[ModelPatcher] = []
@@ -84,7 +83,6 @@ class ModelPatcher:
         n.object_patches = dict(self.object_patches)
         n.wrappers = copy_nested_dicts(self.wrappers)
         n.callbacks = copy_nested_dicts(self.callbacks)
-        n.attachments = dict(self.attachments)
         n.parent = self
         n.patched_by, n.backup, n.object_patches_backup = self.patched_by, self.backup, self.object_patches_backup
         for callback in self.get_all_callbacks(CallbacksMP.ON_CLONE):
@@ -143,10 +141,6 @@ class ModelPatcher:
         """Appends a function that changes the list of predictions before guidance."""
         set_model_options_pre_cfg_function(self.model_options, pre_cfg_function, disable_cfg1_optimization)
 
-    def set_model_sampler_calc_cond_batch_function(self, sampler_calc_cond_batch_function: Callable[..., Any]) -> None:
-        """Replaces the prediction of all conditionings."""
-        self.model_options["sampler_calc_cond_batch_function"] = sampler_calc_cond_batch_function
-
     def set_model_unet_function_wrapper(self, unet_wrapper_function: Callable[..., Any]) -> None:
         """Surrounds `apply_model`: `f(apply_model, {"input", "timestep", "c", "cond_or_uncond"})`. One slot."""
         self.model_options["model_function_wrapper"] = unet_wrapper_function
@@ -191,10 +185,6 @@ class ModelPatcher:
     def set_model_attn1_output_patch(self, patch: Any) -> None:
         """Appends a change of self-attention's output."""
         self.set_model_patch(patch, "attn1_output_patch")
-
-    def set_model_attn2_output_patch(self, patch: Any) -> None:
-        """Appends a change of cross-attention's output."""
-        self.set_model_patch(patch, "attn2_output_patch")
 
     def _denoiser_patches(self) -> Iterator[tuple[Any, Any, Any]]:
         """(container, key, patch) of everything that may hold tensors of its own."""
@@ -338,7 +328,7 @@ class ModelPatcher:
         for callback in self.get_all_callbacks(CallbacksMP.ON_CLEANUP):
             callback(self)
 
-    # Wrappers, callbacks, attachments
+    # Wrappers and callbacks
 
     def add_wrapper(self, wrapper_type: str, wrapper: Callable[..., Any]) -> None:
         """Adds a wrapper of a `WrappersMP` type without a key."""
@@ -368,26 +358,6 @@ class ModelPatcher:
         """Adds a callback of a `CallbacksMP` type under a key by which it can be removed."""
         register(self.callbacks, call_type, key, callback)
 
-    def remove_callbacks_with_key(self, call_type: str, key: str) -> None:
-        """Removes the callbacks of a type and key, if any."""
-        self.callbacks.get(call_type, {}).pop(key, None)
-
-    def get_callbacks(self, call_type: str, key: str) -> list[Callable[..., Any]]:
-        """The callbacks of a type and key."""
-        return self.callbacks.get(call_type, {}).get(key, [])
-
     def get_all_callbacks(self, call_type: str) -> list[Callable[..., Any]]:
         """The callbacks of a type."""
         return all_of(self.callbacks, call_type)
-
-    def set_attachments(self, key: str, attachment: Any) -> None:
-        """Keeps any object with the patcher; clones share it."""
-        self.attachments[key] = attachment
-
-    def get_attachment(self, key: str) -> Any:
-        """The object kept under a key, or None."""
-        return self.attachments.get(key)
-
-    def remove_attachments(self, key: str) -> None:
-        """Forgets the object kept under a key."""
-        self.attachments.pop(key, None)

@@ -48,26 +48,9 @@ class WrappersMP:
     DIFFUSION_MODEL = calls.FluxCall.kind
 
 
-def get_all_wrappers(
-    wrapper_type: str, transformer_options: dict[str, Any], is_model_options: bool = False
-) -> list[Callable[..., Any]]:
-    """All wrappers of one type, in the order in which their keys were first used."""
-    if is_model_options:
-        transformer_options = transformer_options.get("transformer_options", {})
+def get_all_wrappers(wrapper_type: str, transformer_options: dict[str, Any]) -> list[Callable[..., Any]]:
+    """Return all wrappers of one type, in the order in which their keys were first used."""
     return all_of(transformer_options.get("wrappers", {}), wrapper_type)
-
-
-def add_wrapper_with_key(
-    wrapper_type: str,
-    key: str | None,
-    wrapper: Callable[..., Any],
-    transformer_options: dict[str, Any],
-    is_model_options: bool = False,
-) -> None:
-    """Adds a wrapper to options directly, for one run, rather than to a `ModelPatcher`."""
-    if is_model_options:
-        transformer_options = transformer_options.setdefault("transformer_options", {})
-    register(transformer_options.setdefault("wrappers", {}), wrapper_type, key, wrapper)
 
 
 def register(registry: Registry, kind: str, key: str | None, function: Callable[..., Any]) -> None:
@@ -95,20 +78,6 @@ class WrapperExecutor:
         self.wrappers = list(wrappers)
         self.idx = idx
         self.is_last = idx == len(self.wrappers)
-
-    @classmethod
-    def new_executor(
-        cls, original: Callable[..., Any], wrappers: list[Callable[..., Any]], idx: int = 0
-    ) -> WrapperExecutor:
-        """An executor around a plain function."""
-        return cls(original, None, wrappers, idx)
-
-    @classmethod
-    def new_class_executor(
-        cls, original: Callable[..., Any], class_obj: Any, wrappers: list[Callable[..., Any]], idx: int = 0
-    ) -> WrapperExecutor:
-        """An executor around a method of `class_obj`."""
-        return cls(original, class_obj, wrappers, idx)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return WrapperExecutor(self.original, self.class_obj, self.wrappers, self.idx + 1).execute(*args, **kwargs)

@@ -70,22 +70,6 @@ class CONDCrossAttn(CONDRegular):
         return torch.cat([text.repeat(1, length // text.shape[1], 1) for text in texts])
 
 
-class CONDConstant(CONDRegular):
-    """Any value, the same for the whole batch."""
-
-    def process_cond(self: Self, batch_size: int, **kwargs: Any) -> Self:
-        """This conditioning for a batch of latents."""
-        return self
-
-    def can_concat(self, other: CONDRegular) -> bool:
-        """Whether both fit in one batch."""
-        return self.cond == other.cond
-
-    def concat(self, others: list[CONDRegular]) -> Any:
-        """The value."""
-        return self.cond
-
-
 def convert_cond(conditioning: Conditioning) -> list[Cond]:
     """A CONDITIONING as dictionaries; `uuid` names each one through the run."""
     out = []

@@ -52,10 +52,7 @@ def sampling_function(
         uncond = None
     conds = [cond, uncond]
     shared = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
-    if "sampler_calc_cond_batch_function" in model_options:
-        out = model_options["sampler_calc_cond_batch_function"](shared)
-    else:
-        out = calc_cond_batch(model, conds, x, timestep, model_options)
+    out = calc_cond_batch(model, conds, x, timestep, model_options)
     for function in model_options.get("sampler_pre_cfg_function", []):
         out = function({**shared, "conds_out": out, "cond_scale": cond_scale, "timestep": timestep})
     return cfg_function(model, out[0], out[1], cond_scale, x, timestep, model_options, cond=cond, uncond=uncond)
