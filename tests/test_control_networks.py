@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.controlnets.controlnet_flux import FluxControlNetModel
 from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
@@ -17,7 +18,7 @@ from diffusers.pipelines.controlnet.pipeline_controlnet import StableDiffusionCo
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 from naming import naming
 from safetensors.torch import save_file
-from tessera.host.layouts.ldm_layout import unet_sources
+from tessera.host.layouts.ldm_unet import convert_controlnet, unet_sources
 from tessera.host.models.control_loading import load_controlnet, make_controlnet
 from tessera.host.models.control_networks import ControlNet, FluxControlNet, broadcast_hint, merge, spread
 from tessera.host.models.model_base import SD15, SDXL, Flux, patchify
@@ -92,6 +93,12 @@ def test_every_layout_gives_one_network(family: str, tmp_path: Path) -> None:
     assert all(type(each) is ControlNet and same(each, loaded[0]) for each in loaded)
     for key in ("attention_head_dim", "use_linear_projection", "addition_embed_type"):
         assert len({str(each.control_model.config[key]) for each in loaded}) == 1, key
+
+
+def test_the_original_layout_is_converted_as_diffusers_does() -> None:
+    state = original(weights(CONTROL))
+    wanted = convert_controlnet_checkpoint(state, {"layers_per_block": CONTROL["layers_per_block"]})
+    torch.testing.assert_close(convert_controlnet(state), wanted, rtol=0, atol=0)
 
 
 def test_flux_is_loaded_from_a_file_and_a_folder(tmp_path: Path) -> None:

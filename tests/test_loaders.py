@@ -13,11 +13,14 @@ import torch
 from diffusers.loaders.single_file_utils import (
     convert_flux_transformer_checkpoint_to_diffusers,
     convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
 )
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from naming import naming
 from safetensors.torch import load_file, save_file
-from tessera.host.layouts.ldm_layout import convert_flux, flux_sources, unet_sources
+from tessera.host.layouts.ldm_layout import convert_flux, flux_sources
+from tessera.host.layouts.ldm_unet import convert_unet, unet_sources
+from tessera.host.layouts.ldm_vae import convert_vae
 from tessera.host.models.architectures import flux_config, unet_config, vae_config
 from tessera.host.models.loaders import load_checkpoint, load_clip, load_clip_vision, load_diffusion_model, load_vae
 from tessera.host.models.model_base import SD15, SDXL, Flux, ModelType
@@ -98,6 +101,32 @@ def test_original_unet_names_are_the_inverse_of_diffusers(config: dict[str, Any]
     originals: Any = {f"model.diffusion_model.{name}": name for name in names.values()}
     settings = {"layers_per_block": 1, "addition_embed_type": "text_time" if "addition_embed_type" in config else None}
     assert convert_ldm_unet_checkpoint(originals, settings) == names
+
+
+def test_names_of_a_full_unet_are_those_of_diffusers() -> None:
+    with torch.device("meta"):
+        module = UNet2DConditionModel()
+    original: Any = {source.key: key for key, source in unet_sources(module.state_dict()).items()}
+    assert convert_unet(original) == {key: key for key in module.state_dict()}
+    prefixed = {f"model.diffusion_model.{name}": key for name, key in original.items()}
+    assert convert_ldm_unet_checkpoint(prefixed, {"layers_per_block": 2}) == convert_unet(original)
+
+
+def test_unet_layout_is_diffusers_own() -> None:
+    for config in (tiny.UNET, tiny.SDXL_UNET):
+        original = tiny.original_unet(tiny.unet_weights(config))
+        prefixed = tiny.with_prefix("model.diffusion_model.", original)
+        added = "text_time" if "addition_embed_type" in config else None
+        wanted = convert_ldm_unet_checkpoint(prefixed, {"layers_per_block": 1, "addition_embed_type": added})
+        torch.testing.assert_close(convert_unet(original), wanted, rtol=0, atol=0)
+
+
+def test_vae_layout_is_diffusers_own() -> None:
+    original = tiny.original_vae(tiny.vae_weights())
+    levels = [""] * len(tiny.VAE["block_out_channels"])
+    config = {"down_block_types": levels, "up_block_types": levels}
+    wanted = convert_ldm_vae_checkpoint(tiny.with_prefix("first_stage_model.", original), config)
+    torch.testing.assert_close(convert_vae(original), wanted, rtol=0, atol=0)
 
 
 def test_flux_layout_is_diffusers_own() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tessera.host.layouts.ldm_layout import flux_sources, unet_sources
+from tessera.host.layouts.ldm_layout import flux_sources
+from tessera.host.layouts.ldm_unet import unet_sources
 from tessera.host.text.clip_tokens import CLIP_MERGES, clip_vocabulary, read_merges
 
 StateDict = dict[str, torch.Tensor]

@@ -1,4 +1,4 @@
-"""Key layouts of original checkpoints against those of diffusers.
+"""Names of weights in original checkpoints of Flux and of text encoders, and in those of diffusers and transformers.
 
 The tables serve both the loading of checkpoints and the LoRAs that were trained on the original layout.
 """
@@ -6,14 +6,11 @@ The tables serve both the loading of checkpoints and the LoRAs that were trained
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 
 from .state_dicts import StateDict, count_blocks, with_prefix
-
-UNET_PREFIX = "model.diffusion_model."
 
 
 class Source(NamedTuple):
@@ -32,151 +29,6 @@ class Source(NamedTuple):
         unit = tensor.shape[0] // sum(self.sizes)
         rows = tensor.narrow(0, unit * sum(self.sizes[: self.part]), unit * self.sizes[self.part])
         return torch.cat(rows.chunk(2)[::-1]) if self.swap else rows
-
-
-# UNet
-
-_UNET_NAMES = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-    "mid_block.resnets.0": "middle_block.0",
-    "mid_block.attentions.0": "middle_block.1",
-    "mid_block.resnets.1": "middle_block.2",
-}
-_RESNET_NAMES = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-}
-_UNET_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)")
-
-
-def unet_sources(diffusers_keys: Iterable[str]) -> dict[str, Source]:
-    """diffusers key -> original key, for the keys of a diffusers UNet."""
-    keys = set(diffusers_keys)
-    layers = len({key.split(".")[3] for key in keys if key.startswith("down_blocks.0.resnets.")})
-    return {key: Source(_unet_source(key, layers, keys)) for key in keys}
-
-
-def _unet_source(key: str, layers: int, keys: set[str]) -> str:
-    match = _UNET_BLOCK.match(key)
-    if match is None:
-        head = next(name for name in _UNET_NAMES if key.startswith(name + "."))
-        place, tail = _UNET_NAMES[head], key[len(head) :]
-    else:
-        place, tail = _unet_place(match, layers, keys), key[match.end() :]
-        tail = tail.replace(".conv.", ".op.") if match[3] == "downsamplers" else tail
-    if "resnets" in key:
-        name = tail.split(".")[1]
-        tail = tail.replace(name, _RESNET_NAMES[name], 1)
-    return place + tail
-
-
-def _unet_place(match: re.Match[str], layers: int, keys: set[str]) -> str:
-    side, block, kind, index = match[1], int(match[2]), match[3], int(match[4])
-    if kind == "downsamplers":
-        return f"input_blocks.{(block + 1) * (layers + 1)}.0"
-    has_attention = any(key.startswith(f"up_blocks.{block}.attentions.") for key in keys)
-    if kind == "upsamplers":
-        return f"output_blocks.{block * (layers + 1) + layers}.{1 + has_attention}"
-    number = block * (layers + 1) + index
-    position = 0 if kind == "resnets" else 1
-    return f"input_blocks.{number + 1}.{position}" if side == "down" else f"output_blocks.{number}.{position}"
-
-
-def original_block(resnet: str, layers: int) -> tuple[str, int]:
-    """The block of an original UNet that holds a diffusers resnet: "up_blocks.1.resnets.0" -> ("output", 3).
-
-    Args:
-        resnet: its path.
-        layers: resnets in each block of the way down.
-    """
-    match = _UNET_BLOCK.match(resnet)
-    if match is None:
-        return "middle", 0
-    side, number = _unet_place(match, layers, set()).split(".")[:2]
-    return side.removesuffix("_blocks"), int(number)
-
-
-def convert_unet(state_dict: StateDict) -> StateDict:
-    """An original UNet (keys without prefix) in diffusers' layout.
-
-    Raises:
-        ValueError: some weights have no place there.
-    """
-    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-
-    layers = 0
-    while f"input_blocks.{layers + 1}.0.in_layers.0.weight" in state_dict:
-        layers += 1
-    config = {"layers_per_block": layers, "addition_embed_type": None}
-    if "label_emb.0.0.weight" in state_dict:
-        config["addition_embed_type"] = "text_time"
-    out = convert_ldm_unet_checkpoint({UNET_PREFIX + key: t for key, t in state_dict.items()}, config)
-    if len(out) != len(state_dict):
-        used = {id(tensor) for tensor in out.values()}
-        unknown = next(key for key, tensor in state_dict.items() if id(tensor) not in used)
-        raise ValueError(f"the UNet has {unknown}, which Stable Diffusion 1.5 and XL do not have")
-    return out
-
-
-def convert_controlnet(state_dict: StateDict) -> StateDict:
-    """An original ControlNet (keys without prefix) in diffusers' layout.
-
-    Raises:
-        ValueError: weights are missing, or have no place there.
-    """
-    from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
-
-    layers = 0
-    while f"input_blocks.{layers + 1}.0.in_layers.0.weight" in state_dict:
-        layers += 1
-    out = convert_controlnet_checkpoint(state_dict, {"layers_per_block": layers})
-    sizes = {name: old for name, old in _UNET_NAMES.items() if name.startswith("add_embedding")}
-    out |= {
-        f"{name}.{kind}": state_dict[f"{old}.{kind}"]
-        for name, old in sizes.items()
-        for kind in ("weight", "bias")
-        if f"{old}.{kind}" in state_dict
-    }
-    missing = next((key for key, tensor in out.items() if tensor is None), None)
-    if missing or len(out) != len(state_dict):
-        raise ValueError(
-            f"the ControlNet has {len(state_dict)} weights, of which {len(out)} are known"
-            + (f", and lacks {missing}" if missing else "")
-            + "; it is of another architecture or incomplete"
-        )
-    return out
-
-
-# VAE
-
-_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-
-
-def convert_vae(state_dict: StateDict) -> StateDict:
-    """A VAE (keys without prefix) in diffusers' layout, from the original's or from that of diffusers before 0.15."""
-    if any(key.startswith("decoder.up_blocks.") for key in state_dict):
-        return {_rename_old_attention(key): tensor for key, tensor in state_dict.items()}
-    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-
-    levels = [""] * count_blocks(state_dict, "encoder.down.")
-    config = {"down_block_types": levels, "up_block_types": levels}
-    return convert_ldm_vae_checkpoint({"first_stage_model." + k: t for k, t in state_dict.items()}, config)
-
-
-def _rename_old_attention(key: str) -> str:
-    for old, new in _OLD_ATTENTION.items():
-        key = key.replace(old, new)
-    return key
 
 
 # Flux

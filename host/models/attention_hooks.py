@@ -75,7 +75,7 @@ def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[N
 
 def transformers(unet: Any) -> Iterator[tuple[tuple[str, int], Any]]:
     """The transformers of a UNet in the order in which they run, with ComfyUI's names of their blocks."""
-    from ..layouts.ldm_layout import original_block
+    from ..layouts.ldm_unet import original_block
 
     layers = len(unet.down_blocks[0].resnets)
     groups = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..layouts.ldm_layout import convert_controlnet
+from ..layouts.ldm_unet import convert_controlnet
 from ..layouts.state_dicts import (
     StateDict,
     fill,

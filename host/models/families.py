@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from ..layouts.ldm_layout import convert_flux, convert_unet, convert_vae
+from ..layouts.ldm_layout import convert_flux
+from ..layouts.ldm_unet import convert_unet
+from ..layouts.ldm_vae import convert_vae
 from ..layouts.state_dicts import StateDict, name_keys, refuse_quantized
 from ..runtime import devices
 from ..runtime.patcher import ModelPatcher

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..layouts.ldm_layout import Source, flux_sources, unet_sources
+from ..layouts.ldm_layout import Source, flux_sources
+from ..layouts.ldm_unet import unet_sources
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP

@@ -1,6 +1,7 @@
 """CLIP's text transformer, with the state dict keys of Hugging Face's checkpoints (stands for `comfy.clip_model`).
 
 Weights of half precision are raised to the precision of the input, so that embeddings are always computed in float32.
+It is not transformers' class, which takes token ids but no embeddings, and whose import takes seconds.
 """
 
 from __future__ import annotations
