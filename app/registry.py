@@ -6,14 +6,19 @@ import importlib
 import pkgutil
 
 from ..host.schema.node import ComfyNode
+from ..host.schema.object_info import ObjectInfo
 
 
 def node_classes() -> dict[str, type[ComfyNode]]:
-    """Every node class by its id.
+    """Return every node class by its id.
 
     Raises:
         ValueError: two classes have one id.
+        RuntimeError: the pack runs inside ComfyUI in this process.
     """
+    from ..contract import choose
+
+    choose("embedded")
     from ..host import nodes as core_nodes
     from ..nodes import NODES
 
@@ -28,3 +33,8 @@ def node_classes() -> dict[str, type[ComfyNode]]:
             raise ValueError(f"{classes[node_id].__name__} and {node.__name__} both have the node id {node_id}")
         classes[node_id] = node
     return classes
+
+
+def object_info() -> ObjectInfo:
+    """Return what is known of every node class. Combo boxes list the files in the folders as configured now."""
+    return ObjectInfo(node_classes())

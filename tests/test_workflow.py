@@ -26,7 +26,8 @@ from graph_nodes import INFO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from naming import naming
-from tessera.app.cli.assignments import apply, parse
+from tessera.app.assignments import apply
+from tessera.app.cli.assignments import parse
 from tessera.host.errors import GraphError
 from tessera.host.graph.documents import Workflow
 from tessera.host.graph.dynamic_prompts import dynamic_prompt
@@ -324,29 +325,37 @@ def test_a_primitive_fills_in_tokens_where_it_is_asked_to() -> None:
     ],
 )
 def test_settings_are_json_or_text(text: str, value: Any) -> None:
-    assert parse(f"2:7.a.b={text}") == ("2:7", "a.b", value)
+    assert parse([f"2:7.a.b={text}"]) == {"2:7.a.b": value}
+
+
+def test_settings_that_cannot_be_read_are_refused_together() -> None:
+    with pytest.raises(GraphError) as refused:
+        parse(["3", "3=4", "1.value=9", ".a=4"])
+    assert len(refused.value.lines) == 3
+    for line, setting in zip(refused.value.lines, ["3", "3=4", ".a=4"], strict=True):
+        assert f'"{setting}"' in line
+        assert "expected NODE.INPUT=VALUE" in line
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("target", "said"),
     [
-        ("3", "expected NODE.INPUT=VALUE"),
-        ("3=4", "expected NODE.INPUT=VALUE"),
-        (".a=4", "expected NODE.INPUT=VALUE"),
-        ("77.value=4", 'no node "77"; its nodes are 1, 2'),
-        ("1.valu=4", 'node 1 Number has no input "valu"; did you mean "value"?'),
+        ("3", "expected NODE.INPUT"),
+        (".a", "expected NODE.INPUT"),
+        ("77.value", 'no node "77"; its nodes are 1, 2'),
+        ("1.valu", 'node 1 Number has no input "valu"; did you mean "value"?'),
     ],
 )
-def test_a_wrong_setting_is_refused(setting: str, said: str) -> None:
+def test_a_wrong_setting_is_refused(target: str, said: str) -> None:
     with pytest.raises(GraphError) as refused:
-        apply([setting, "nonsense"], Workflow(API), INFO)
+        apply({target: 4, "nonsense": 4}, Workflow(API), INFO)
     assert said in refused.value.lines[0]
     assert len(refused.value.lines) == 2
 
 
 def test_settings_reach_both_graphs_of_a_workflow() -> None:
     given = Workflow(convert(SUM, INFO), copy.deepcopy(SUM))
-    changed = apply(["1.value=9", "1.text=fern"], given, INFO)
+    changed = apply({"1.value": 9, "1.text": "fern"}, given, INFO)
     assert changed.ui_graph is not None
     assert convert(changed.ui_graph, INFO) == changed.prompt
     assert changed.prompt["1"]["inputs"]["value"] == 9
@@ -354,9 +363,9 @@ def test_settings_reach_both_graphs_of_a_workflow() -> None:
 
 
 def test_a_ui_graph_that_cannot_show_a_setting_is_not_saved() -> None:
-    assert apply(["2.a=9"], Workflow(convert(SUM, INFO), SUM), INFO).ui_graph is None
+    assert apply({"2.a": 9}, Workflow(convert(SUM, INFO), SUM), INFO).ui_graph is None
     document = framed([55])
-    assert apply(["2:11.seed=9"], Workflow(convert(document, INFO), document), INFO).ui_graph is None
+    assert apply({"2:11.seed": 9}, Workflow(convert(document, INFO), document), INFO).ui_graph is None
 
 
 GROUPED = drawing(

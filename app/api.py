@@ -1,0 +1,249 @@
+"""Run workflows from Python: `tessera.run("workflow.json", {"3.text": "moss"})`."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from ..host.errors import GraphError, NodeError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from ..host.graph.documents import Workflow
+    from ..host.graph.execution import Cache, Run
+
+__all__ = ["GraphError", "NodeError", "Progress", "Results", "collect", "execute", "prepare", "run"]
+
+Progress = Callable[[str, float, float], None]
+"""Called with a node's id, and how many of how many of its steps are done."""
+
+_caches: dict[tuple[Any, ...], Cache] = {}
+"""What the last call loaded, by folders, device and precision."""
+
+_one_at_a_time = threading.Lock()
+"""Folders, device and interruption belong to the process."""
+
+
+@dataclass(frozen=True)
+class Results(Sequence["Image.Image"]):
+    """The images that a run saved, each opened when it is asked for.
+
+    Attributes:
+        paths: the saved files, in the order in which the nodes ran.
+        outputs: by node id what each node showed and returned, as `tessera run --json` prints it, previews included.
+        seconds: how long the run took, reading and checking included.
+    """
+
+    paths: list[str]
+    outputs: dict[str, dict[str, list[Any]]]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image.Image]: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | list[Image.Image]:
+        return [_open(path) for path in self.paths[index]] if isinstance(index, slice) else _open(self.paths[index])
+
+
+def run(
+    workflow: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    input_dir: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    models_dir: str | Path | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Run a ComfyUI workflow, without ComfyUI.
+
+    Models stay loaded for the next call, as long as folders, device and precision are the same. One call runs at a
+    time; others wait.
+
+    Args:
+        workflow: a file (API or UI format JSON, or an image that carries either), or such a graph itself.
+        settings: values to change, by "NODE.INPUT", such as `{"3.text": "moss", "6.seed": 7}`.
+        input_dir: the folder that images are loaded from; `input` by default.
+        output_dir: the folder that files are saved in; `output` by default.
+        models_dir: the folder of the models, with `checkpoints`, `loras`, ... in it; `models` by default.
+        device: "cuda", "cuda:1", "mps" or "cpu"; the best there is by default.
+        dtype: "fp16", "bf16" or "fp32"; what suits the model and the device by default.
+        progress: called with (node id, value, maximum) when a node begins, (id, 0, 1), and after each of its steps.
+
+    Returns:
+        The saved images.
+
+    Raises:
+        GraphError: the workflow, a setting or an option is wrong; nothing ran.
+        NodeError: a node failed; files that were saved before stay.
+        KeyboardInterrupt: Ctrl-C; files that were saved before stay.
+    """
+    with _one_at_a_time:
+        started = time.monotonic()
+        ready = prepare(
+            workflow,
+            settings,
+            input_dir=input_dir,
+            output_dir=output_dir,
+            models_dir=models_dir,
+            device=device,
+            dtype=dtype,
+        )
+        execute(ready, progress)
+        return collect(ready, started)
+
+
+def prepare(
+    workflow: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    *,
+    input_dir: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    models_dir: str | Path | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Run:
+    """Read, change and check a workflow, and set folders and device for it.
+
+    Args, Raises: as for `run`.
+    """
+    # The file is read before the slow imports, so that a wrong name shows at once.
+    found = _read(workflow)
+    from ..host import folder_paths
+    from ..host.graph.execution import Run
+    from ..host.graph.validation import validate
+    from ..host.graph.workflow import to_prompt
+    from . import registry
+    from .assignments import apply
+
+    folders = [None if each is None else os.fspath(each) for each in (models_dir, input_dir, output_dir)]
+    folder_paths.configure(*folders)
+    info = registry.object_info()
+    found.prompt = to_prompt(found, info)
+    found = apply(_plain(settings or {}, "the settings"), found, info)
+    prompt, outputs = validate(found.prompt, info)
+    _choose_device(device, dtype)
+    where = (folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory())
+    return Run(prompt, outputs, info, _cache((*where, device, dtype)), extra_pnginfo=found.extra_pnginfo)
+
+
+def execute(ready: Run, progress: Progress | None = None) -> None:
+    """Run what `prepare` returned; what was made until an error stays in it.
+
+    Raises:
+        NodeError: a node failed.
+        KeyboardInterrupt: the run was interrupted.
+    """
+    from ..host.progress import InterruptProcessingException, set_progress_bar_global_hook
+
+    current = ""
+
+    def on_node(node_id: str, class_type: str) -> None:
+        nonlocal current
+        current = node_id
+        if progress is not None:
+            progress(node_id, 0, 1)
+
+    ready.on_node = on_node
+    if progress is not None:
+        set_progress_bar_global_hook(lambda value, maximum, preview: progress(current, value, maximum))
+    try:
+        ready.start()
+    except InterruptProcessingException:
+        raise KeyboardInterrupt from None
+    except KeyboardInterrupt:
+        # It may have struck between any two instructions, so nothing that was in use is trusted again.
+        ready.cache.entries.clear()
+        raise
+    finally:
+        set_progress_bar_global_hook(None)
+        _keep_what_was_loaded(ready)
+
+
+def collect(done: Run, started: float) -> Results:
+    """Return what a run made so far; `started` is the time of `time.monotonic` when it began."""
+    from ..host.graph.results import results, saved
+
+    return Results(saved(done), results(done), round(time.monotonic() - started, 3))
+
+
+def _read(workflow: str | Path | Mapping[str, Any]) -> Workflow:
+    from ..host.graph.documents import from_document
+    from ..host.graph.workflow import read
+
+    if isinstance(workflow, Mapping):
+        return from_document(_plain(workflow, "the workflow"))
+    return read(workflow)
+
+
+def _plain(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a copy that JSON can hold: numbers of numpy become Python's, paths become text.
+
+    Raises:
+        GraphError: it holds anything else.
+    """
+    try:
+        return json.loads(json.dumps(dict(document), default=_plain_value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GraphError([f"{name}: {error}; expected text, numbers, lists and dictionaries as in JSON"]) from error
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(f"found a {type(value).__name__}")
+
+
+def _choose_device(device: str | None, dtype: str | None) -> None:
+    from ..host.runtime import devices
+
+    try:
+        devices.configure(device, dtype)
+    except ValueError as error:
+        raise GraphError([str(error)]) from error
+
+
+def _cache(about: tuple[Any, ...]) -> Cache:
+    """Return what the call before left, where it had the same folders, device and precision."""
+    from ..host.graph.execution import Cache
+
+    kept = _caches.pop(about, None) or Cache()
+    _caches.clear()
+    _caches[about] = kept
+    return kept
+
+
+def _keep_what_was_loaded(done: Run) -> None:
+    """Leave in the cache what nodes without links made, such as models.
+
+    The others run again in the next call: files are saved into its folder, and every node's texts are told once more.
+    """
+    from ..host.graph.mapping import is_link
+
+    loaders = (node_id for node_id in done.entries if not any(map(is_link, done.prompt[node_id]["inputs"].values())))
+    kept = {id(done.entries[node_id]) for node_id in loaders if not done.entries[node_id].ui}
+    done.cache.entries = {signature: entry for signature, entry in done.cache.entries.items() if id(entry) in kept}
+
+
+def _open(path: str) -> Image.Image:
+    from PIL import Image
+
+    image = Image.open(path)
+    image.load()
+    return image

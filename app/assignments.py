@@ -1,0 +1,57 @@
+"""Change values of a graph before it runs: `{"3.seed": 7}`, or `--set 3.seed=7`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..host.errors import GraphError, closest, named, shown
+from ..host.graph.documents import Workflow
+from ..host.graph.workflow import Prompt, assign
+from ..host.schema.object_info import inputs_of
+
+
+def apply(
+    settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]
+) -> Workflow:
+    """Return a workflow with values written into both of its graphs.
+
+    Args:
+        settings: values by "NODE.INPUT".
+        workflow: with an API-format graph.
+
+    Raises:
+        GraphError: a node or an input is not there.
+    """
+    wrong = []
+    for target, value in settings.items():
+        try:
+            node_id, name, info = _find(target, workflow.prompt, object_info)
+        except GraphError as error:
+            wrong.extend(error.lines)
+            continue
+        workflow = assign(workflow, node_id, name, value, info)
+    if wrong:
+        raise GraphError(wrong)
+    return workflow
+
+
+def _find(
+    target: str, prompt: Prompt, object_info: Mapping[str, Mapping[str, Any]]
+) -> tuple[str, str, Mapping[str, Any]]:
+    """Return the node's id, the input's name and what is known of the node's class."""
+    node_id, _, name = target.partition(".")
+    if not node_id or not name:
+        raise GraphError([f"setting {shown(target)}: expected NODE.INPUT, such as 3.seed"])
+    if node_id not in prompt:
+        hint = closest(node_id, prompt) or f"; its nodes are {', '.join(list(prompt)[:20])}"
+        raise GraphError([f"setting {shown(target)}: the workflow has no node {shown(node_id)}{hint}"])
+    class_type = prompt[node_id]["class_type"]
+    if class_type not in object_info:
+        return node_id, name, {"input": {}}
+    info = object_info[class_type]
+    known = inputs_of(info)
+    if name not in known:
+        hint = closest(name, known) or f"; it has {', '.join(known)}"
+        raise GraphError([f"setting {shown(target)}: {named(node_id, class_type)} has no input {shown(name)}{hint}"])
+    return node_id, name, info

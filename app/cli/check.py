@@ -1,0 +1,24 @@
+"""`tessera check`: validate a workflow."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .arguments import DONE, Parser, folders_of
+from .assignments import parse
+
+
+def declare(commands: Any, parents: list[Parser]) -> None:
+    """Add the command."""
+    check = commands.add_parser("check", parents=parents, help="validate a workflow without running it")
+    check.set_defaults(command=command)
+
+
+def command(options: argparse.Namespace) -> int:
+    """Run the command and return the exit code."""
+    from ..api import prepare
+
+    ready = prepare(options.workflow, parse(options.set), **folders_of(options))
+    print(f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}")
+    return DONE
