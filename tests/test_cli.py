@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,13 @@ def test_findings_are_told_though_nobody_uses_them(
     assert "SR" in report
     assert outputs["2"]["images"][0]["path"].endswith(".png")
     assert outputs["3"]["text"] == [str(ratio)]
+
+
+def test_version_is_known_without_an_installation(tessera: Tessera, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    code, out, err = tessera("--version")
+    written = (Path(__file__).parents[1] / "pyproject.toml").read_text().partition('\nversion = "')[2].partition('"')[0]
+    assert (code, out, err) == (0, [f"tessera {written} (not installed)"], [])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ...host.errors import GraphError
@@ -20,10 +22,26 @@ from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders, 
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from importlib.metadata import version
-
-        print(f"tessera {version('tessera-nodes')}")
+        print(f"tessera {version()}")
         raise SystemExit(DONE)
+
+
+def version() -> str:
+    """Return the version that is installed, or else that of the source tree."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("tessera-nodes")
+    except PackageNotFoundError:
+        return _source_version(Path(__file__).parents[2] / "pyproject.toml")
+
+
+def _source_version(project: Path) -> str:
+    # Python 3.10 has no reader of TOML.
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    return f"{found[1]} (not installed)" if found else "of unknown version (not installed)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
