@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from margins import within
 from naming import naming
 from PIL import Image
+from tessera.images.encoding import encode
 from tessera.nodes.maps import TesseraAmbientOcclusion, TesseraHeightToNormal, TesseraNormalToHeight
-from tessera.nodes.save import encode_deep
 from tessera.tiling import maps
 from tessera.tiling.axes import REPEATS
 from tessera.tiling.seam import measure
@@ -272,7 +272,7 @@ def decoded(file: bytes) -> tuple[np.ndarray[Any, Any], dict[bytes, bytes]]:
 def test_sixteen_bits_are_kept(channels: int) -> None:
     image = torch.rand(9, 7, channels)
     image[0, 0], image[0, 1] = -1.0, 2.0
-    file = encode_deep(image, {"prompt": '{"1": 2}'})
+    file = encode(image, "png16", texts={"prompt": '{"1": 2}'})
     levels, chunks = decoded(file)
     assert np.array_equal(levels, (image.double() * 65535).round().clamp(0, 65535).numpy().astype(np.uint16))
     assert chunks[b"tEXt"] == b'prompt\0{"1": 2}'

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tessera.app.cli.main import main
 from tessera.host import folder_paths
-from tessera.nodes.save import TesseraSaveImage, encode
+from tessera.images.encoding import encode
+from tessera.nodes.save import TesseraSaveImage
 from tessera.nodes.seeds import MAX_SEED, MOST, seeds_of
 
 
