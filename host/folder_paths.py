@@ -1,4 +1,4 @@
-"""Stands for `folder_paths`: where models, inputs and outputs lie.
+"""Drop-in replacement for `folder_paths`: the folders of models, inputs and outputs.
 
 A model is a file or, beyond ComfyUI, a diffusers folder (one with a `model_index.json` or a `config.json`).
 """
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 supported_pt_extensions = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
+"""Suffixes of model files, under ComfyUI's name."""
 
 MODEL_FOLDERS = {
     "checkpoints": ["checkpoints"],
@@ -27,8 +28,13 @@ MODEL_FOLDERS = {
     "ipadapter": ["ipadapter"],
     "text_generation": ["text_generation"],
 }
+"""Folders by kind of model, below the models folder; the first one is searched first."""
+
 LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
-DIFFUSERS_MARKS = {"model_index.json", "config.json"}
+"""Kinds of models by their names in old workflows."""
+
+DIFFUSERS_CONFIGS = {"model_index.json", "config.json"}
+"""A folder with one of these files is a model."""
 
 models_dir = ""
 folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
@@ -41,7 +47,14 @@ def configure(
     output_dir: str | None = None,
     temp_dir: str | None = None,
 ) -> None:
-    """Set the folders. One left out is `models`, `input` or `output` in the working folder; previews get a new one."""
+    """Set the folders.
+
+    Args:
+        models_dir: `models` in the working folder by default.
+        input_dir: `input` in the working folder by default.
+        output_dir: `output` in the working folder by default.
+        temp_dir: of previews; a new folder by default, made when it is first asked for.
+    """
     global _input, _output, _temp
     _set_models_dir(os.path.abspath(models_dir or "models"))
     _input = os.path.abspath(input_dir or "input")
@@ -67,17 +80,17 @@ def is_within_directory(directory: str, target: str) -> bool:
 
 
 def get_input_directory() -> str:
-    """The folder that images are loaded from."""
+    """Return the folder that images are loaded from."""
     return _input
 
 
 def get_output_directory() -> str:
-    """The folder that results are saved in."""
+    """Return the folder that results are saved in."""
     return _output
 
 
 def get_temp_directory() -> str:
-    """The folder of previews, made when it is first asked for."""
+    """Return the folder of previews, made on the first call."""
     global _temp
     if not _temp:
         _temp = tempfile.mkdtemp(prefix="tessera-")
@@ -85,13 +98,13 @@ def get_temp_directory() -> str:
 
 
 def get_directory_by_type(type_name: str) -> str | None:
-    """The folder of "input", "output" or "temp"; None for another word."""
+    """Return the folder of "input", "output" or "temp"; None for any other name."""
     folders = {"input": get_input_directory, "output": get_output_directory, "temp": get_temp_directory}
     return folders[type_name]() if type_name in folders else None
 
 
 def add_model_folder_path(folder_name: str, full_folder_path: str, is_default: bool = False) -> None:
-    """Look for models of one kind in one more folder; `is_default` asks it first."""
+    """Search one more folder for models of one kind, before the others if `is_default`."""
     paths, _ = folder_names_and_paths.setdefault(LEGACY_NAMES.get(folder_name, folder_name), ([], set()))
     if full_folder_path in paths:
         paths.remove(full_folder_path)
@@ -99,19 +112,19 @@ def add_model_folder_path(folder_name: str, full_folder_path: str, is_default: b
 
 
 def get_folder_paths(folder_name: str) -> list[str]:
-    """The folders that hold models of one kind."""
+    """Return the folders with models of one kind."""
     return list(folder_names_and_paths[LEGACY_NAMES.get(folder_name, folder_name)][0])
 
 
 def get_filename_list(folder_name: str) -> list[str]:
-    """The models of one kind: sorted paths below their folders."""
+    """Return the models of one kind, as sorted paths relative to their folders."""
     paths, extensions = folder_names_and_paths[LEGACY_NAMES.get(folder_name, folder_name)]
     return sorted({os.path.relpath(found, path) for path in paths for found in _models_below(path, extensions)})
 
 
 def _models_below(root: str, extensions: set[str]) -> Iterator[str]:
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        if folder != root and DIFFUSERS_MARKS & set(names):
+        if folder != root and DIFFUSERS_CONFIGS & set(names):
             subfolders.clear()
             yield folder
             continue
@@ -120,26 +133,26 @@ def _models_below(root: str, extensions: set[str]) -> Iterator[str]:
 
 
 def filter_files_extensions(files: Iterable[str], extensions: Iterable[str]) -> list[str]:
-    """The files that end in one of `extensions`, sorted; all of them where none is given."""
+    """Return the files with one of the `extensions`, sorted; all files if there are none."""
     kept = set(extensions)
     return sorted(name for name in files if not kept or os.path.splitext(name)[-1].lower() in kept)
 
 
 def get_full_path(folder_name: str, filename: str) -> str | None:
-    """Where a model lies, or None. The name cannot leave the model folders."""
+    """Return the path of a model, or None. The name cannot lead out of the model folders."""
     inside = os.path.relpath(os.path.join("/", filename), "/")
     for folder in get_folder_paths(folder_name):
         path = os.path.join(folder, inside)
-        if os.path.isfile(path) or any(os.path.isfile(os.path.join(path, mark)) for mark in DIFFUSERS_MARKS):
+        if os.path.isfile(path) or any(os.path.isfile(os.path.join(path, name)) for name in DIFFUSERS_CONFIGS):
             return path
     return None
 
 
 def get_full_path_or_raise(folder_name: str, filename: str) -> str:
-    """Where a model lies.
+    """Return the path of a model.
 
     Raises:
-        FileNotFoundError: it lies in none of the folders; the message names them.
+        FileNotFoundError: it is in none of the folders; the message names them.
     """
     path = get_full_path(folder_name, filename)
     if path is None:
@@ -149,7 +162,7 @@ def get_full_path_or_raise(folder_name: str, filename: str) -> str:
 
 
 def annotated_filepath(name: str) -> tuple[str, str | None]:
-    """Split "moss.png [output]" into the name and the folder it means; without a mark the folder is None."""
+    """Split "moss.png [output]" into the name and the path of that folder; None for a plain name."""
     for kind in ("output", "input", "temp"):
         if name.endswith(f"[{kind}]"):
             return name.removesuffix(f"[{kind}]").rstrip(), get_directory_by_type(kind)
@@ -157,7 +170,7 @@ def annotated_filepath(name: str) -> tuple[str, str | None]:
 
 
 def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
-    """Where an input file lies, or would lie.
+    """Return the path of an input file, which need not exist.
 
     Raises:
         ValueError: the name leads out of the folder.
@@ -171,7 +184,7 @@ def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
 
 
 def exists_annotated_filepath(name: str) -> bool:
-    """Whether an input file is there, inside its folder."""
+    """Return whether an input file exists, inside its folder."""
     name, folder = annotated_filepath(name)
     folder = folder or get_input_directory()
     path = os.path.join(folder, name)
@@ -181,12 +194,12 @@ def exists_annotated_filepath(name: str) -> bool:
 def get_save_image_path(
     filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
 ) -> tuple[str, str, int, str, str]:
-    """Where the next picture of a series goes.
+    """Return where the next image of a series is saved; `create_series` of `files` takes the number that is free then.
 
-    The prefix may hold %width%, %height%, %year%, %month%, %day%, %hour%, %minute% and %second%.
+    The prefix may contain %width%, %height%, %year%, %month%, %day%, %hour%, %minute% and %second%.
 
     Returns:
-        The folder (made when it is not there), the name's stem, the next number, the subfolder, the prefix filled in.
+        The folder (made if missing), the stem of the file name, the next number, the subfolder, the expanded prefix.
 
     Raises:
         ValueError: the prefix leads out of the folder.
@@ -199,12 +212,12 @@ def get_save_image_path(
 def split_prefix(
     filename_prefix: str, output_dir: str, image_width: int = 0, image_height: int = 0
 ) -> tuple[str, str, str, str]:
-    """The folder, the name's stem, the subfolder and the filled-in prefix; nothing is made.
+    """Return the folder, the stem of the file name, the subfolder and the expanded prefix; make nothing.
 
     Raises:
         ValueError: the prefix leads out of the folder.
     """
-    prefix = _fill_in(filename_prefix, image_width, image_height)
+    prefix = _expand(filename_prefix, image_width, image_height)
     subfolder, stem = os.path.split(os.path.normpath(prefix))
     folder = os.path.join(output_dir, subfolder)
     if not is_within_directory(output_dir, folder) or os.path.isabs(prefix) or stem in ("", ".", "..") or "\0" in stem:
@@ -214,7 +227,7 @@ def split_prefix(
     return folder, stem, subfolder, prefix
 
 
-def _fill_in(prefix: str, width: int, height: int) -> str:
+def _expand(prefix: str, width: int, height: int) -> str:
     now = time.localtime()
     values = {"width": str(width), "height": str(height), "year": str(now.tm_year)}
     parts = {"month": now.tm_mon, "day": now.tm_mday, "hour": now.tm_hour, "minute": now.tm_min, "second": now.tm_sec}

@@ -32,7 +32,7 @@ Tessera = Callable[..., Outcome]
 
 GRAPH = {
     "1": node("Paint", batch=2),
-    "2": node("Save", images=["1", 0], filename_prefix="picture"),
+    "2": node("Save", images=["1", 0], filename_prefix="image"),
     "3": node("Show", value="moss"),
 }
 
@@ -67,7 +67,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 def test_run_prints_the_saved_files(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
-    saved = [str(tmp_path / "output" / f"picture_0000{i}_.png") for i in (1, 2)]
+    saved = [str(tmp_path / "output" / f"image_0000{i}_.png") for i in (1, 2)]
     assert tessera("run", graph) == (0, saved, [])
     assert all(Path(path).exists() for path in saved)
 
@@ -83,7 +83,7 @@ def test_run_prints_one_object(tessera: Tessera, graph: Path, tmp_path: Path) ->
     assert told["seconds"] > 0
 
 
-def test_a_saved_picture_runs_again(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
+def test_a_saved_image_runs_again(tessera: Tessera, graph: Path, tmp_path: Path) -> None:
     _, (first, _), _ = tessera("run", graph, "--set", "1.batch=2", "--set", "2.filename_prefix=fern")
     code, out, _ = tessera("run", first)
     assert (code, out) == (0, [str(tmp_path / "output" / f"fern_0000{i}_.png") for i in (3, 4)])
@@ -133,7 +133,7 @@ def test_exit_codes_keep_what_was_made(tessera: Tessera, tmp_path: Path, way: st
     path.write_text(json.dumps(GRAPH | {"4": node("Broken", way=way), "5": node("Show", value=["4", 0])}))
     code, out, err = tessera("run", path)
     assert (code, len(err)) == (expected, 1)
-    assert [Path(line).name for line in out] == ["picture_00001_.png", "picture_00002_.png"]
+    assert [Path(line).name for line in out] == ["image_00001_.png", "image_00002_.png"]
     assert all(Path(line).exists() for line in out)
 
 
@@ -211,7 +211,7 @@ def test_ctrl_c_stops_at_the_next_step_and_keeps_what_was_made(tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, err) == (130, "stopped; what was saved before stays\n")
-    assert [Path(line).name for line in out.splitlines()] == ["picture_00001_.png", "picture_00002_.png"]
+    assert [Path(line).name for line in out.splitlines()] == ["image_00001_.png", "image_00002_.png"]
     assert len(list((tmp_path / "output").iterdir())) == 2
 
 
@@ -280,10 +280,10 @@ def test_findings_are_told_though_nobody_uses_them(
 ) -> None:
     monkeypatch.setattr("tessera.app.registry.node_classes", node_classes)
     (tmp_path / "input").mkdir(exist_ok=True)
-    Image.linear_gradient("L").resize((32, 24)).save(tmp_path / "input" / "picture.png")
+    Image.linear_gradient("L").resize((32, 24)).save(tmp_path / "input" / "image.png")
     inputs = {"columns": 2, "rows": 2, "repeat": "straight"}
     prompt = {
-        "1": node("LoadImage", image="picture.png"),
+        "1": node("LoadImage", image="image.png"),
         "2": node("TesseraSeamCheck", images=["1", 0], **inputs),
         "3": node("PreviewAny", source=["2", 2]),
     }

@@ -1,4 +1,4 @@
-"""Seeds: each picture is the one its seed makes alone. Save Image As: formats, numbers, text."""
+"""Seeds: each image is the one its seed makes alone. Save Image As: formats, numbers, text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_other_text_is_refused_in_one_line(text: str) -> None:
 
 
 def graph(seed: Any) -> dict[str, Any]:
-    """A tiny picture with a sampler that draws noise at every step."""
+    """A tiny image with a sampler that draws noise at every step."""
     sampler = {"model": ["1", 0], "seed": seed, "steps": 2, "cfg": 2.0, "sampler_name": "euler_ancestral"}
     sampler |= {"scheduler": "normal", "denoise": 1.0, "positive": ["2", 0], "negative": ["2", 0]}
     nodes = {
@@ -56,7 +56,7 @@ def drawn(workflow: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[
     return [Image.open(path).tobytes() for path in capsys.readouterr().out.splitlines()]
 
 
-def test_each_picture_of_a_list_is_the_one_its_seed_makes_alone(
+def test_each_image_of_a_list_is_the_one_its_seed_makes_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     both = drawn(graph(["7", 0]), tmp_path / "both", capsys)
@@ -85,9 +85,9 @@ def test_files_have_their_format_and_the_next_numbers(
         head, _, text = url.partition(",")
         assert head == f"data:image/{kind};base64"
         for file in (io.BytesIO(base64.b64decode(text)), saved):
-            with Image.open(file) as picture:
-                assert picture.format == kind.upper()
-                difference = np.abs(np.asarray(picture.convert("RGB"), float) - expected)
+            with Image.open(file) as image:
+                assert image.format == kind.upper()
+                difference = np.abs(np.asarray(image.convert("RGB"), float) - expected)
                 assert difference.mean() <= (0 if kind == "png" else 6)
 
 
@@ -96,10 +96,10 @@ def test_no_text_unless_it_is_asked_for(images: torch.Tensor) -> None:
 
 
 def test_jpeg_leaves_transparency_out_and_webp_at_100_loses_nothing() -> None:
-    picture = torch.rand(9, 7, 4)
-    with Image.open(io.BytesIO(encode(picture, "jpeg", 90))) as jpeg:
+    image = torch.rand(9, 7, 4)
+    with Image.open(io.BytesIO(encode(image, "jpeg", 90))) as jpeg:
         assert jpeg.mode == "RGB"
-    opaque = torch.cat([picture[..., :3], torch.ones(9, 7, 1)], -1)
+    opaque = torch.cat([image[..., :3], torch.ones(9, 7, 1)], -1)
     with Image.open(io.BytesIO(encode(opaque, "webp", 100))) as webp:
         assert np.array_equal(np.asarray(webp.convert("RGB")), (opaque[..., :3] * 255).byte().numpy())
 

@@ -148,14 +148,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     folder_paths.configure()
 
 
-GOOD = {"1": node("Paint", batch=1), "2": node("Save", images=["1", 0], filename_prefix="picture")}
+GOOD = {"1": node("Paint", batch=1), "2": node("Save", images=["1", 0], filename_prefix="image")}
 
 
 def test_a_run_reports_its_files(run: Any, receiver: Receiver, tmp_path: Path) -> None:
     options = ["--webhook", receiver.url, "--webhook-private", "--track-id", "abc"]
     assert run(GOOD, *options) == (0, [])
     (report,) = receiver.reports
-    path = str(tmp_path / "output" / "picture_00001_.png")
+    path = str(tmp_path / "output" / "image_00001_.png")
     assert (report["track_id"], report["status"], report["output"]) == ("abc", "success", [path])
     assert report["outputs"]["2"]["images"] == [{"path": path}]
     assert report["seconds"] > 0

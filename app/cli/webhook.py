@@ -17,22 +17,29 @@ from urllib.parse import SplitResult, urlsplit
 from ...host.errors import GraphError, shown
 
 TIMEOUT = 10.0
-# Seconds between attempts.
+"""Seconds to connect, and to wait for each part of an answer."""
+
 PAUSES = (1.0, 2.0, 4.0)
-TRY_AGAIN = {408, 425, 429}
+"""Seconds before each retry."""
+
+RETRIED_STATUSES = {408, 425, 429}
+"""Retried besides 5xx: request timeout, too early, too many requests (RFC 9110, 8470, 6585)."""
+
 PORTS = {"http": 80, "https": 443}
+
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that lead to IPv4 ones (RFC 6052)."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where a run is reported to.
+    """The receiver of a run's report.
 
     Attributes:
         url: http or https.
-        track_id: goes back as it is.
+        track_id: copied into the report.
         private: whether addresses that are not public are allowed.
     """
 
@@ -41,10 +48,10 @@ class Webhook:
     private: bool = False
 
     def check(self) -> None:
-        """Look at the URL before the run begins; a name is resolved only when the report is sent.
+        """Check the URL before the run begins; a host name is resolved only when the report is sent.
 
         Raises:
-            GraphError: it is no http or https URL, or holds an address that is not public.
+            GraphError: it is not an http or https URL, or contains an address that is not public.
         """
         parts = self._parts()
         try:
@@ -54,10 +61,14 @@ class Webhook:
                 raise GraphError([self._refusal("localhost")]) from None
 
     def send(self, report: dict[str, Any], pause: Callable[[float], None] = time.sleep) -> str:
-        """POST a report, again where the receiver is busy or away. Redirects are not followed.
+        """POST a report, retried up to 3 times on connection errors, 408, 425, 429 and 5xx; redirects are not followed.
+
+        Args:
+            report: what JSON can hold; `track_id` is added.
+            pause: waits the given seconds between attempts.
 
         Returns:
-            What went wrong, in one line; nothing when it arrived.
+            What went wrong, in one line; "" when it arrived.
         """
         body = json.dumps({"track_id": self.track_id, **report}).encode()
         wrong = ""
@@ -72,7 +83,7 @@ class Webhook:
                 if 200 <= status < 300:
                     return ""
                 wrong = f"--webhook {shown(self.url)}: answered {status}"
-                if status < 500 and status not in TRY_AGAIN:
+                if status < 500 and status not in RETRIED_STATUSES:
                     return wrong
             if wait is not None:
                 pause(wait)
@@ -101,26 +112,26 @@ class Webhook:
             connection.close()
 
     def _address(self, host: str, port: int) -> str:
-        """One address of the host, after all of them are found to be allowed."""
+        """Return one address of the host, after checking that all of them are allowed."""
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         for address in found:
             self._allow(ipaddress.ip_address(address.partition("%")[0]))
         return found[0]
 
     def _allow(self, address: Address) -> None:
-        meant = _embedded(address)
-        if not self.private and (not meant.is_global or meant.is_multicast):
+        reached = _reached(address)
+        if not self.private and (not reached.is_global or reached.is_multicast):
             raise GraphError([self._refusal(str(address))])
 
     def _refusal(self, address: str) -> str:
         return (
             f"--webhook {shown(self.url)}: {address} is not a public address; "
-            "say --webhook-private to report inside a network"
+            "add --webhook-private to report inside a network"
         )
 
 
-def _embedded(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one leads to, or the address itself."""
+def _reached(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one leads to, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in NAT64:
@@ -129,7 +140,7 @@ def _embedded(address: Address) -> Address:
 
 
 def _connection(scheme: str, host: str, port: int, address: str) -> http.client.HTTPConnection:
-    """A connection to the very address that was checked: a second look-up could give another."""
+    """Connect to the very address that was checked: a second look-up could return another."""
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
     connection = kind(host, port, timeout=TIMEOUT)
     connected = socket.create_connection((address, port), TIMEOUT)

@@ -1,4 +1,4 @@
-"""Stands for `comfy_api.latest.ui`: what a node shows or saves."""
+"""Drop-in replacement for `comfy_api.latest.ui`: what a node shows or saves."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 
 class SavedResult(dict[str, str]):
-    """A saved file as the interface names it: filename, subfolder, type."""
+    """A saved file in the form that the interface uses: filename, subfolder, type."""
 
     def __init__(self, filename: str, subfolder: str, type: FolderType) -> None:
         super().__init__(filename=filename, subfolder=subfolder, type=type.value)
 
 
 class SavedImages:
-    """Saved pictures."""
+    """Saved images."""
 
     def __init__(self, results: list[SavedResult], is_animated: bool = False) -> None:
         self.results = results
         self.is_animated = is_animated
 
     def as_dict(self) -> dict[str, Any]:
-        """The lists that the interface gets."""
+        """Return the lists for the interface."""
         return {"images": self.results} | ({"animated": (True,)} if self.is_animated else {})
 
 
 class ImageSaveHelper:
-    """Writes PNG files that carry their graph."""
+    """Saves PNG files with their graph as metadata."""
 
     @staticmethod
     def save_images(
@@ -50,10 +50,11 @@ class ImageSaveHelper:
         cls: type[ComfyNode] | None,
         compress_level: int = 4,
     ) -> list[SavedResult]:
-        """Save each picture as `<prefix>_<number>_.png`; "%batch_num%" in the prefix becomes its place in the batch.
+        """Save each image as `<prefix>_<number>_.png`; "%batch_num%" in the prefix becomes its place in the batch.
 
         Args:
-            images: (B, H, W, 3 or 4), 0..1; what lies outside is clipped, and the byte is 255 * value, cut off.
+            images: (B, H, W, 3 or 4), 0..1; values outside are clipped, and the byte is 255 * value, truncated.
+            folder_type: output, or temp for previews.
             cls: the node, whose hidden `prompt` and `extra_pnginfo` go into text chunks.
 
         Raises:
@@ -72,7 +73,7 @@ class ImageSaveHelper:
     def get_save_images_ui(
         images: Tensor, filename_prefix: str, cls: type[ComfyNode] | None, compress_level: int = 4
     ) -> SavedImages:
-        """Save pictures in the output folder, ready to return as `ui`."""
+        """Save images in the output folder; return them for the `ui` of a node's output."""
         return SavedImages(ImageSaveHelper.save_images(images, filename_prefix, FolderType.output, cls, compress_level))
 
 
@@ -102,7 +103,7 @@ def _png_metadata(cls: type[ComfyNode] | None) -> PngInfo | None:
 
 
 class PreviewImage:
-    """Pictures to look at, saved in the temporary folder."""
+    """Images shown on a node, saved in the temporary folder."""
 
     def __init__(self, image: Tensor, animated: bool = False, cls: type[ComfyNode] | None = None) -> None:
         prefix = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
@@ -110,16 +111,16 @@ class PreviewImage:
         self.animated = animated
 
     def as_dict(self) -> dict[str, Any]:
-        """The lists that the interface gets."""
+        """Return the lists for the interface."""
         return {"images": self.values, "animated": (self.animated,)}
 
 
 class PreviewText:
-    """Text to read."""
+    """Text shown on a node."""
 
     def __init__(self, value: str) -> None:
         self.value = value
 
     def as_dict(self) -> dict[str, Any]:
-        """The lists that the interface gets."""
+        """Return the lists for the interface."""
         return {"text": (self.value,)}
