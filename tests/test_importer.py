@@ -24,7 +24,7 @@ from tessera.app.services import images
 from tessera.app.services.build import literal, named_file
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.images import Pictures
-from tessera.app.services.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN
+from tessera.app.services.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
@@ -271,7 +271,8 @@ def test_strength_runs_the_steps_that_the_services_run(info: ObjectInfo) -> None
 def test_guidance_below_one_does_without_the_negative_prompt(info: ObjectInfo) -> None:
     _, lines, prompt = imported("scenario-texture", SCENARIO | {"guidance": 0.2, "negativePrompt": "blur"}, info)
     assert sampler(prompt)["cfg"] == 1.0
-    assert "without effect" in next(line.text for line in lines if line.name == "negativePrompt")
+    assert outcomes(lines)["negativePrompt"] == NO_EFFECT
+    assert "blur" not in [node["inputs"].get("text") for node in prompt.values()]
 
 
 def test_lists_of_references_go_before_their_deprecated_forms(info: ObjectInfo) -> None:
@@ -548,7 +549,7 @@ def test_transfer_images_act_where_the_prompt_has_their_word(info: ObjectInfo) -
     assert '"moss", "zig", "zag"' in said.text
     _, lines, prompt = imported("octoai", PROMPT | {"transfer_images": {"moss": [encoded()]}}, info)
     assert not image_prompts(prompt)
-    assert outcomes(lines)["transfer_images"] == MEANINGLESS
+    assert outcomes(lines)["transfer_images"] == NO_EFFECT
 
 
 @pytest.fixture
@@ -577,7 +578,7 @@ def test_trigger_words_name_embeddings(info: ObjectInfo, prompt: str, named: str
     _, lines, made = imported("octoai", body, info)
     texts = [made[sampler(made)[side][0]]["inputs"]["text"] for side in ("positive", "negative")]
     assert texts == [named, named]
-    assert outcomes(lines)["textual_inversions"] == (MEANINGLESS if prompt == named else MAPPED)
+    assert outcomes(lines)["textual_inversions"] == (NO_EFFECT if prompt == named else MAPPED)
 
 
 @pytest.mark.usefixtures("embedding")

@@ -15,7 +15,7 @@ from tessera.app.registry import node_classes
 from tessera.app.services.control_networks import network_file
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.images import Pictures
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
@@ -98,7 +98,7 @@ def test_what_is_not_drawn_is_said(models: Path) -> None:
     with pytest.raises(GraphError, match="controlnet: found without controlnet_image"):
         imported(models, "octoai", {"controlnet": "canny"})
     said, _ = imported(models, "octoai", {})
-    assert said["controlnet_conditioning_scale"].outcome == MEANINGLESS
+    assert said["controlnet_conditioning_scale"].outcome == NO_EFFECT
 
 
 def test_leonardos_list_becomes_a_chain_and_image_prompts(models: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_deprecated_trio_follows_the_init_image(models: Path) -> None:
     items = [{"initImageId": "b", "preprocessorId": 20, "weight": 1}]
     said, chain = imported(models, "leonardo", old | {"controlnets": items})
     assert [file for _, file, _ in chain] == [FILES[3]]
-    assert {said[name].outcome for name in ("controlNet", "controlNetType", "weighting")} == {MEANINGLESS}
+    assert {said[name].outcome for name in ("controlNet", "controlNetType", "weighting")} == {NO_EFFECT}
     said, chain = imported(models, "leonardo", {"controlNet": True, "controlNetType": "POSE"})
     assert not chain
     assert said["controlNet"].outcome == NOT_YET

@@ -12,7 +12,7 @@ from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.images import Pictures
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
@@ -68,7 +68,7 @@ def test_modelslab_adds_words_by_rule_unless_told_not_to() -> None:
 def test_a_prompt_without_words_stays_as_it_is(prompt: str) -> None:
     said, nodes = imported("modelslab", prompt=prompt)
     assert "Enhance prompt" not in nodes
-    assert said["enhance_prompt"].outcome == MEANINGLESS
+    assert said["enhance_prompt"].outcome == NO_EFFECT
 
 
 @pytest.mark.parametrize("name", ["owner/chat", "chat", "CHAT"])
@@ -110,7 +110,7 @@ def test_without_a_model_instructions_are_not_followed_and_that_is_said(name: st
 def test_instructions_alone_do_nothing() -> None:
     said, nodes = imported("leonardo", "chat", enhancePromptInstructions="in winter")
     assert "Enhance prompt" not in nodes
-    assert said["enhancePromptInstructions"].outcome == MEANINGLESS
+    assert said["enhancePromptInstructions"].outcome == NO_EFFECT
 
 
 def test_prompt_magic_is_words_of_its_own() -> None:

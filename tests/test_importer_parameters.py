@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from tessera.app.cli.main import main
 from tessera.app.services import pages
 from tessera.app.services.model_names import family_of
-from tessera.app.services.parameters import APPROXIMATED, FAMILIES, KINDS, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from tessera.app.services.parameters import (
+    APPROXIMATED,
+    FAMILIES,
+    KINDS,
+    MAPPED,
+    MEANINGLESS,
+    NO_EFFECT,
+    NOT_YET,
+    Parameter,
+)
 from tessera.app.services.request import parse
 from tessera.app.services.services import SERVICES
 from tessera.host.errors import GraphError
@@ -44,7 +53,7 @@ def test_table_has_every_documented_parameter_and_no_other(name: str) -> None:
 def test_every_row_says_where_a_value_goes_or_why_it_does_not(name: str) -> None:
     for row in SERVICES[name].parameters:
         assert row.kind in KINDS
-        assert row.outcome in (MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS)
+        assert row.outcome in (MAPPED, APPROXIMATED, NOT_YET, NO_EFFECT, MEANINGLESS)
         assert bool(row.goes) == (row.outcome in (MAPPED, APPROXIMATED)), row.name
         assert row.how or row.outcome == MAPPED, row.name
         assert all(place.count(":") == 1 and place.count(".") == 1 for place in row.goes)

@@ -11,7 +11,7 @@ from ...host.schema.object_info import inputs_of
 from . import control_networks, enhance, finishing, intermediate
 from .graph_layout import Drawing, Node, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED, NOT_YET
+from .parameters import APPROXIMATED, NO_EFFECT, NOT_YET
 from .recipe import ImagePrompt, Pairs, Recipe, named_file
 
 DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
@@ -127,11 +127,9 @@ def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple
     wanted = [*recipe.loras, *([(recipe.lora_on_base, 1.0)] if recipe.lora_on_base else [])]
     if missing := [name for name, _ in wanted if not named_file(name, files)]:
         recipe.missing["lora"] = (NOT_YET, f"left out: no file {listed(missing)} in models/loras; put it there")
-    for name, strength in wanted:
-        file = named_file(name, files)
-        if file is None:
-            continue
-        role = "lora" if "lora" not in graph.nodes else f"lora {len(graph.nodes)}"
+    found = [(file, strength) for name, strength in wanted if (file := named_file(name, files))]
+    for number, (file, strength) in enumerate(found, 1):
+        role = f"lora {number}" if number > 1 else "lora"
         strengths = {"strength_model": strength, "strength_clip": strength}
         node = graph.add(role, "LoraLoader", model=model, clip=clip, lora_name=file, **strengths)
         model, clip = node[0], node[1]
@@ -179,7 +177,7 @@ def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family
     text = enhance.written(graph, recipe, literal(recipe.prompt))
     positive = graph.add("positive", "CLIPTextEncode", text=text, clip=clip)[0]
     if not family.startswith("flux"):
-        negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
+        negative = graph.add("negative", "CLIPTextEncode", text=_negative(recipe), clip=clip)[0]
         return model, positive, negative
     if recipe.negative and recipe.negative_strength:
         negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
@@ -191,6 +189,14 @@ def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family
     nothing = graph.add("no negative", "ConditioningZeroOut", conditioning=positive)[0]
     guidance = FLUX_GUIDANCE if recipe.guidance is None else recipe.guidance
     return model, graph.add("guidance", "FluxGuidance", conditioning=positive, guidance=guidance)[0], nothing
+
+
+def _negative(recipe: Recipe) -> str:
+    """Return the negative prompt of a model with classifier-free guidance, which a guidance of 1 leaves out."""
+    if recipe.guidance is None or recipe.guidance > 1 or not recipe.negative:
+        return literal(recipe.negative)
+    recipe.missing |= dict.fromkeys(("negative", PAIRS[1]), (NO_EFFECT, "a guidance of 1 or less leaves it out"))
+    return ""
 
 
 def _pairs(graph: Drawing, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[Output, Output]:

@@ -8,7 +8,7 @@ from ...host.errors import GraphError, listed, shown
 from ...host.schema.object_info import inputs_of
 from .graph_layout import Drawing, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, Parameter
+from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET, Parameter
 from .recipe import Guide, ImagePrompt, PictureFinder, Recipe, named_file
 from .request import Request
 
@@ -39,6 +39,7 @@ OCTOAI = (
         "The document has no range; ControlNetApplyAdvanced takes up to 10.",
         1.0,
         (0.0, STRONGEST),
+        needs="controlnet",
     ),
     Parameter(
         "controlnet_early_stop",
@@ -48,14 +49,16 @@ OCTOAI = (
         "Left out: the ControlNet acts to the end.",
         None,
         (0.0, 1.0),
+        needs="controlnet",
     ),
-    Parameter("controlnet_image", "text", MAPPED, _PICTURE, "Base64, written to the input folder."),
+    Parameter("controlnet_image", "text", MAPPED, _PICTURE, "Base64, written to the input folder.", needs="controlnet"),
     Parameter(
         "controlnet_preprocess",
         "flag",
         APPROXIMATED,
         _EDGES,
         "Edges for a ControlNet with canny in its name; others get the picture as it is.",
+        needs="controlnet",
     ),
 )
 
@@ -81,6 +84,7 @@ LEONARDO_OLD = (
         "The first file with that word in its name. CANNY finds edges first, the others take the picture as it is.",
         choices=("POSE", "CANNY", "DEPTH"),
         instead="controlnets",
+        needs="controlNet",
     ),
     Parameter(
         "weighting",
@@ -91,6 +95,7 @@ LEONARDO_OLD = (
         None,
         (0.0, STRONGEST),
         instead="controlnets",
+        needs="controlNet",
     ),
 )
 # The public client's `preprocessorId` and `strengthType`; the service puts weights of 0..2 into five equal classes.
@@ -109,7 +114,7 @@ def octoai_refusals(request: Request) -> list[str]:
 def octoai(request: Request, picture: PictureFinder, made: Recipe) -> None:
     """Add what the five parameters ask for."""
     name = request["controlnet"]
-    if not name:
+    if not name or not request["controlnet_image"]:
         return
     edges = bool(request["controlnet_preprocess"]) and "canny" in name.lower()
     if request["controlnet_preprocess"] and not edges:
@@ -124,7 +129,7 @@ def leonardo(request: Request, picture: PictureFinder, made: Recipe) -> None:
     if request["controlnets"]:
         _listed(request["controlnets"], picture, made)
         old = [name for name in ("controlNet", "controlNetType", "weighting") if request[name] is not None]
-        made.notes |= dict.fromkeys(old, (MEANINGLESS, "ignored beside controlnets"))
+        made.notes |= dict.fromkeys(old, (NO_EFFECT, "ignored beside controlnets"))
     elif request["controlNet"]:
         _trio(request, made)
 

@@ -2,35 +2,82 @@
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from ...host.errors import GraphError, one_line, shown
-from ...host.schema.object_info import inputs_of
+from ...host.errors import GraphError
 from .build import build, choices
-from .graph_layout import Drawing
+from .graph_layout import Drawing, Node
 from .images import Pictures
 from .model_names import family_of
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NOT_YET, UNKNOWN, Parameter
-from .recipe import Note, Recipe
-from .request import Request, Service, hint_at, parse
+from .recipe import PictureFinder, Recipe
+from .report import Line, Report
+from .request import Request, Service, parse
 
-# What the table says about a value that is left out.
-_DEFAULTS = re.compile(r";?\s*(?:Left out:|The document has no default;).*?(?:\.(?=\s|$)|$)")
+MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")
+"""Parameters that name a model, the telling one first."""
+
+
+@dataclass
+class _Finder:
+    """Finds images as `pictures` does, and remembers them."""
+
+    pictures: Pictures
+    known: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, parameter: str, value: str) -> str:
+        self.known[value] = self.pictures(parameter, value)
+        return self.known[value]
+
+    def again(self, parameter: str, value: str) -> str:
+        """Return the file name of an image; one that was not read has a name of its own."""
+        return self.known.get(value) or f"unread-{hashlib.sha256(value.encode()).hexdigest()[:16]}.png"
 
 
 @dataclass(frozen=True)
-class Line:
-    """What became of one parameter."""
+class _Import:
+    """What requests to a service are drawn with.
 
-    name: str
-    outcome: str
-    text: str
+    Attributes: those of `convert`.
+    """
 
-    def __str__(self) -> str:
-        return one_line(f"{self.name}: {self.outcome}; {self.text}" if self.text else f"{self.name}: {self.outcome}")
+    service: Service
+    info: Mapping[str, Mapping[str, Any]]
+    seed: int
+    model: str | None
+    family: str | None
+    text_model: str
+    background_model: str
+
+    def family_for(self, asked: Mapping[str, Any]) -> str | None:
+        """Return the family of the model that is asked for."""
+        names = [asked.get(name) for name in MODEL_NAMES]
+        said = self.family or family_of(*(name for name in names if isinstance(name, str)))
+        # A demo model stands for the request's own; it does not change what the service's document says.
+        demo = self.model in choices(self.info, "TesseraDemoCheckpoint", "name")
+        return said or (self.service.family if demo else None) or family_of(self.model) or self.service.family
+
+    def without(self, request: Request, name: str) -> Request:
+        """Return a request without one of its parameters."""
+        asked = {key: request[key] for key in request.given - {name}}
+        return request.without(name, self.family_for(asked))
+
+    def draw(self, request: Request, find: PictureFinder) -> tuple[Recipe, Drawing]:
+        """Return what a request asks for, and its graph."""
+        recipe = self.service.recipe(request, find, self.seed)
+        recipe.model = self.model or recipe.model
+        recipe.text_model = self.text_model
+        recipe.background_model = self.background_model
+        return recipe, build(recipe, self.info, request.family)
+
+    def redraw(self, request: Request, find: PictureFinder) -> Mapping[str, Node] | None:
+        """Return the nodes that act for a request; None where it cannot be drawn."""
+        try:
+            return self.draw(request, find)[1].acting()
+        except GraphError:
+            return None
 
 
 def convert(
@@ -49,13 +96,13 @@ def convert(
 
     Args:
         info: the nodes that are there, in the shape of /object_info.
-        pictures: takes the request's pictures.
+        pictures: takes the request's images.
         seed: for a request that names none.
         model: the checkpoint to use instead of the request's.
         family: of the model that was asked for; None tells it by its name.
-        strict: refuse what would only be approximated or left out.
+        strict: refuse what would be approximated, left out or without effect.
         text_model: the folder in models/text_generation that writes prompts better.
-        background_model: the file in models/background_removal that tells what is in front.
+        background_model: the file in models/background_removal that finds the foreground.
 
     Returns:
         The UI-format file, and a line for each parameter that the request sets or that has a default.
@@ -64,87 +111,19 @@ def convert(
         GraphError: the request is not what the service documents, or strict and not wholly possible.
     """
     asked = document if isinstance(document, dict) else {}
-    names = [asked.get(name) for name in ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")]
-    said = family or family_of(*(name for name in names if isinstance(name, str)))
-    # A demo model stands for the request's own; it does not change what the service's document says.
-    demo = model in choices(info, "TesseraDemoCheckpoint", "name")
-    family = said or (service.family if demo else None) or family_of(model) or service.family
-    request = parse(service, document, family)
-    recipe = service.recipe(request, pictures, seed)
-    recipe.model = model or recipe.model
-    recipe.text_model = text_model
-    recipe.background_model = background_model
-    graph = build(recipe, info, family)
-    lines = [*_lines(request, recipe, graph), *(_unknown(service, name) for name in request.unknown)]
-    wrong = [line for line in lines if line.outcome in (APPROXIMATED, NOT_YET, UNKNOWN) and line.name in asked]
-    if strict and wrong:
-        raise GraphError(f"{line}; refused with --strict" for line in wrong)
-    return graph.document("\n".join(map(str, lines))), lines
-
-
-def _unknown(service: Service, name: str) -> Line:
-    return Line(name, UNKNOWN, f"{service.title} documents no such parameter; left out{hint_at(service, name)}")
-
-
-def _lines(request: Request, recipe: Recipe, graph: Drawing) -> list[Line]:
-    said = [
-        (parameter, *_outcome(parameter, request, recipe, graph))
-        for parameter in request.service.parameters
-        if request[parameter.name] is not None
-    ]
-    return [Line(parameter.name, outcome, _text(parameter, request, text)) for parameter, outcome, text in said]
-
-
-def _text(parameter: Parameter, request: Request, text: str) -> str:
-    if parameter.name in request.given:
-        text = _DEFAULTS.sub("", text)
-    default = "" if parameter.name in request.given else f"left out, so {shown(request[parameter.name])}"
-    deprecated = f"deprecated, use {parameter.instead}" if parameter.instead and parameter.name in request.given else ""
-    return "; ".join(part.rstrip(".") for part in (default, text, deprecated) if part)
-
-
-def _outcome(parameter: Parameter, request: Request, recipe: Recipe, graph: Drawing) -> Note:
-    """What became of a parameter in this request."""
-    if parameter.name in recipe.notes:
-        return recipe.notes[parameter.name]
-    nothing_asked = request[parameter.name] is False or (
-        not request[parameter.name] and parameter.name not in request.given
+    drawn = _Import(service, info, seed, model, family, text_model, background_model)
+    request = parse(service, document, drawn.family_for(asked))
+    find = _Finder(pictures)
+    recipe, graph = drawn.draw(request, find)
+    report = Report(
+        request,
+        recipe,
+        graph,
+        redraw=lambda other: drawn.redraw(other, find.again),
+        without=lambda name: drawn.without(request, name),
+        named=model is not None,
     )
-    if nothing_asked and parameter.outcome != MEANINGLESS:
-        return MAPPED, "off"
-    missing = [recipe.missing[role] for role in _roles(parameter) if role in recipe.missing]
-    if missing:
-        return missing[0]
-    places = _places(parameter, graph)
-    if places or not parameter.goes:
-        moved = request.moved.get(parameter.name, "")
-        outcome = APPROXIMATED if moved and parameter.outcome == MAPPED else parameter.outcome
-        return outcome, "; ".join(part for part in (", ".join(places), moved, parameter.how) if part)
-    return MEANINGLESS, "without effect on this workflow"
-
-
-def _class(place: str) -> str:
-    return place.partition(":")[2].partition(".")[0]
-
-
-def _roles(parameter: Parameter) -> list[str]:
-    return [place.partition(":")[0] for place in parameter.goes]
-
-
-def _places(parameter: Parameter, graph: Drawing) -> list[str]:
-    """The nodes and inputs that a value went to; the roles "lora 5" and "lora" are one."""
-    found = {}
-    for place in parameter.goes:
-        role, _, target = place.partition(":")
-        name = target.partition(".")[2]
-        # The cfg of a model that has its guidance elsewhere is 1.
-        if name == "cfg" and "guidance" in graph.nodes:
-            continue
-        for each, node in graph.nodes.items():
-            same = each == role or (each.startswith(f"{role} ") and node.class_type == _class(place))
-            spec = inputs_of(graph.info[node.class_type]).get(name)
-            # A widget that something is linked to has its value there.
-            linked = spec is not None and spec.is_widget and isinstance(node.inputs.get(name), tuple)
-            if same and spec is not None and not linked:
-                found[f"node {graph.number(each)} {node.class_type}.{name}"] = None
-    return list(found)
+    lines = report.lines()
+    if strict and (refused := [line for line in lines if line.refused]):
+        raise GraphError(f"{line}; refused with --strict" for line in refused)
+    return graph.document("\n".join(map(str, lines))), lines

@@ -24,6 +24,7 @@ INSTRUCTIONS = Parameter(
     MAPPED,
     (f"enhance:{_CLASS}.instructions",),
     "Beside enhancePrompt, by a model for chats; without one, approximated: nothing follows them.",
+    needs="enhancePrompt",
 )
 
 

@@ -47,6 +47,7 @@ SAFETY = (
         "sensitive_content_text: words on black.",
         "sensitive_content_text",
         choices=tuple(METHODS),
+        needs="safety_checker and a checker",
     ),
 )
 

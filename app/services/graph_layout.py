@@ -44,6 +44,17 @@ class Drawing:
         """The id of a node in the file."""
         return 1 + list(self.nodes).index(role)
 
+    def acting(self) -> dict[str, Node]:
+        """Return the nodes that the saved or shown images depend on, by role."""
+        ends = [role for role, node in self.nodes.items() if self.info[node.class_type]["output_node"]]
+        found: dict[str, Node] = {}
+        while ends:
+            role = ends.pop()
+            if role not in found:
+                found[role] = self.nodes[role]
+                ends += [value[0] for value in found[role].inputs.values() if isinstance(value, tuple)]
+        return found
+
     def document(self, note: str) -> dict[str, Any]:
         """The UI-format file, with `note` below the graph."""
         links = self._links()

@@ -7,7 +7,7 @@ of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNe
 from __future__ import annotations
 
 from . import control_networks, enhance, finishing
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .request import Request
 from .scheduler_names import LEONARDO
@@ -16,6 +16,8 @@ from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS,
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
 _CONTRAST = ("contrast:AdjustContrast.factor",)
 _UNZOOM = tuple(f"unzoom:ImagePadForOutpaint.{side}" for side in ("left", "top", "right", "bottom"))
+MOST_UNZOOM = 4.0
+"""Largest margin around an image, in parts of its size."""
 _CANVAS = "Say which file it is with --image."
 
 
@@ -33,7 +35,7 @@ def _elements(name: str, key: str) -> Parameter:
 
 
 PARAMETERS = (
-    _switch("alchemy", MEANINGLESS, _ALCHEMY, True),
+    _switch("alchemy", NO_EFFECT, _ALCHEMY, True),
     Parameter("contrastRatio", "number", APPROXIMATED, _CONTRAST, "A factor from 0.75 to 1.25.", None, (0.0, 1.0)),
     Parameter(
         "contrast",
@@ -46,8 +48,8 @@ PARAMETERS = (
     *control_networks.LEONARDO,
     _elements("elements", "akUUID"),
     _elements("userElements", "userLoraId"),
-    _switch("expandedDomain", MEANINGLESS, _ALCHEMY),
-    _switch("fantasyAvatar", MEANINGLESS, "A feature of the service that is not public."),
+    _switch("expandedDomain", NO_EFFECT, _ALCHEMY),
+    _switch("fantasyAvatar", NO_EFFECT, "A feature of the service that is not public."),
     Parameter(
         "guidance_scale",
         "number",
@@ -75,6 +77,7 @@ PARAMETERS = (
         MAPPED,
         ("image prompt:TesseraImagePrompt.scale",),
         "Of every image prompt; the document has no range, 0.9 where it is left out.",
+        needs="imagePrompts",
     ),
     Parameter(
         "init_generation_image_id",
@@ -98,6 +101,7 @@ PARAMETERS = (
         "How much of the picture stays: denoise is 1 minus it. Left out: 0.5.",
         None,
         (0.1, 0.9),
+        needs="an init image",
     ),
     Parameter(
         "modelId",
@@ -127,7 +131,7 @@ PARAMETERS = (
         (10, 60),
     ),
     _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, enhance.PROMPT),
-    Parameter("photoRealVersion", "choice", MEANINGLESS, how="There is one wording for both.", choices=("v1", "v2")),
+    Parameter("photoRealVersion", "choice", NO_EFFECT, how="There is one wording for both.", choices=("v1", "v2")),
     Parameter(
         "photoRealStrength",
         "number",
@@ -136,6 +140,7 @@ PARAMETERS = (
         "Depth of field, in words behind the prompt.",
         0.55,
         choices=(0.55, 0.5, 0.45),
+        needs="photoReal",
     ),
     Parameter(
         "presetStyle",
@@ -154,8 +159,8 @@ PARAMETERS = (
         None,
         enhance.PROMPT,
     ),
-    Parameter("promptMagicStrength", "number", MEANINGLESS, how="The fixed rule has no strength.", within=(0.1, 1.0)),
-    Parameter("promptMagicVersion", "choice", MEANINGLESS, how="There is one fixed rule.", choices=("v2", "v3")),
+    Parameter("promptMagicStrength", "number", NO_EFFECT, how="The fixed rule has no strength.", within=(0.1, 1.0)),
+    Parameter("promptMagicVersion", "choice", NO_EFFECT, how="There is one fixed rule.", choices=("v2", "v3")),
     _switch("public", MEANINGLESS, "There is no feed to show it in."),
     Parameter(
         "scheduler",
@@ -198,7 +203,7 @@ PARAMETERS = (
     ),
     _switch("tiling", MAPPED, "On both axes.", None, ("seamless model:TesseraSeamlessModel.tiling",)),
     finishing.TRANSPARENCY,
-    _switch("ultra", MEANINGLESS, "A pipeline of the service that is not public; refused beside alchemy."),
+    _switch("ultra", NO_EFFECT, "A pipeline of the service that is not public; refused beside alchemy."),
     _switch("unzoom", MAPPED, "Grey all around the picture, which is painted.", None, _UNZOOM),
     Parameter(
         "unzoomAmount",
@@ -207,6 +212,7 @@ PARAMETERS = (
         _UNZOOM,
         "The document has no unit; taken as the margin in parts of the picture, up to 4.",
         within=(0.0, None),
+        needs="unzoom and init_image_id",
     ),
     finishing.UPSCALE,
     _side("width", 1024),
@@ -219,9 +225,12 @@ PARAMETERS = (
         ("init image:LoadImage.image",),
         "INPAINT and OUTPAINT paint what is white in the mask, the public client's SKETCH2IMG and IMG2IMG everything.",
         choices=("INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"),
+        needs="canvasRequest and canvasMaskId",
     ),
-    Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS),
-    Parameter("canvasMaskId", "text", MAPPED, ("mask:LoadImageMask.image",), _CANVAS),
+    Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS, needs="canvasRequest"),
+    Parameter(
+        "canvasMaskId", "text", MAPPED, ("mask:LoadImageMask.image",), _CANVAS, needs="canvasRequest and canvasInitId"
+    ),
     _switch("enhancePrompt", MAPPED, enhance.HOW, None, enhance.SWITCH),
     enhance.INSTRUCTIONS,
 )
@@ -291,8 +300,6 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     made.foreground_only = request["transparency"] == "foreground_only"
     if request["presetStyle"] in ("NONE", "LEONARDO"):
         made.notes["presetStyle"] = (MAPPED, "adds no words")
-    if request["transparency"] == "disabled":
-        made.notes["transparency"] = (MAPPED, "pictures have no transparency")
     return made
 
 
@@ -324,9 +331,9 @@ def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> No
     if masked:
         made.mask = picture("canvasMaskId", request["canvasMaskId"])
     if request["unzoom"]:
-        made.unzoom, made.fill_mask = min(request["unzoomAmount"], 4.0), True
+        made.unzoom, made.fill_mask = min(request["unzoomAmount"] or 0.0, MOST_UNZOOM), True
     masked = masked or made.unzoom
     kept = request["init_strength"]
     made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
     ignored = [each for each in names if each != name and request[each]]
-    made.notes |= dict.fromkeys(ignored, (MEANINGLESS, f"ignored beside {name}"))
+    made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))

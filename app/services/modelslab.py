@@ -48,6 +48,7 @@ PARAMETERS = (
         MAPPED,
         ("mask:LoadImageMask.image",),
         "As init_image, which it needs; white is painted anew.",
+        needs="init_image",
     ),
     _side("width"),
     _side("height"),
@@ -87,6 +88,7 @@ PARAMETERS = (
         "Needs init_image; 1 keeps nothing of it. The document has no default; 0.7 is taken.",
         None,
         (0.0, 1.0),
+        needs="init_image",
     ),
     _switch(
         "tomesd", MAPPED, "Merges half of the tokens. Stable Diffusion only.", ("token merging:TomePatchModel.ratio",)
@@ -105,6 +107,7 @@ PARAMETERS = (
         "DPMSolverMultistepScheduler runs as dpmsolver++ in any case.",
         "none",
         choices=("none", "dpmsolver++", "dpmsolver+++"),
+        needs="DPMSolverMultistepScheduler as scheduler",
     ),
     Parameter("vae", "text", MAPPED, ("vae:VAELoader.vae_name",), "The file of that name in models/vae."),
     Parameter(
@@ -115,6 +118,7 @@ PARAMETERS = (
         "One for each LoRA, or one for all; 1 where it is left out.",
         None,
         (0.1, 1.0),
+        needs="lora_model",
     ),
     Parameter(
         "lora_model",
@@ -192,7 +196,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         guidance=request["guidance_scale"],
         scheduler=request["scheduler"],
         karras=request["use_karras_sigmas"],
-        loras=list(zip(names, strengths if len(strengths) > 1 else strengths * len(names), strict=True)),
+        loras=list(zip(names, strengths if len(strengths) > 1 else strengths * len(names), strict=False)),
         vae=request["vae"] or "",
         last_layer=-(request["clip_skip"] or 1),
         token_merging=MERGED if request["tomesd"] else 0.0,

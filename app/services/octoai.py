@@ -7,7 +7,7 @@ import re
 from ...host.errors import listed, shown
 from ...host.folder_paths import get_filename_list
 from . import control_networks
-from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NOT_YET, OTHER_FAMILY, Parameter
+from .parameters import APPROXIMATED, FAMILIES, MAPPED, NO_EFFECT, NOT_YET, OTHER_FAMILY, Parameter
 from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
 from .request import Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
@@ -65,6 +65,7 @@ PARAMETERS = (
         "Acts beside use_refiner.",
         0.8,
         (0.0, 1.0),
+        needs="use_refiner",
     ),
     Parameter(
         "image_encoding",
@@ -84,6 +85,7 @@ PARAMETERS = (
         MAPPED,
         ("image prompt mask:LoadImageMask.image",),
         "White is where the picture acts. Needs ip_adapter_image.",
+        needs="ip_adapter_image",
     ),
     Parameter(
         "ip_adapter_method",
@@ -92,6 +94,7 @@ PARAMETERS = (
         ("image prompt:TesseraImagePrompt.type",),
         "Left out: full.",
         choices=("full", "style", "composition"),
+        needs="ip_adapter_image",
     ),
     Parameter(
         "ip_adapter_mode",
@@ -100,6 +103,7 @@ PARAMETERS = (
         ("image prompt adapter:TesseraLoadIPAdapter.ip_adapter",),
         "base is the only mode, and what an adapter file does.",
         choices=("base",),
+        needs="ip_adapter_image",
     ),
     Parameter(
         "ip_adapter_scale",
@@ -108,6 +112,7 @@ PARAMETERS = (
         ("image prompt:TesseraImagePrompt.scale",),
         "Above 1 it acts as 1.",
         1.0,
+        needs="ip_adapter_image",
     ),
     Parameter(
         "loras",
@@ -117,7 +122,14 @@ PARAMETERS = (
         "Each name is a file in models/loras; a weight of null is 1.",
         within=(-20.0, 20.0),
     ),
-    Parameter("mask_image", "text", MAPPED, ("mask:LoadImageMask.image",), "White is painted anew. Needs init_image."),
+    Parameter(
+        "mask_image",
+        "text",
+        MAPPED,
+        ("mask:LoadImageMask.image",),
+        "White is painted anew. Needs init_image.",
+        needs="init_image",
+    ),
     Parameter(
         "negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text", "negative:CLIPTextEncodeSDXL.text_l")
     ),
@@ -143,6 +155,7 @@ PARAMETERS = (
         APPROXIMATED,
         ("encode:VAEEncodeForInpaint.mask",),
         "What lies under mask_image counts as nothing; the service's preprocessing is not public.",
+        needs="mask_image",
     ),
     Parameter(
         "prompt_2",
@@ -186,6 +199,7 @@ PARAMETERS = (
         0.8,
         (0.0, 1.0),
         above=True,
+        needs="init_image",
     ),
     Parameter(
         "style_preset",
@@ -275,8 +289,6 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     _transfer(request, picture, made)
     control_networks.octoai(request, picture, made)
     _name_embeddings(request, made)
-    if request["image_encoding"] == "png":
-        made.notes["image_encoding"] = (MAPPED, "pictures are saved as PNG")
     made.file_format = request["image_encoding"] or "png"
     return made
 
@@ -309,7 +321,7 @@ def _transfer(request: Request, picture: PictureFinder, made: Recipe) -> None:
         made.image_prompts += [ImagePrompt(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
     if idle := [word for word in asked if word not in used]:
         why = f"left out: the prompt does not have {listed(idle)}, or no pictures are given for it"
-        made.notes["transfer_images"] = (APPROXIMATED if used else MEANINGLESS, why)
+        made.notes["transfer_images"] = (APPROXIMATED if used else NO_EFFECT, why)
 
 
 def _name_embeddings(request: Request, made: Recipe) -> None:
@@ -326,7 +338,7 @@ def _name_embeddings(request: Request, made: Recipe) -> None:
         why = f"left out: no file {listed(missing)} in models/embeddings; put it there"
         made.notes["textual_inversions"] = (NOT_YET, why)
     elif asked and before == (made.prompt, made.negative):
-        made.notes["textual_inversions"] = (MEANINGLESS, f"the prompts do not have {listed(asked)}")
+        made.notes["textual_inversions"] = (NO_EFFECT, f"the prompts do not have {listed(asked)}")
 
 
 def _word(word: str) -> re.Pattern[str]:

@@ -14,10 +14,13 @@ _HEAD = """# Requests of hosted image services as workflows
 `tessera import SERVICE request.json -o workflow.json` makes a workflow of a request body, and says of each parameter
 what became of it. This page is what `tessera params --markdown` prints: do not change it by hand.
 
-* **mapped**: the workflow does the same.
-* **approximated**: the workflow does something like it; `--strict` refuses it.
-* **not yet possible**: no node does it; `--strict` refuses it.
-* **without meaning**: it is about the service, not about the picture.
+* **mapped**: the workflow does the same, and another without the parameter would not; a value that the workflow has
+  anyway is told "as by default".
+* **approximated**: the workflow does something like it, with the value that is told; `--strict` refuses it.
+* **not yet possible**: no node does it, or a file is missing; `--strict` refuses it.
+* **without effect here**: the workflow is the same without it, for the reason that is told; `--strict` refuses it,
+  unless it has its default.
+* **without meaning**: it is about the service, not about the image.
 
 Ranges and defaults are those of the services' documents. The pages of Scenario and Leonardo describe most parameters
 without their names, and they and OctoAI's leave out the values of some lists: such names and values are those of public

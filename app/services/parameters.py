@@ -9,6 +9,8 @@ from typing import Any
 from ...host.errors import listed
 
 MAPPED, APPROXIMATED, NOT_YET, MEANINGLESS = "mapped", "approximated", "not yet possible", "without meaning"
+NO_EFFECT = "without effect here"
+"""Outcome of a parameter about the image that changes nothing in the workflow. MEANINGLESS is about the service."""
 # A name in a request that its service does not document.
 UNKNOWN = "unknown"
 
@@ -45,7 +47,7 @@ class Parameter:
     Attributes:
         name: as it stands in a request.
         kind: a key of KINDS.
-        outcome: MAPPED, APPROXIMATED, NOT_YET or MEANINGLESS.
+        outcome: MAPPED, APPROXIMATED, NOT_YET, NO_EFFECT or MEANINGLESS.
         goes: where its value goes, each "role:NodeClass.input"; a role names one node of the imported workflow.
         how: what is done with it, or why nothing is.
         default: what an omitted parameter gets; None where the service documents none.
@@ -56,6 +58,7 @@ class Parameter:
         choices: the values it takes; of numbers, the one that is nearest to the given one.
         required: a request without it is refused.
         instead: the parameter that replaces a deprecated one.
+        needs: what it does nothing without, in words.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Parameter:
     choices: tuple[Any, ...] = ()
     required: bool = False
     instead: str = ""
+    needs: str = ""
 
     @property
     def takes_nearest(self) -> bool:

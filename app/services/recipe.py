@@ -77,6 +77,7 @@ class Recipe:
         unzoom: the margin around the first picture, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
+        remarks: what is said in addition of a parameter that acts.
         missing: what became of the parameters that go to a role, where a file is missing.
     """
 
@@ -120,6 +121,7 @@ class Recipe:
     unzoom: float = 0.0
     fill_mask: bool = False
     notes: dict[str, Note] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
     missing: dict[str, Note] = field(default_factory=dict)
 
 

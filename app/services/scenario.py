@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ...host.errors import GraphError, shown
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .request import Request
 from .scheduler_names import DIFFUSERS
@@ -51,6 +51,7 @@ COMMON = (
         MAPPED,
         ("lora:LoraLoader.lora_name",),
         "The LoRA file named modelId-modelEpoch, on top of baseModelId.",
+        needs="a LoRA of that epoch",
     ),
     Parameter("hideResults", "flag", MEANINGLESS, how="There is no gallery to hide from.", default=False),
     Parameter(
@@ -118,6 +119,7 @@ COMMON = (
         "Flux only. The service takes it for txt2img, img2img and controlnet alone; here it works everywhere.",
         0.0,
         (0.0, 10.0),
+        needs="a Flux model and negativePrompt",
     ),
     Parameter(
         "baseModelId",
@@ -161,6 +163,7 @@ IP_ADAPTER = (
         0.9,
         (0.0, 1.0),
         instead="ipAdapterScales",
+        needs="a reference image",
     ),
     Parameter(
         "ipAdapterType",
@@ -170,6 +173,7 @@ IP_ADAPTER = (
         "",
         "style",
         choices=("style", "character"),
+        needs="a reference image",
     ),
     Parameter(
         "aspectRatio",
@@ -187,6 +191,7 @@ IP_ADAPTER = (
         "One for each picture; a missing one is 0.9.",
         None,
         (0.0, 1.0),
+        needs="a reference image",
     ),
     Parameter(
         "ipAdapterImage", "text", MAPPED, _PICTURES, "Ignored beside ipAdapterImages.", instead="ipAdapterImages"
@@ -231,8 +236,6 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         tiling=request.service.name == "scenario-texture",
         intermediate=request["intermediateImages"],
     )
-    if request["guidance"] is not None and request["guidance"] < 1:
-        made.notes["negativePrompt"] = (MAPPED, "without effect, since guidance is below 1")
     if request.service.name == "scenario-ip-adapter":
         _reference(request, picture, made)
     return made
@@ -250,14 +253,14 @@ def _reference(request: Request, picture: PictureFinder, made: Recipe) -> None:
         ImagePrompt(file, scale, request["ipAdapterType"]) for file, scale in zip(files, scales, strict=False)
     ]
     ignored = {"ipAdapterImages", "ipAdapterImageIds", "ipAdapterImage", "ipAdapterImageId"} - {name}
-    made.notes |= dict.fromkeys(ignored & request.given, (MEANINGLESS, f"ignored beside {name}"))
+    made.notes |= dict.fromkeys(ignored & request.given, (NO_EFFECT, f"ignored beside {name}"))
     if request["ipAdapterScales"]:
-        made.notes["ipAdapterScale"] = (MEANINGLESS, "ignored beside ipAdapterScales")
+        made.notes["ipAdapterScale"] = (NO_EFFECT, "ignored beside ipAdapterScales")
     ultra = "ultra" in request["modelId"] and not {"width", "height"} & request.given
     if ultra:
         made.size = size_of_ratio(request["aspectRatio"])
     else:
-        made.notes["aspectRatio"] = (MEANINGLESS, "the service takes it for flux.1.1-pro-ultra without a size alone")
+        made.notes["aspectRatio"] = (NO_EFFECT, "the service takes it for flux.1.1-pro-ultra without a size alone")
 
 
 def size_of_ratio(ratio: str) -> tuple[int, int]:

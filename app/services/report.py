@@ -1,0 +1,216 @@
+"""What became of a request's parameters, read off the finished graph.
+
+A parameter acts where the graph with it differs from the graph without it. Where both are equal, other values are
+tried: if one of them changes the graph, the value is what the graph has anyway; otherwise the parameter has no effect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ...host.errors import one_line, shown
+from ...host.schema.object_info import inputs_of
+from .graph_layout import Drawing, Node
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
+from .recipe import Note, Recipe
+from .request import Request, hint_at
+
+Nodes = Mapping[str, Node]
+
+AS_BY_DEFAULT = "as by default"
+MOST_PLACES = 3
+"""Number of inputs that are named where the table of the service names none that changed."""
+
+# What the table says about a value that is left out.
+_DEFAULTS = re.compile(r";?\s*(?:Left out:|The document has no default;).*?(?:\.(?=\s|$)|$)")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one parameter.
+
+    Attributes:
+        refused: whether `--strict` refuses the request for it.
+    """
+
+    name: str
+    outcome: str
+    text: str
+    refused: bool = False
+
+    def __str__(self) -> str:
+        return one_line(f"{self.name}: {self.outcome}; {self.text}" if self.text else f"{self.name}: {self.outcome}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is said of a request.
+
+    Attributes:
+        recipe: with notes on what its builders left out.
+        graph: the finished graph.
+        redraw: the nodes that act in the graph of another request; None where it cannot be drawn.
+        without: the request without a parameter.
+        named: whether the caller names the model instead of the request.
+    """
+
+    request: Request
+    recipe: Recipe
+    graph: Drawing
+    redraw: Callable[[Request], Nodes | None]
+    without: Callable[[str], Request]
+    named: bool
+
+    @cached_property
+    def acting(self) -> Nodes:
+        """The nodes that act in the graph."""
+        return self.graph.acting()
+
+    def lines(self) -> list[Line]:
+        """Return a line for each parameter that has a value, and for each name that is not documented."""
+        told = [self._line(each) for each in self.request.service.parameters if self._has_value(each)]
+        return told + [_unknown(self.request, name) for name in self.request.unknown]
+
+    def _has_value(self, parameter: Parameter) -> bool:
+        if self.request[parameter.name] is not None:
+            return True
+        # A model that stands in for one that is not named is told as well.
+        stands_in = "model" in self.recipe.missing and "model" in _roles(parameter)
+        return stands_in and all(
+            self.request[each.name] is None for each in self.request.service.parameters if "model" in _roles(each)
+        )
+
+    def _line(self, parameter: Parameter) -> Line:
+        given = parameter.name in self.request.given
+        outcome, text = self._outcome(parameter, given)
+        refused = given and outcome in (APPROXIMATED, NOT_YET, NO_EFFECT) and not self._is_harmless(parameter, outcome)
+        return Line(parameter.name, outcome, _text(parameter, self.request, text), refused)
+
+    def _is_harmless(self, parameter: Parameter, outcome: str) -> bool:
+        """Whether a parameter without effect asks for nothing: it has its default, or the caller replaces it."""
+        if outcome != NO_EFFECT or parameter.outcome == NO_EFFECT:
+            return False
+        default = self.without(parameter.name)[parameter.name]
+        return self.request[parameter.name] == default or (self.named and "model" in _roles(parameter))
+
+    def _outcome(self, parameter: Parameter, given: bool) -> Note:
+        value, acting = self.request[parameter.name], self.acting
+        if parameter.outcome == MEANINGLESS:
+            return MEANINGLESS, parameter.how
+        other = self.redraw(self.without(parameter.name)) if given else acting
+        changed = other != acting
+        if value is not None and not value and not given:
+            return MAPPED, "off"
+        if value is False or (not changed and value in ("", [], {})):
+            return MAPPED, "off" if value is False else "empty"
+        note = self._note(parameter)
+        if note and not (changed and note[0] in (MAPPED, NO_EFFECT)):
+            usual = note[0] == MAPPED and given
+            return note[0], "; ".join([note[1], AS_BY_DEFAULT] if usual else [note[1]])
+        other = other if changed else self._another(parameter, acting)
+        if other == acting:
+            return NO_EFFECT, self._why_not(parameter)
+        return self._acts(parameter, other, given and not changed)
+
+    def _note(self, parameter: Parameter) -> Note | None:
+        missing = [self.recipe.missing[role] for role in _roles(parameter) if role in self.recipe.missing]
+        return self.recipe.notes.get(parameter.name) or next(iter(missing), None)
+
+    def _acts(self, parameter: Parameter, other: Nodes | None, usual: bool) -> Note:
+        """Return what is said of a parameter that acts; `other` is the graph with another value of it."""
+        name = parameter.name
+        moved, remark = self.request.moved.get(name, ""), self.recipe.remarks.get(name, "")
+        how = _DEFAULTS.sub("", parameter.how) if name in self.request.given else parameter.how
+        said = [", ".join(self._places(parameter, other)), moved, remark, how, AS_BY_DEFAULT if usual else ""]
+        outcome = MAPPED if parameter.outcome == NO_EFFECT else parameter.outcome
+        outcome = APPROXIMATED if moved and outcome == MAPPED else outcome
+        return outcome, "; ".join(part.rstrip(".") for part in said if part)
+
+    def _another(self, parameter: Parameter, acting: Nodes) -> Nodes | None:
+        """Return the graph of the first other value that changes it; the graph as it is where none does."""
+        for value in self._others(parameter):
+            other = self.redraw(self.request.changed(parameter.name, value))
+            if other != acting:
+                return other
+        return acting
+
+    def _others(self, parameter: Parameter) -> list[Any]:
+        """Return other values of a parameter, enough to see whether one changes the graph."""
+        value = self.request[parameter.name]
+        if parameter.kind in ("flag", "yes/no"):
+            return [not value]
+        if isinstance(value, int | float) and not parameter.choices:
+            bounds = parameter.range_for(self.request.family)
+            ends = [bound for bound in bounds if bound is not None and bound != value]
+            return ends or [value + (parameter.step or 1)]
+        offered = (
+            [each for place in parameter.goes for each in self._offered(place)] if parameter.kind == "text" else []
+        )
+        return [each for each in (*parameter.choices, *offered) if each != value]
+
+    def _offered(self, place: str) -> list[str]:
+        """Return what the list of an input offers."""
+        class_type, _, name = place.partition(":")[2].partition(".")
+        spec = inputs_of(self.graph.info[class_type]).get(name) if class_type in self.graph.info else None
+        return list(spec.options.get("options") or []) if spec else []
+
+    def _why_not(self, parameter: Parameter) -> str:
+        if self.named and "model" in _roles(parameter):
+            return "the model is the one given with --model"
+        if parameter.outcome == NO_EFFECT:
+            return parameter.how
+        return f"needs {parameter.needs}" if parameter.needs else "nothing in this workflow takes it"
+
+    def _places(self, parameter: Parameter, other: Nodes | None) -> list[str]:
+        """Return the changed inputs, first those that the table names; the roles "lora 5" and "lora" are one."""
+        changed = [
+            (role, name)
+            for role, node in self.acting.items()
+            for name in inputs_of(self.graph.info[node.class_type])
+            if not _is_same(other, node, name) and not self._is_linked_widget(node, name)
+        ]
+        changed.sort(key=lambda place: list(self.graph.nodes).index(place[0]))
+        tabled = [place for entry in parameter.goes for place in changed if self._is_at(*place, entry)]
+        inputs = {role: self.graph.nodes[role].inputs for role, _ in changed}
+        values = [(role, name) for role, name in changed if not isinstance(inputs[role].get(name, ()), tuple)]
+        found = [*dict.fromkeys(tabled)] or values[:MOST_PLACES]
+        return [f"node {self.graph.number(role)} {self.graph.nodes[role].class_type}.{name}" for role, name in found]
+
+    def _is_linked_widget(self, node: Node, name: str) -> bool:
+        """Whether the value of a widget comes from another node, which has it then."""
+        spec = inputs_of(self.graph.info[node.class_type]).get(name)
+        return spec is not None and spec.is_widget and isinstance(node.inputs.get(name), tuple)
+
+    def _is_at(self, role: str, name: str, entry: str) -> bool:
+        of_role, _, target = entry.partition(":")
+        class_type, _, of_name = target.partition(".")
+        node = self.graph.nodes[role]
+        # The cfg of a model that has its guidance elsewhere is 1.
+        elsewhere = name == "cfg" and "guidance" in self.graph.nodes
+        same = role == of_role or (role.startswith(f"{of_role} ") and node.class_type == class_type)
+        return same and name == of_name and not elsewhere
+
+
+def _is_same(other: Nodes | None, node: Node, name: str) -> bool:
+    there = None if other is None else other.get(node.role)
+    return there is not None and there.class_type == node.class_type and there.inputs.get(name) == node.inputs.get(name)
+
+
+def _roles(parameter: Parameter) -> list[str]:
+    return [place.partition(":")[0] for place in parameter.goes]
+
+
+def _unknown(request: Request, name: str) -> Line:
+    title, hint = request.service.title, hint_at(request.service, name)
+    return Line(name, UNKNOWN, f"{title} documents no such parameter; left out{hint}", True)
+
+
+def _text(parameter: Parameter, request: Request, text: str) -> str:
+    given, value = parameter.name in request.given, request[parameter.name]
+    default = "" if given else "left out" if value is None else f"left out, so {shown(value)}"
+    deprecated = f"deprecated, use {parameter.instead}" if parameter.instead and given else ""
+    return "; ".join(part.rstrip(".") for part in (default, text, deprecated) if part)
