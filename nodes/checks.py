@@ -1,7 +1,7 @@
-"""What is wrong with typed-in settings, said before a run by a node's `validate_inputs`.
+"""Check typed-in settings before a run, for a node's `validate_inputs`.
 
-A host leaves the limits and choices of an input to the node as soon as `validate_inputs` names it, and hands over the
-typed-in values alone: a linked one is None. One that a prompt leaves out has the default.
+A host leaves the limits and choices of an input to the node as soon as `validate_inputs` names it, and passes only
+typed-in values: a linked one is None, and one that a prompt leaves out has its default.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ Rule = tuple[Callable[..., object], Sequence[str]]
 """A function that raises ValueError, and the names of the inputs that it takes."""
 TYPES = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}
 ABSENT: Any = object()
-"""The default of a link in a `validate_inputs`, which is not there; a link that is there is None."""
+"""Default of an input in `validate_inputs` that is not connected; a connected one is None."""
 
 
 def verdict(node: type[io.ComfyNode], given: Mapping[str, Any], *rules: Rule) -> bool | str:
-    """Check an input's own limits, then what rules say; a rule of which some value is not known waits for the run.
+    """Check each input's limits, then the rules; a rule with a linked input waits for the run.
 
     Args:
-        node: whose inputs they are.
+        node: class that declares the inputs.
         given: values by name, None where one is linked.
 
     Returns:
-        True, or all that is wrong, in a line.
+        True, or one line with everything that is wrong.
     """
     declared: dict[str, Any] = {each.id: each for each in node.define_schema().inputs}
-    # What could not become the input's type has been refused by the host.
+    # The host has already refused what cannot be converted to the input's type.
     known = {name: value for name, value in given.items() if _is_of_type(declared[name], value)}
     wrong = [line for name, value in known.items() if (line := _beyond_limits(declared[name], value))]
     ready = [(check, names) for check, names in rules if known.keys() >= set(names) and not wrong]
@@ -54,10 +54,10 @@ def _beyond_limits(entry: Any, value: Any) -> str:
     if entry.get_io_type() == "COMBO":
         return "" if value in entry.options else f"{entry.id}: found {value!r:.80}; {_choices(entry.options, value)}"
     low, high = getattr(entry, "min", None), getattr(entry, "max", None)
-    # Written so that NaN, which compares false with everything, is beyond them.
+    # Written so that NaN, which compares false with everything, is out of range.
     if (low is None or value >= low) and (high is None or value <= high):
         return ""
-    return f"{entry.id}: found {value}; expected {low} to {high}, set it to one of them"
+    return f"{entry.id}: found {value}; expected {low} to {high}, set a value in between"
 
 
 def _choices(options: Sequence[Any], value: Any) -> str:

@@ -1,4 +1,4 @@
-"""The node that cuts a motif out of its background."""
+"""Cut Out Foreground: make the background of a motif transparent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..images.foreground import clean_colours, colour_alpha
 
 
 class TesseraCutOut(io.ComfyNode):
-    """Makes the background transparent."""
+    """Make the background transparent."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,7 +20,7 @@ class TesseraCutOut(io.ComfyNode):
             node_id="TesseraCutOut",
             display_name="Cut Out Foreground",
             category="Tessera/image",
-            description="Makes what lies behind a motif transparent: what a mask leaves out, or the border's colour.",
+            description="Makes the background of an image transparent: along a mask, or by the colour at its border.",
             search_aliases=[
                 "remove background",
                 "transparent background",
@@ -32,7 +32,7 @@ class TesseraCutOut(io.ComfyNode):
                 "rembg",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or a batch; each is cut by itself."),
+                io.Image.Input("image", tooltip="The image, or a batch; each is cut out separately."),
                 io.Float.Input(
                     "tolerance",
                     default=0.1,
@@ -40,8 +40,8 @@ class TesseraCutOut(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="How far a colour may be from the background's, in OKLab; 0.02 is a difference just seen. "
-                    "Without a mask.",
+                    tooltip="Largest OKLab distance from the background's colour; 0.02 is just noticeable. "
+                    "Only without a mask.",
                 ),
                 io.Int.Input(
                     "softness",
@@ -49,20 +49,20 @@ class TesseraCutOut(io.ComfyNode):
                     min=0,
                     max=32,
                     optional=True,
-                    tooltip="How many px on both sides of an edge may be partly transparent; 0 makes hard edges. "
-                    "Without a mask.",
+                    tooltip="Width in px, on both sides of an edge, that may be partly transparent; 0 makes hard "
+                    "edges. Only without a mask.",
                 ),
                 io.Boolean.Input(
                     "holes",
                     default=False,
                     optional=True,
-                    tooltip="Whether the background's colour is cut out inside of the motif, too. Without a mask.",
+                    tooltip="Also cut the background's colour out inside the motif. Only without a mask.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="1 where the motif is, as Remove Background gives it; takes the picture's size. "
-                    "Without it, the background is told by its colour.",
+                    tooltip="1 where the motif is, as from Remove Background; resized to the image. "
+                    "Without it, the background is found by its colour.",
                 ),
             ],
             outputs=[
@@ -75,31 +75,31 @@ class TesseraCutOut(io.ComfyNode):
     def execute(
         cls, image: Tensor, tolerance: float = 0.1, softness: int = 2, holes: bool = False, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        """Find alpha, then the motif's own colours."""
-        pictures = image[..., :3].movedim(-1, 1).float()
+        """Find alpha, then remove the background from the colours of soft edges."""
+        images = image[..., :3].movedim(-1, 1).float()
         if mask is None:
-            alpha = torch.stack([colour_alpha(each, tolerance, softness, holes) for each in pictures])
+            alpha = torch.stack([colour_alpha(each, tolerance, softness, holes) for each in images])
         else:
-            alpha = _fitted(mask, pictures)
+            alpha = _fitted(mask, images)
         alpha = alpha * image[..., 3] if image.shape[-1] == 4 else alpha
         _demand_motif(alpha, "the mask is black; connect another" if mask is not None else _ADVICE.format(tolerance))
-        colours = torch.stack([clean_colours(*each) for each in zip(pictures, alpha, strict=True)])
+        colours = torch.stack([clean_colours(*each) for each in zip(images, alpha, strict=True)])
         return io.NodeOutput(torch.cat([colours, alpha[:, None]], 1).movedim(1, -1), alpha)
 
 
 _ADVICE = "all of it is within the tolerance of {}; choose a smaller one, or connect a mask"
 
 
-def _fitted(mask: Tensor, pictures: Tensor) -> Tensor:
-    """A mask, or one for each picture, in the pictures' size: (B, H, W)."""
-    planes = mask.reshape(-1, 1, *mask.shape[-2:]).to(pictures)
-    if len(planes) not in (1, len(pictures)):
-        expected = f"expected 1 or {len(pictures)}, as there are pictures; select some of them"
+def _fitted(mask: Tensor, images: Tensor) -> Tensor:
+    """Return masks resized to `images` (B, C, H, W): (B, H, W)."""
+    planes = mask.reshape(-1, 1, *mask.shape[-2:]).to(images)
+    if len(planes) not in (1, len(images)):
+        expected = f"expected 1 or {len(images)}, the number of images; select some of them"
         raise ValueError(f"found {len(planes)} masks, {expected}")
-    return F.interpolate(planes, pictures.shape[-2:], mode="bilinear")[:, 0].clamp(0, 1).expand(len(pictures), -1, -1)
+    return F.interpolate(planes, images.shape[-2:], mode="bilinear")[:, 0].clamp(0, 1).expand(len(images), -1, -1)
 
 
 def _demand_motif(alpha: Tensor, why: str) -> None:
     empty = [number for number, each in enumerate(alpha, 1) if not each.any()]
     if empty:
-        raise ValueError(f"found only background in picture {', '.join(map(str, empty))} of {len(alpha)}: {why}")
+        raise ValueError(f"found only background in image {', '.join(map(str, empty))} of {len(alpha)}: {why}")

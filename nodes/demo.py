@@ -7,7 +7,7 @@ from ..contract.demo import DEMO_CHECKPOINTS, demo_checkpoint
 
 
 class TesseraDemoCheckpoint(io.ComfyNode):
-    """Loads a model that ships with the pack."""
+    """Load a model that ships with the pack."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,13 +23,13 @@ class TesseraDemoCheckpoint(io.ComfyNode):
                     "name",
                     options=DEMO_CHECKPOINTS,
                     default=DEMO_CHECKPOINTS[0],
-                    tooltip="The model: texture-sd is of the Stable Diffusion kind, texture-flux of the Flux kind; "
-                    "both draw 128 px textures.",
+                    tooltip="texture-sd has the architecture of Stable Diffusion, texture-flux that of Flux; both "
+                    "generate textures of 128 px.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The denoiser."),
-                io.Clip.Output(display_name="clip", tooltip="The text encoder, with its tokenizer."),
+                io.Model.Output(display_name="model", tooltip="The diffusion model."),
+                io.Clip.Output(display_name="clip", tooltip="The text encoder with its tokenizer."),
                 io.Vae.Output(display_name="vae", tooltip="The image encoder and decoder."),
             ],
         )

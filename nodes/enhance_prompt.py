@@ -1,4 +1,4 @@
-"""A prompt written better, by rule or by a text model."""
+"""Enhance Prompt: extend a prompt by rules or with a text model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RULES = "rules"
 
 
 class TesseraEnhancePrompt(io.ComfyNode):
-    """Adds words to a prompt by rule, or lets a model on this machine write it."""
+    """Add words to a prompt by rules, or write it with a local text model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,11 +25,11 @@ class TesseraEnhancePrompt(io.ComfyNode):
             node_id="TesseraEnhancePrompt",
             display_name="Enhance Prompt",
             category="Tessera/text",
-            description="Writes a prompt better: adds words by rule, or lets a text model on this machine write it.",
+            description="Enhances a prompt: adds words by rules, or writes it with a text model on this machine.",
             search_aliases=["prompt enhancer", "expand prompt", "magic prompt", "llm", "promptgen", "text generation"],
             inputs=[
                 io.String.Input(
-                    "prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What the picture is to show."
+                    "prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What the image should show."
                 ),
                 io.Combo.Input(
                     "model",
@@ -37,15 +37,15 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     default=RULES,
                     optional=True,
                     tooltip="rules adds words on what the prompt leaves open, without a model; or a folder in "
-                    "models/text_generation: a chat model writes the prompt anew, another one goes on with it.",
+                    "models/text_generation: a chat model rewrites the prompt, any other continues it.",
                 ),
                 io.String.Input(
                     "instructions",
                     multiline=True,
                     default="",
                     optional=True,
-                    tooltip="What a chat model is to do with the prompt, such as: set it in winter; rules and models "
-                    "that go on with a prompt take none.",
+                    tooltip="What a chat model should do with the prompt, such as: set it in winter. Only for chat "
+                    "models.",
                 ),
                 seed_input("Random seed; the same seed writes the same words.", optional=True),
                 io.Int.Input(
@@ -54,7 +54,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     min=1,
                     max=400,
                     optional=True,
-                    tooltip="The most words that are added or written.",
+                    tooltip="Maximum number of words added or written.",
                 ),
                 io.Float.Input(
                     "temperature",
@@ -64,10 +64,10 @@ class TesseraEnhancePrompt(io.ComfyNode):
                     step=0.05,
                     optional=True,
                     advanced=True,
-                    tooltip="How freely a model writes; 0 takes the likeliest words whatever the seed. Not for rules.",
+                    tooltip="Sampling temperature of a model; 0 always takes the likeliest token. Not for rules.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="prompt", tooltip="The better prompt, in one line.")],
+            outputs=[io.String.Output(display_name="prompt", tooltip="The enhanced prompt, in one line.")],
         )
 
     @classmethod
@@ -103,7 +103,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
     def validate_inputs(
         cls, prompt: str | None = None, model: str | None = RULES, instructions: str | None = ""
     ) -> bool | str:
-        """Check that there is something to start from, and who could follow instructions."""
+        """Check that the prompt has words, and that instructions have a model to follow them."""
         given = {"prompt": prompt, "model": model, "instructions": instructions}
         return verdict(cls, given, (check_words, ["prompt"]), (check_instructions, ["model", "instructions"]))
 
@@ -111,13 +111,13 @@ class TesseraEnhancePrompt(io.ComfyNode):
 def check_words(prompt: str) -> None:
     """Raise ValueError when a prompt has no words."""
     if not one_line(prompt):
-        raise ValueError("prompt: found no words; expected some to start from")
+        raise ValueError("prompt: found no words; expected at least one; write what the image should show")
 
 
 def check_instructions(model: str, instructions: str) -> None:
-    """Raise ValueError when there are instructions, and only rules to follow them."""
+    """Raise ValueError when there are instructions but no model to follow them."""
     if model == RULES and one_line(instructions):
         raise ValueError(
-            "instructions: found some beside rules, which cannot follow them; choose a chat model in "
+            "instructions: found some with rules, which cannot follow them; choose a chat model in "
             "models/text_generation, or leave them empty"
         )

@@ -1,4 +1,4 @@
-"""The names of files that a node writes."""
+"""Names of the files that a node writes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from ..contract import folder_paths
 
 LONGEST = 240
-"""Bytes of a name or folder; file systems take 255, and a number and a suffix follow."""
+"""Longest name or folder in bytes; file systems allow 255, and a number and a suffix follow."""
 
 
 def check_prefix(prefix: str) -> None:
-    """Check the beginning of a file's name, which may hold folders.
+    """Check the start of a file name, which may contain folders.
 
     Raises:
         ValueError: it is empty, too long, or leads out of the output folder.

@@ -1,4 +1,4 @@
-"""The node that gives Flux a negative prompt."""
+"""Flux Negative Prompt: negative guidance for models with embedded guidance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class TesseraFluxNegative(io.ComfyNode):
-    """Steers Flux away from a prompt."""
+    """Steer Flux away from a prompt."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,32 +31,34 @@ class TesseraFluxNegative(io.ComfyNode):
             description="Gives Flux a negative prompt with a strength; leave KSampler's cfg at 1.",
             search_aliases=["negative prompt", "nag", "normalized attention guidance", "true cfg", "flux negative"],
             inputs=[
-                io.Model.Input("model", tooltip="A Flux model; it stays as it is."),
-                io.Conditioning.Input("negative", tooltip="What shall not be in the picture, encoded like the prompt."),
+                io.Model.Input("model", tooltip="A Flux model; it is not changed."),
+                io.Conditioning.Input("negative", tooltip="What the image should not show, encoded like the prompt."),
                 io.Float.Input(
                     "strength",
                     default=0.0,
                     min=0.0,
                     max=STRONGEST,
                     step=0.1,
-                    tooltip="0 changes nothing and costs nothing; 4 is a good start; guidance scales are one more.",
+                    tooltip="0 changes nothing and costs nothing; 4 is a good start. The guidance scale is one more.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=["auto", *METHODS],
                     default="auto",
                     optional=True,
-                    tooltip="nag guides attention for about a quarter more time; cfg takes a second pass and burns "
-                    "when strong; cfg_soft takes one and does not burn; auto is nag.",
+                    tooltip="nag guides attention and takes about a quarter more time; cfg runs a second pass and "
+                    "oversaturates when strong; cfg_soft also runs one, without oversaturating; auto is nag.",
                 ),
-                percent("start_percent", 0.0, "Part of the schedule that runs before the negative prompt acts."),
+                percent("start_percent", 0.0, "Fraction of the schedule at which the negative prompt starts to act."),
                 percent(
                     "end_percent",
                     0.5,
-                    "Part of the schedule after which the negative prompt no longer acts, which saves time.",
+                    "Fraction of the schedule after which it no longer acts, which saves time.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model, steered away from the negative.")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model, steered away from the negative prompt.")
+            ],
         )
 
     @classmethod
@@ -69,10 +71,10 @@ class TesseraFluxNegative(io.ComfyNode):
         start_percent: float = 0.0,
         end_percent: float = 0.5,
     ) -> io.NodeOutput:
-        """Hook a clone of the model; at strength 0 the model itself."""
+        """Patch a clone of the model; at strength 0 return the model itself."""
         check_steering(strength, start_percent, end_percent)
         if strength == 0.0:
-            _log.info("Flux Negative Prompt: strength is 0, the negative prompt has no effect; raise it to 4, say.")
+            _log.info("Flux Negative Prompt: strength is 0, so the negative prompt has no effect; try 4.")
             return io.NodeOutput(model)
         method = checked(model, negative, method)
         schedule = ScheduleRange(start_percent, end_percent)
@@ -97,7 +99,7 @@ def check_steering(strength: float, start: float, end: float) -> None:
 
 
 def checked(model: Any, negative: Any, method: str) -> str:
-    """The method that `method` means, when model and negative suit it.
+    """Return the method that `method` selects, after checking that model and negative prompt suit it.
 
     Raises:
         ValueError: they do not.

@@ -1,4 +1,4 @@
-"""The IP-Adapter nodes: load an adapter, describe reference pictures, put them into a model."""
+"""The IP-Adapter nodes: load an adapter, describe reference images, apply them to a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_FACE = "none"
 
 
 class TesseraLoadIPAdapter(io.ComfyNode):
-    """Loads an adapter with its image encoder."""
+    """Load an adapter with its image encoder."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -38,29 +38,38 @@ class TesseraLoadIPAdapter(io.ComfyNode):
             display_name="Load IP-Adapter",
             category=CATEGORY,
             description="Loads an IP-Adapter for Stable Diffusion 1.5, SDXL or Flux and finds its image encoder.",
-            search_aliases=["ip adapter", "ipadapter", "image prompt", "reference image", "style transfer"],
+            search_aliases=[
+                "ipadapter",
+                "ip-adapter",
+                "ip adapter",
+                "image prompt",
+                "reference image",
+                "style transfer",
+            ],
             inputs=[
                 io.Combo.Input(
                     "ip_adapter",
                     options=[DEMO, *adapters],
                     default=DEMO,
-                    tooltip="A file in models/ipadapter, of any name; the first one ships with Tessera for texture-sd.",
+                    tooltip="A file in models/ipadapter, of any name; the first choice ships with the pack.",
                 ),
                 io.Combo.Input(
                     "clip_vision",
                     options=[AUTO, *folder_paths.get_filename_list("clip_vision")],
                     default=AUTO,
                     optional=True,
-                    tooltip="The image encoder in models/clip_vision; auto takes the one that fits, whatever its name.",
+                    tooltip="The image encoder in models/clip_vision; auto finds the one that fits, whatever its name.",
                 ),
-                io.ClipVision.Input("encoder", optional=True, tooltip="An image encoder to use instead."),
+                io.ClipVision.Input(
+                    "encoder", optional=True, tooltip="Image encoder from another loader, used instead of clip_vision."
+                ),
             ],
             outputs=[IpAdapter.Output(display_name="ip_adapter", tooltip="The adapter with its image encoder.")],
         )
 
     @classmethod
     def execute(cls, ip_adapter: str, clip_vision: str = AUTO, encoder: Any = None) -> io.NodeOutput:
-        """Read the adapter, find its encoder, check that they belong together."""
+        """Read the adapter, find its encoder, and check that they match."""
         path = _adapter_path(ip_adapter)
         adapter = read_adapter(path)
         if not adapter.features:
@@ -89,13 +98,13 @@ def _encoder_path(path: Path, adapter: Any, name: str) -> tuple[Path, str]:
 
 
 def check_acting(node: type[io.ComfyNode], start: float | None, end: float | None, blocks: str | None) -> bool | str:
-    """What `validate_inputs` says of the inputs that a picture and a saved reference share."""
+    """Return what `validate_inputs` says about the inputs of `acting_inputs`."""
     given = {"start_percent": start, "end_percent": end, "blocks": blocks}
     return verdict(node, given, (check_range, ["start_percent", "end_percent"]), (read_block_weights, ["blocks"]))
 
 
 class TesseraImagePrompt(io.ComfyNode):
-    """Describes how a picture acts."""
+    """Describe how a reference image acts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -104,10 +113,18 @@ class TesseraImagePrompt(io.ComfyNode):
             node_id="TesseraImagePrompt",
             display_name="Image Prompt",
             category=CATEGORY,
-            description="Says how a reference picture acts: how strongly, in which way, where, and in which steps.",
-            search_aliases=["ip adapter image", "reference image", "style reference", "image weight", "regional image"],
+            description="Describes how a reference image acts: how strongly, on what, where, and in which steps.",
+            search_aliases=[
+                "ipadapter",
+                "ip-adapter",
+                "ip adapter",
+                "reference image",
+                "style reference",
+                "image weight",
+                "regional image",
+            ],
             inputs=[
-                io.Image.Input("image", tooltip="The reference picture; of a batch, every picture acts in this way."),
+                io.Image.Input("image", tooltip="The reference image; every image of a batch acts in the same way."),
                 *acting_inputs(),
                 *encoding_inputs(),
                 *face_inputs(find_embeddings(Path(folder_paths.get_input_directory())), NO_FACE, VERSIONS),
@@ -120,7 +137,7 @@ class TesseraImagePrompt(io.ComfyNode):
         cls,
         image: Tensor,
         scale: float = 0.9,
-        type: str = "style",  # noqa: A002 - the name that the contract gives it
+        type: str = "style",  # noqa: A002 - the input's name
         start_percent: float = 0.0,
         end_percent: float = 1.0,
         mask: Tensor | None = None,
@@ -132,7 +149,7 @@ class TesseraImagePrompt(io.ComfyNode):
         face_version: str = "auto",
         face_structure: float = 1.0,
     ) -> io.NodeOutput:
-        """Add the picture to the stack."""
+        """Add the image to the stack."""
         check_range(start_percent, end_percent)
         where = None if mask is None else one_mask(mask)
         face = None
@@ -140,8 +157,8 @@ class TesseraImagePrompt(io.ComfyNode):
             path = Path(folder_paths.get_annotated_filepath(face_embedding))
             face = Face(read_embedding(path), face_version, face_structure)
         added = tuple(
-            ImagePrompt(picture, scale, type, start_percent, end_percent, where, blocks, fit, unconditional, face)
-            for picture in check_image(image).split(1)
+            ImagePrompt(each, scale, type, start_percent, end_percent, where, blocks, fit, unconditional, face)
+            for each in check_image(image).split(1)
         )
         stack = (*previous, *added)
         check_count(stack)
@@ -156,7 +173,7 @@ class TesseraImagePrompt(io.ComfyNode):
 
 
 class TesseraApplyImagePrompts(io.ComfyNode):
-    """Puts image prompts into a model."""
+    """Apply image prompts to a model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -165,23 +182,33 @@ class TesseraApplyImagePrompts(io.ComfyNode):
             node_id="TesseraApplyImagePrompts",
             display_name="Apply Image Prompts",
             category=CATEGORY,
-            description="Makes a model follow reference pictures, each with its own scale, type, mask and range of "
+            description="Makes a model follow reference images, each with its own scale, type, mask and range of "
             "steps.",
-            search_aliases=["ip adapter apply", "ipadapter advanced", "multiple reference images", "image prompts"],
+            search_aliases=[
+                "ipadapter",
+                "ip-adapter",
+                "ip adapter",
+                "apply ipadapter",
+                "ipadapter advanced",
+                "multiple reference images",
+            ],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL) or Flux; it stays as it is."
+                    "model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL) or Flux; it is not changed."
                 ),
-                ImagePrompts.Input("image_prompts", tooltip="The reference pictures, from Image Prompt nodes."),
+                ImagePrompts.Input(
+                    "image_prompts", tooltip="The reference images, from Image Prompt or Load Reference."
+                ),
                 io.Combo.Input(
                     "combine",
                     options=COMBINES,
                     default="sum",
                     optional=True,
-                    tooltip="sum: each image acts for itself. share: they compete by scale. concat: they compete.",
+                    tooltip="sum: outputs are added. share: weighted by scale, total strength kept. "
+                    "concat: one softmax over all image tokens.",
                 ),
                 IpAdapter.Input(
-                    "ip_adapter", optional=True, tooltip="The adapter; only saved references do without it."
+                    "ip_adapter", optional=True, tooltip="The adapter; optional if all references are saved ones."
                 ),
                 io.Float.Input(
                     "face_lora",
@@ -191,17 +218,17 @@ class TesseraApplyImagePrompts(io.ComfyNode):
                     step=0.01,
                     optional=True,
                     advanced=True,
-                    tooltip="Strength of the LoRA that FaceID files hold besides the adapter; others have none.",
+                    tooltip="Strength of the LoRA in a FaceID file; other adapters have none.",
                 ),
                 io.Boolean.Input(
                     "keep_apart",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="With masks, in UNets: normalise each area by itself, so that their colours do not mix.",
+                    tooltip="With masks, in UNets: normalise each area separately, so that their colours do not mix.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model, following the pictures.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model, which follows the reference images.")],
         )
 
     @classmethod
@@ -214,7 +241,7 @@ class TesseraApplyImagePrompts(io.ComfyNode):
         face_lora: float = 1.0,
         keep_apart: bool = False,
     ) -> io.NodeOutput:
-        """Hook a clone of the model."""
+        """Patch a clone of the model."""
         loras = FaceLora(add_lora, face_lora)
         applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, keep_apart, loras)
         return io.NodeOutput(applied)

@@ -147,7 +147,7 @@ def encoding_inputs() -> list[io.Input]:
 
 
 def face_inputs(files: list[str], none: str, versions: list[str]) -> list[Any]:
-    """Declare what FaceID adapters take besides an image."""
+    """Declare what FaceID adapters take in addition to an image."""
     return [
         io.Combo.Input(
             "face_embedding",
@@ -173,6 +173,6 @@ def face_inputs(files: list[str], none: str, versions: list[str]) -> list[Any]:
             step=0.01,
             optional=True,
             advanced=True,
-            tooltip="How much FaceID plus v2 follows the image of the face besides the embedding.",
+            tooltip="How much FaceID plus v2 follows the image of the face in addition to the embedding.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""The node that makes an existing texture repeat."""
+"""Make Tileable: make an existing texture repeat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .inputs import TWO_AXES
 
 
 class TesseraMakeTileable(io.ComfyNode):
-    """Lets an existing texture repeat, and masks where a model should paint over it."""
+    """Make an existing texture repeat, and mask where a model should inpaint it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,17 +24,17 @@ class TesseraMakeTileable(io.ComfyNode):
             "inpainting pass with a seamless model.",
             search_aliases=["make seamless", "tileable photo", "remove seam", "texture from photo", "offset filter"],
             inputs=[
-                io.Image.Input("image", tooltip="The texture, or a batch of them."),
+                io.Image.Input("image", tooltip="The texture, or a batch of textures."),
                 io.Int.Input(
                     "border",
                     default=32,
                     min=1,
                     max=2048,
                     optional=True,
-                    tooltip="Width in px of the band at each edge that may change; the inside stays as it is.",
+                    tooltip="Width in px of the band along each edge that may change; the inside does not.",
                 ),
                 io.Combo.Input(
-                    "tiling", options=TWO_AXES, default="both", optional=True, tooltip="Which edges have to meet."
+                    "tiling", options=TWO_AXES, default="both", optional=True, tooltip="Which edges should meet."
                 ),
                 io.Float.Input(
                     "lighting",
@@ -43,14 +43,15 @@ class TesseraMakeTileable(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip="How much light that drifts over the whole image is evened out; 1 for photos that are "
-                    "brighter on one side. It changes the inside, too.",
+                    tooltip="How much of an uneven lighting is removed; 1 for photos that are brighter on one side. "
+                    "It changes the inside, too.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The texture, which repeats; its border is blended."),
+                io.Image.Output(display_name="image", tooltip="The tileable texture, with a blended border."),
                 io.Mask.Output(
-                    display_name="mask", tooltip="The border, softly: what to inpaint at a denoise of 0.5-1."
+                    display_name="mask",
+                    tooltip="The border, with soft edges: what to inpaint, at a denoise of 0.5 to 1.",
                 ),
             ],
         )

@@ -1,4 +1,4 @@
-"""Maps of a texture's surface that tile as it does: normals of heights, heights of normals, ambient occlusion."""
+"""Maps of a texture that tile as it does: normals, heights, ambient occlusion."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .inputs import repeat_input
 from .shown import shown
 
 GREEN = ["OpenGL", "DirectX"]
-GREEN_TOOLTIP = "Where green points: up (OpenGL: Blender, Unity, Godot) or down (DirectX: Unreal, 3ds Max)."
-HEIGHT_TOOLTIP = "Heights, white on top; of a colour picture its luminance. Or a batch of them."
-RELIEF_TOOLTIP = "Distance between black and white in px of the picture: how deep the relief is."
+GREEN_TOOLTIP = "Direction of the green channel: up (OpenGL: Blender, Unity, Godot) or down (DirectX: Unreal, 3ds Max)."
+HEIGHT_TOOLTIP = "Height map, white is high; of a colour image the luminance is used. Or a batch."
+RELIEF_TOOLTIP = "Distance between black and white in px of the image: how deep the relief is."
 
 
 class TesseraHeightToNormal(io.ComfyNode):
-    """Makes a normal map of heights."""
+    """Compute a normal map from heights."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,9 +25,9 @@ class TesseraHeightToNormal(io.ComfyNode):
         return io.Schema(
             node_id="TesseraHeightToNormal",
             display_name="Height To Normal",
-            category="Tessera/tiling",
-            description="Makes a normal map of a height map, or of a texture's luminance, that tiles as it does.",
-            search_aliases=["normal map", "height to normal", "bump map", "pbr", "seamless normal map"],
+            category="Tessera/maps",
+            description="Makes a normal map from a height map, or from a texture's luminance, that tiles as it does.",
+            search_aliases=["normal map", "height to normal", "bump map", "pbr", "seamless normal map", "texture maps"],
             inputs=[
                 io.Image.Input("height", tooltip=HEIGHT_TOOLTIP),
                 io.Float.Input(
@@ -37,7 +37,7 @@ class TesseraHeightToNormal(io.ComfyNode):
                     max=1024.0,
                     step=0.1,
                     optional=True,
-                    tooltip=f"{RELIEF_TOOLTIP[:-1]}; below 0 white is the bottom.",
+                    tooltip=f"{RELIEF_TOOLTIP[:-1]}; below 0, white is low.",
                 ),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),
                 repeat_input("the surface goes on level along the other"),
@@ -54,7 +54,7 @@ class TesseraHeightToNormal(io.ComfyNode):
 
 
 class TesseraNormalToHeight(io.ComfyNode):
-    """Makes a height map of normals."""
+    """Compute a height map from normals."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -62,33 +62,35 @@ class TesseraNormalToHeight(io.ComfyNode):
         return io.Schema(
             node_id="TesseraNormalToHeight",
             display_name="Normal To Height",
-            category="Tessera/tiling",
-            description="Makes the height map that fits a normal map best and tiles.",
+            category="Tessera/maps",
+            description="Makes the tileable height map that fits a normal map best.",
             search_aliases=["height map", "normal to height", "displacement", "integrate normals", "pbr"],
             inputs=[
-                io.Image.Input("normal", tooltip="A normal map, or a batch of them."),
+                io.Image.Input("normal", tooltip="A normal map, or a batch."),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),
                 repeat_input("the surface goes on level along the other"),
             ],
             outputs=[
-                io.Image.Output(display_name="height", tooltip="Heights, black to white; grey where all is flat."),
+                io.Image.Output(
+                    display_name="height", tooltip="Height map from black to white; grey where all is flat."
+                ),
                 io.Float.Output(
                     display_name="strength",
-                    tooltip="Distance between black and white in px, the largest of the batch; with it Height To "
-                    "Normal gives the normal map back.",
+                    tooltip="Distance between black and white in px, the largest of the batch; with it, Height To "
+                    "Normal returns the same normal map.",
                 ),
             ],
         )
 
     @classmethod
     def execute(cls, normal: Tensor, green: str = "OpenGL", repeat: str = "straight") -> io.NodeOutput:
-        """Integrate the normals; a batch shares one strength."""
+        """Integrate the normals."""
         height, strength = height_map(normal, green == "OpenGL", REPEATS[repeat])
         return io.NodeOutput(height, strength, ui=shown(f"strength {strength:.4g} px", strength=strength))
 
 
 class TesseraAmbientOcclusion(io.ComfyNode):
-    """Makes an ambient occlusion map of heights."""
+    """Compute an ambient occlusion map from heights."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -96,8 +98,8 @@ class TesseraAmbientOcclusion(io.ComfyNode):
         return io.Schema(
             node_id="TesseraAmbientOcclusion",
             display_name="Ambient Occlusion",
-            category="Tessera/tiling",
-            description="Makes a map of how much of the sky each spot of a height map sees, which tiles as it does.",
+            category="Tessera/maps",
+            description="Makes an ambient occlusion map from a height map that tiles as it does.",
             search_aliases=["ambient occlusion", "ao map", "cavity map", "pbr", "height to ao"],
             inputs=[
                 io.Image.Input("height", tooltip=HEIGHT_TOOLTIP),
@@ -110,11 +112,15 @@ class TesseraAmbientOcclusion(io.ComfyNode):
                     min=1,
                     max=128,
                     optional=True,
-                    tooltip="How far away, in px, a hill can still darken a spot.",
+                    tooltip="How far away, in px, a height can still darken a point.",
                 ),
                 repeat_input("the surface goes on level along the other"),
             ],
-            outputs=[io.Image.Output(display_name="occlusion", tooltip="White where the sky is open, down to black.")],
+            outputs=[
+                io.Image.Output(
+                    display_name="occlusion", tooltip="White where the sky is open, black where it is hidden."
+                )
+            ],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The offset node: look at the seam of a texture, or paint over it."""
+"""Offset Image: move a seam into view, or to where it can be inpainted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..tiling.roll import offset
 
 
 class TesseraOffsetImage(io.ComfyNode):
-    """Moves an image around its own torus."""
+    """Roll an image around its edges."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -18,10 +18,10 @@ class TesseraOffsetImage(io.ComfyNode):
             node_id="TesseraOffsetImage",
             display_name="Offset Image",
             category="Tessera/tiling",
-            description="Moves an image sideways and down, letting what leaves one edge enter at the opposite one.",
-            search_aliases=["offset", "roll", "shift texture", "wrap around", "half offset"],
+            description="Rolls an image: what leaves at one edge enters at the opposite one.",
+            search_aliases=["offset", "roll", "shift texture", "wrap around", "half offset", "seamless", "tile"],
             inputs=[
-                io.Image.Input("image", tooltip="The image, or a batch of them."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
                 io.Float.Input(
                     "x",
                     default=0.5,
@@ -29,7 +29,7 @@ class TesseraOffsetImage(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="How far to move right, in widths; 0.5 brings the left and right edge to the middle.",
+                    tooltip="How far to move right, in widths; 0.5 puts the left and right edges in the middle.",
                 ),
                 io.Float.Input(
                     "y",
@@ -38,10 +38,10 @@ class TesseraOffsetImage(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="How far to move down, in heights; 0.5 brings the top and bottom edge to the middle.",
+                    tooltip="How far to move down, in heights; 0.5 puts the top and bottom edges in the middle.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The moved image, of the same size.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The rolled image, of the same size.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Reference pictures as files, and a look at where they act."""
+"""References as files, and a map of where they act."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEMO = "red zigzag (demo)"
 
 
 class TesseraSaveReference(io.ComfyNode):
-    """Bakes pictures into files."""
+    """Save reference images as precomputed keys and values."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,21 +37,23 @@ class TesseraSaveReference(io.ComfyNode):
             node_id="TesseraSaveReference",
             display_name="Save Reference",
             category=CATEGORY,
-            description="Saves a reference picture as a small file that acts without adapter and encoder.",
-            search_aliases=["bake reference", "save ip adapter embeds", "reference card", "export style"],
+            description="Saves a reference image as a small file that needs neither adapter nor image encoder.",
+            search_aliases=["ipadapter", "ip-adapter", "ip adapter", "save embeds", "export style", "bake reference"],
             is_output_node=True,
             inputs=[
-                IpAdapter.Input("ip_adapter", tooltip="The adapter; the file works with models of the same kind."),
-                io.Image.Input("image", tooltip="The picture; of a batch, each becomes a file."),
+                IpAdapter.Input(
+                    "ip_adapter", tooltip="The adapter; the file works with models that the adapter works with."
+                ),
+                io.Image.Input("image", tooltip="The image; each image of a batch becomes a file."),
                 io.String.Input(
                     "filename_prefix",
                     default="references/reference",
                     optional=True,
-                    tooltip="Beginning of the file's name in the output folder; a number follows.",
+                    tooltip="Start of the file's name in the output folder; a number follows.",
                 ),
                 *encoding_inputs(),
             ],
-            outputs=[io.String.Output(display_name="files", tooltip="Where the files are, one a line.")],
+            outputs=[io.String.Output(display_name="files", tooltip="Paths of the files, one per line.")],
         )
 
     @classmethod
@@ -63,13 +65,13 @@ class TesseraSaveReference(io.ComfyNode):
         fit: str = "crop",
         unconditional: str = "reference",
     ) -> io.NodeOutput:
-        """Bake and write each picture."""
+        """Compute and write each reference."""
         check_prefix(filename_prefix)
-        pictures = check_image(image).split(1)
+        images = check_image(image).split(1)
         folder, stem, number, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
-        prompts = (ImagePrompt(picture, fit=fit, unconditional=unconditional) for picture in pictures)
+        prompts = (ImagePrompt(each, fit=fit, unconditional=unconditional) for each in images)
         layers = list(ip_adapter.adapter.layers)
         made = (encode_reference(make_reference(prompt, ip_adapter, layers)) for prompt in prompts)
         written = [str(Path(folder) / name) for name in create_series(folder, stem, SUFFIX, made, number)]
@@ -77,12 +79,12 @@ class TesseraSaveReference(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = "references/reference") -> bool | str:
-        """Check the files' names."""
+        """Check the file name."""
         return verdict(cls, {"filename_prefix": filename_prefix}, (check_prefix, ["filename_prefix"]))
 
 
 class TesseraLoadReference(io.ComfyNode):
-    """Reads a baked picture."""
+    """Load a saved reference."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -93,14 +95,14 @@ class TesseraLoadReference(io.ComfyNode):
             node_id="TesseraLoadReference",
             display_name="Load Reference",
             category=CATEGORY,
-            description="Uses a saved reference as an image prompt, without the adapter and the image encoder.",
-            search_aliases=["load ip adapter embeds", "reference card", "baked reference", "saved style"],
+            description="Uses a saved reference as an image prompt, without adapter and image encoder.",
+            search_aliases=["ipadapter", "ip-adapter", "ip adapter", "load embeds", "saved style", "baked reference"],
             inputs=[
                 io.Combo.Input(
                     "reference",
                     options=[DEMO, *copied, *(f"{name} [output]" for name in saved)],
                     default=DEMO,
-                    tooltip="A file of Save Reference in the output or input folder; the first one is for texture-sd.",
+                    tooltip="A file of Save Reference in the output or input folder; the first is for texture-sd.",
                 ),
                 *acting_inputs(),
             ],
@@ -112,7 +114,7 @@ class TesseraLoadReference(io.ComfyNode):
         cls,
         reference: str,
         scale: float = 0.9,
-        type: str = "style",  # noqa: A002 - the name that Image Prompt gives it
+        type: str = "style",  # noqa: A002 - the input's name
         start_percent: float = 0.0,
         end_percent: float = 1.0,
         mask: Tensor | None = None,
@@ -138,7 +140,7 @@ class TesseraLoadReference(io.ComfyNode):
 
 
 class TesseraReferenceMap(io.ComfyNode):
-    """Shows where image prompts act."""
+    """Show where image prompts act."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -147,27 +149,28 @@ class TesseraReferenceMap(io.ComfyNode):
             node_id="TesseraReferenceMap",
             display_name="Reference Map",
             category=CATEGORY,
-            description="Shows as a heat map where in a picture each image prompt acts, and how strongly.",
+            description="Shows as a heat map where in an image each image prompt acts, and how strongly.",
             search_aliases=["attention map", "ip adapter debug", "heat map", "where does the reference act"],
             inputs=[
                 io.Model.Input("model", tooltip="A model with image prompts."),
-                io.Conditioning.Input("positive", tooltip="The prompt of the picture."),
-                io.Latent.Input("latent", tooltip="The picture, as it comes from the sampler."),
-                percent("percent", 0.5, "The part of the schedule that is looked at: noise is added to that level."),
+                io.Conditioning.Input("positive", tooltip="The prompt of the image."),
+                io.Latent.Input("latent", tooltip="The image's latents, from the sampler."),
+                percent("percent", 0.5, "Fraction of the schedule to look at; noise of that level is added."),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="maps", tooltip="One map for each image: black where it does not act, white the most."
+                    display_name="maps",
+                    tooltip="One map per reference: black where it does not act, white where it acts most.",
                 )
             ],
         )
 
     @classmethod
     def execute(cls, model: Any, positive: Any, latent: dict[str, Any], percent: float = 0.5) -> io.NodeOutput:
-        """Run the model once and draw what was noted."""
+        """Run the model once and show what its attention recorded."""
         count = len(images_in(model))
         if not count:
-            raise ValueError("The model has no image prompts; connect the output of Apply Image Prompts.")
+            raise ValueError("The model has no image prompts; connect the model from Apply Image Prompts.")
         watched, record = model.clone(), Record()
         set_option(watched, RECORD, record)
         samples = latent["samples"][:1]

@@ -1,4 +1,4 @@
-"""The safety filter: pictures that a checker finds unsafe are hidden."""
+"""Safety Filter: hide images that a checker flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = "safety_checker"
 
 
 class TesseraSafetyFilter(io.ComfyNode):
-    """Hides pictures that diffusers' safety checker flags."""
+    """Hide images that diffusers' safety checker flags."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,10 +24,10 @@ class TesseraSafetyFilter(io.ComfyNode):
             node_id="TesseraSafetyFilter",
             display_name="Safety Filter",
             category="Tessera/image",
-            description="Hides the pictures that a safety checker flags, or only says which they are.",
+            description="Hides the images that a safety checker flags, or only reports them.",
             search_aliases=["nsfw", "safety checker", "content filter", "blur nsfw", "censor"],
             inputs=[
-                io.Image.Input("images", tooltip="The picture, or a batch; each is judged by itself."),
+                io.Image.Input("images", tooltip="The image, or a batch; each is checked separately."),
                 io.Combo.Input(
                     "checker",
                     options=folder_paths.get_filename_list(FOLDER),
@@ -38,13 +38,13 @@ class TesseraSafetyFilter(io.ComfyNode):
                     options=[*COVERS, "report"],
                     default="text",
                     optional=True,
-                    tooltip="What becomes of a flagged picture: text shows words on black, black nothing, blur and "
-                    "pixelate a few blots; report leaves it as it is.",
+                    tooltip="How a flagged image is hidden: words on black, plain black, blurred or pixelated; "
+                    "report does not hide it.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="images", tooltip="All pictures, the flagged ones hidden."),
-                io.String.Output(display_name="report", tooltip="Which pictures were flagged."),
+                io.Image.Output(display_name="images", tooltip="All images, with the flagged ones hidden."),
+                io.String.Output(display_name="report", tooltip="Which images were flagged."),
             ],
         )
 
@@ -58,7 +58,7 @@ class TesseraSafetyFilter(io.ComfyNode):
         if method == "report" or not numbers:
             return io.NodeOutput(images, report, ui=shown(report))
         hidden = [
-            covered(picture.movedim(-1, 0), method).movedim(0, -1) if flag else picture
-            for picture, flag in zip(images[..., :3], flags, strict=True)
+            covered(image.movedim(-1, 0), method).movedim(0, -1) if flag else image
+            for image, flag in zip(images[..., :3], flags, strict=True)
         ]
         return io.NodeOutput(torch.stack(hidden), report, ui=shown(report))

@@ -44,7 +44,7 @@ def choose(
     noise: NoiseMode,
     options: Mapping[str, Any],
 ) -> tuple[KSAMPLER, Tensor, str]:
-    """SAMPLER, SIGMAS and report of a choice; options at the value in `OWN` are the scheduler's."""
+    """Return SAMPLER, SIGMAS and report of a choice; options at their value in `OWN` keep the scheduler's default."""
     given = chosen_options(scheduler, options)
     made = plan(sampling_of(model), scheduler, steps, denoise, spacing_name, final, noise, given)
     sampler = sampler_of(sample, {"choice": made.choice, "check": throw_exception_if_processing_interrupted})
@@ -52,7 +52,7 @@ def choose(
 
 
 class TesseraScheduler(io.ComfyNode):
-    """A diffusers scheduler as SAMPLER and SIGMAS."""
+    """Make a SAMPLER and SIGMAS of a diffusers scheduler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -61,10 +61,10 @@ class TesseraScheduler(io.ComfyNode):
             node_id="TesseraScheduler",
             display_name="Scheduler (diffusers)",
             category="Tessera/sampling",
-            description="Makes any diffusers scheduler a sampler, with its own noise levels, for SamplerCustom.",
+            description="Turns any diffusers scheduler into a sampler with its own sigmas, for SamplerCustom.",
             search_aliases=["diffusers scheduler", "scheduler switch", "ddim", "pndm", "unipc", "deis", "ipndm", "lcm"],
             inputs=[
-                io.Model.Input("model", tooltip="The model whose noise levels are used; it stays as it is."),
+                io.Model.Input("model", tooltip="The model whose noise levels are used; it is not changed."),
                 scheduler_input(),
                 steps_input(30),
                 denoise_input(),
@@ -72,9 +72,11 @@ class TesseraScheduler(io.ComfyNode):
                 *option_inputs(),
             ],
             outputs=[
-                io.Sampler.Output(display_name="sampler", tooltip="The scheduler; it works with other sigmas too."),
-                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels, rising for DDIMInverseScheduler."),
-                io.String.Output(display_name="report", tooltip="What will run, and what has to be watched."),
+                io.Sampler.Output(
+                    display_name="sampler", tooltip="The scheduler as a sampler; it works with other sigmas, too."
+                ),
+                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels; rising for DDIMInverseScheduler."),
+                io.String.Output(display_name="report", tooltip="Summary and warnings."),
             ],
         )
 
@@ -113,7 +115,7 @@ class TesseraScheduler(io.ComfyNode):
 
 
 class TesseraSchedulerKSampler(io.ComfyNode):
-    """Samples with a diffusers scheduler."""
+    """Sample with a diffusers scheduler."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -139,7 +141,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The sampled latents."),
-                io.String.Output(display_name="report", tooltip="What was run, and what has to be watched."),
+                io.String.Output(display_name="report", tooltip="Summary and warnings."),
             ],
         )
 
@@ -160,7 +162,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
         noise: NoiseMode = "portable",
         **options: Any,
     ) -> io.NodeOutput:
-        """Choose, then sample; an inversion starts from the image as it is."""
+        """Choose, then sample; an inversion adds no noise to the image."""
         sampler, sigmas, said = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
         add_noise = not find(scheduler).rising
         latent = sample_latent(model, sampler, sigmas, seed, cfg, positive, negative, latent_image, add_noise)
@@ -184,7 +186,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
 
 
 class TesseraSchedulerCompare(io.ComfyNode):
-    """One picture by each of several schedulers."""
+    """Generate one image with each of several schedulers."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -193,32 +195,32 @@ class TesseraSchedulerCompare(io.ComfyNode):
             node_id="TesseraSchedulerCompare",
             display_name="Compare Schedulers",
             category="Tessera/sampling",
-            description="Draws the same picture with several diffusers schedulers on one labelled sheet.",
+            description="Generates the same image with several diffusers schedulers, on one labelled sheet.",
             is_output_node=True,
             search_aliases=["compare samplers", "contact sheet", "xy plot", "scheduler comparison"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises."),
-                io.Vae.Input("vae", tooltip="The VAE that decodes the pictures."),
+                io.Vae.Input("vae", tooltip="The VAE that decodes the images."),
                 io.Conditioning.Input("positive", tooltip="What the image should show."),
                 io.Conditioning.Input("negative", tooltip="What the image should not show."),
-                io.Latent.Input("latent_image", tooltip="The latents to start from; of a batch the first is shown."),
+                io.Latent.Input("latent_image", tooltip="The latents to start from; of a batch, the first is shown."),
                 io.String.Input(
                     "schedulers",
                     default="EulerDiscrete, DPMSolverMultistep, UniPCMultistep, DDIM",
                     multiline=True,
-                    tooltip="Names with or without Scheduler, by commas or lines; or all, for every one.",
+                    tooltip="Names with or without Scheduler, separated by commas or lines; or all.",
                 ),
                 seed_input("Random seed, the same for all schedulers."),
                 steps_input(20),
                 cfg_input(),
                 denoise_input(),
                 spacing_input(),
-                io.Int.Input("columns", default=4, min=1, max=16, optional=True, tooltip="Pictures in a row."),
+                io.Int.Input("columns", default=4, min=1, max=16, optional=True, tooltip="Images per row."),
             ],
             outputs=[
-                io.Image.Output(display_name="sheet", tooltip="All pictures under their schedulers' names."),
-                io.Image.Output(display_name="images", tooltip="The pictures by themselves, in the same order."),
-                io.String.Output(display_name="report", tooltip="What was run, a paragraph for each scheduler."),
+                io.Image.Output(display_name="sheet", tooltip="All images, labelled with their schedulers."),
+                io.Image.Output(display_name="images", tooltip="The images, in the same order."),
+                io.String.Output(display_name="report", tooltip="Summary and warnings, a paragraph per scheduler."),
             ],
         )
 
@@ -238,7 +240,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
         spacing: str = AUTO,
         columns: int = 4,
     ) -> io.NodeOutput:
-        """Sample with one after the other, then draw the sheet."""
+        """Sample with each scheduler, then make the sheet."""
         entries = listed(schedulers)
         chosen = [choose(model, each, steps, denoise, spacing, "zero", "portable", {}) for each in entries]
         run = partial(
@@ -261,17 +263,17 @@ class TesseraSchedulerCompare(io.ComfyNode):
 
 
 def listed(text: str) -> list[str]:
-    """The names in a text, in order.
+    """Return the names in a text, in order.
 
     Raises:
-        ValueError: there is none, or one is unknown or makes noise of a picture.
+        ValueError: there is none, or one is unknown or turns an image into noise.
     """
     asked = [name.strip() for name in text.replace(",", "\n").splitlines() if name.strip()]
     if [name.lower() for name in asked] == ["all"]:
         return [name for name in NAMES if not find(name).rising]
     if not asked:
-        raise ValueError("schedulers names none; write some, by commas or lines, or all.")
+        raise ValueError("schedulers: found none; write names separated by commas or lines, or all.")
     inverting = [find(name).name for name in asked if find(name).rising]
     if inverting:
-        raise ValueError(f"{inverting[0]} makes noise of a picture and has none to compare; leave it out.")
+        raise ValueError(f"{inverting[0]} turns an image into noise, so there is no image to compare; leave it out.")
     return asked

@@ -1,4 +1,4 @@
-"""What the scheduler nodes have in common: their inputs, and what can be wrong with what is typed in."""
+"""Inputs that the scheduler nodes share, and the checks of what is typed in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ..samplers.registry import NAMES, find
 from .checks import verdict
 
 AUTO = "auto"
-# What stands for "the scheduler's own" in widgets of numbers.
 OWN: Mapping[str, Any] = {
     "solver_order": 0,
     "solver_type": AUTO,
@@ -19,10 +18,11 @@ OWN: Mapping[str, Any] = {
     "eta": -1.0,
     "original_inference_steps": 0,
 }
+"""Sentinel widget values meaning 'use the scheduler's default'."""
 
 
 def chosen_options(scheduler: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not the scheduler's own.
+    """Return the options that differ from the scheduler's defaults.
 
     Raises:
         ValueError: one does not apply to the scheduler.
@@ -39,7 +39,7 @@ def check_choice(
     denoise: float | None,
     options: Mapping[str, Any],
 ) -> bool | str:
-    """What `validate_inputs` says of the inputs that `choose` takes; linked options are left to it."""
+    """Return what `validate_inputs` says about the inputs of `choose`; linked options wait for the run."""
     typed = {name: OWN[name] if value is None else value for name, value in options.items()}
 
     def check_options(name: str) -> None:
@@ -50,28 +50,28 @@ def check_choice(
 
 
 def scheduler_input() -> io.Input:
-    """The scheduler's name."""
+    """Declare the scheduler."""
     return io.Combo.Input(
         "scheduler",
         options=NAMES,
         default="DPMSolverMultistepScheduler",
-        tooltip="The diffusers scheduler; the node's page says which is good for what.",
+        tooltip="The diffusers scheduler; the help page says which is good for what.",
     )
 
 
 def spacing_input() -> io.Input:
-    """The spacing's name."""
+    """Declare the spacing."""
     return io.Combo.Input(
         "spacing",
         options=list(spacing.SPACINGS),
         default=AUTO,
         optional=True,
-        tooltip="How noise levels are spaced: auto is the scheduler's own, or even flow times on models such as Flux.",
+        tooltip="Spacing of the noise levels: auto is the scheduler's default, or even flow times on flow models.",
     )
 
 
 def option_inputs() -> list[io.Input]:
-    """The options; each is refused by schedulers that it does not apply to."""
+    """Declare the options; schedulers refuse those that do not apply to them."""
     return [
         io.Combo.Input(
             "final_sigma",
@@ -87,7 +87,7 @@ def option_inputs() -> list[io.Input]:
             default="portable",
             optional=True,
             advanced=True,
-            tooltip="What stochastic schedulers draw: the same on every device, or a diffusers pipeline's own.",
+            tooltip="Noise of stochastic schedulers: the same on every device, or that of a diffusers pipeline.",
         ),
         io.Int.Input(
             "solver_order",
@@ -96,7 +96,7 @@ def option_inputs() -> list[io.Input]:
             max=3,
             optional=True,
             advanced=True,
-            tooltip="Order of DPMSolver, UniPC and DEIS; 0 is the scheduler's own.",
+            tooltip="Order of DPMSolver, UniPC and DEIS; 0 is the scheduler's default.",
         ),
         io.Combo.Input(
             "solver_type",
@@ -104,7 +104,7 @@ def option_inputs() -> list[io.Input]:
             default=OWN["solver_type"],
             optional=True,
             advanced=True,
-            tooltip="Form of DPMSolver's second order.",
+            tooltip="Variant of DPMSolver's second order.",
         ),
         io.Combo.Input(
             "algorithm_type",
@@ -112,7 +112,7 @@ def option_inputs() -> list[io.Input]:
             default=OWN["algorithm_type"],
             optional=True,
             advanced=True,
-            tooltip="DPMSolver's equation: deterministic, or with noise (sde).",
+            tooltip="DPMSolver's equation: deterministic, or stochastic (sde).",
         ),
         io.Float.Input(
             "eta",
@@ -122,7 +122,7 @@ def option_inputs() -> list[io.Input]:
             step=0.05,
             optional=True,
             advanced=True,
-            tooltip="DDIM's and TCD's share of fresh noise, 0 to 1; -1 is the scheduler's own.",
+            tooltip="Share of new noise in DDIM and TCD, 0 to 1; -1 is the scheduler's default.",
         ),
         io.Int.Input(
             "original_inference_steps",
@@ -131,6 +131,6 @@ def option_inputs() -> list[io.Input]:
             max=spacing.MAX_STEPS,
             optional=True,
             advanced=True,
-            tooltip="The number of steps that LCM and TCD take theirs from; 0 is the scheduler's own, 50.",
+            tooltip="Length of the schedule that LCM and TCD take their steps from; 0 is the default, 50.",
         ),
     ]

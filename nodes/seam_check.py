@@ -1,4 +1,4 @@
-"""The seam check node: is the texture seamless, and where not?"""
+"""Seam Check: measure and show the seams of a texture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .shown import shown
 
 
 class TesseraSeamCheck(io.ComfyNode):
-    """Measures and shows the seams of textures."""
+    """Measure and show the seams of textures."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,7 +21,7 @@ class TesseraSeamCheck(io.ComfyNode):
             node_id="TesseraSeamCheck",
             display_name="Seam Check",
             category="Tessera/tiling",
-            description="Repeats a texture side by side and measures how far the step across its edges stands out.",
+            description="Repeats a texture side by side and measures whether the step across its edges stands out.",
             search_aliases=[
                 "seam check",
                 "tile preview",
@@ -39,10 +39,10 @@ class TesseraSeamCheck(io.ComfyNode):
                     min=1,
                     max=16,
                     optional=True,
-                    tooltip="How often the preview repeats sideways.",
+                    tooltip="Number of repeats side by side.",
                 ),
                 io.Int.Input(
-                    "rows", default=3, min=1, max=16, optional=True, tooltip="How often the preview repeats downwards."
+                    "rows", default=3, min=1, max=16, optional=True, tooltip="Number of repeats below each other."
                 ),
                 repeat_input("the edges of the other do not count"),
             ],
@@ -53,14 +53,14 @@ class TesseraSeamCheck(io.ComfyNode):
                 ),
                 io.Image.Output(
                     display_name="heatmap",
-                    tooltip="The texture moved by half, so that edges that meet lie in the middle; steps too big glow.",
+                    tooltip="The texture moved by half, so that its edges meet in the middle; too large steps glow.",
                 ),
                 io.Float.Output(
                     display_name="seam_ratio",
-                    tooltip="Step across the edge / median step inside, worst picture and axis of those that repeat; "
-                    "1 is no seam.",
+                    tooltip="Step across the edge divided by the median step inside, for the worst image and "
+                    "repeating axis; 1 is no seam.",
                 ),
-                io.String.Output(display_name="report", tooltip="The measures of each axis that repeats, in words."),
+                io.String.Output(display_name="report", tooltip="The measures of each repeating axis, in words."),
             ],
         )
 

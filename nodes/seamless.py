@@ -1,4 +1,4 @@
-"""The seamless nodes: a model and a VAE that draw pictures which repeat."""
+"""Seamless Model and Seamless VAE: generate images that repeat."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .inputs import check_range, percent, tiling_input
 from .shown import shown
 
 KEY = "tessera_seamless"
-OFF = "Off: the model draws as it is."
+OFF = "Off: the model is not changed."
 
 TILING_TOOLTIP = (
-    "Which edges meet: horizontal joins the left and the right edge, vertical the top and the bottom, both all four; "
-    "half_drop and brick do as well and shift each repeat to the right, or below, by half."
+    "Which edges meet: horizontal joins left and right, vertical top and bottom, both all four; half_drop and brick "
+    "also join all four, and shift each repeat to the right, or below, by half."
 )
 
 
 class TesseraSeamlessModel(io.ComfyNode):
-    """Makes a denoiser draw on a torus."""
+    """Make a model generate on a torus."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,27 +33,36 @@ class TesseraSeamlessModel(io.ComfyNode):
             node_id="TesseraSeamlessModel",
             display_name="Seamless Model",
             category="Tessera/tiling",
-            description="Makes a model draw pictures that repeat without a seam; decode them with a Seamless VAE.",
-            search_aliases=["seamless", "tiling", "tileable texture", "circular padding", "asymmetric tiling"],
+            description="Makes a model generate textures that repeat without a seam; decode them with Seamless VAE.",
+            search_aliases=[
+                "seamless",
+                "tile",
+                "tileable",
+                "tiling",
+                "texture",
+                "pattern",
+                "circular padding",
+                "asymmetric tiling",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="Stable Diffusion, SDXL, Flux or another model; it stays as it is."),
+                io.Model.Input("model", tooltip="Stable Diffusion, SDXL, Flux or another model; it is not changed."),
                 tiling_input(TILING_TOOLTIP),
-                percent("start_percent", 0.0, "Part of the schedule that runs before the edges begin to meet."),
-                percent("end_percent", 1.0, "Part of the schedule after which the edges no longer meet."),
+                percent("start_percent", 0.0, "Fraction of the schedule at which the edges start to meet."),
+                percent("end_percent", 1.0, "Fraction of the schedule after which the edges no longer meet."),
                 io.Combo.Input(
                     "method",
                     options=["auto", *METHODS],
                     default="auto",
                     optional=True,
                     advanced=True,
-                    tooltip="How edges are made to meet: auto takes what suits the model, circular wraps convolutions "
-                    "(UNets), torus_rope lets positions repeat (Flux and other transformers), rolling moves the "
-                    "picture at each step (any model, not exact).",
+                    tooltip="How the edges are joined: auto chooses by model, circular wraps convolutions (UNets), "
+                    "torus_rope makes positions periodic (Flux and other transformers), rolling moves the latents "
+                    "at each step (any model, approximate).",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model, drawing on a torus."),
-                io.String.Output(display_name="report", tooltip="What was done, and what has to be watched."),
+                io.Model.Output(display_name="model", tooltip="The model, generating on a torus."),
+                io.String.Output(display_name="report", tooltip="Summary and warnings."),
             ],
         )
 
@@ -66,7 +75,7 @@ class TesseraSeamlessModel(io.ComfyNode):
         end_percent: float = 1.0,
         method: str = "auto",
     ) -> io.NodeOutput:
-        """Hook a clone of the model."""
+        """Patch a clone of the model."""
         check_seamless(tiling, start_percent, end_percent, method)
         axes = TILINGS[tiling]
         if not any(axes):
@@ -96,7 +105,7 @@ def check_seamless(tiling: str, start: float, end: float, method: str) -> None:
 
 
 class TesseraSeamlessVAE(io.ComfyNode):
-    """Makes a VAE encode and decode on a torus."""
+    """Make a VAE encode and decode on a torus."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -105,13 +114,13 @@ class TesseraSeamlessVAE(io.ComfyNode):
             node_id="TesseraSeamlessVAE",
             display_name="Seamless VAE",
             category="Tessera/tiling",
-            description="Makes a VAE decode and encode pictures that repeat without a seam, tiled decoding included.",
-            search_aliases=["seamless vae", "circular vae", "tiling vae", "tileable decode"],
+            description="Makes a VAE decode and encode textures that repeat without a seam, tiled decoding included.",
+            search_aliases=["seamless", "tile", "tileable", "texture", "circular vae", "tiling vae"],
             inputs=[
-                io.Vae.Input("vae", tooltip="The VAE of the model; it stays as it is and its weights are shared."),
+                io.Vae.Input("vae", tooltip="The VAE of the model; it is not changed, and its weights are shared."),
                 tiling_input(TILING_TOOLTIP),
             ],
-            outputs=[io.Vae.Output(display_name="vae", tooltip="The VAE, working on a torus.")],
+            outputs=[io.Vae.Output(display_name="vae", tooltip="The VAE, decoding and encoding on a torus.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The seeds node: several pictures, each of which can be made again alone."""
+"""Seeds: several images, each of which can be reproduced alone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MOST = 128
 
 
 def seeds_of(text: str) -> list[int]:
-    """The seeds in a text, in order.
+    """Return the seeds in a text, in order.
 
     >>> seeds_of("7, 12 7")
     [7, 12, 7]
 
     Raises:
-        ValueError: there are none or more than 128, or one is no whole number from 0 to 2**64 - 1.
+        ValueError: there are none or more than 128, or one is not a whole number from 0 to 2**64 - 1.
     """
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     if not 1 <= len(words) <= MOST:
@@ -30,7 +30,7 @@ def seeds_of(text: str) -> list[int]:
 
 
 class TesseraSeeds(io.ComfyNode):
-    """Runs what follows once for each seed."""
+    """Run the nodes behind it once for each seed."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -39,14 +39,14 @@ class TesseraSeeds(io.ComfyNode):
             node_id="TesseraSeeds",
             display_name="Seeds",
             category="Tessera/sampling",
-            description="Makes a picture for each seed of a list, the same one that the seed makes alone.",
+            description="Makes an image for each seed of a list, the same that the seed gives alone.",
             search_aliases=["seed list", "multiple seeds", "batch seeds", "variations", "seed batch"],
             inputs=[
-                io.String.Input("seeds", default="1, 2, 3, 4", tooltip="Whole numbers with commas between them."),
+                io.String.Input("seeds", default="1, 2, 3, 4", tooltip="Whole numbers, separated by commas."),
             ],
             outputs=[
                 io.Int.Output(
-                    display_name="seed", is_output_list=True, tooltip="One seed after the other, for a sampler's seed."
+                    display_name="seed", is_output_list=True, tooltip="The seeds, one by one, for a sampler's seed."
                 )
             ],
         )

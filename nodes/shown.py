@@ -1,4 +1,4 @@
-"""What a node shows of its findings: ComfyUI keeps it in its history, the command line in `--json`."""
+"""Text and numbers that a node shows: kept in ComfyUI's history and in `--json` of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shown(text: str, **numbers: float) -> dict[str, Any]:
-    """A text and numbers by name, for the `ui` of a node's output; numbers that JSON has not are None.
+    """Return a text and named numbers for the `ui` of a node's output; numbers that JSON cannot hold are None.
 
     >>> shown("no seam", seam_ratio=1.5)
     {'text': ('no seam',), 'seam_ratio': (1.5,)}

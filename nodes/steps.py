@@ -1,4 +1,4 @@
-"""The steps node: a sampling run with the picture as it stood at its steps."""
+"""Sample and Keep Steps: sampling that also returns the denoised latents of its steps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ..contract.sampling import KSAMPLER
 
 MOST_STEPS = 10000
-# They belong to the latents that came in, not to those of the steps.
 OF_ONE_BATCH = ("noise_mask", "batch_index")
+"""Entries of a LATENT that describe its own batch, and not the larger one of the kept steps."""
 
 
 class TesseraSampleSteps(io.ComfyNode):
-    """Samples, and keeps what the model saw in the noise at each step."""
+    """Sample, and keep the denoised prediction of each step."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,7 +29,7 @@ class TesseraSampleSteps(io.ComfyNode):
             node_id="TesseraSampleSteps",
             display_name="Sample and Keep Steps",
             category="Tessera/sampling",
-            description="Samples latents as SamplerCustomAdvanced does, and gives the picture of every step as well.",
+            description="Samples latents as SamplerCustomAdvanced does, and also returns the prediction of every step.",
             search_aliases=[
                 "intermediate images",
                 "intermediate latents",
@@ -43,7 +43,7 @@ class TesseraSampleSteps(io.ComfyNode):
                 io.Noise.Input("noise", tooltip="The noise to start from."),
                 io.Guider.Input("guider", tooltip="The model with its prompts."),
                 io.Sampler.Input("sampler", tooltip="The method that makes the steps."),
-                io.Sigmas.Input("sigmas", tooltip="The noise levels of the steps."),
+                io.Sigmas.Input("sigmas", tooltip="Noise levels, one more than steps."),
                 io.Latent.Input("latent_image", tooltip="The latents to start from; empty ones for a new image."),
                 io.Int.Input(
                     "every",
@@ -51,15 +51,15 @@ class TesseraSampleSteps(io.ComfyNode):
                     min=1,
                     max=MOST_STEPS,
                     optional=True,
-                    tooltip="Keep every n-th step and the last one: 1 keeps all, 5 of 12 steps the 5th, 10th and 12th.",
+                    tooltip="Keep every n-th step and the last: 1 keeps all; 5 keeps the 5th, 10th and 12th of 12.",
                 ),
             ],
             outputs=[
                 io.Latent.Output(display_name="output", tooltip="The sampled latents, as from SamplerCustomAdvanced."),
-                io.Latent.Output(display_name="denoised_output", tooltip="The model's last prediction without noise."),
+                io.Latent.Output(display_name="denoised_output", tooltip="The denoised prediction of the last step."),
                 io.Latent.Output(
                     display_name="steps",
-                    tooltip="The predictions of the kept steps as one batch, step by step, each with the whole batch.",
+                    tooltip="The denoised predictions of the kept steps as one batch, step by step.",
                 ),
             ],
         )
@@ -74,9 +74,9 @@ class TesseraSampleSteps(io.ComfyNode):
         latent_image: dict[str, Any],
         every: int = 1,
     ) -> io.NodeOutput:
-        """Sample; where no step is run, the steps are the latents themselves."""
+        """Sample; without any step to run, the steps are the latents themselves."""
         if latent_image["samples"].is_nested:
-            raise ValueError("found latents of several parts, such as picture and sound; use SamplerCustomAdvanced.")
+            raise ValueError("found latents of several parts, such as video and sound; use SamplerCustomAdvanced.")
         keeper = StepKeeper(every)
         output, denoised = sample_watched(noise, guider, sampler, sigmas, latent_image, keeper)
         kept = keeper.batch()

@@ -1,4 +1,4 @@
-"""Wrap Pad and Wrap Crop: nodes between them see a picture that goes on, so what they make of it tiles."""
+"""Wrap Pad and Wrap Crop: nodes between them see a continued texture, so their results tile."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .inputs import TWO_AXES
 
 WrapGeometry = io.Custom("TESSERA_WRAP_GEOMETRY")
 SMALLEST_PIXELS = 8
-"""Image pixels of one latent, before a latent tells its own: those of most models, which divide all others."""
+"""Image pixels per latent while the latent is unknown: those of most models, which divide all others."""
 REPEATING = [*TWO_AXES, "half_drop", "brick"]
 
 
 class TesseraWrapPad(io.ComfyNode):
-    """Adds a margin of wrapped copies."""
+    """Add a margin of wrapped copies."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,9 +31,9 @@ class TesseraWrapPad(io.ComfyNode):
             node_id="TesseraWrapPad",
             display_name="Wrap Pad",
             category="Tessera/tiling",
-            description="Continues a texture over its edges, so that an upscaler, a blur or a depth model keeps it "
-            "tileable; Wrap Crop takes the margin off again.",
-            search_aliases=["wrap pad", "circular padding", "tile upscale", "seamless upscale", "periodic border"],
+            description="Continues a texture beyond its edges, so that an upscaler, a blur or a depth model keeps it "
+            "tileable; Wrap Crop removes the margin.",
+            search_aliases=["upscale", "seamless upscale", "tile", "tileable", "circular padding", "periodic border"],
             inputs=[
                 io.Int.Input(
                     "padding",
@@ -41,25 +41,25 @@ class TesseraWrapPad(io.ComfyNode):
                     min=0,
                     max=4096,
                     optional=True,
-                    tooltip="Width of the margin at each side, in px of the image; as far as the next node looks.",
+                    tooltip="Width of the margin at each side in px of the image: as far as the next node looks.",
                 ),
                 io.Combo.Input(
                     "tiling",
                     options=REPEATING,
                     default="both",
                     optional=True,
-                    tooltip="Which sides get a margin: those that repeat; half_drop and brick are for textures whose "
-                    "repeats lie half a height lower to the right, or half a width further right below.",
+                    tooltip="Which sides get a margin: those that repeat; half_drop and brick are for textures with "
+                    "repeats shifted half a height down to the right, or half a width to the right below.",
                 ),
                 io.Image.Input("image", optional=True, tooltip="The texture, or a batch of textures."),
                 io.Mask.Input("mask", optional=True, tooltip="A mask of the texture, padded in proportion."),
-                io.Latent.Input("latent", optional=True, tooltip="A latent, padded with its noise mask."),
+                io.Latent.Input("latent", optional=True, tooltip="Latents, padded with their noise mask."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The continued texture."),
-                WrapGeometry.Output(display_name="geometry", tooltip="What Wrap Crop needs to know."),
+                WrapGeometry.Output(display_name="geometry", tooltip="Connect it to Wrap Crop."),
                 io.Mask.Output(display_name="mask", tooltip="The continued mask."),
-                io.Latent.Output(display_name="latent", tooltip="The continued latent."),
+                io.Latent.Output(display_name="latent", tooltip="The continued latents."),
             ],
         )
 
@@ -88,13 +88,13 @@ class TesseraWrapPad(io.ComfyNode):
     def validate_inputs(
         cls, padding: int | None = 64, image: Any = ABSENT, mask: Any = ABSENT, latent: Any = ABSENT
     ) -> bool | str:
-        """Check that something is connected, and that the padding is whole pixels of a latent."""
+        """Check that something is connected, and that the padding is a whole number of latents."""
         connected = [each is not ABSENT for each in (image, mask, latent)]
         return verdict(cls, {"padding": padding}, (partial(check_connected, *connected), ["padding"]))
 
 
 class TesseraWrapCrop(io.ComfyNode):
-    """Takes a margin of wrapped copies off."""
+    """Remove a margin of wrapped copies."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -103,8 +103,8 @@ class TesseraWrapCrop(io.ComfyNode):
             node_id="TesseraWrapCrop",
             display_name="Wrap Crop",
             category="Tessera/tiling",
-            description="Takes off the margin that Wrap Pad added, whatever the nodes in between scaled the image to.",
-            search_aliases=["wrap crop", "unpad", "remove padding", "seamless upscale"],
+            description="Removes the margin that Wrap Pad added, at whatever scale the nodes in between return.",
+            search_aliases=["upscale", "seamless upscale", "tile", "tileable", "unpad", "remove padding"],
             inputs=[
                 WrapGeometry.Input("geometry", tooltip="From Wrap Pad."),
                 io.Float.Input(
@@ -114,17 +114,17 @@ class TesseraWrapCrop(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Part of the margin that is blended over the edge; for nodes that see the whole image, as "
-                    "depth models. 0 cuts the margin off.",
+                    tooltip="Fraction of the margin that is blended across the edge, for nodes that see the whole "
+                    "image, such as depth models. 0 cuts the margin off.",
                 ),
-                io.Image.Input("image", optional=True, tooltip="What became of the continued texture."),
-                io.Mask.Input("mask", optional=True, tooltip="What became of the continued mask."),
-                io.Latent.Input("latent", optional=True, tooltip="What became of the continued latent."),
+                io.Image.Input("image", optional=True, tooltip="The continued texture, processed."),
+                io.Mask.Input("mask", optional=True, tooltip="The continued mask, processed."),
+                io.Latent.Input("latent", optional=True, tooltip="The continued latents, processed."),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The texture, which tiles as before."),
+                io.Image.Output(display_name="image", tooltip="The texture, which still tiles."),
                 io.Mask.Output(display_name="mask", tooltip="The mask."),
-                io.Latent.Output(display_name="latent", tooltip="The latent."),
+                io.Latent.Output(display_name="latent", tooltip="The latents."),
             ],
         )
 
@@ -157,7 +157,7 @@ class TesseraWrapCrop(io.ComfyNode):
 def _size(
     image: Tensor | None, mask: Tensor | None, latent: dict[str, Any] | None, padding: int
 ) -> tuple[tuple[int, int], int]:
-    """(height, width) of the first that is connected, and the padding in its px.
+    """Return (height, width) of the first that is connected, and the padding in its px.
 
     Raises:
         ValueError: none is, or only a latent and the padding is not a whole number of its px.

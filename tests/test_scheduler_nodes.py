@@ -159,7 +159,7 @@ def test_the_sheet_holds_every_picture(model: ModelPatcher) -> None:
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(" ,\n", "names none"), ("DDIM, UniPc", "UniPCMultistepScheduler"), ("DDIMInverse", "makes noise of a picture")],
+    [(" ,\n", "found none"), ("DDIM, UniPc", "UniPCMultistepScheduler"), ("DDIMInverse", "turns an image into noise")],
 )
 def test_wrong_lists_are_refused(names: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
