@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from . import load_demo
+from .protocols import Loaded
 
 DEMO_MODELS = Path(__file__).parents[1] / "demo" / "models"
 DEMO_CHECKPOINTS = ["texture-sd", "texture-flux"]
 DEMO_ADAPTER = DEMO_MODELS / "texture-ip"
 
 
-def demo_checkpoint(name: str) -> tuple[Any, Any, Any]:
+def demo_checkpoint(name: str) -> Loaded:
     """Load a model that ships with the pack, as the host's own objects.
 
     Returns:

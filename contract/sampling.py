@@ -13,6 +13,7 @@ from . import sampling_classes
 
 if TYPE_CHECKING:
     from ..host.sampling.samplers import KSAMPLER
+    from .protocols import MODEL, Conditioning
 
 Latent = dict[str, Any]
 Watch = Callable[[int, Tensor], None]
@@ -29,13 +30,13 @@ def sampler_of(function: Callable[..., Tensor], options: Mapping[str, Any]) -> K
 
 
 def sample_latent(
-    model: Any,
+    model: MODEL,
     sampler: KSAMPLER,
     sigmas: Tensor,
     seed: int,
     cfg: float,
-    positive: Any,
-    negative: Any,
+    positive: Conditioning,
+    negative: Conditioning,
     latent: Latent,
     add_noise: bool = True,
 ) -> Latent:
@@ -60,7 +61,7 @@ def sample_watched(
     return output[0], output[1]
 
 
-def sample_one_step(model: Any, positive: Any, noise: Tensor, latent: Tensor, sigma: float) -> Tensor:
+def sample_one_step(model: MODEL, positive: Conditioning, noise: Tensor, latent: Tensor, sigma: float) -> Tensor:
     """Run a MODEL once on latents (B, C, H, W) at a noise level, without guidance, and return what it draws."""
     classes = sampling_classes()
     guider = classes.CFGGuider(model)

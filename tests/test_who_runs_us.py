@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 from naming import naming
 from tessera import contract
+from tessera.contract import protocols
 from tessera.contract.demo import demo_checkpoint
+from tessera.host.models.vae import VAE
+from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.schema import io as host_io
+from tessera.host.text.clip import CLIP
 
 ROOT = Path(__file__).parents[1]
 BY_COMFYUI = "import asyncio, tessera; asyncio.run(tessera.comfy_entrypoint())"
@@ -110,3 +115,45 @@ def test_the_contract_hands_out_what_the_hosts_have() -> None:
 def test_unknown_demo_model_is_refused() -> None:
     with pytest.raises(ValueError, match="texture-sd"):
         demo_checkpoint("../../texture-sd")
+
+
+def functions_of(path: Path) -> dict[str, str]:
+    """The signatures in a module, by name."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = (node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"))
+    return {
+        node.name: f"{ast.unparse(node.args)} -> {ast.unparse(node.returns or ast.Constant(None))}" for node in found
+    }
+
+
+def exported(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    lists = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    return ast.literal_eval(lists[0])
+
+
+def test_both_hosts_hand_out_the_same_names_with_the_same_signatures() -> None:
+    comfyui, embedded = ROOT / "contract" / "comfyui", ROOT / "contract" / "embedded"
+    signatures = functions_of(embedded / "__init__.py")
+    assert signatures == functions_of(comfyui / "__init__.py")
+    assert {"load_demo", "add_lora"} <= set(signatures)
+    for name in ("__init__.py", "sampling.py"):
+        assert exported(comfyui / name) == exported(embedded / name)
+    assert set(exported(embedded / "__init__.py")) == set(contract.__all__) - {"choose"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "found"), [(protocols.MODEL, ModelPatcher), (protocols.CLIP, CLIP), (protocols.VAE, VAE)]
+)
+def test_the_embedded_host_names_arguments_as_the_protocols_do(protocol: type, found: type) -> None:
+    for name, method in methods_of(protocol).items():
+        given = list(inspect.signature(getattr(found, name)).parameters)
+        assert given[: len(method)] == method, name
+
+
+def methods_of(protocol: type) -> dict[str, list[str]]:
+    """The parameters of a protocol's methods, by name."""
+    own = {name: value for name, value in vars(protocol).items() if inspect.isfunction(value) and name[0] != "_"}
+    return {name: list(inspect.signature(value).parameters) for name, value in own.items()}

@@ -17,6 +17,7 @@ from comfy_api.latest import ComfyExtension, io, ui
 
 from ...weights.files import check_model
 from ..folders import register
+from ..protocols import MODEL, Loaded
 
 if TYPE_CHECKING:
     import torch
@@ -53,14 +54,14 @@ def load_clip_vision(path: str | Path) -> Any:
     return load_image_encoder(check_model(path))
 
 
-def load_demo(folder: Path) -> tuple[Any, Any, Any]:
+def load_demo(folder: Path) -> Loaded:
     """Load a diffusers folder of a demo model as MODEL, CLIP and VAE."""
     from .demo import load
 
     return load(folder)
 
 
-def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
+def add_lora(model: MODEL, weights: dict[str, Any], strength: float) -> MODEL:
     """Return a clone of a MODEL with a LoRA, whose tensors are named as in kohya's files.
 
     Raises:

@@ -26,13 +26,14 @@ import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from comfy.supported_models_base import ClipTarget
 
+from ..protocols import CLIP, MODEL, VAE, Loaded
 from . import flux_demo as flux
 
 Config = dict[str, Any]
 Weights = dict[str, torch.Tensor]
 
 
-def load(folder: Path) -> tuple[Any, Any, Any]:
+def load(folder: Path) -> Loaded:
     """Load a diffusers folder of the Stable Diffusion 1 or the Flux.1 kind as MODEL, CLIP and VAE.
 
     Raises:
@@ -48,7 +49,7 @@ def load(folder: Path) -> tuple[Any, Any, Any]:
     )
 
 
-def load_model(folder: Path, latent_scale: float) -> Any:
+def load_model(folder: Path, latent_scale: float) -> MODEL:
     """Build the denoiser as a `comfy.model_patcher.ModelPatcher`."""
     schedule = _config(folder / "scheduler" / "scheduler_config.json")
     weights = comfy.utils.load_torch_file(str(folder / "unet" / "diffusion_pytorch_model.safetensors"), safe_load=True)
@@ -115,7 +116,7 @@ def sampling_settings(schedule: Config) -> Config:
 _BETA_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
 
 
-def load_clip(folder: Path) -> Any:
+def load_clip(folder: Path) -> CLIP:
     """Build text encoder and tokenizer as a `comfy.sd.CLIP`."""
     config = _config(folder / "text_encoder" / "config.json")
     weights = comfy.utils.load_torch_file(str(folder / "text_encoder" / "model.safetensors"), safe_load=True)
@@ -164,7 +165,7 @@ class _TextEncoder(SDClipModel):
         )
 
 
-def load_vae(folder: Path, config: Config) -> Any:
+def load_vae(folder: Path, config: Config) -> VAE:
     """Build the autoencoder as a `comfy.sd.VAE`."""
     weights = comfy.utils.load_torch_file(str(folder / "vae" / "diffusion_pytorch_model.safetensors"), safe_load=True)
     weights = comfy.diffusers_convert.convert_vae_state_dict(weights)

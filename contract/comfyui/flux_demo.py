@@ -17,19 +17,21 @@ from comfy.sd1_clip import SDTokenizer
 from comfy.supported_models_base import ClipTarget
 from comfy.text_encoders.sd3_clip import T5XXLModel
 
+from ..protocols import CLIP, MODEL
+
 Config = dict[str, Any]
 
 ACTIVATIONS = {"gelu_new": "gelu_pytorch_tanh"}
 """transformers' names of activations in T5, and ComfyUI's."""
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path) -> MODEL:
     """Build the denoiser; ComfyUI itself knows diffusers' layout of Flux and reads its shape from the weights."""
     weights = _weights(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     return comfy.sd.load_diffusion_model_state_dict(weights)
 
 
-def load_clip(folder: Path, clip_encoder: type) -> Any:
+def load_clip(folder: Path, clip_encoder: type) -> CLIP:
     """Build both text encoders and tokenizers as a `comfy.sd.CLIP`.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...host import folder_paths
 from ...host.models.attention_hooks import optimized_attention
@@ -15,9 +15,12 @@ from ...host.schema import io, ui
 from ...host.schema.extension import ComfyExtension
 from ...weights.files import check_model
 from ..folders import register
+from ..protocols import MODEL, Loaded
 
 if TYPE_CHECKING:
     import torch
+
+    from ...host.runtime.patcher import ModelPatcher
 
 __all__ = [
     "ComfyExtension",
@@ -51,14 +54,21 @@ def load_clip_vision(path: str | Path) -> Any:
     return loaders.load_clip_vision(check_model(path))
 
 
-def load_demo(folder: Path) -> tuple[Any, Any, Any]:
-    """Load a diffusers folder of a demo model as MODEL, CLIP and VAE."""
+def load_demo(folder: Path) -> Loaded:
+    """Load a diffusers folder of a demo model as MODEL, CLIP and VAE.
+
+    Raises:
+        ValueError: a part is missing.
+    """
     from ...host.models.loaders import load_checkpoint
 
-    return load_checkpoint(folder, folder_paths.get_folder_paths("embeddings"))
+    model, clip, vae = load_checkpoint(folder, folder_paths.get_folder_paths("embeddings"))
+    if clip is None or vae is None:
+        raise ValueError(f"{folder} lacks a text encoder or a VAE; install the pack again")
+    return model, clip, vae
 
 
-def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
+def add_lora(model: MODEL, weights: dict[str, Any], strength: float) -> MODEL:
     """Return a clone of a MODEL with a LoRA, whose tensors are named as in kohya's files.
 
     Raises:
@@ -66,7 +76,8 @@ def add_lora(model: Any, weights: dict[str, Any], strength: float) -> Any:
     """
     from ...host.models.lora import load_lora_for_models
 
-    return load_lora_for_models(model, None, weights, strength, 0.0)[0]
+    patched, _ = load_lora_for_models(cast("ModelPatcher", model), None, weights, strength, 0.0)
+    return cast("ModelPatcher", patched)
 
 
 def room_for_model(size: int) -> torch.device:
