@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 COMBINES = ["sum", "share", "concat"]
@@ -90,7 +91,7 @@ def _group(
     v = torch.cat([values[i] if share else values[i] * weights[i] for i in group], dim=1)
     owners = torch.cat([torch.full((keys[i].shape[1],), place) for place, i in enumerate(group)]).to(k.device)
     window = keys[group[0]].shape[1] if combine == "sum" else k.shape[1]
-    k, v = ((t.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()) for t in (k * scale, v))
+    k, v = (rearrange(t, "b n (h d) -> b h n d", h=heads).contiguous() for t in (k * scale, v))
     return JoinedImages(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
 
 
@@ -162,7 +163,7 @@ def _blocks(pixels: int, keys: Tensor, largest: int) -> list[slice]:
 
 
 def _by_head(pixels: Tensor, joined: JoinedImages) -> Tensor:
-    """View (..., l, C) as (..., H, l, d)."""
+    """View (..., l, C) as (..., H, l, d); never a copy, as results are added in place."""
     return pixels.view(*pixels.shape[:-1], joined.keys.shape[1], -1).transpose(-3, -2)
 
 

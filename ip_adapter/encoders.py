@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -188,7 +189,8 @@ def _features(adapter: Adapter, output: Any) -> Tensor:
 def _unconditional(encoder: Any, image: Tensor, kind: str) -> Tensor:
     if kind == "noise":
         order = torch.randperm(image.shape[1] * image.shape[2], generator=torch.Generator().manual_seed(0))
-        return image.flatten(1, 2)[:, order.to(image.device)].reshape(image.shape)
+        pixels = rearrange(image, "b h w c -> b (h w) c")[:, order.to(image.device)]
+        return rearrange(pixels, "b (h w) c -> b h w c", h=image.shape[1])
     colour = getattr(encoder, "image_mean", _CLIP_MEAN) if kind == "reference" else (0.0, 0.0, 0.0)
     return image.new_tensor(colour).expand(image.shape)
 

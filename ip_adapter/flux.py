@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from einops import rearrange
 from torch import Tensor
 
 from ..patching.attention import DoubleBlockPatch, Options, QueryPatch, replace_double_block, see_queries
@@ -51,7 +52,7 @@ class ImageBlock(DoubleBlockPatch):
         height, width = (-(-side // TOKEN) for side in step.size)
         # Tokens behind those of the image belong to context images, such as Kontext's.
         tokens = image[:, : height * width]
-        seen = q[:, :, : height * width].transpose(1, 2).flatten(2)
+        seen = rearrange(q[:, :, : height * width], "b h n d -> b n (h d)")
         step.add(tokens, seen, self.layer, self.layer.heads, (height, width), options.get(RECORD))
 
 

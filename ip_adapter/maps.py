@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +38,7 @@ class Record:
         for place, image in enumerate(images):
             alone = replace(joined, values=joined.values * (joined.owners == place)[:, None])
             share = attend(q, alone, mask).norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
-            self.maps.setdefault(image, []).append(share.mean(0).float().cpu().unflatten(0, grid))
+            self.maps.setdefault(image, []).append(rearrange(share.mean(0).float().cpu(), "(h w) -> h w", h=grid[0]))
 
 
 def heat_maps(record: Record, count: int, size: tuple[int, int]) -> Tensor:

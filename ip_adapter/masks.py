@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -73,7 +74,7 @@ def pool(masks: list[Tensor | None], grid: tuple[int, int]) -> Tensor | None:
     if all(mask is None for mask in masks):
         return None
     planes = [torch.ones(1, *grid) if mask is None else _area(mask, grid) for mask in masks]
-    return torch.cat(planes).flatten(1)
+    return rearrange(torch.cat(planes), "n h w -> n (h w)")
 
 
 def _area(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .masks import pool
@@ -52,17 +53,17 @@ def shares_of(masks: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
     planes = pool(list(masks), grid)
     assert planes is not None
     rest = (1 - planes.sum(0, keepdim=True)).clamp(min=0)
-    shares = torch.cat([planes, rest]).unflatten(1, grid)
+    shares = rearrange(torch.cat([planes, rest]), "n (h w) -> n h w", h=grid[0])
     return (shares / shares.sum(0))[shares.sum((1, 2)) > SMALLEST]
 
 
 def levelled(x: Tensor, groups: int, shares: Tensor, eps: float) -> Tensor:
     """Return x (B, C, H, W) with mean 0 and deviation 1 of each group in each area; shares (n, H, W)."""
-    values = x.float().unflatten(1, (groups, -1))
+    values = rearrange(x.float(), "b (g c) h w -> b g c h w", g=groups)
     out = torch.zeros_like(values)
     for share in shares:
         count = share.sum() * values.shape[2]
         mean = (values * share).sum((2, 3, 4), keepdim=True) / count
         variance = ((values - mean).square() * share).sum((2, 3, 4), keepdim=True) / count
         out += share * (values - mean) * (variance + eps).rsqrt()
-    return out.flatten(1, 2).to(x.dtype)
+    return rearrange(out, "b g c h w -> b (g c) h w").to(x.dtype)

@@ -6,6 +6,7 @@ Sources: Ye et al. 2023 (IP-Adapter); the resampler is that of Alayrac et al. 20
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ HEAD = 64
 def base(w: Weights, embeds: Tensor) -> Tensor:
     """Project image embeddings (n, E) to tokens (n, T, D)."""
     width = w["norm.weight"].shape[0]
-    return _norm(_linear(embeds, w, "proj").unflatten(-1, (-1, width)), w, "norm")
+    return _norm(rearrange(_linear(embeds, w, "proj"), "n (t d) -> n t d", d=width), w, "norm")
 
 
 def full(w: Weights, hidden: Tensor) -> Tensor:
@@ -34,7 +35,8 @@ def plus(w: Weights, hidden: Tensor) -> Tensor:
 def face(w: Weights, faces: Tensor) -> Tensor:
     """Project face embeddings (n, 512) to tokens (n, T, D)."""
     width = w["norm.weight"].shape[0]
-    return _norm(_linear(F.gelu(_linear(faces, w, "proj.0")), w, "proj.2").unflatten(-1, (-1, width)), w, "norm")
+    tokens = _linear(F.gelu(_linear(faces, w, "proj.0")), w, "proj.2")
+    return _norm(rearrange(tokens, "n (t d) -> n t d", d=width), w, "norm")
 
 
 def face_plus(w: Weights, faces: Tensor, hidden: Tensor, structure: float | None = None) -> Tensor:
@@ -66,8 +68,9 @@ def _perceive(w: Weights, name: str, x: Tensor, latents: Tensor) -> Tensor:
     latents = _norm(latents, w, name + "norm2")
     both = torch.cat([_norm(x, w, name + "norm1"), latents], dim=1)
     q, (k, v) = _linear(latents, w, name + "to_q"), _linear(both, w, name + "to_kv").chunk(2, dim=-1)
-    q, k, v = (t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in (q, k, v))
-    return _linear(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2), w, name + "to_out")
+    q, k, v = (rearrange(t, "n t (h d) -> n h t d", d=HEAD) for t in (q, k, v))
+    out = rearrange(F.scaled_dot_product_attention(q, k, v), "n h t d -> n t (h d)")
+    return _linear(out, w, name + "to_out")
 
 
 def _linear(x: Tensor, w: Weights, name: str) -> Tensor:
