@@ -83,6 +83,23 @@ def test_it_saves_what_the_command_line_saves(tmp_path: Path, capsys: pytest.Cap
     assert len(list((tmp_path / "two").iterdir())) == 3
 
 
+def test_inside_comfyui_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "workflow.json").write_text(json.dumps(texture(1)))
+    script = """
+import tessera.contract
+tessera.contract.choose("comfyui")
+from tessera.app.api import run
+try:
+    run("workflow.json")
+except RuntimeError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert all(host in ran.stdout for host in ("comfyui", "embedded"))
+    assert not (tmp_path / "output").exists()
+
+
 def test_results_are_a_sequence_of_images(nodes: Path) -> None:
     results = run(GRAPH)
     assert results.paths == [str(nodes / "output" / f"image_0000{i}_.png") for i in (1, 2)]
