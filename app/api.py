@@ -31,6 +31,14 @@ _one_at_a_time = threading.Lock()
 """Folders, device and interruption belong to the process."""
 
 
+class _ProgressFailed(BaseException):
+    """Carries what `progress` raised past the node that ran, which is not to blame."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(error)
+
+
 @dataclass(frozen=True)
 class Results(Sequence["Image.Image"]):
     """The images that a run saved, each opened when it is asked for.
@@ -80,7 +88,8 @@ def run(
         models_dir: the folder of the models, with `checkpoints`, `loras`, ... in it; `models` by default.
         device: "cuda", "cuda:1", "mps" or "cpu"; the best there is by default.
         dtype: "fp16", "bf16" or "fp32"; what suits the model and the device by default.
-        progress: called with (node id, value, maximum) when a node begins, (id, 0, 1), and after each of its steps.
+        progress: called with (node id, value, maximum) when a node begins, (id, 0, 1), and after each of its steps;
+            what it raises ends the run.
 
     Returns:
         The saved images.
@@ -145,22 +154,30 @@ def execute(ready: Run, progress: Progress | None = None) -> None:
     Raises:
         NodeError: a node failed.
         KeyboardInterrupt: the run was interrupted.
+        Exception: what `progress` raised.
     """
     from ..host.progress import InterruptProcessingException, set_progress_bar_global_hook
 
     current = ""
 
+    def tell(value: float, maximum: float, preview: Any = None) -> None:
+        try:
+            if progress is not None:
+                progress(current, value, maximum)
+        except Exception as error:
+            raise _ProgressFailed(error) from error
+
     def on_node(node_id: str, class_type: str) -> None:
         nonlocal current
         current = node_id
-        if progress is not None:
-            progress(node_id, 0, 1)
+        tell(0, 1)
 
     ready.on_node = on_node
-    if progress is not None:
-        set_progress_bar_global_hook(lambda value, maximum, preview: progress(current, value, maximum))
+    set_progress_bar_global_hook(tell)
     try:
         ready.start()
+    except _ProgressFailed as failed:
+        raise failed.error from None
     except InterruptProcessingException:
         raise KeyboardInterrupt from None
     except KeyboardInterrupt:

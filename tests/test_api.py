@@ -177,6 +177,21 @@ def test_progress_is_told_by_node(tmp_path: Path) -> None:
     assert len(told) == count
 
 
+@pytest.mark.parametrize("at", [("3", 0, 1), ("4", 1, 2)], ids=["node", "step"])
+def test_what_progress_raises_ends_the_run(tmp_path: Path, at: tuple[str, float, float]) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def on_progress(*each: Any) -> None:
+        if each == at:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        run(texture(1), output_dir=tmp_path, progress=on_progress)
+    assert list(tmp_path.iterdir()) == []
+    assert len(run(texture(1), output_dir=tmp_path)) == 1
+
+
 def test_what_was_loaded_stays_and_all_else_runs_again(nodes: Path) -> None:
     graph = GRAPH | {"5": node("Add", a=["3", 0], b=["3", 0]), "6": node("Show", value=["5", 0])}
     results = [run(graph) for _ in range(2)]
