@@ -14,7 +14,7 @@ from naming import naming
 from PIL import Image
 from tessera.host import folder_paths
 from tessera.host.nodes.image import LoadImage, SaveImage
-from tessera.host.nodes.transparency import InvertMask, JoinImageWithAlpha
+from tessera.host.nodes.transparency import ImageToMask, InvertMask, JoinImageWithAlpha
 from tessera.images.foreground import clean_colours, colour_alpha, connected, oklab
 from tessera.nodes.cut_out import TesseraCutOut
 from tessera.nodes.save import TesseraSaveImage
@@ -311,3 +311,11 @@ def test_core_nodes_join_a_mask_as_transparency() -> None:
     assert joined.shape == (2, 8, 8, 4)
     assert torch.equal(joined[..., :3], image)
     assert torch.allclose(joined[..., 3], node(image, mask=mask)[1], atol=1e-6)
+
+
+def test_a_channel_of_an_image_is_a_mask() -> None:
+    image = torch.rand(2, 4, 5, 3)
+    for number, channel in enumerate(["red", "green", "blue"]):
+        assert torch.equal(ImageToMask.execute(image, channel).result[0], image[..., number])
+    with pytest.raises(ValueError, match="3 channels, and no alpha"):
+        ImageToMask.execute(image, "alpha")

@@ -10,6 +10,7 @@ from .. import folder_paths
 from ..schema import io
 
 FOLDER = "background_removal"
+CHANNELS = ["red", "green", "blue", "alpha"]
 REFUSED = (
     "no library that the command line uses runs BiRefNet; run this workflow in ComfyUI, or put Cut Out Foreground "
     "(TesseraCutOut) in its place"
@@ -35,6 +36,33 @@ class InvertMask(io.ComfyNode):
     def execute(cls, mask: Tensor) -> io.NodeOutput:
         """Turn it around."""
         return io.NodeOutput(1.0 - mask)
+
+
+class ImageToMask(io.ComfyNode):
+    """ComfyUI's Convert Image to Mask."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="ImageToMask",
+            display_name="Convert Image to Mask",
+            category="image/mask",
+            description="Takes one channel of an image as a mask.",
+            inputs=[
+                io.Image.Input("image", tooltip="The image, or a batch."),
+                io.Combo.Input("channel", options=CHANNELS, tooltip="Which channel; an image without alpha has none."),
+            ],
+            outputs=[io.Mask.Output(tooltip="The channel, 0 to 1.")],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, channel: str) -> io.NodeOutput:
+        """Take the channel."""
+        number = CHANNELS.index(channel)
+        if number >= image.shape[-1]:
+            raise ValueError(f"the image has {image.shape[-1]} channels, and no {channel}; choose another channel.")
+        return io.NodeOutput(image[..., number])
 
 
 class JoinImageWithAlpha(io.ComfyNode):
@@ -120,4 +148,10 @@ class RemoveBackground(io.ComfyNode):
         raise NotImplementedError(REFUSED)
 
 
-NODES: list[type[io.ComfyNode]] = [InvertMask, JoinImageWithAlpha, LoadBackgroundRemovalModel, RemoveBackground]
+NODES: list[type[io.ComfyNode]] = [
+    InvertMask,
+    ImageToMask,
+    JoinImageWithAlpha,
+    LoadBackgroundRemovalModel,
+    RemoveBackground,
+]
