@@ -48,12 +48,13 @@ def test_upscale_ratio_takes_a_model_where_there_is_one(there: bool, tiling: boo
     said, nodes = imported("leonardo", width=512, height=256, upscaleRatio=1.5, tiling=tiling)
     assert said["upscaleRatio"].outcome == (MAPPED if there else APPROXIMATED)
     assert ("ImageUpscaleWithModel" in nodes) is there
-    assert ("TesseraWrapPad" in nodes) is ("TesseraWrapCrop" in nodes) is (there and tiling)
+    assert (("TesseraWrapPad" in nodes), ("TesseraWrapCrop" in nodes)) == (tiling, tiling)
     if there:
         (size,) = nodes["ImageScale"]
-        assert (size["width"], size["height"]) == (768, 384)
+        around = 2 * nodes["TesseraWrapPad"][0]["padding"] if tiling else 0
+        assert (size["width"], size["height"]) == (768 + 1.5 * around, 384 + 1.5 * around)
     else:
-        assert nodes["ImageScaleBy"][0]["scale_by"] == 1.5
+        assert nodes["ImageScale" if tiling else "ImageScaleBy"]
         assert "models/upscale_models" in said["upscaleRatio"].text
 
 

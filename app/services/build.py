@@ -8,16 +8,18 @@ from typing import Any
 
 from ...host.errors import listed
 from ...host.schema.object_info import inputs_of
-from . import control_networks, enhance, finishing, intermediate
+from . import control_networks, enhance, finishing, geometry, intermediate
 from .graph_layout import Drawing, Node, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED, NO_EFFECT, NOT_YET
+from .parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
 from .recipe import ImagePrompt, Pairs, Recipe, named_file
 
 DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
 FLUX_GUIDANCE = 3.5
 USUAL_GUIDANCE = 7.5
 SECOND_STRENGTH = 0.5
+ROUNDING = 1e-9
+"""Keeps a whole number of steps whole that a product of floating point numbers misses."""
 # Roles of nodes that read two prompts.
 PAIRS = ("positive prompts", "negative prompts")
 
@@ -37,18 +39,21 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     model, clip, vae, drawn_as = _model(graph, recipe, family)
     flux = drawn_as.startswith("flux")
     model, clip = _loras(graph, recipe, model, clip)
-    if recipe.last_layer < -1:
+    if flux and recipe.last_layer < -1:
+        why = "Flux reads T5, and of CLIP-L the pooled output alone, which has no layers to skip"
+        recipe.missing["clip skip"] = (NO_EFFECT, why)
+    elif recipe.last_layer < -1:
         clip = graph.add("clip skip", "CLIPSetLastLayer", clip=clip, stop_at_clip_layer=recipe.last_layer)[0]
     vae = _vae(graph, recipe, vae)
-    if recipe.token_merging and not flux:
+    if recipe.token_merging and flux:
+        recipe.missing["token merging"] = (NO_EFFECT, "Flux models have no tokens that could be merged so")
+    elif recipe.token_merging:
         model = graph.add("token merging", "TomePatchModel", model=model, ratio=recipe.token_merging)[0]
     if recipe.tiling:
         model = graph.add("seamless model", "TesseraSeamlessModel", model=model, tiling="both")[0]
         vae = graph.add("seamless VAE", "TesseraSeamlessVAE", vae=vae, tiling="both")[0]
-    if flux and recipe.image_prompts:
-        recipe.missing["image prompt"] = (NOT_YET, "left out: image prompts are for Stable Diffusion models")
-    elif recipe.image_prompts:
-        model = _image_prompts(graph, recipe, model, family)
+    if recipe.image_prompts:
+        model = _image_prompts(graph, recipe, model, drawn_as)
     model, positive, negative = _prompts(graph, recipe, model, clip, drawn_as)
     positive, negative = control_networks.draw(graph, recipe, positive, negative, vae, family)
     latent = _latent(graph, recipe, vae, flux)
@@ -63,7 +68,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         pictures = intermediate.decode(graph, graph.nodes["sampler"], vae)
         _output(graph, recipe, pictures, intermediate.ROLE, intermediate.PREFIX)
     if recipe.second_pass:
-        larger = graph.add("twice the size", "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=2.0)[0]
+        larger = finishing.scaled(graph, recipe, "twice the size", image, 2.0)
         latent = graph.add("encode again", "VAEEncode", pixels=larger, vae=vae)[0]
         sampled = _sampler(graph, recipe, "second pass", conditions | {"latent_image": latent}, SECOND_STRENGTH, flux)
         image = graph.add("decode again", "VAEDecode", samples=sampled, vae=vae)[0]
@@ -105,7 +110,9 @@ def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, 
         node = graph.add("model", "TesseraDemoCheckpoint", name=name)
         drawn_as = family_of(name)
         if name != recipe.model:
-            why = f"{name} stands for it: no such file in models/checkpoints, name one with --model"
+            why = f"{name} stands in: no such file in models/checkpoints, name one with --model"
+            if not recipe.model:
+                why = f"the request names no model, so {name} is used; name one with --model"
             recipe.missing["model"] = (APPROXIMATED, why)
     return node[0], node[1], node[2], drawn_as or ""
 
@@ -146,24 +153,41 @@ def _vae(graph: Drawing, recipe: Recipe, vae: Output) -> Output:
     return graph.add("vae", "VAELoader", vae_name=file)[0]
 
 
-def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str | None) -> Output:
+def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str) -> Output:
     classes = ("TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts")
-    adapters = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
-    fitting = [name for name in adapters if family and family_of(name) == family]
-    demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
-    adapter = graph.add("image prompt adapter", classes[0], ip_adapter=(adapters if demo else [*fitting, *adapters])[0])
+    file = _adapter(graph, family)
+    if file is None:
+        of_family = FAMILIES.get(family, "this model")
+        why = f"left out: no IP-Adapter for {of_family} in models/ipadapter, told by its name; put one there"
+        roles = ("image prompt", "image prompt adapter", "mask of image prompt")
+        recipe.missing |= dict.fromkeys(roles, (NOT_YET, why))
+        return model
+    adapter = graph.add("image prompt adapter", classes[0], ip_adapter=file)
     previous: dict[str, Output] = {}
     for number, each in enumerate(recipe.image_prompts, 1):
-        previous = {"previous": _image_prompt(graph, each, f"image prompt {number}", previous)[0]}
+        previous = {"previous": _image_prompt(graph, each, f"image prompt {number}", recipe.size, previous)[0]}
     apply = {"ip_adapter": adapter[0], "image_prompts": previous["previous"]}
     return graph.add("image prompts", classes[2], model=model, **apply)[0]
 
 
-def _image_prompt(graph: Drawing, prompt: ImagePrompt, role: str, previous: Mapping[str, Output]) -> Node:
+def _adapter(graph: Drawing, family: str) -> str | None:
+    """Return the adapter for a model of a family: a demo model has its own, others one whose name does not belie it."""
+    files = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
+    demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
+    if demo and not family.startswith("flux"):
+        return files[0]
+    own = {name: "flux" if "flux" in name.lower() else family_of(name) for name in files[1:]}
+    wanted = "flux" if family.startswith("flux") else family
+    fitting = [name for name, kind in own.items() if kind == wanted]
+    unsaid = [name for name, kind in own.items() if kind is None and not demo]
+    return next(iter([*fitting, *unsaid]), None)
+
+
+def _image_prompt(
+    graph: Drawing, prompt: ImagePrompt, role: str, size: tuple[int, int], previous: Mapping[str, Output]
+) -> Node:
     image = graph.add(f"{role} picture", "LoadImage", image=prompt.file)[0]
-    masks = {}
-    if prompt.mask:
-        masks = {"mask": graph.add(f"{role} mask", "LoadImageMask", image=prompt.mask, channel="red")[0]}
+    masks = {"mask": geometry.mask(graph, f"mask of {role}", prompt.mask, size)} if prompt.mask else {}
     acts = {"scale": prompt.scale, "type": prompt.type}
     return graph.add(role, "TesseraImagePrompt", image=image, **acts, **masks, **previous)
 
@@ -179,7 +203,10 @@ def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family
     if not family.startswith("flux"):
         negative = graph.add("negative", "CLIPTextEncode", text=_negative(recipe), clip=clip)[0]
         return model, positive, negative
-    if recipe.negative and recipe.negative_strength:
+    if recipe.negative and recipe.guidance is not None and recipe.guidance < 1:
+        left_out = (NO_EFFECT, "a guidance below 1 leaves the negative prompt out")
+        recipe.missing |= dict.fromkeys(("negative", "flux negative"), left_out)
+    elif recipe.negative and recipe.negative_strength:
         negative = graph.add("negative", "CLIPTextEncode", text=literal(recipe.negative), clip=clip)[0]
         strength = {"negative": negative, "strength": recipe.negative_strength}
         model = graph.add("flux negative", "TesseraFluxNegative", model=model, **strength)[0]
@@ -224,18 +251,10 @@ def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
 
 def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Output:
     """The first picture in the size that is asked for, with a mask of what is painted."""
-    picture = graph.add("init image", "LoadImage", image=file)[0]
-    margins = [int(side * recipe.unzoom / (1 + recipe.unzoom) / 16) * 8 for side in recipe.size]
-    width, height = (side - 2 * margin for side, margin in zip(recipe.size, margins, strict=True))
-    fit = {"upscale_method": "lanczos", "width": width, "height": height, "crop": "center"}
-    pixels = graph.add("size", "ImageScale", image=picture, **fit)[0]
-    mask = None
-    if recipe.unzoom:
-        around = {"left": margins[0], "top": margins[1], "right": margins[0], "bottom": margins[1]}
-        padded = graph.add("unzoom", "ImagePadForOutpaint", image=pixels, **around)
-        pixels, mask = padded[0], padded[1]
-    elif recipe.mask:
-        mask = graph.add("mask", "LoadImageMask", image=recipe.mask, channel="red")[0]
+    roles = ("init image", "size", "unzoom")
+    pixels, mask = geometry.placed(graph, roles, file, recipe.size, recipe.unzoom)
+    if recipe.mask and not recipe.unzoom:
+        mask = geometry.mask(graph, "mask", recipe.mask, recipe.size)
     if mask and recipe.fill_mask:
         return graph.add("encode", "VAEEncodeForInpaint", pixels=pixels, vae=vae, mask=mask)[0]
     latent = graph.add("encode", "VAEEncode", pixels=pixels, vae=vae)[0]
@@ -249,12 +268,13 @@ def _sampler(
     # Below 1 the services do without guidance.
     shared = {**conditions, "cfg": 1.0 if flux else max(guidance, 1.0), "denoise": strength}
     karras = recipe.karras and not flux
+    # The samplers run all their steps below `denoise`; the services skip those above.
+    steps = max(1, math.floor(recipe.steps * strength + ROUNDING))
     if recipe.scheduler:
-        how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": recipe.steps}
+        how = {"scheduler": recipe.scheduler, "spacing": "karras" if karras else "auto", "steps": steps}
+        how |= {"algorithm_type": recipe.algorithm} if recipe.algorithm else {}
     else:
         levels = "simple" if flux else "karras" if karras else "normal"
-        # KSampler runs all its steps below `denoise`; the services skip those above.
-        steps = max(1, math.floor(recipe.steps * strength))
         how = {"steps": steps, "sampler_name": "euler", "scheduler": levels}
     if recipe.intermediate:
         return intermediate.sample(graph, role, {**shared, **how})

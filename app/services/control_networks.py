@@ -6,6 +6,7 @@ from typing import Any
 
 from ...host.errors import GraphError, listed, shown
 from ...host.schema.object_info import inputs_of
+from . import geometry
 from .graph_layout import Drawing, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET, Parameter
@@ -102,6 +103,8 @@ LEONARDO_OLD = (
 NETWORKS = {19: "canny", 20: "depth", 21: "pose"}
 REFERENCES = {67: "style", 133: "character", 100: "composition"}
 STRENGTHS = {"Low": 0.2, "Mid": 0.6, "High": 1.0, "Ultra": 1.4, "Max": 1.8}
+STRONGEST_CLASS = 2.0
+"""End of the range of weights. An image prompt has this part of its scale of 0 to 1."""
 
 
 def octoai_refusals(request: Request) -> list[str]:
@@ -159,7 +162,7 @@ def _listed(items: list[dict[str, Any]], picture: PictureFinder, made: Recipe) -
             made.guides.append(Guide(file, NETWORKS[kind], strength, 1.0, NETWORKS[kind] == "canny"))
         elif kind in REFERENCES:
             file = picture("controlnets", item["initImageId"])
-            made.image_prompts.append(ImagePrompt(file, min(strength, 1.0), REFERENCES[kind]))
+            made.image_prompts.append(ImagePrompt(file, strength / STRONGEST_CLASS, REFERENCES[kind]))
         else:
             unknown.append(shown(asked))
     if unknown:
@@ -168,17 +171,22 @@ def _listed(items: list[dict[str, Any]], picture: PictureFinder, made: Recipe) -
 
 
 def _strength(item: dict[str, Any]) -> float:
-    weight, word = item.get("weight"), item.get("strengthType")
-    if weight is None:
-        if word is not None and word not in list(STRENGTHS):
-            raise GraphError([f"controlnets: found strengthType {shown(word)}; expected one of {listed(STRENGTHS)}"])
-        return STRENGTHS[word or "High"]
+    """Return how strongly an object of the list acts, 0 to 2: its weight or class, times its influence."""
+    word, influence = item.get("strengthType"), item.get("influence")
+    if word is not None and word not in list(STRENGTHS):
+        raise GraphError([f"controlnets: found strengthType {shown(word)}; expected one of {listed(STRENGTHS)}"])
+    weight = item.get("weight")
+    strength = STRENGTHS[word or "High"] if weight is None else _number("weight", weight, STRONGEST_CLASS)
+    return strength * (1.0 if influence is None else _number("influence", influence, 1.0))
+
+
+def _number(name: str, value: Any, most: float) -> float:
     try:
-        number = float("nan") if isinstance(weight, bool) else float(weight)
+        number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = float("nan")
-    if not 0 <= number <= 2:
-        raise GraphError([f"controlnets: found weight {shown(weight)}; expected a number from 0 to 2"])
+    if not 0 <= number <= most:
+        raise GraphError([f"controlnets: found {name} {shown(value)}; expected a number from 0 to {most:g}"])
     return number
 
 
@@ -195,7 +203,10 @@ def draw(
         recipe.missing |= dict.fromkeys(ROLES, (NOT_YET, why))
     for number, (guide, file) in enumerate([(guide, file) for guide, file in wanted if file], 1):
         one, network, picture, edges = (f"{role} {number}" if number > 1 else role for role in ROLES)
-        image = graph.add(picture, "LoadImage", image=guide.file)[0]
+        # The image that a request starts from is seen where the result has it.
+        unzoom = recipe.unzoom if guide.file == recipe.init_image else 0.0
+        places = (picture, f"size of {picture}", f"margin of {picture}")
+        image, _ = geometry.placed(graph, places, guide.file, recipe.size, unzoom)
         image = graph.add(edges, "Canny", image=image)[0] if guide.edges else image
         loaded = graph.add(network, "ControlNetLoader", control_net_name=file)[0]
         given = {"positive": positive, "negative": negative, "control_net": loaded, "image": image, "vae": vae}

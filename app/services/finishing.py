@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 from ...host.schema.object_info import inputs_of
 from .graph_layout import Drawing, Output
 from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
 from .recipe import Recipe, named_file
 
-# What an upscale model sees of the other side of a texture that repeats, in px.
 AROUND = 32
+"""Width in px of what an enlargement sees of the other side of a texture."""
+MOST_AROUND = 128
+"""Width in px that is not exceeded for the sake of an exact size."""
+
+Size = tuple[int, int]
 
 UPSCALE = Parameter(
     "upscaleRatio",
     "number",
     MAPPED,
-    ("enlarge:ImageUpscaleWithModel.upscale_model", "enlarge size:ImageScale.width", "enlarge:ImageScaleBy.scale_by"),
+    (
+        "enlarge:ImageUpscaleWithModel.upscale_model",
+        "enlarge size:ImageScale.width",
+        "enlarge:ImageScale.width",
+        "enlarge:ImageScaleBy.scale_by",
+    ),
     "With the first file in models/upscale_models. The document has no range; up to 8.",
     within=(1.0, 8.0),
 )
@@ -56,27 +68,83 @@ def _files(graph: Drawing, class_type: str, name: str) -> list[str]:
     return list(inputs_of(graph.info[class_type])[name].options.get("options", []) if class_type in graph.info else [])
 
 
+def scaled(graph: Drawing, recipe: Recipe, role: str, image: Output, factor: float) -> Output:
+    """Enlarge an image without a model. A texture is continued around, so that it repeats afterwards."""
+    if not recipe.tiling:
+        return graph.add(role, "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=factor)[0]
+    wrapped, geometry, size = _continued(graph, recipe, role, image, factor)
+    return _cut(graph, role, _resized(graph, role, wrapped, size), geometry)
+
+
 def enlarge(graph: Drawing, recipe: Recipe, image: Output) -> Output:
-    """A picture in `recipe.enlarge` times its size. A texture is continued around, so that it repeats afterwards."""
+    """Return an image in `recipe.enlarge` times its size. A texture repeats afterwards, whatever enlarges it."""
     if recipe.enlarge == 1.0:
         return image
     files = _files(graph, "UpscaleModelLoader", "model_name")
     if not files:
         why = "enlarged without a model: no file in models/upscale_models; put one there"
         recipe.missing["enlarge"] = (APPROXIMATED, why)
-        by = {"upscale_method": "lanczos", "scale_by": recipe.enlarge}
-        return graph.add("enlarge", "ImageScaleBy", image=image, **by)[0]
+        return scaled(graph, recipe, "enlarge", image, recipe.enlarge)
     model = graph.add("upscale model", "UpscaleModelLoader", model_name=files[0])[0]
-    wrap = (
-        graph.add("continue", "TesseraWrapPad", image=image, padding=AROUND, tiling="both") if recipe.tiling else None
-    )
-    larger = graph.add("enlarge", "ImageUpscaleWithModel", upscale_model=model, image=wrap[0] if wrap else image)[0]
-    if wrap:
-        larger = graph.add("cut", "TesseraWrapCrop", image=larger, geometry=wrap[1])[0]
-    factor = recipe.enlarge * (2 if recipe.second_pass else 1)
-    width, height = (round(side * factor) for side in recipe.size)
-    size = {"upscale_method": "lanczos", "width": width, "height": height, "crop": "disabled"}
-    return graph.add("enlarge size", "ImageScale", image=larger, **size)[0]
+    width, height = (round(side * recipe.enlarge) for side in _sides(graph, recipe))
+    geometry = None
+    if recipe.tiling:
+        image, geometry, (width, height) = _continued(graph, recipe, "enlarge", image, recipe.enlarge)
+    larger = graph.add("enlarge", "ImageUpscaleWithModel", upscale_model=model, image=image)[0]
+    # The margin is scaled with the texture, and cut off last: scaling mixes pixels across the border.
+    return _cut(graph, "enlarge", _resized(graph, "enlarge size", larger, (width, height)), geometry)
+
+
+def _sides(graph: Drawing, recipe: Recipe) -> Size:
+    """Return the size of the image so far, in px."""
+    factor = 2 if "encode again" in graph.nodes else 1
+    return recipe.size[0] * factor, recipe.size[1] * factor
+
+
+def _resized(graph: Drawing, role: str, image: Output, size: Size) -> Output:
+    fit = {"upscale_method": "lanczos", "width": size[0], "height": size[1], "crop": "disabled"}
+    return graph.add(role, "ImageScale", image=image, **fit)[0]
+
+
+def whole_scale(size: Size, factor: float) -> tuple[Fraction, int]:
+    """Return the scale nearest to `factor` that makes whole px of a texture and of a margin, and that margin in px.
+
+    Finer scales need wider margins; the finest is taken whose margin is within MOST_AROUND.
+
+    >>> whole_scale((512, 256), 1.5)
+    (Fraction(3, 2), 32)
+    """
+    common = math.gcd(*size)
+    for parts in (each for each in range(common, 0, -1) if common % each == 0):
+        scale = Fraction(max(1, round(factor * parts)), parts)
+        margin = math.ceil(AROUND / scale.denominator) * scale.denominator
+        if margin <= MOST_AROUND:
+            return scale, margin
+    return Fraction(max(1, round(factor))), AROUND
+
+
+def _continued(graph: Drawing, recipe: Recipe, role: str, image: Output, factor: float) -> tuple[Output, Output, Size]:
+    """Continue a texture around, with copies of its other side.
+
+    Returns:
+        The continued texture, what Wrap Crop needs, and the size in px to scale it to.
+    """
+    sides = _sides(graph, recipe)
+    scale, margin = whole_scale(sides, factor)
+    made, asked = [int(side * scale) for side in sides], [round(side * factor) for side in sides]
+    if made != asked:
+        earlier = recipe.missing.get(role, (APPROXIMATED, ""))[1]
+        tiles = f"{made[0]} x {made[1]} px, the nearest size that tiles"
+        recipe.missing[role] = (APPROXIMATED, "; ".join(part for part in (earlier, tiles) if part))
+    wrap = graph.add(f"continue for {role}", "TesseraWrapPad", image=image, padding=margin, tiling="both")
+    width, height = (int((side + 2 * margin) * scale) for side in sides)
+    return wrap[0], wrap[1], (width, height)
+
+
+def _cut(graph: Drawing, role: str, image: Output, geometry: Output | None) -> Output:
+    if geometry is None:
+        return image
+    return graph.add(f"cut after {role}", "TesseraWrapCrop", image=image, geometry=geometry)[0]
 
 
 def hide_unsafe(graph: Drawing, recipe: Recipe, image: Output) -> Output:

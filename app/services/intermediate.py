@@ -25,7 +25,8 @@ def _method(graph: Drawing, inputs: Mapping[str, Any]) -> tuple[Output, Output]:
     if "sampler_name" in inputs:
         method = graph.add("method", "KSamplerSelect", sampler_name=inputs["sampler_name"])
         return method[0], graph.add("schedule", "BasicScheduler", **levels)[0]
-    schedule = graph.add("schedule", "TesseraScheduler", **levels, spacing=inputs["spacing"])
+    own = {name: inputs[name] for name in ("spacing", "algorithm_type") if name in inputs}
+    schedule = graph.add("schedule", "TesseraScheduler", **levels, **own)
     return schedule[0], schedule[1]
 
 

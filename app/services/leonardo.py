@@ -7,6 +7,7 @@ of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNe
 from __future__ import annotations
 
 from . import control_networks, enhance, finishing
+from .geometry import margins
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .request import Request
@@ -229,7 +230,7 @@ PARAMETERS = (
     ),
     Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS, needs="canvasRequest"),
     Parameter(
-        "canvasMaskId", "text", MAPPED, ("mask:LoadImageMask.image",), _CANVAS, needs="canvasRequest and canvasInitId"
+        "canvasMaskId", "text", MAPPED, ("mask:LoadImage.image",), _CANVAS, needs="canvasRequest and canvasInitId"
     ),
     _switch("enhancePrompt", MAPPED, enhance.HOW, None, enhance.SWITCH),
     enhance.INSTRUCTIONS,
@@ -288,7 +289,10 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     )
     if request["guidance_scale"] is None and not (request.family or "").startswith("flux"):
         made.guidance = 7.0
-    scale = 0.9 if request["imagePromptWeight"] is None else min(max(request["imagePromptWeight"], 0.0), 1.0)
+    weight = request["imagePromptWeight"]
+    scale = 0.9 if weight is None else min(max(weight, 0.0), 1.0)
+    if weight is not None and weight != scale and request["imagePrompts"]:
+        made.notes["imagePromptWeight"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
     made.image_prompts = [
         ImagePrompt(picture("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
     ]
@@ -332,8 +336,17 @@ def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> No
         made.mask = picture("canvasMaskId", request["canvasMaskId"])
     if request["unzoom"]:
         made.unzoom, made.fill_mask = min(request["unzoomAmount"] or 0.0, MOST_UNZOOM), True
+        _tell_margins(request, made)
     masked = masked or made.unzoom
     kept = request["init_strength"]
     made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
     ignored = [each for each in names if each != name and request[each]]
     made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))
+
+
+def _tell_margins(request: Request, made: Recipe) -> None:
+    """Say what an unzoomed image and its margin have of the size."""
+    if request["unzoomAmount"] and request["unzoomAmount"] > MOST_UNZOOM:
+        made.notes["unzoomAmount"] = (APPROXIMATED, f"{MOST_UNZOOM:g} is used, the most")
+    for name, side, margin in zip(("width", "height"), made.size, margins(made.size, made.unzoom), strict=True):
+        made.remarks[name] = f"{side} px are those of the image, {side - 2 * margin}, and of its margin, twice {margin}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import enhance, finishing
-from .parameters import MAPPED, MEANINGLESS, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
 from .recipe import PictureFinder, Recipe
 from .request import Request
 from .scheduler_names import DIFFUSERS
@@ -46,7 +46,7 @@ PARAMETERS = (
         "mask_image",
         "text",
         MAPPED,
-        ("mask:LoadImageMask.image",),
+        ("mask:LoadImage.image",),
         "As init_image, which it needs; white is painted anew.",
         needs="init_image",
     ),
@@ -103,8 +103,8 @@ PARAMETERS = (
         "algorithm_type",
         "choice",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.scheduler",),
-        "DPMSolverMultistepScheduler runs as dpmsolver++ in any case.",
+        ("sampler:TesseraSchedulerKSampler.algorithm_type",),
+        "dpmsolver+++ is DPM++ 2M SDE, the others are DPM++ 2M.",
         "none",
         choices=("none", "dpmsolver++", "dpmsolver+++"),
         needs="DPMSolverMultistepScheduler as scheduler",
@@ -204,6 +204,11 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         as_text=request["base64"],
         enhance=request["enhance_prompt"],
     )
+    if request["algorithm_type"] == "dpmsolver+++" and request["scheduler"] == "DPMSolverMultistepScheduler":
+        made.algorithm = "sde-dpmsolver++"
+    for name, side in zip(("width", "height"), made.size, strict=True):
+        if request[name] and request[name] != side:
+            made.notes[name] = (APPROXIMATED, f"{side} is used, the nearest lower multiple of 8")
     if request["safety_checker"]:
         made.safety = finishing.METHODS[request["safety_checker_type"]]
     if request["init_image"]:

@@ -83,7 +83,7 @@ PARAMETERS = (
         "ip_adapter_mask_image",
         "text",
         MAPPED,
-        ("image prompt mask:LoadImageMask.image",),
+        ("mask of image prompt:LoadImage.image",),
         "White is where the picture acts. Needs ip_adapter_image.",
         needs="ip_adapter_image",
     ),
@@ -110,7 +110,7 @@ PARAMETERS = (
         "number",
         MAPPED,
         ("image prompt:TesseraImagePrompt.scale",),
-        "Above 1 it acts as 1.",
+        "Above 1, 1 is used.",
         1.0,
         needs="ip_adapter_image",
     ),
@@ -126,7 +126,7 @@ PARAMETERS = (
         "mask_image",
         "text",
         MAPPED,
-        ("mask:LoadImageMask.image",),
+        ("mask:LoadImage.image",),
         "White is painted anew. Needs init_image.",
         needs="init_image",
     ),
@@ -286,6 +286,9 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         made.fill_mask = bool(request["outpainting"])
     if request["ip_adapter_image"]:
         made.image_prompts = [_reference(request, picture)]
+        scale = made.image_prompts[0].scale
+        if scale != request["ip_adapter_scale"]:
+            made.notes["ip_adapter_scale"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
     _transfer(request, picture, made)
     control_networks.octoai(request, picture, made)
     _name_embeddings(request, made)

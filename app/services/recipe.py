@@ -58,6 +58,7 @@ class Recipe:
         strength: the part of the noise levels that is run on the first picture; 1 keeps nothing of it.
         guidance: None takes the family's own.
         scheduler: a diffusers class; None takes euler.
+        algorithm: of DPMSolverMultistepScheduler; the scheduler's own where it is empty.
         loras: names with strengths.
         last_layer: of the text encoder, counted from its end: -1 is its own last one.
         keep: False makes previews.
@@ -94,6 +95,7 @@ class Recipe:
     guidance: float | None = None
     strength: float = 1.0
     scheduler: str | None = None
+    algorithm: str = ""
     karras: bool = False
     loras: list[tuple[str, float]] = field(default_factory=list)
     vae: str = ""

@@ -108,9 +108,10 @@ class Report:
         if value is False or (not changed and value in ("", [], {})):
             return MAPPED, "off" if value is False else "empty"
         note = self._note(parameter)
-        if note and not (changed and note[0] in (MAPPED, NO_EFFECT)):
-            usual = note[0] == MAPPED and given
-            return note[0], "; ".join([note[1], AS_BY_DEFAULT] if usual else [note[1]])
+        if note and not (changed and note[0] == NO_EFFECT):
+            usual = AS_BY_DEFAULT if note[0] == MAPPED and given and not changed else ""
+            remark = self.recipe.remarks.get(parameter.name, "")
+            return note[0], "; ".join(part for part in (note[1], remark, usual) if part)
         other = other if changed else self._another(parameter, acting)
         if other == acting:
             return NO_EFFECT, self._why_not(parameter)

@@ -236,6 +236,9 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         tiling=request.service.name == "scenario-texture",
         intermediate=request["intermediateImages"],
     )
+    if request.family == "flux-schnell" and request["negativePrompt"]:
+        remark = "the service documents it for other Flux models; here it acts on Fast-Flux, too"
+        made.remarks |= dict.fromkeys(("negativePrompt", "negativePromptStrength"), remark)
     if request.service.name == "scenario-ip-adapter":
         _reference(request, picture, made)
     return made
