@@ -1,5 +1,5 @@
 """What wrapping costs a convolution and a VAE decoder, over zeros: padding in one call, which is ours; padding in two
-calls, as other packs do it; zeros whose outermost ring is computed anew, which is ours for large pictures on a CPU.
+calls, as other packs do it; zeros whose outermost ring is recomputed, which is ours for large images on a CPU.
 
 Calls alternate in one process; the median ratio of all rounds counts. On a CPU its time counts, not that of the clock.
 

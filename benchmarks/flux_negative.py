@@ -5,7 +5,7 @@ and one single block of its width. Steps alternate in one process, so that load 
 the median over rounds.
 
     python benchmarks/flux_negative.py
-    python benchmarks/flux_negative.py --timed 512    smaller pictures for a machine without a GPU
+    python benchmarks/flux_negative.py --timed 512    smaller images for a machine without a GPU
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TEXT, POOLED, TOKENS = 4096, 768, 256
 
 
 def latents(size: int) -> torch.Tensor:
-    """Noise for a picture of `size` px."""
+    """Return noise for an image of `size` px."""
     return torch.randn(1, 16, size // 8, size // 8)
 
 

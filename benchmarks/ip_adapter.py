@@ -8,7 +8,7 @@ images: the UNet as it is, and with hooks that only call attention. Steps of all
 CPU they are cut in front of and behind each cross-attention, the shortest of each piece counts, and time is the
 processor's. All this keeps other work on the machine out.
 
-Masks are areas, a rectangle for each image that together fill the picture, so that ten act on as many pixels as one
+Masks are areas, a rectangle for each image that together fill the image, so that ten act on as many pixels as one
 without a mask; or "soft": above 0 everywhere, so that no image can be left out anywhere.
 
     python benchmarks/ip_adapter.py

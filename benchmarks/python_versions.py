@@ -1,7 +1,7 @@
 """The tests with every Python that pyproject.toml allows and this machine has, and with the lower bounds it states.
 
 Each run installs the pack into an environment of its own, which is deleted afterwards. On Linux that is some GB of
-torch, unless pip is told of a smaller build (`PIP_FIND_LINKS`, `PIP_EXTRA_INDEX_URL`).
+torch, unless pip is pointed to a smaller build (`PIP_FIND_LINKS`, `PIP_EXTRA_INDEX_URL`).
 
     python benchmarks/python_versions.py                              every Python that is found, newest packages
     python benchmarks/python_versions.py 3.10 3.13                    these

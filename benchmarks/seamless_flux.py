@@ -1,7 +1,7 @@
 """What torus RoPE costs: the time of a seamless Flux step over that of a plain one. Budget: 1.02.
 
 Steps alternate in one process on one random transformer, so that load on the machine falls on both; the ratio is the
-median over pairs of one plain and one seamless step. The seamless one is such that the picture moves by half a token.
+median over pairs of one plain and one seamless step. The seamless one is one in which the latents move by half a token.
 
     python benchmarks/seamless_flux.py               a tenth as deep and a quarter as wide, 512 px, for a first look
     python benchmarks/seamless_flux.py --size full   Flux.1's shape, 1024 px (24 GB)

@@ -230,7 +230,7 @@ def image_prompt_pages(graph: Graph) -> dict[str, Draw]:
     prompts = None
     for image, (left, right) in ((stripes.image, (128, 0)), (dots.image, (0, 128))):
         pad = graph.add("ImagePadForOutpaint", 1, image=image, left=left, right=right, top=0, bottom=0, feathering=0)
-        given = {"previous": prompts} if prompts else {}
+        given: dict[str, Any] = {"previous": prompts} if prompts else {}
         prompts = graph.add("TesseraImagePrompt", image=image, type="full", mask=pad, **given)
     model = graph.add(
         "TesseraApplyImagePrompts", model=target.model, image_prompts=prompts, ip_adapter=adapter, keep_apart=True
@@ -309,9 +309,7 @@ def hidden(image: Image.Image, method: str) -> Image.Image:
 
 def compressed(image: Image.Image, quality: int) -> Image.Image:
     """Write an image as JPEG and read it again."""
-    file = BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file).convert("RGB")
+    return Image.open(BytesIO(encoded(image, quality))).convert("RGB")
 
 
 def scaled(image: Image.Image, times: int) -> Image.Image:
@@ -325,7 +323,7 @@ def repeated(image: Image.Image, times: int = 3) -> Image.Image:
 
 
 def middle(image: Image.Image) -> Image.Image:
-    """Repeat an image, and keep what lies around the point where four copies meet."""
+    """Repeat an image, and keep the area around the point where four copies meet."""
     x, y = image.width // 2, image.height // 2
     return repeated(image, 2).crop((x, y, x + image.width, y + image.height))
 
@@ -363,12 +361,15 @@ def write(name: str, image: Image.Image) -> None:
     if image.width > WIDTH:
         height = round(image.height * WIDTH / image.width)
         image = image.resize((WIDTH, height), Image.Resampling.LANCZOS)
-    for quality in range(90, 30, -5):
-        file = BytesIO()
-        image.save(file, "JPEG", quality=quality, optimize=True)
-        if len(file.getvalue()) <= MOST_BYTES:
-            break
-    (FOLDER / f"{name}.jpg").write_bytes(file.getvalue())
+    files = (encoded(image, quality) for quality in range(90, 30, -5))
+    (FOLDER / f"{name}.jpg").write_bytes(next(file for file in files if len(file) <= MOST_BYTES))
+
+
+def encoded(image: Image.Image, quality: int) -> bytes:
+    """Return an image as a JPEG file."""
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality, optimize=True)
+    return file.getvalue()
 
 
 def write_all() -> None:

@@ -1,6 +1,6 @@
 """The table of schedulers on their help page, made from the registry.
 
-`python -m tessera.tools.scheduler_page` brings the page up to date; a test fails when it is not.
+`python -m tessera.tools.scheduler_page` updates the page; a test fails when it is not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ HEADS = ("scheduler", "method", "model calls for n steps", "noise", "auto spacin
 
 
 def table() -> str:
-    """The schedulers as a Markdown table."""
+    """Return the schedulers as a Markdown table."""
     rows = [HEADS, ("---",) * len(HEADS), *(_row(entry) for entry in ENTRIES)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -33,7 +33,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 
 def with_table(page: str) -> str:
-    """A page with the present table between its marks."""
+    """Return a page with the present table between its markers."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
 

@@ -12,15 +12,15 @@ from tessera.contract.demo import demo_checkpoint
 from tessera.samplers.registry import ENTRIES, Entry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-import scheduler_pictures as pictures
+import scheduler_images as benchmark
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-ACCEPTED = [entry for entry in ENTRIES[:18] if entry.name not in pictures.WITHOUT_PIPELINE]
+ACCEPTED = [entry for entry in ENTRIES[:18] if entry.name not in benchmark.WITHOUT_PIPELINE]
 
 
 @pytest.fixture(scope="module")
 def pipeline() -> Any:
-    return pictures.load_pipeline()
+    return benchmark.load_pipeline()
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def checkpoint() -> Any:
 @pytest.mark.parametrize("entry", ACCEPTED, ids=lambda entry: entry.name)
 def test_the_node_draws_the_picture_of_the_pipeline(entry: Entry, pipeline: Any, checkpoint: Any) -> None:
     with torch.no_grad():
-        expected = pictures.pipeline_picture(pipeline, entry, 4, 64)
-        found = pictures.node_picture(checkpoint, entry, 4, 64)
+        expected = benchmark.pipeline_image(pipeline, entry, 4, 64)
+        found = benchmark.node_image(checkpoint, entry, 4, 64)
     assert expected.std() > 0.01
     # What ends at sigma_min is scaled by 1.0004 there: variance preserving latents in the pipeline.
-    assert pictures.difference(expected, found) < (0.2 if entry.name in pictures.ENDS_AT_SIGMA_MIN else 0.01)
+    assert benchmark.difference(expected, found) < (0.2 if entry.name in benchmark.ENDS_AT_SIGMA_MIN else 0.01)

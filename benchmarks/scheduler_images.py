@@ -1,9 +1,9 @@
-"""Pictures of texture-sd by every scheduler: diffusers' StableDiffusionPipeline beside Tessera's node, same seed.
+"""Images of texture-sd by every scheduler: diffusers' StableDiffusionPipeline and Tessera's node, same seed.
 
 Prints a table of the mean absolute difference in levels of 255 (2 is allowed) and of the time of the node's run over
-the pipeline's; "refused" says why the pipeline draws none.
+the pipeline's; "refused" says why the pipeline makes none.
 
-    python benchmarks/scheduler_pictures.py --steps 20
+    python benchmarks/scheduler_images.py --steps 20
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ CELL = 8
 ENDS_AT_SIGMA_MIN = {"PNDMScheduler", "DEISMultistepScheduler"}
 NO_CHOICE_OF_SPACING = {"DPMSolverSinglestepScheduler", "LCMScheduler"}
 WITHOUT_PIPELINE = {
-    "DDIMInverseScheduler": "makes noise of a picture",
-    "IPNDMScheduler": "has a schedule of its own, which Stable Diffusion was not trained on",
-    "KarrasVeScheduler": "has no step that a pipeline can call",
-    "ScoreSdeVeScheduler": "has no step that a pipeline can call",
+    "DDIMInverseScheduler": "turns an image into noise",
+    "IPNDMScheduler": "has its own schedule, on which Stable Diffusion was not trained",
+    "KarrasVeScheduler": "has no step function that a pipeline can call",
+    "ScoreSdeVeScheduler": "has no step function that a pipeline can call",
 }
 
 
@@ -43,18 +43,18 @@ def load_pipeline() -> Any:
     from diffusers import StableDiffusionPipeline  # pyright: ignore[reportPrivateImportUsage]
 
     pipeline: Any = StableDiffusionPipeline.from_pretrained(FOLDER, torch_dtype=torch.float32, safety_checker=None)
-    # Saved by transformers 5, which names the weights without the part that 4 puts first and so does not find.
+    # Saved by transformers 5, whose key names lack the prefix that transformers 4 expects.
     text = pipeline.text_encoder
     getattr(text, "text_model", text).load_state_dict(load_file(FOLDER / "text_encoder" / "model.safetensors"))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def pipeline_picture(pipeline: Any, entry: Entry, steps: int, size: int) -> Tensor:
+def pipeline_image(pipeline: Any, entry: Entry, steps: int, size: int) -> Tensor:
     """(size, size, 3), 0..1."""
     config = {"clip_sample": False, "skip_prk_steps": True, "timestep_spacing": "leading"}
     pipeline.scheduler = build.scheduler_class(entry.name).from_config(pipeline.scheduler.config, **config)
-    drawn = pipeline(
+    made = pipeline(
         PROMPT,
         negative_prompt="",
         height=size,
@@ -64,24 +64,24 @@ def pipeline_picture(pipeline: Any, entry: Entry, steps: int, size: int) -> Tens
         generator=torch.Generator().manual_seed(SEED),
         output_type="pt",
     )
-    return drawn.images[0].movedim(0, -1)
+    return made.images[0].movedim(0, -1)
 
 
-def node_picture(checkpoint: Any, entry: Entry, steps: int, size: int) -> Tensor:
+def node_image(checkpoint: Any, entry: Entry, steps: int, size: int) -> Tensor:
     """(size, size, 3), 0..1."""
     model, clip, vae = checkpoint
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))
     latent = {"samples": torch.zeros(1, 4, size // CELL, size // CELL)}
     spacing = "auto" if entry.name in NO_CHOICE_OF_SPACING else "leading"
     final = "sigma_min" if entry.name in ENDS_AT_SIGMA_MIN else "zero"
-    drawn = TesseraSchedulerKSampler.execute(
+    made = TesseraSchedulerKSampler.execute(
         model, SEED, steps, CFG, entry.name, positive, negative, latent, spacing, 1.0, final, "diffusers"
     )
-    return vae.decode(drawn[0]["samples"])[0]
+    return vae.decode(made[0]["samples"])[0]
 
 
 def timed(draw: Any, *arguments: Any) -> tuple[Tensor, float]:
-    """A picture and its seconds of processor time."""
+    """Return an image and its seconds of processor time."""
     start = time.process_time()
     return draw(*arguments), time.process_time() - start
 
@@ -92,7 +92,7 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 
 def main() -> None:
-    """Draw and print."""
+    """Sample with each scheduler, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--size", type=int, default=128)
@@ -107,8 +107,8 @@ def main() -> None:
             print(f"| {entry.name} | refused: {WITHOUT_PIPELINE[entry.name]} | |")
             continue
         (expected, plain), (found, ours) = (
-            timed(pipeline_picture, pipeline, entry, args.steps, args.size),
-            timed(node_picture, checkpoint, entry, args.steps, args.size),
+            timed(pipeline_image, pipeline, entry, args.steps, args.size),
+            timed(node_image, checkpoint, entry, args.steps, args.size),
         )
         differences.append(difference(expected, found))
         ratios.append(ours / plain)
