@@ -20,9 +20,11 @@ from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.finishing import AROUND, MOST_AROUND, whole_scale
 from tessera.app.services.images import Pictures
+from tessera.app.services.model_names import LEONARDO_MODELS
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from tessera.app.services.scheduler_names import DIFFUSERS
 from tessera.app.services.services import SERVICES
+from tessera.app.services.styles import PHOTO_WORDS
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.graph.validation import validate
@@ -74,6 +76,7 @@ def imported(service: str, files: dict[str, Path] | None = None, **sent: Any) ->
     return {line.name: line for line in lines}, {titles[number]: node["inputs"] for number, node in prompt.items()}
 
 
+KNOWN = ("flux-dev", "phoenix", "sdxl")
 pytestmark = pytest.mark.usefixtures("folder")
 MODELSLAB = {
     "model_id": "texture-sd",
@@ -280,3 +283,60 @@ def test_an_unzoomed_side_is_told_with_its_margin(folder: Path) -> None:
     assert "512 px are those of the image, 256, and of its margin, twice 128" in said["width"].text
     said, _ = imported("leonardo", {"b": folder / "b.png"}, **sent | {"unzoomAmount": 9})
     assert (said["unzoomAmount"].outcome, "4 is used" in said["unzoomAmount"].text) == (APPROXIMATED, True)
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "known", "taken"),
+    [
+        ("scenario-texture", "scheduler", "UniPCMultistep", "UniPCMultistepScheduler"),
+        ("scenario-texture", "scheduler", "ddim", "DDIMScheduler"),
+        ("octoai", "sampler", "k_euler", "EulerDiscreteScheduler"),
+        ("octoai", "sampler", "LMSDiscrete", "LMSDiscreteScheduler"),
+        ("leonardo", "scheduler", "HeunDiscrete", "HeunDiscreteScheduler"),
+    ],
+)
+def test_schedulers_of_open_lists_are_spelled_freely(service: str, name: str, known: str, taken: str) -> None:
+    model = {"modelId": "texture-sd"} if service == "scenario-texture" else {}
+    said, nodes = imported(service, **model, **{name: known})
+    assert nodes["Sampler"]["scheduler"] == taken
+    assert said[name].outcome == MAPPED
+
+
+@pytest.mark.parametrize(
+    ("service", "sent", "name"),
+    [
+        ("scenario-texture", {"modelId": "texture-sd", "scheduler": "Restart"}, "scheduler"),
+        ("octoai", {"style_preset": "watercolour"}, "style_preset"),
+        ("octoai", {"sampler": "MAGIC"}, "sampler"),
+        ("leonardo", {"photoReal": True, "presetStyle": "SUBMARINE"}, "presetStyle"),
+        ("leonardo", {"sd_version": "v9"}, "sd_version"),
+    ],
+)
+def test_what_an_open_list_does_not_know_is_left_out_and_told(service: str, sent: dict[str, Any], name: str) -> None:
+    said, nodes = imported(service, **sent)
+    without = imported(service, **{key: value for key, value in sent.items() if key != name})[1]
+    assert nodes == without
+    assert said[name].outcome == NOT_YET
+    assert f'left out: "{sent[name]}" is none of' in said[name].text
+    with pytest.raises(GraphError, match=f"{name}: not yet possible"):
+        imported(service, strict=True, **sent)
+
+
+@pytest.mark.parametrize("style", PHOTO_WORDS)
+def test_styles_of_photo_real_add_their_words(style: str) -> None:
+    sent = {"photoReal": True, "photoRealVersion": "v2", "alchemy": True, "presetStyle": style}
+    assert PHOTO_WORDS[style] in imported("leonardo", **sent)[1]["Positive"]["text"]
+    with pytest.raises(GraphError, match=f'presetStyle: found "{style}"; expected one of "ANIME"'):
+        imported("leonardo", presetStyle=style)
+
+
+def test_ids_of_leonardos_models_bring_the_rules_of_their_family() -> None:
+    flux, phoenix, anime = (next(each for each, kind in LEONARDO_MODELS.items() if kind == family) for family in KNOWN)
+    _, nodes = imported("leonardo", modelId=flux)
+    assert nodes["Guidance"]["guidance"] == 3.5
+    with pytest.raises(GraphError, match="seed: found 9999999998; expected .* for Flux dev"):
+        imported("leonardo", modelId=flux, seed=9999999998)
+    with pytest.raises(GraphError, match="expected 2.5 or more for PHOENIX"):
+        imported("leonardo", modelId=phoenix, contrast=1.8)
+    assert "--family" not in imported("leonardo", modelId=anime)[0]["modelId"].text
+    assert "say it with --family" in imported("leonardo", modelId="moss-of-mine")[0]["modelId"].text

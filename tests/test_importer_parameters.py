@@ -25,7 +25,8 @@ from tessera.app.services.parameters import (
 )
 from tessera.app.services.request import parse
 from tessera.app.services.services import SERVICES
-from tessera.host.errors import GraphError
+from tessera.app.services.styles import PHOTO_WORDS
+from tessera.host.errors import GraphError, listed
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = json.loads((ROOT / "tests" / "data" / "service_parameters.json").read_text(encoding="utf-8"))
@@ -142,14 +143,16 @@ def test_choices_are_as_documented_and_only_numbers_are_taken_to_the_nearest(nam
         row = SERVICES[name].by_name[parameter]
         assert set(choices) <= set(row.choices), parameter
         for choice in row.choices:
-            beside = {"alchemy": False} if choice == "LEONARDO" else {}
+            beside: dict[str, Any] = {"alchemy": False} if choice == "LEONARDO" else {}
+            beside |= {"photoReal": True} if choice in PHOTO_WORDS else {}
             request = parse(SERVICES[name], smallest(name) | beside | {parameter: choice})
             assert request[parameter] == choice
         numeric = isinstance(choices[0], int | float)
         for wrong in ["", "many", math.inf, True, [choices[0]]] if numeric else ["", choices[0] + "x", 1, True]:
             (line,) = refused(name, smallest(name) | {parameter: wrong})
             assert line.startswith(f"{parameter}: found ")
-            assert line.endswith(f"; expected {row.expected()}")
+            open_text = row.is_open and isinstance(wrong, str)
+            assert line.endswith(f"; expected {f'one of {listed(choices)}' if open_text else row.expected()}")
 
 
 def nearest_cases() -> list[tuple[str, Parameter]]:
@@ -257,6 +260,10 @@ def test_several_wrong_values_are_a_line_each() -> None:
         (("v1-5-pruned.safetensors",), "sd15"),
         (("texture-sd",), "sd15"),
         (("model_abc", None), None),
+        (("PHOENIX",), "phoenix"),
+        (("b2614463-296c-462a-9586-aafdb8f00e36",), "flux-dev"),
+        (("AA77F04E-3EEC-4034-9C07-D0F619684628",), "sdxl"),
+        (("00000000-3eec-4034-9c07-d0f619684628",), None),
         (("model_abc", "sdxl"), "sdxl"),
     ],
 )

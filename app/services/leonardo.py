@@ -6,13 +6,14 @@ of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNe
 
 from __future__ import annotations
 
+from ...host.errors import listed, shown
 from . import control_networks, enhance, finishing
 from .geometry import margins
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .request import Request
-from .scheduler_names import LEONARDO
-from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, QUALITY, WORDS, described
+from .scheduler_names import DIFFUSERS, LEONARDO
+from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
 
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
 _CONTRAST = ("contrast:AdjustContrast.factor",)
@@ -150,7 +151,8 @@ PARAMETERS = (
         enhance.PROMPT,
         "Words of our own behind the prompt; DYNAMIC, LEONARDO and NONE add none.",
         "DYNAMIC",
-        choices=LEONARDO_STYLES,
+        choices=(*LEONARDO_STYLES, *PHOTO_WORDS),
+        is_open=True,
     ),
     Parameter("prompt", "text", MAPPED, enhance.PROMPT, "", "A majestic cat in the snow", required=True),
     _switch(
@@ -170,7 +172,8 @@ PARAMETERS = (
         ("sampler:TesseraSchedulerKSampler.scheduler",),
         "The names are those of the public client; LEONARDO is not public, DPMSolverMultistepScheduler stands for it.",
         "EULER_DISCRETE",
-        choices=tuple(LEONARDO),
+        choices=(*LEONARDO, *DIFFUSERS),
+        is_open=True,
     ),
     Parameter(
         "sd_version",
@@ -191,6 +194,7 @@ PARAMETERS = (
             "FLUX",
             "FLUX_DEV",
         ),
+        is_open=True,
     ),
     Parameter(
         "seed",
@@ -239,9 +243,11 @@ PARAMETERS = (
 
 def refusals(request: Request) -> list[str]:
     """What the document forbids across parameters."""
-    alchemy, style = request["alchemy"], request["presetStyle"]
+    alchemy = request["alchemy"]
+    style = request.strange.get("presetStyle", request["presetStyle"])
     large = max(request["width"], request["height"]) > 768
     photo_real = request["photoReal"]
+    phoenix = request["sd_version"] == "PHOENIX" or request.family == "phoenix"
     wrong = {
         f"num_images: found {request['num_images']}; expected 1 to 4 where width or height is above 768": large
         and request["num_images"] > 4,
@@ -254,8 +260,11 @@ def refusals(request: Request) -> list[str]:
         "presetStyle: found LEONARDO; expected another style where alchemy is true, which is its default": alchemy
         and "presetStyle" in request.given
         and style == "LEONARDO",
+        f"presetStyle: found {shown(style)}; expected one of {listed(LEONARDO_STYLES)}": alchemy
+        and not photo_real
+        and style not in LEONARDO_STYLES,
         f"contrast: found {request['contrast']}; expected 2.5 or more for PHOENIX where alchemy is true": alchemy
-        and request["sd_version"] == "PHOENIX"
+        and phoenix
         and (request["contrast"] or 2.5) < 2.5,
         "photoReal: found without alchemy; expected both": photo_real and not alchemy,
         "photoReal: found beside modelId; expected no modelId for photoRealVersion v1": photo_real
@@ -278,7 +287,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         count=request["num_images"],
         steps=request["num_inference_steps"],
         guidance=request["guidance_scale"],
-        scheduler=LEONARDO[request["scheduler"]],
+        scheduler=LEONARDO.get(request["scheduler"], request["scheduler"]),
         loras=[
             *named_weights("elements", request["elements"], "akUUID", "weight"),
             *named_weights("userElements", request["userElements"], "userLoraId", "weight"),
@@ -287,6 +296,8 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         enhance=bool(request["enhancePrompt"]),
         instructions=request["enhancePromptInstructions"] or "",
     )
+    if "modelId" in request.given and request.family is None:
+        made.remarks["modelId"] = "its name tells no family; say it with --family"
     if request["guidance_scale"] is None and not (request.family or "").startswith("flux"):
         made.guidance = 7.0
     weight = request["imagePromptWeight"]
@@ -309,7 +320,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
 
 def _additions(request: Request) -> list[str]:
     """The words that go behind the prompt."""
-    words = [WORDS[request["presetStyle"]]]
+    words = [(WORDS | PHOTO_WORDS)[request["presetStyle"]]]
     if request["photoReal"]:
         words += [PHOTO_REAL, DEPTH_OF_FIELD[request["photoRealStrength"]]]
     return [*words, QUALITY if request["promptMagic"] else ""]

@@ -171,6 +171,7 @@ PARAMETERS = (
         ("sampler:TesseraSchedulerKSampler.scheduler",),
         "The document lists no names; these are what public clients sent, and diffusers' own. Left out: euler.",
         choices=(*OCTOAI, *DIFFUSERS),
+        is_open=True,
     ),
     Parameter(
         "seed",
@@ -208,6 +209,7 @@ PARAMETERS = (
         ("positive:CLIPTextEncode.text", *_PAIR),
         "Words of our own behind the prompt; the document lists no names, these are what public clients sent.",
         choices=OCTOAI_STYLES,
+        is_open=True,
     ),
     Parameter(
         "textual_inversions",

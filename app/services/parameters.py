@@ -59,6 +59,7 @@ class Parameter:
         required: a request without it is refused.
         instead: the parameter that replaces a deprecated one.
         needs: what it does nothing without, in words.
+        is_open: the document prints no list of its texts; `choices` are known ones, and another is left out.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Parameter:
     required: bool = False
     instead: str = ""
     needs: str = ""
+    is_open: bool = False
 
     @property
     def takes_nearest(self) -> bool:
@@ -94,6 +96,8 @@ class Parameter:
         """In words, what it takes."""
         if self.takes_nearest:
             return f"{KINDS[self.kind]}, of which the nearest of {listed(self.choices)} is taken"
+        if self.is_open:
+            return f"text, of which are known {listed(self.choices)}"
         if self.choices:
             return f"one of {listed(self.choices)}"
         step = f", a multiple of {self.step}" if self.step else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...host.errors import one_line, shown
+from ...host.errors import listed, one_line, shown
 from ...host.schema.object_info import inputs_of
 from .graph_layout import Drawing, Node
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
@@ -76,7 +76,7 @@ class Report:
         return told + [_unknown(self.request, name) for name in self.request.unknown]
 
     def _has_value(self, parameter: Parameter) -> bool:
-        if self.request[parameter.name] is not None:
+        if self.request[parameter.name] is not None or parameter.name in self.request.strange:
             return True
         # A model that stands in for one that is not named is told as well.
         stands_in = "model" in self.recipe.missing and "model" in _roles(parameter)
@@ -99,6 +99,9 @@ class Report:
 
     def _outcome(self, parameter: Parameter, given: bool) -> Note:
         value, acting = self.request[parameter.name], self.acting
+        if parameter.name in self.request.strange:
+            known = listed(parameter.choices)
+            return NOT_YET, f"left out: {shown(self.request.strange[parameter.name])} is none of {known}"
         if parameter.outcome == MEANINGLESS:
             return MEANINGLESS, parameter.how
         other = self.redraw(self.without(parameter.name)) if given else acting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -62,6 +63,7 @@ class Request:
         given: the names of the parameters that the request sets.
         unknown: names that the service does not document.
         moved: the names of numbers that are none of those which the service lists, and what became of them, in words.
+        strange: unknown texts of open lists, by the names of their parameters, which have their defaults instead.
     """
 
     service: Service
@@ -70,6 +72,7 @@ class Request:
     given: set[str] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
     moved: dict[str, str] = field(default_factory=dict)
+    strange: dict[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -108,8 +111,9 @@ def parse(service: Service, document: Any, family: str | None = None) -> Request
         raise GraphError(_lines(service, error.errors(include_url=False), family)) from None
     values = {parameter.name: getattr(parsed, parameter.name) for parameter in service.parameters}
     names = set(given) & service.by_name.keys()
+    values, strange = _known(service, values, service.defaults(family))
     moved = _moved(service, given, values)
-    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()), moved)
+    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()), moved, strange)
     if wrong := service.refusals(request):
         raise GraphError(wrong)
     return request
@@ -128,6 +132,23 @@ def _moved(service: Service, given: dict[str, Any], values: dict[str, Any]) -> d
         for parameter in service.parameters
         if parameter.takes_nearest and parameter.name in given and not _is_one(given[parameter.name], parameter.choices)
     }
+
+
+def _known(service: Service, values: dict[str, Any], defaults: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Spell the texts of open lists as they are known, and take the unknown ones out."""
+    strange = {}
+    for parameter in service.parameters:
+        value = values[parameter.name]
+        if parameter.is_open and value is not None:
+            found = next((each for each in parameter.choices if _spelling(each) == _spelling(value)), None)
+            values = values | {parameter.name: defaults[parameter.name] if found is None else found}
+            strange |= {parameter.name: value} if found is None else {}
+    return values, strange
+
+
+def _spelling(name: str) -> str:
+    """Return what two spellings of a name have in common: letters and digits, without "Scheduler" at the end."""
+    return re.sub(r"[^a-z0-9+]", "", name.lower()).removesuffix("scheduler")
 
 
 def _is_one(value: Any, numbers: Sequence[float]) -> bool:
@@ -184,6 +205,8 @@ def _type(parameter: Parameter, family: str | None) -> Any:
         return Annotated[
             found, AfterValidator(lambda value: min(parameter.choices, key=lambda each: abs(each - value)))
         ]
+    if parameter.is_open:
+        return str
     if parameter.choices and parameter.kind != "yes/no":
         return Literal[parameter.choices]
     types: dict[str, Any] = {

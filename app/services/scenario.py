@@ -68,6 +68,7 @@ COMMON = (
         ("sampler:TesseraSchedulerKSampler.scheduler", "schedule:TesseraScheduler.scheduler"),
         "The document lists no names; these are those of diffusers. Left out: euler on the model's usual noise levels.",
         choices=DIFFUSERS,
+        is_open=True,
     ),
     Parameter(
         "intermediateImages",

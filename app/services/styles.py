@@ -35,7 +35,28 @@ WORDS = {
     "SKETCH_BW": "pencil sketch, black on white paper, loose strokes",
     "SKETCH_COLOR": "coloured pencil sketch, loose strokes on white paper",
 }
+PHOTO_WORDS = {
+    "BOKEH": "background of soft discs of light, shallow focus",
+    "CINEMATIC": "film still, wide frame, dramatic light",
+    "CINEMATIC_CLOSEUP": "film still, face fills the frame, shallow focus",
+    "FASHION": "fashion photograph, styled clothes, studio light",
+    "FILM": "shot on film, visible grain, soft faded colours",
+    "FOOD": "food photograph, fresh and appetising, close view",
+    "HDR": "high dynamic range, detail in lights and shadows",
+    "LONG_EXPOSURE": "long exposure, motion drawn out to smooth trails",
+    "MACRO": "macro photograph, tiny details fill the frame",
+    "MINIMALISTIC": "minimal composition, few shapes, empty space",
+    "MONOCHROME": "black and white photograph, rich greys",
+    "MOODY": "dark tones, low light, quiet mood",
+    "NEUTRAL": "natural colours, even light, no effects",
+    "PORTRAIT": "portrait photograph, soft light on the face",
+    "RETRO": "photograph from the seventies, warm faded colours",
+    "STOCK_PHOTO": "stock photograph, clean bright light, friendly",
+    "UNPROCESSED": "unprocessed photograph, straight out of the camera",
+    "VIBRANT": "vivid saturated colours, strong light",
+}
 LEONARDO_STYLES = tuple(name for name in WORDS if name.isupper())
+"""Styles that Leonardo's document prints; PHOTO_WORDS has those of its guide to photoReal."""
 OCTOAI_STYLES = tuple(name for name in WORDS if not name.isupper())
 
 PHOTO_REAL = "photograph of a real scene, natural skin and materials"
