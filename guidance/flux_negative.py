@@ -1,6 +1,6 @@
 """A negative prompt for Flux, hooked into a MODEL's run: guidance inside attention, or a second prediction.
 
-The negative text joins the sequence of tokens, not the batch: every linear layer still runs once over the picture, and
+The negative text joins the sequence of tokens, not the batch: every linear layer still runs once over the image, and
 attention is computed twice. Guidance is limited to an interval of the schedule here and not by limiting the negative's
 own times: where a negative does not act, hosts take its prediction for zero.
 """
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class NotFluxError(ValueError):
-    """The model is of an architecture whose attention cannot be guided."""
+    """The model has an architecture whose attention cannot be guided."""
 
 
 def check_flux(network: Network) -> None:
@@ -55,12 +55,12 @@ def check_text(network: Network, negative: Conditioning) -> None:
 
 
 def check_whole(negative: Conditioning) -> None:
-    """Raise ValueError when a part of the negative covers only a part of the picture."""
+    """Raise ValueError when a part of the negative covers only a part of the image."""
     for _, values in negative:
         for name in ("area", "mask"):
             if values.get(name) is not None:
                 raise ValueError(
-                    f"The negative has the {name} of a part of the picture; link one that covers the whole picture."
+                    f"The negative has the {name} of a part of the image; link one that covers the whole image."
                 )
 
 
@@ -76,7 +76,7 @@ class RunState:
 class FluxNegative:
     """The hooks of a negative prompt.
 
-    Args:
+    Attributes:
         negative: the conditioning to steer away from.
         strength: above 0; scales of guidance are 1 + strength.
         method: one of METHODS.

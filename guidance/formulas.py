@@ -94,11 +94,11 @@ def nag(positive: Tensor, negative: Tensor, strength: float, tau: float = TAU, a
 
 
 class Sequence(NamedTuple):
-    """How many tokens of each kind follow each other in a joint attention: negative text, positive text, picture."""
+    """How many tokens of each kind follow each other in a joint attention: negative text, positive text, image."""
 
     negative: int
     text: int
-    picture: int
+    image: int
 
     @property
     def length(self) -> int:
@@ -116,17 +116,17 @@ def joint_nag(
     strength: float,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Attention of Flux over both texts and the picture, with `nag` of the picture's tokens.
+    """Attention of Flux over both texts and the image, with `nag` of the image's tokens.
 
-    The positive text and the picture see each other and never the negative text. The negative text sees itself and the
-    picture. The picture takes its output from both views; linear layers and norms run once for all.
+    The positive text and the image see each other and never the negative text. The negative text sees itself and the
+    image. The image takes its output from both views; linear layers and norms run once for all.
 
     Args:
         attend: plain attention.
         q, k, v: (B, H, N, D) with rotary positions applied, in the order of `tokens`.
-        mask: for positive text and picture alone, (..., 1 or N', 1 or N'), True or 0 where a key is seen.
+        mask: for positive text and image alone, (..., 1 or N', 1 or N'), True or 0 where a key is seen.
         strength: of `nag`.
-        rows: indices of the samples to guide, all by default; in others the picture's tokens are not changed.
+        rows: indices of the samples to guide, all by default; in others the image's tokens are not changed.
 
     Returns:
         (B, N, H D).
@@ -138,7 +138,7 @@ def joint_nag(
         >>> def attend(q, k, v, mask):
         ...     return scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
         >>> q, k, v = torch.randn(3, 1, 2, 4 + 5 + 16, 8)
-        >>> out = joint_nag(attend, q, k, v, None, Sequence(negative=4, text=5, picture=16), strength=3.0)
+        >>> out = joint_nag(attend, q, k, v, None, Sequence(negative=4, text=5, image=16), strength=3.0)
         >>> plain = attend(q[:, :, 4:], k[:, :, 4:], v[:, :, 4:], None)
         >>> out.shape, bool(torch.equal(out[:, 4:9], plain[:, :5]))
         (torch.Size([1, 25, 16]), True)
@@ -150,23 +150,23 @@ def joint_nag(
         q, k, v = q[rows], k[rows], v[rows]
     q, k, v = (torch.cat([part[:, :, :first], part[:, :, first + tokens.text :]], 2) for part in (q, k, v))
     negative = attend(q, k, v, mask)
-    text, picture = positive[:, : tokens.text], positive[:, tokens.text :]
+    text, image = positive[:, : tokens.text], positive[:, tokens.text :]
     against, view = negative[:, :first], negative[:, first:]
     if rows is None:
-        return torch.cat([against, text, nag(picture, view, strength)], 1)
-    picture = picture.index_copy(0, rows, nag(picture[rows], view, strength))
+        return torch.cat([against, text, nag(image, view, strength)], 1)
+    image = image.index_copy(0, rows, nag(image[rows], view, strength))
     nothing = text.new_zeros(len(text), first, text.shape[-1])
-    return torch.cat([nothing.index_copy(0, rows, against), text, picture], 1)
+    return torch.cat([nothing.index_copy(0, rows, against), text, image], 1)
 
 
 def negative_mask(mask: Tensor | None, tokens: Sequence, rows: Tensor | None) -> Tensor | None:
-    """The mask of negative text and picture: the picture's part of `mask`, all seen where the negative text begins."""
+    """Return the mask of negative text and image: the image's part of `mask`, with the negative text all visible."""
     if mask is None:
         return None
     if rows is not None and mask.ndim > 2 and mask.shape[0] > 1:
         mask = mask[rows]
     for dim in (-2, -1):
         if mask.shape[dim] > 1:
-            mask = mask.narrow(dim, tokens.text, tokens.picture)
+            mask = mask.narrow(dim, tokens.text, tokens.image)
     wide, high = (tokens.negative if mask.shape[dim] > 1 else 0 for dim in (-1, -2))
     return F.pad(mask, (wide, 0, high, 0), value=mask.dtype == torch.bool)

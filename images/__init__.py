@@ -1,1 +1,1 @@
-"""Pictures that nodes draw, judge and hide."""
+"""Images that nodes draw, check and hide."""

@@ -1,6 +1,10 @@
-"""Motifs cut out of their background, told by its colour at the border of the picture; and colours that are free of it.
+"""Motifs cut out of a background that is found by its colour at the border, and colours without its share.
 
-Pictures are (3, H, W) in 0..1, sRGB; alpha is (H, W) in 0..1, where 1 is the motif.
+Images are (3, H, W) in 0..1, sRGB; alpha is (H, W) in 0..1, where 1 is the motif.
+
+By hand: pymatting could replace only the edges, as it needs a trimap, and brings 200 MB of numba and llvmlite. Mean
+errors at edges with noise of 0, 1 and 3 %: alpha 0.006, 0.007, 0.010 here, 0.000, 0.005, 0.016 there; colours 0.004,
+0.009, 0.021 here, 0.000, 0.006, 0.017 there; both take some 0.4 s at 512 px (`benchmarks/foreground.py`).
 """
 
 from __future__ import annotations
@@ -9,27 +13,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# The frame that counts as the picture's border: one in so many parts of the shorter side.
 RIM = 64
-# Of the surfaces that are laid through the background, each through what the one before found of it: region growing by
-# surfaces of rising order, as in Besl and Jain, "Segmentation through variable-order surface fitting", 1988.
+"""Depth of the frame that counts as the border, as a fraction of the shorter side: 1 / RIM."""
 ORDERS = (1, 1, 1, 2, 2, 2, 2, 2)
-# The least width of a cell in which colours are counted.
+"""Orders of the surfaces fitted to the background, each to what the one before found: region growing by surfaces of
+rising order (Besl and Jain, "Segmentation through variable-order surface fitting", 1988)."""
 FINEST = 0.01
-# Of the slopes of the background against its mean, so that a few pixels do not make a steep one.
+"""Least width of a histogram cell, in OKLab."""
 DAMPING = 1e-4
-# Of alpha: what is less, or less than this from 1, is noise.
+"""Ridge regularisation of the slope terms, for when few background pixels are known."""
 NOISE = 0.05
-# Box radii in px of the estimate of colours, coarse and fine, as in the paper.
+"""Alpha below this is clamped to 0, above 1 minus this to 1."""
 RADII = (90, 6)
+"""Box radii in px of the colour estimate, coarse and fine, as in the paper."""
 
-# Linear sRGB to the responses of cones, and their cube roots to OKLab: Ottosson, "A perceptual color space for image
-# processing", 2020.
 _CONES = [
     [0.4122214708, 0.5363325363, 0.0514459929],
     [0.2119034982, 0.6806995451, 0.1073969566],
     [0.0883024619, 0.2817188376, 0.6299787005],
 ]
+"""Linear sRGB to the responses of cones, and their cube roots to OKLab: Ottosson, "A perceptual color space for image
+processing", 2020."""
 _LAB = [
     [0.2104542553, 0.7936177850, -0.0040720468],
     [1.9779984951, -2.4285922050, 0.4505937099],
@@ -38,7 +42,7 @@ _LAB = [
 
 
 def oklab(rgb: Tensor) -> Tensor:
-    """(3, ...) sRGB in 0..1 as OKLab: lightness 0..1 and two axes of colour, where 0.02 is a difference just seen."""
+    """Convert sRGB (3, ...), 0..1, to OKLab: lightness 0..1 and two colour axes; 0.02 is just noticeable."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0) + 0.055) / 1.055) ** 2.4)
     cones = torch.einsum("ij,j...->i...", rgb.new_tensor(_CONES), linear)
     return torch.einsum("ij,j...->i...", rgb.new_tensor(_LAB), cones.clamp(min=0) ** (1 / 3))
@@ -49,9 +53,9 @@ def colour_alpha(image: Tensor, tolerance: float, softness: int, holes: bool) ->
 
     Args:
         image: (3, H, W).
-        tolerance: the distance in OKLab up to which a colour is the background's.
+        tolerance: distance in OKLab up to which a colour counts as background.
         softness: px on both sides of an edge where alpha follows the mixture of colours; 0 makes hard edges.
-        holes: the background's colour inside of the motif is background, too.
+        holes: whether the background's colour inside the motif is background, too.
 
     Returns:
         alpha (H, W); all 0 where there is nothing but background.
@@ -70,7 +74,7 @@ def colour_alpha(image: Tensor, tolerance: float, softness: int, holes: bool) ->
 
 
 def _rim(plane: Tensor) -> Tensor:
-    """(H, W): whether a pixel belongs to the picture's border."""
+    """Return which pixels (H, W) belong to the image's border."""
     height, width = plane.shape
     depth = max(1, min(height, width) // RIM)
     rim = torch.ones_like(plane, dtype=torch.bool)
@@ -79,14 +83,14 @@ def _rim(plane: Tensor) -> Tensor:
 
 
 def usual_colour(colours: Tensor, tolerance: float) -> Tensor:
-    """The mean (3) of the densest cell of colours (3, N), in cells as wide as the tolerance."""
+    """Return the mean (3) of the densest cell of colours (3, N), in cells as wide as the tolerance."""
     cells = (colours / max(tolerance, FINEST)).round()
     _, cell, counts = cells.unique(dim=1, return_inverse=True, return_counts=True)
     return colours[:, cell == counts.argmax()].mean(1)
 
 
 def surface(lab: Tensor, where: Tensor, order: int) -> Tensor:
-    """The plane (order 1) or quadratic surface (2) nearest to the colours of a part (H, W) of a picture: (3, H, W)."""
+    """Fit a plane (order 1) or quadratic surface (2) to the colours of a region (H, W); return it as (3, H, W)."""
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, length).to(lab) for length in where.shape), indexing="ij")
     terms = torch.stack([torch.ones_like(x), x, y, x * y, x * x, y * y][: 3 * order], -1)
     known, colours = terms[where], lab[:, where].T
@@ -98,9 +102,9 @@ def surface(lab: Tensor, where: Tensor, order: int) -> Tensor:
 
 
 def connected(area: Tensor, start: Tensor) -> Tensor:
-    """The part of an area that is connected to a start: (H, W) of truth values, neighbours by edges.
+    """Return the part of an area that is 4-connected to a start, all (H, W) booleans.
 
-    Whole runs are filled at once, rows and columns by turns, so that it takes a pass for every bend of a way.
+    Rows and columns are filled in turn, whole runs at once, so it takes one pass for each bend of a path.
     """
     reached = area & start
     while True:
@@ -120,10 +124,10 @@ def _fill_runs(area: Tensor, reached: Tensor) -> Tensor:
 
 
 def soft_edges(image: Tensor, motif: Tensor, softness: int) -> Tensor:
-    """Alpha (H, W) of a motif (H, W) of truth values: near its edge, how much of its colour a pixel has.
+    """Return alpha (H, W) of a motif, a boolean mask (H, W): near its edge, how much of its colour a pixel has.
 
-    A pixel lies between the means of the nearest colours that belong wholly to the motif and wholly to the background;
-    where one of them is out of reach, the edge is hard.
+    Alpha is the position of a pixel between the mean colours of the nearest pure motif and pure background; where
+    one of them is out of reach, the edge is hard.
     """
     if not softness:
         return motif.to(image)
@@ -143,18 +147,18 @@ def _shrunk(area: Tensor, by: int) -> Tensor:
 
 
 def _nearby(image: Tensor, where: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """The mean colour (3, H, W) of a part of a picture within a radius, and whether (H, W) there is any."""
+    """Return the mean colour (3, H, W) of a region within a radius, and where (H, W) there is any."""
     share = _box(where.to(image)[None], radius)
     return _box(image * where, radius) / share.clamp(min=1e-6), share[0] > 1e-6
 
 
 def _box(x: Tensor, radius: int) -> Tensor:
-    """The means (C, H, W) over squares, of what lies in the picture."""
+    """Return box means (C, H, W), over the part of each box inside the image."""
     for axis in (1, 2):
         length = x.shape[axis]
         places = torch.arange(length, device=x.device)
         first, last = (places - radius).clamp(min=0), (places + radius + 1).clamp(max=length)
-        # In float64, so that a sum less another one keeps what is between them.
+        # In float64, since differences of cumulative sums cancel.
         sums = F.pad(x.double().movedim(axis, -1).cumsum(-1), (1, 0))
         means = (sums[..., last] - sums[..., first]) / (last - first)
         x = means.to(x).movedim(-1, axis)
@@ -162,13 +166,13 @@ def _box(x: Tensor, radius: int) -> Tensor:
 
 
 def clean_colours(image: Tensor, alpha: Tensor) -> Tensor:
-    """The motif's own colours (3, H, W), without the background's share at soft edges; continued where alpha is 0.
+    """Return the motif's own colours (3, H, W), without the background's share; continued where alpha is 0.
 
     Blur fusion: Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021. Where alpha is 1, nothing changes.
     """
     motif, background = image, image
     for radius in RADII:
-        # A picture is its own neighbourhood.
+        # A box is no larger than the image.
         radius = min(radius, max(image.shape[1:]))
         motif = _box(motif * alpha, radius) / _box(alpha[None], radius).clamp(min=1e-6)
         background = _box(background * (1 - alpha), radius) / _box(1 - alpha[None], radius).clamp(min=1e-6)

@@ -1,4 +1,4 @@
-"""Which pictures diffusers' safety checker flags, and what hides them."""
+"""Images that diffusers' safety checker flags, and ways to hide them."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ from torch.nn import functional as F
 
 from ..weights.files import check_folder
 
-# What is left of a hidden picture: so many cells along its shorter side.
 CELLS = 8
+"""Cells along the shorter side of an image hidden by blur or pixelation."""
 SAID = "sensitive content"
 
 
-def covered(picture: Tensor, method: str) -> Tensor:
-    """A hidden picture in its size. picture: (3, H, W) in 0..1; method: one of `COVERS`."""
-    return COVERS[method](picture)
+def covered(image: Tensor, method: str) -> Tensor:
+    """Return an image (3, H, W), 0..1, hidden by a method of `COVERS`, in its own size."""
+    return COVERS[method](image)
 
 
-def _coarse(picture: Tensor, method: str) -> Tensor:
-    height, width = picture.shape[1:]
+def _coarse(image: Tensor, method: str) -> Tensor:
+    height, width = image.shape[1:]
     cell = max(2, -(-min(height, width) // CELLS))
-    cells = F.interpolate(picture[None], size=(-(-height // cell), -(-width // cell)), mode="area")
+    cells = F.interpolate(image[None], size=(-(-height // cell), -(-width // cell)), mode="area")
     return F.interpolate(cells, size=(height, width), mode=method)[0].clamp(0, 1)
 
 
-def _text(picture: Tensor) -> Tensor:
+def _text(image: Tensor) -> Tensor:
     from PIL import Image, ImageDraw, ImageFont
 
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     blank = Image.new("RGB", (width, height))
     font = ImageFont.load_default(max(6, width // len(SAID)))
     ImageDraw.Draw(blank).text((width / 2, height / 2), SAID, "white", font, "mm")
-    return torch.from_numpy(np.asarray(blank) / np.float32(255)).movedim(-1, 0).to(picture)
+    return torch.from_numpy(np.asarray(blank) / np.float32(255)).movedim(-1, 0).to(image)
 
 
 COVERS: dict[str, Callable[[Tensor], Tensor]] = {
     "text": _text,
     "black": torch.zeros_like,
-    "blur": lambda picture: _coarse(picture, "bilinear"),
-    "pixelate": lambda picture: _coarse(picture, "nearest"),
+    "blur": lambda image: _coarse(image, "bilinear"),
+    "pixelate": lambda image: _coarse(image, "nearest"),
 }
 
 
-def unsafe(folder: Path, pictures: Tensor) -> list[bool]:
-    """Which pictures a checker flags.
+def unsafe(folder: Path, images: Tensor) -> list[bool]:
+    """Return which images a checker flags.
 
     Args:
         folder: of diffusers' safety checker: `config.json`, `model.safetensors`, `preprocessor_config.json`.
-        pictures: (B, H, W, 3) in 0..1.
+        images: (B, H, W, 3) in 0..1.
 
     Raises:
         ValueError: the folder holds no safety checker.
     """
     checker, prepare = _load(folder)
-    bytes_ = (255 * pictures[..., :3]).round().clamp(0, 255).byte().cpu().numpy()
+    bytes_ = (255 * images[..., :3]).round().clamp(0, 255).byte().cpu().numpy()
     pixels = prepare(list(bytes_), return_tensors="pt").pixel_values
     with torch.no_grad():
-        # Multiplies the second argument, one number a picture, by 0 where it flags.
+        # Multiplies the second argument, one number an image, by 0 where it flags.
         _, flags = checker.forward_onnx(pixels, torch.ones(len(pixels)))
     return flags.tolist()
 
@@ -91,7 +91,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, which are not those of the node."""
+    """Hide transformers' progress bars; the node has its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""What hosted services allow: sizes, guidance, steps and counts by model family; and the nearest value that is allowed.
+"""Limits of hosted services on size, guidance, steps and count by model family, and the nearest allowed values.
 
 Numbers are those of the services' documents: Scenario's by family, OctoAI's lists of sizes, Leonardo's ranges.
 """
@@ -39,7 +39,7 @@ OCTOAI_SD15 = (
 
 @dataclass
 class Settings:
-    """The settings of a picture; guidance below 0 stands for the family's own."""
+    """Settings of a request; guidance below 0 means the family's default."""
 
     width: int
     height: int
@@ -55,7 +55,7 @@ def octoai_sizes(family: str) -> list[Size]:
 
 
 def size_of_ratio(ratio: str, area: int, step: int = STEP) -> Size:
-    """The size of an aspect ratio "width:height" with about `area` pixels, in multiples of `step`.
+    """Return the size of an aspect ratio "width:height" with about `area` pixels, in multiples of `step`.
 
     >>> size_of_ratio("16:9", 1024 * 1024)
     (1368, 768)
@@ -72,7 +72,7 @@ def size_of_ratio(ratio: str, area: int, step: int = STEP) -> Size:
 
 
 def nearest(settings: Settings, family: str, rules: str) -> Settings:
-    """The allowed settings that are nearest; of sizes in lists, the one of the most alike shape and area."""
+    """Return the nearest allowed settings; of listed sizes, the one nearest in shape and area."""
     low, high = STEPS[rules]
     width, height = _nearest_size(settings, family, rules)
     most = COUNTS[rules][1] if rules != "Leonardo" or max(width, height) <= LARGE else LARGE_COUNT
@@ -95,7 +95,7 @@ def _distance(one: Size, other: Size) -> float:
 
 
 def explained(settings: Settings, family: str, rules: str) -> list[str]:
-    """A line for each setting that is not allowed, with what is."""
+    """Return a line for each setting that is not allowed, with the allowed range."""
     allowed = nearest(settings, family, rules)
     default, (least, strongest) = GUIDANCE[family]
     low, high = STEPS[rules]

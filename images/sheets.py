@@ -1,4 +1,4 @@
-"""Pictures with lines and letters on them."""
+"""Plots and labelled contact sheets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MARGIN = 34
 
 
 def sigma_plot(sigmas: Tensor) -> Tensor:
-    """Noise levels over steps, on a logarithmic scale where they span much.
+    """Plot noise levels over steps, on a logarithmic scale where they span more than a factor of 10.
 
     Args:
         sigmas: (steps + 1,), of at least 0.
 
     Returns:
-        A picture (1, 240, 480, 3), 0..1.
+        (1, 240, 480, 3), 0..1.
     """
     from PIL import ImageDraw
 
@@ -46,7 +46,7 @@ def sigma_plot(sigmas: Tensor) -> Tensor:
 
 
 def _height(sigma: float, low: float, high: float) -> float:
-    """0..1; zero lies below the lowest level."""
+    """Return the height (0..1) of a level; zero is placed below the lowest."""
     if high < 10 * low:
         return sigma / high
     bottom = math.log(low) - math.log(high / low) / 8
@@ -57,26 +57,26 @@ def _at(share: float, length: int, flip: bool = False) -> float:
     return MARGIN + (1 - share if flip else share) * (length - 2 * MARGIN)
 
 
-def contact_sheet(pictures: Sequence[Tensor], labels: Sequence[str], columns: int) -> Tensor:
-    """Pictures side by side, each under its label.
+def contact_sheet(images: Sequence[Tensor], labels: Sequence[str], columns: int) -> Tensor:
+    """Lay out images in rows, each under its label.
 
     Args:
-        pictures: (H, W, 3) each, of one size, 0..1.
+        images: (H, W, 3) each, of one size, 0..1.
         labels: one for each.
-        columns: pictures in a row.
+        columns: images in a row.
 
     Returns:
         (1, rows * (H + label), columns * W, 3).
     """
     cells = [
-        torch.cat([_label(text, picture.shape[1]), picture.cpu()])
-        for picture, text in zip(pictures, labels, strict=True)
+        torch.cat([_label(text, image.shape[1]), image.cpu()])
+        for image, text in zip(images, labels, strict=True)
     ]
     return grid(cells, columns)[None]
 
 
 def grid(cells: Sequence[Tensor], columns: int) -> Tensor:
-    """Cells (h, w, C) of one size, row by row, as one picture (H, W, C); what is left of the last row is zero."""
+    """Lay out cells (h, w, C) of one size row by row: (H, W, C); the rest of the last row is zero."""
     columns = min(columns, len(cells))
     whole = [*cells, *[torch.zeros_like(cells[0])] * (-len(cells) % columns)]
     rows = [torch.cat(whole[i : i + columns], dim=1) for i in range(0, len(whole), columns)]
@@ -84,7 +84,7 @@ def grid(cells: Sequence[Tensor], columns: int) -> Tensor:
 
 
 def _label(text: str, width: int) -> Tensor:
-    """A strip (h, width, 3) with a line of text, as large as the pictures ask for, shortened to fit."""
+    """Return a strip (h, width, 3) with a line of text that grows with the width, shortened to fit."""
     from PIL import ImageDraw, ImageFont
 
     size = max(11, width // 24)

@@ -41,8 +41,8 @@ class CrossAttentionPatch(Patch):
     """
 
     note: str
-    """Transformer option that `change` is told. Where another pack has wrapped a patch of this kind and both are
-    installed, the outermost is told and acts, and the inner one is not."""
+    """Transformer option that `change` reads. Where another pack has wrapped a patch of this kind and both are
+    installed, only the outermost gets it and applies."""
 
     def __init__(self, attention: Attention, previous: Attention | None) -> None:
         self.attention, self.previous = attention, previous

@@ -27,7 +27,7 @@ WHOLE_TOKENS = "tessera_whole_tokens"
 class Call:
     """A wrapped call.
 
-    Args:
+    Attributes:
         executor: goes on with the call.
         arguments: of the call, by name.
         unnamed: arguments of a newer host behind those that have a name here.

@@ -13,14 +13,14 @@ HunyuanImage 2.1 and Flux.2."""
 
 
 def pixels_per_latent(latent: Mapping[str, Any]) -> int:
-    """Return how many image pixels lie along the side of one latent.
+    """Return the number of image pixels along the side of one latent.
 
     Args:
-        latent: a LATENT; empty ones say it, those of encoders and samplers are told by their channels.
+        latent: a LATENT; empty ones state it, for others it follows from the number of channels.
     """
-    told = latent.get("downscale_ratio_spacial")
-    if told:
-        return int(told)
+    stated = latent.get("downscale_ratio_spacial")
+    if stated:
+        return int(stated)
     samples = latent["samples"]
     return PIXELS_BY_CHANNELS.get(samples.shape[1], 8) if samples.ndim == 4 else 8
 

@@ -1,4 +1,4 @@
-"""What a run has to know of a model's noise levels, read from its `model_sampling`."""
+"""Noise levels of a model, read from its `model_sampling`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def noise_schedule(model_sampling: Any) -> NoiseSchedule:
 def fractional_timesteps(model_sampling: Any) -> Iterator[None]:
     """Give the network timesteps between the trained ones for levels between theirs, as diffusers does.
 
-    ComfyUI rounds to the nearest. Models that have no trained table, or their own rule, stay as they are.
+    ComfyUI rounds to the nearest. Models without a trained table, or with a rule of their own, are not changed.
     """
     kinds = [kind for kind in type(model_sampling).__mro__ if kind.__name__ == "ModelSamplingDiscrete"]
     if not kinds or type(model_sampling).timestep is not kinds[0].timestep:
@@ -81,7 +81,7 @@ def fractional_timesteps(model_sampling: Any) -> Iterator[None]:
 
 
 def interpolated_timestep(log_sigmas: Tensor, sigma: Tensor) -> Tensor:
-    """Timesteps of sigmas (B,) on a rising table of log sigmas (T,), linear in log sigma, 0..T - 1."""
+    """Return timesteps (B,), 0..T - 1, of sigmas (B,), interpolated linearly in log sigma on a rising table (T,)."""
     log_sigma = sigma.to(log_sigmas).log()
     above = torch.searchsorted(log_sigmas, log_sigma).clamp(1, len(log_sigmas) - 1)
     low, high = log_sigmas[above - 1], log_sigmas[above]

@@ -1,4 +1,4 @@
-"""What kind of network a model has, told once from its modules; class names differ between hosts, parts do not."""
+"""What kind of network a model has, decided by its parts, since class names differ between hosts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FLUX_CLASSES = {"Flux", "FluxTransformer2DModel"}
 class Network:
     """A denoiser.
 
-    Args:
-        module: as the host holds it; a UNet may lie inside.
+    Attributes:
+        module: as the host holds it; a UNet may be inside.
         channels: of its latents.
         pixels: image pixels along the side of one latent.
     """

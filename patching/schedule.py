@@ -15,7 +15,7 @@ PercentToSigma = Callable[[float], float]
 class ScheduleRange:
     """A part of the schedule, from its start at 0 to its end at 1; both ends belong to it.
 
-    Args:
+    Attributes:
         start: fraction of the schedule at which the patch begins to act.
         end: fraction of the schedule at which it ceases to.
 

@@ -26,9 +26,9 @@ def rewired(vae: Any, autoencoder: Any, check_crop: Callable[[int, int, int], No
     """Return a VAE that shares everything with `vae` but the parts that are given.
 
     Args:
-        vae: a host's VAE; it stays as it is.
+        vae: a host's VAE; it is not changed.
         autoencoder: encodes and decodes in place of its own.
-        check_crop: is told the size (height, width) of images, and the pixels of which sides have to be a multiple,
+        check_crop: receives the (height, width) of images, and the pixels of which sides have to be a multiple,
             before the host crops them.
         around_tiles: surrounds tiled encoding and decoding, asked for or as the fallback when memory runs out. The
             tiles go through the plain autoencoder.

@@ -16,8 +16,8 @@ Hook = Callable[[Any], Any]
 class Wrapper:
     """A hook in the form that hosts call.
 
-    Args:
-        owner: what the hook belongs to; `installed` returns it.
+    Attributes:
+        owner: object that the hook belongs to; `installed` returns it.
         call: the kind of call that it surrounds.
         hook: what surrounds it.
     """
@@ -34,7 +34,7 @@ def install(model: Any, key: str, owner: Any, hooks: Mapping[type[Call], Hook]) 
     """Return a clone of a host's MODEL with hooks, in place of those that had the same key.
 
     Args:
-        model: the MODEL; it stays as it is.
+        model: the MODEL; it is not changed.
         key: under which the hooks are found.
         owner: what the hooks belong to.
         hooks: by the kind of call that they surround.

@@ -1,1 +1,1 @@
-"""Prompts written better: by rule, or by a text model on this machine."""
+"""Prompt enhancement: by rule, or by a local text model."""

@@ -1,5 +1,4 @@
-"""Text models on this machine: transformers folders with safetensors, loaded without code of their own and without a
-network."""
+"""Local text models: transformers folders with safetensors, loaded without remote code and without a network."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ EXTRA = 'transformers is not installed, which text models need; install it: pip 
 
 
 def find_models(roots: Iterable[str | Path]) -> dict[str, Path]:
-    """The folders with a `config.json` in or two below `roots`, by their path there (`model` or `owner/model`)."""
+    """Return folders with a `config.json` one or two levels below `roots`, by relative path."""
     found: dict[str, Path] = {}
     for root in map(Path, roots):
         for config in sorted([*root.glob("*/config.json"), *root.glob("*/*/config.json")]):
@@ -28,7 +27,7 @@ def find_models(roots: Iterable[str | Path]) -> dict[str, Path]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a model.
+    """Return the safetensors files of a model.
 
     Raises:
         ValueError: there are none, or the folder holds something else than a causal language model.
@@ -61,7 +60,7 @@ def _json(path: Path) -> Any:
 
 
 def _causal() -> set[str]:
-    """The classes of transformers that continue a text."""
+    """Return the names of transformers' causal language models."""
     try:
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
     except ImportError:
@@ -70,7 +69,7 @@ def _causal() -> set[str]:
 
 
 def _check_index(folder: Path) -> None:
-    """No weights from elsewhere: an index names files beside it."""
+    """Raise ValueError when an index names weights outside its folder."""
     for path in folder.glob("*.safetensors.index.json"):
         index = _json(path)
         parts = index.get("weight_map") if isinstance(index, dict) else None
@@ -80,7 +79,7 @@ def _check_index(folder: Path) -> None:
 
 
 def load(folder: Path, device: torch.device) -> tuple[Any, Any]:
-    """A model and its tokenizer. Nothing is drawn from torch's random numbers.
+    """Load a model and its tokenizer; torch's random state is not changed.
 
     Raises:
         ModuleNotFoundError: transformers is not installed; the message names the extra.
@@ -108,7 +107,7 @@ def load(folder: Path, device: torch.device) -> tuple[Any, Any]:
 
 
 def _whole(folder: Path) -> None:
-    """No file of a folder is a broken download."""
+    """Raise ValueError when a file of a folder is a broken download."""
     try:
         check_folder(folder)
     except ValueError as error:
@@ -117,7 +116,7 @@ def _whole(folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars, which are not those of the node."""
+    """Hide transformers' progress bars; the node has its own."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Words that help most prompts, added by rule: no model, and always the same for one prompt and seed."""
+"""Words that help most prompts, added by rule, the same for one prompt and seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 
 from .texts import one_line
 
-# What a prompt may leave open: how to tell that it does not, and what is added where it does.
 _OPEN = (
     (r"light|lit\b|sun|lamp|shad|glow|neon|night|dark|bright", ("soft natural light", "warm low light", "clear light")),
     (r"detail|intricate|ornate|texture|simple|minimal", ("finely detailed", "rich in detail", "highly detailed")),
@@ -17,14 +16,15 @@ _OPEN = (
         ("harmonious colours", "rich colours"),
     ),
 )
+"""Topics that a prompt may leave open: a pattern that shows it does not, and phrases to add where it does."""
 
 
 def add_words(prompt: str, seed: int = 0, max_words: int = 60) -> str:
-    """A prompt with words behind it on what it leaves open: light, detail, focus, composition, colour.
+    """Append words on what a prompt leaves open: light, detail, focus, composition, colour.
 
     Args:
         seed: chooses the wording, of which there are 72.
-        max_words: the most words that are added.
+        max_words: upper bound of the words that are added.
 
     >>> add_words("a cat in the snow")
     'a cat in the snow, soft natural light, finely detailed, sharp focus, balanced composition, harmonious colours'

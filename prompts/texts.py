@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 
 _QUOTES = {('"', '"'), ("'", "'"), ("`", "`"), ("\u201c", "\u201d")}
-# "Prompt:" or "Here is the description:" before the answer itself.
 _LABEL = re.compile(
     r"^(?:(?:sure|certainly|of course|okay|here)\b[^:]{0,60}|(?:[a-z]+ ){0,2}(?:prompt|description))\**:\**\s*",
     re.IGNORECASE,
 )
-# Stands for bytes that are no character.
+"""Labels before the answer itself, such as "Prompt:" or "Here is the description:"."""
 _BROKEN = "\ufffd"
+"""Replacement character of undecodable bytes."""
 
 
 def one_line(text: str) -> str:
-    """Text with single spaces, without line breaks and signs that cannot be seen."""
+    """Collapse white space and drop line breaks and unprintable characters."""
     return " ".join("".join(sign if sign.isprintable() and sign != _BROKEN else " " for sign in text).split())
 
 
 def answer(text: str) -> str:
-    """What a chat model answers, in one line: without its thoughts, a heading and the quotation marks around it."""
+    """Return the answer of a chat model as one line, without its thinking, a heading or quotation marks."""
     lines = [line for line in text.rpartition("</think>")[2].splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].rstrip().endswith(":"):
         lines = lines[1:]
@@ -31,13 +31,13 @@ def answer(text: str) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line of a continuation that is not empty. It keeps a space before it, which begins a new word."""
+    """Return the first line of a continuation that is not empty, with a leading space where a word begins."""
     line = next((line for line in text.splitlines() if line.strip()), "")
     return " " * line[:1].isspace() + one_line(line)
 
 
 def bounded(text: str, most: int, ended: bool) -> str:
-    """At most so many words of a text. One that was not `ended` loses its last word, which may be half of one."""
+    """Return at most `most` words of a text. One that was not `ended` loses its last word, which may be cut."""
     words = text.split(" ")
     kept = words[: min(most, len(words) if ended else max(1, len(words) - 1))]
     return " ".join(kept) if kept == words else " ".join(kept).rstrip(" ,;:-")

@@ -1,4 +1,4 @@
-"""A prompt written by a causal language model, of its own random numbers."""
+"""A prompt written by a causal language model, sampled with a random generator of its own."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 from .folders import load
 from .texts import answer, bounded, first_line, one_line
 
-# The likeliest tokens that one is drawn from.
 CANDIDATES = 50
-# Words of rare languages and names are many tokens.
+"""Number of likeliest tokens to sample from (top k)."""
 TOKENS_PER_WORD = 3
+"""Upper bound of tokens for a word; rare words and names take several."""
 
 _TASK = (
     "Rewrite a prompt for an image generator. Keep everything that it names, and add what it leaves open: material, "
@@ -25,10 +25,10 @@ _TASK = (
 
 
 class Draw:
-    """Makes greedy decoding draw: the greatest log p / temperature + Gumbel noise is a draw from p^(1 / temperature).
+    """Turn greedy decoding into sampling: the argmax of log p / temperature + Gumbel noise samples p^(1 / temperature).
 
-    The noise is made on the CPU by a generator of its own, so one seed draws the same on every device and torch's
-    random state stays as it is. Called by transformers with scores (B, V) before each token.
+    The noise comes from a CPU generator of its own, so a seed gives the same on every device and torch's random state
+    is not changed. Called by transformers with scores (B, V) before each token.
     """
 
     def __init__(self, seed: int, temperature: float, before_token: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class Draw:
         self.before_token = before_token
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores whose greatest is the drawn token."""
+        """Return scores (B, V) whose argmax is the sampled token."""
         self.before_token()
         if self.temperature == 0:
             return scores
@@ -57,16 +57,16 @@ def write(
     device: torch.device | None = None,
     before_token: Callable[[], None] = lambda: None,
 ) -> str:
-    """Write a prompt anew, or go on with it.
+    """Rewrite a prompt, or continue it.
 
-    A model with a chat template is asked for a new prompt, by the instructions. One without goes on where the prompt
-    ends, which is kept word for word.
+    A model with a chat template is asked for a new prompt that follows the instructions. Others continue the prompt,
+    which is kept word for word.
 
     Args:
         folder: of a transformers model, see `folders.load`.
         seed: from 0 to 2^64 - 1.
-        max_words: the most words that are written; those of a prompt that is kept do not count.
-        temperature: 0 takes the likeliest token every time, and no seed; 1 draws as the model was trained.
+        max_words: upper bound of the words that are written; those of a prompt that is kept do not count.
+        temperature: 0 takes the likeliest token every time; 1 samples as the model was trained.
         before_token: called before each token; what it raises ends the writing.
 
     Returns:
@@ -96,16 +96,16 @@ def write(
 
 
 def _asked(tokenizer: Any, prompt: str, instructions: str, most: int) -> Any:
-    """The tokens of a chat that asks for a prompt, in the user's words alone: not every template has a system."""
+    """Return the tokens of a chat that asks for a prompt, as the user: not every template has a system role."""
     said = f"{instructions.rstrip('.')}. " if instructions else ""
     content = _TASK.format(instructions=said, most=most, prompt=prompt)
-    # Models that think by default are told not to; other templates know no such word.
+    # Models that think by default are asked not to; other templates ignore this option.
     options = {"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt", "enable_thinking": False}
     return tokenizer.apply_chat_template([{"role": "user", "content": content}], **options)
 
 
 def _continue(model: Any, tokenizer: Any, tokens: Any, name: str, max_words: int, draw: Draw) -> tuple[str, bool]:
-    """The text after some tokens, and whether it came to its end."""
+    """Return the continuation of some tokens, and whether the model ended it."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     ids, mask = tokens["input_ids"].to(model.device), tokens["attention_mask"].to(model.device)

@@ -22,9 +22,9 @@ Prediction = Literal["sample", "epsilon", "v_prediction"]
 class Bridge:
     """The conversions of one run.
 
-    Args:
-        space: what the scheduler works on.
-        flow: the model is a rectified flow.
+    Attributes:
+        space: latents that the scheduler works on.
+        flow: whether whether the model is a rectified flow.
     """
 
     space: Space
@@ -32,26 +32,26 @@ class Bridge:
 
     @property
     def crosses(self) -> bool:
-        """Whether noise levels change on the way; Euler and its kin run on flow latents as they are."""
+        """Whether noise levels are converted; Euler and other ODE solvers run on flow latents directly."""
         return self.flow and self.space != "model"
 
     def rho(self, sigma: Tensor, highest: float) -> Tensor:
-        """The scheduler's noise levels of the model's sigmas; a flow's are kept at or below `highest` (below 1)."""
+        """Return the scheduler's noise levels of the model's sigmas; a flow's are clamped to `highest`, below 1."""
         if not self.crosses:
             return sigma
         sigma = sigma.clamp(max=highest)
         return sigma / (1 - sigma)
 
     def sigma(self, rho: float) -> float:
-        """The model's sigma at a noise level of the scheduler."""
+        """Return the model's sigma at a noise level of the scheduler."""
         return rho / (1 + rho) if self.crosses else rho
 
     def scale(self, rho: float) -> float:
-        """The scheduler's latents over the model's at the same noise level."""
+        """Return the ratio of the scheduler's latents to the model's at the same noise level."""
         return (1 + rho if self.crosses else 1.0) / (math.hypot(1, rho) if self.space == "vp" else 1.0)
 
     def predict(self, kind: Prediction, sample: Tensor, x0: Tensor, rho: float) -> Tensor:
-        """What a network of the kind would have answered, from the denoised latents.
+        """Return what a network of this kind would have predicted, from the denoised latents.
 
         Args:
             sample: the scheduler's latents (B, ...).

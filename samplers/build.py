@@ -12,7 +12,7 @@ OLDEST = "0.35"
 
 
 def scheduler_class(name: str) -> Any:
-    """The class of diffusers.
+    """Return a class of diffusers by name.
 
     Raises:
         RuntimeError: diffusers, the class in it, or what the class needs is missing.
@@ -28,7 +28,7 @@ def scheduler_class(name: str) -> Any:
         raise RuntimeError(
             f"diffusers {diffusers.__version__} has no {name}; update it: pip install --upgrade 'diffusers>={OLDEST}'"
         )
-    # What stands for a class whose packages are missing.
+    # diffusers' placeholder for a class whose packages are missing.
     if type(found).__name__ == "DummyObject":
         needed = " ".join(found._backends)
         raise RuntimeError(f"{name} needs packages that are not installed; run: pip install {needed}")
@@ -36,24 +36,24 @@ def scheduler_class(name: str) -> Any:
 
 
 def make(name: str, arguments: Mapping[str, Any]) -> Any:
-    """A fresh scheduler, given those of the arguments that its constructor knows."""
+    """Make a scheduler with those of the arguments that its constructor takes."""
     known = parameters(name)
     return scheduler_class(name)(**{key: value for key, value in arguments.items() if key in known})
 
 
 def parameters(name: str) -> Set[str]:
-    """What the constructor of a class of diffusers takes."""
+    """Return the names of the constructor's parameters of a class of diffusers."""
     return inspect.signature(scheduler_class(name).__init__).parameters.keys()
 
 
 def only_known(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that a function has a parameter for."""
+    """Return the arguments that a function has a parameter for."""
     known = inspect.signature(function).parameters
     return {key: value for key, value in arguments.items() if key in known}
 
 
 def check_options(entry: Entry, options: Mapping[str, Any]) -> None:
-    """Refuse options that do not apply.
+    """Check that options apply to a scheduler.
 
     Raises:
         ValueError: one does not, or diffusers has no step for them together.

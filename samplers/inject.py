@@ -27,10 +27,10 @@ class Call(NamedTuple):
 class Levels:
     """The noise levels of a run.
 
-    Args:
+    Attributes:
         rho: of the scheduler (steps + 1,), on the CPU, in the type that the scheduler works in.
         timesteps: the model's own timestep at each level but the last, 0..999.
-        table: noise levels the model was trained on, in rising order.
+        table: noise levels that the model was trained on, in rising order.
     """
 
     rho: Tensor
@@ -71,7 +71,7 @@ def singlestep(scheduler: Any, levels: Levels) -> list[Call]:
 
 def heun(scheduler: Any, levels: Levels) -> list[Call]:
     """Two calls a step, the second at the end of the step; none at zero."""
-    # FlowMatchHeun has none before `set_timesteps`.
+    # FlowMatchHeun lacks this attribute before `set_timesteps`.
     scheduler.dt = None
     return _two_calls(scheduler, levels, second=levels.rho[1:])
 
@@ -114,7 +114,7 @@ def _interleave(values: Tensor) -> Tensor:
 
 
 def _halfway(low: Tensor, high: Tensor) -> Tensor:
-    """The geometric mean; the lower one first, which may be zero."""
+    """Return the geometric mean; the lower one first, which may be zero."""
     return low.log().lerp(high.log(), 0.5).exp()
 
 

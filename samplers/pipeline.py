@@ -30,7 +30,7 @@ def noise_schedule_of(scheduler: Any, mu: float | None = None, fractional: bool 
     """Return the noise levels that the configuration of a diffusers scheduler describes.
 
     Args:
-        scheduler: of a pipeline; it stays as it is.
+        scheduler: of a pipeline; it is not changed.
         mu: log of a flow's shift, which Flux.1 dev computes from the size of the image.
         fractional: whether timesteps between the trained ones are given, or the nearest of these.
 
@@ -221,7 +221,7 @@ class PipelineScheduler:
             latents = self._asked.sample
         except StopIteration as end:
             latents = end.value
-            # A pipeline that is called again with the same timesteps begins anew.
+            # A pipeline may run the same timesteps again.
             self._steps, self._begin, self._done = None, None, 0
         latents = latents.to(model_output.dtype)
         return StepOutput(latents) if return_dict else (latents,)
@@ -248,7 +248,7 @@ class PipelineScheduler:
         return self._bridge.sigma(rho)
 
     def _first_strength(self) -> float:
-        """What pipelines multiply their first noise by: diffusers' own number, where the class has a common step."""
+        """Return the factor of a pipeline's first noise: diffusers' own, where the class has a common step."""
         own = make_run(self.choice, self.schedule, self.sigmas, torch.Generator(), torch.device("cpu")).scheduler
         if self.entry.stepper is steppers.step and not self.schedule.flow and hasattr(own, "init_noise_sigma"):
             return float(own.init_noise_sigma)
@@ -256,13 +256,13 @@ class PipelineScheduler:
         return self._bridge.scale(rho) * self._sigma(rho)
 
     def _index(self, timestep: Any) -> int:
-        """Which call a timestep belongs to; of those that share it, one that begins a step."""
+        """Return which call a timestep belongs to; of those that share it, one that begins a step."""
         distance = (self.timesteps - torch.as_tensor(timestep).to(self.timesteps)).abs()
         alike = (distance == distance.min()).nonzero().flatten().tolist()
         return next((i for i in alike if i == 0 or self._calls[i].step > self._calls[i - 1].step), alike[0])
 
     def _start_at(self, timestep: Any) -> None:
-        """Take a run whose first timestep is a later one for one that begins there."""
+        """Begin at the first timestep of a run, which may be a later one."""
         if self._steps is None and self._begin is None:
             self.set_begin_index(0 if timestep is None else self._index(timestep))
 

@@ -10,38 +10,38 @@ from typing import Any, Literal
 from . import inject, steppers
 from .bridge import Prediction, Space
 
-# A flow's first sigma is 1, where it has no signal and rho is infinite.
 NEAR_ONE = 1 - 1e-6
-# Where the scheduler subtracts latents of that size from each other, float32 needs this much signal.
+"""Largest sigma of a flow: at 1 there is no signal, and rho is infinite."""
 WELL_BELOW_ONE = 0.999
+"""Largest sigma of a flow where a scheduler subtracts large latents, for which float32 needs this much signal."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One scheduler.
 
-    Args:
+    Attributes:
         name: its class in diffusers.
         family: what kind of method it is.
-        inject: how it takes noise levels.
-        space: what latents it works on.
-        prediction: what it is given; "model" is what the network predicts, epsilon or v.
-        calls: of the model for n steps.
-        noise: it draws noise in every step.
-        spacing: what `auto` means, on models that are no flow.
-        maker: the class whose `set_timesteps` makes its noise levels, if not its own.
-        config: arguments of its constructor that differ from diffusers' defaults.
+        inject: how noise levels are written into it.
+        space: latents that it works on.
+        prediction: prediction that it takes; "model" means that of the network, epsilon or v.
+        calls: number of model calls in n steps.
+        noise: whether it adds noise in every step.
+        spacing: what "auto" means on diffusion models.
+        maker: class whose `set_timesteps` makes its noise levels, if not its own.
+        config: constructor arguments that differ from diffusers' defaults.
         options: the node's options that apply to it.
-        lacks: values of options for which, together, diffusers' class has no step.
-        stepper: how it is stepped.
-        highest: a flow's first sigma at most.
-        cancels: on a flow its first step subtracts numbers so large that float32 does not do.
-        ends_at_x0: the last step to zero takes the denoised latents.
-        fractional: diffusers gives the network timesteps between the trained ones.
-        rising: noise levels rise, from an image to its noise.
-        steps: a good number of them, for the docs.
-        fewest: below it the result is poor, on (other models, flows).
-        warning: what one has to know.
+        lacks: combination of options that diffusers' class does not implement.
+        stepper: how a run is stepped.
+        highest: upper bound of the first sigma on flow models (rho diverges at 1).
+        cancels: catastrophic cancellation in the first flow step.
+        ends_at_x0: whether the last step to zero returns the denoised latents.
+        fractional: whether diffusers gives the network timesteps between the trained ones.
+        rising: whether noise levels rise, from an image to its noise.
+        steps: recommended number of steps, for the docs.
+        fewest: (diffusion, flow) steps below which quality degrades.
+        warning: a line for the summary.
     """
 
     name: str
@@ -221,7 +221,7 @@ ENTRIES: tuple[Entry, ...] = (
         maker="DDIMScheduler",
         options=("original_inference_steps",),
         steps="4-8",
-        warning="It needs a model or LoRA distilled for it (LCM); others draw smooth, empty pictures.",
+        warning="It needs a model or LoRA distilled for it (LCM); others draw smooth, empty images.",
     ),
     # More than the eighteen that hosted services offer.
     Entry("FlowMatchEulerDiscreteScheduler", ODE, inject.sigma_list, "model", prediction="epsilon", maker=EULER),
@@ -283,7 +283,7 @@ ENTRIES: tuple[Entry, ...] = (
         highest=WELL_BELOW_ONE,
         fractional=True,
         steps="10-25",
-        warning="Its noise is drawn on the model's device: other devices draw other pictures.",
+        warning="Its noise is drawn on the model's device: other devices draw other images.",
     ),
     Entry(
         "TCDScheduler",
@@ -296,7 +296,7 @@ ENTRIES: tuple[Entry, ...] = (
         options=("eta", "original_inference_steps"),
         ends_at_x0=True,
         steps="4-8",
-        warning="It needs a model or LoRA distilled for it (TCD); others draw smooth, empty pictures.",
+        warning="It needs a model or LoRA distilled for it (TCD); others draw smooth, empty images.",
     ),
 )
 
@@ -305,10 +305,10 @@ NAMES = list(BY_NAME)
 
 
 def find(name: str) -> Entry:
-    """The scheduler of a name, with or without "Scheduler".
+    """Find a scheduler by name, with or without "Scheduler".
 
     Raises:
-        ValueError: there is none; the nearest names are offered.
+        ValueError: the name is unknown; the message offers the nearest ones.
     """
     for known in (name, f"{name}Scheduler"):
         if known in BY_NAME:

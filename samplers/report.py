@@ -1,4 +1,4 @@
-"""A chosen scheduler in words."""
+"""Summary of a chosen scheduler."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from .registry import Entry
 
 
 def model_calls(entry: Entry, sigmas: Tensor) -> int:
-    """How often a run over these levels calls the model."""
+    """Return how often a run over these levels calls the model."""
     steps = len(sigmas) - 1
     ends = int(sigmas[-1] == 0)
     return {"n": steps, "n + 1": steps + (steps > ends), "2n - 1": 2 * steps - ends, "2n": 2 * steps}[entry.calls]
 
 
 def describe(entry: Entry, sigmas: Tensor, spacing: str, asked: int, flow: bool) -> str:
-    """What will run, and what has to be watched; a line each.
+    """Return the summary and warnings of a run, a line each.
 
     Args:
-        sigmas: of the run (steps + 1,), or none.
-        spacing: how they were spaced.
-        asked: the number of steps wanted.
+        sigmas: of the run (steps + 1,), or empty.
+        spacing: the spacing.
+        asked: number of steps that were asked for.
     """
     if len(sigmas) < 2:
         return f"{entry.name}: no step, because denoise is 0."

@@ -1,4 +1,4 @@
-"""Running a diffusers scheduler as a ComfyUI sampler function."""
+"""A diffusers scheduler as a sampler function in the form of k-diffusion."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ NoiseMode = Literal["portable", "diffusers"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A scheduler as it was chosen.
+    """A chosen scheduler with its options.
 
-    Args:
+    Attributes:
         options: arguments of the scheduler's constructor or step, by diffusers' names.
         noise: "portable" draws the noise of the steps from the next seed; "diffusers" draws what a pipeline would,
             whose generator has made the initial latents before.
@@ -69,7 +69,7 @@ def sample(
 
     Raises:
         ValueError: the sigmas do not suit the scheduler.
-        RuntimeError: the model gave something that is no number.
+        RuntimeError: the model gave a value that is not finite.
     """
     extra_args = extra_args or {}
     check_sigmas(choice.entry, sigmas)
@@ -78,7 +78,7 @@ def sample(
     if schedule.flow and not choice.entry.rising:
         sigmas = merged(choice.entry, sigmas)
         if len(sigmas) < 2:
-            # Noise that the scheduler takes for one level: there is no step to make.
+            # All levels are one to the scheduler: there is no step to make.
             return x
     generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
     run = make_run(choice, schedule, sigmas, generator, x.device)
@@ -159,10 +159,10 @@ def make_run(
 
 
 def constructor_arguments(levels: Levels) -> dict[str, Any]:
-    """What the constructors are told of a run; each takes what it knows."""
+    """Return arguments that depend on the run; each constructor takes those it knows."""
     return {
         "num_train_timesteps": levels.steps + levels.ends_above_zero,
-        # Made for pictures: on latents it cuts colours off.
+        # Made for pixels; it would clip colours of latents.
         "clip_sample": False,
         "final_sigmas_type": "sigma_min" if levels.ends_above_zero else "zero",
         "sigma_max": float(levels.rho.max()),
@@ -175,7 +175,7 @@ def start(run: Run, x: Tensor, noise: Tensor | None, image: Tensor | None) -> Te
     """Return the scheduler's first latents.
 
     From an empty latent a pipeline starts with noise in the scheduler's own strength, which is up to a percent off
-    ComfyUI's; with an image ComfyUI's mixture is kept.
+    ComfyUI's; with an image, ComfyUI's mixture is kept.
 
     Args:
         run: the run.
@@ -190,7 +190,7 @@ def start(run: Run, x: Tensor, noise: Tensor | None, image: Tensor | None) -> Te
 
 
 def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Generator:
-    """The source of the steps' noise, on the CPU, so that it is the same on every device."""
+    """Return the generator of the steps' noise, on the CPU, so that all devices get the same."""
     if mode == "portable":
         return torch.Generator().manual_seed((seed + 1) % MAX_SEED)
     generator = torch.Generator().manual_seed(seed)
@@ -199,7 +199,7 @@ def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Gener
 
 
 def check_sigmas(entry: Entry, sigmas: Tensor) -> None:
-    """Refuse noise levels that the scheduler cannot run.
+    """Check that the scheduler can run these noise levels.
 
     Raises:
         ValueError: too few, not finite, or not in order.
@@ -230,7 +230,7 @@ def _listed(sigmas: Tensor) -> str:
 
 def _not_a_number(entry: Entry, step: int, sigma: float, steps: int) -> str:
     return (
-        f"The model gave a value that is no number at step {step + 1} of {steps} (sigma {sigma:.4g}, "
+        f"The model gave a value that is not finite at step {step + 1} of {steps} (sigma {sigma:.4g}, "
         f"{entry.name}); run it in float32 or bfloat16, or check the model and its patches."
     )
 

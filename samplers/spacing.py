@@ -19,8 +19,8 @@ SPACINGS = ("auto", *TIMESTEPS, *SIGMAS, "flow")
 FINALS = ("zero", "sigma_min")
 MAX_STEPS = 1000
 EULER = "EulerDiscreteScheduler"
-# Stable Diffusion's, for leading spacing: its first step is at timestep 1.
 STEPS_OFFSET = 1
+"""Offset of leading spacing in Stable Diffusion: its last step is at timestep 1."""
 
 
 def sigmas(
@@ -32,7 +32,7 @@ def sigmas(
     final: str = "zero",
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Noise levels for a scheduler.
+    """Space the noise levels of a run.
 
     Args:
         model_sampling: of the model, or its NoiseSchedule.
@@ -94,10 +94,10 @@ def check_steps(steps: int, denoise: float) -> None:
 
 
 def part(steps: int, denoise: float, most: int) -> tuple[int, int]:
-    """How many noise levels the whole schedule has, and how many of them, at its end, are run.
+    """Return how many noise levels the whole schedule has, and how many of them, at its end, are run.
 
-    A model knows so many levels. Where more would be needed, all of them stand there, and fewer are run: the run
-    begins at the noise that `denoise` asks for, and not at a multiple of it.
+    Where the schedule would need more levels than the model has (`most`), it takes all of them and runs fewer steps, so
+    that the run still begins at the noise that `denoise` asks for.
     """
     if denoise * most >= steps:
         return min(int(steps / denoise), most), steps
@@ -105,15 +105,15 @@ def part(steps: int, denoise: float, most: int) -> tuple[int, int]:
 
 
 def merged(entry: Entry, sigmas: Tensor) -> Tensor:
-    """Falling sigmas of a flow, without those that the scheduler cannot tell from the first: above `highest`."""
+    """Drop falling sigmas of a flow after the first that are `highest` or more, which the scheduler takes for equal."""
     return torch.cat([sigmas[:1], sigmas[1:][sigmas[1:] < entry.highest]])
 
 
 def resolve(entry: Entry, spacing: str, flow: bool) -> str:
-    """What "auto" means for a scheduler and a model.
+    """Return what "auto" means for a scheduler and a model.
 
     Raises:
-        ValueError: the spacing does not exist, or the model is no flow.
+        ValueError: the spacing is unknown, or is "flow" and the model is not.
     """
     if spacing not in SPACINGS:
         raise ValueError(f"spacing is {spacing!r}, expected one of: {', '.join(SPACINGS)}.")
@@ -141,7 +141,7 @@ def _flow_levels(entry: Entry, table: Tensor, steps: int, kind: str) -> Tensor:
 
 
 def _at(table: Tensor, timesteps: Tensor) -> Tensor:
-    """Levels of timesteps; leading ones begin one behind the table where there are as many as it has."""
+    """Return the levels of timesteps; leading ones begin one past the table where all of its levels are used."""
     return table[timesteps.round().long().clamp(0, len(table) - 1)]
 
 
@@ -170,7 +170,7 @@ def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[
 
 
 def _maker(entry: Entry, kind: str) -> str:
-    """The class that makes the levels; where a scheduler does not know a spacing, Euler's stands in."""
+    """Return the class that makes the levels: Euler's where a scheduler does not know the spacing."""
     name = entry.maker or entry.name
     if kind == "own":
         return entry.name

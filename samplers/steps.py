@@ -1,4 +1,4 @@
-"""What a sampling run predicts at its steps."""
+"""Predictions of a sampling run at its steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class StepKeeper:
-    """Takes the predictions of a run step by step, and keeps those of every n-th step and of the last one.
+    """Collect the predictions of every n-th step of a run, and of the last one.
 
     They are copied to the CPU at once, so that a step holds no memory of the device: B * C * H * W * 4 bytes each in
     float32. Only the newest is held where it is, as previews hold it.
@@ -20,14 +20,14 @@ class StepKeeper:
         self._newest: tuple[int, Tensor] | None = None
 
     def __call__(self, step: int, x0: Tensor) -> None:
-        """Take the prediction (B, C, ...) of a step, counted from 0; of a step that comes twice the later counts."""
+        """Take the prediction (B, C, ...) of a step, counted from 0; a later one of the same step replaces it."""
         self._newest = step, x0
         if (step + 1) % self.every == 0:
             self._kept.pop(step, None)
             self._kept[step] = x0.to("cpu", copy=True)
 
     def batch(self) -> Tensor | None:
-        """The kept predictions (steps * B, C, ...), step by step; None where no step was reported."""
+        """Return the kept predictions (steps * B, C, ...), step by step; None where no step was reported."""
         if self._newest is None:
             return None
         step, x0 = self._newest

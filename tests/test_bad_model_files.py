@@ -125,7 +125,7 @@ def refusal(path: Path, content: bytes, read: Callable[[Path], Any]) -> str:
 def test_broken_downloads_are_named(reader: str, ending: str, kind: str, tmp_path: Path) -> None:
     content, found = DOWNLOADS[kind]
     if ending == ".json" and kind in ("message", "zeros"):
-        found = f"{len(content)} bytes that are no JSON"
+        found = f"{len(content)} bytes that are not JSON"
     assert found in refusal(tmp_path / f"download{ending}", content, READERS[reader][1])
 
 

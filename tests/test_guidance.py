@@ -67,7 +67,7 @@ def _two_attentions(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, streng
     if mask is None:
         other = None
     else:
-        other = torch.ones(TOKENS.negative + TOKENS.picture, TOKENS.negative + TOKENS.picture, dtype=torch.bool)
+        other = torch.ones(TOKENS.negative + TOKENS.image, TOKENS.negative + TOKENS.image, dtype=torch.bool)
         other[n:, n:] = mask[TOKENS.text :, TOKENS.text :]
     positive = _attend(q[:, :, n:], k[:, :, n:], v[:, :, n:], mask)
     against = _attend(without[0], without[1], without[2], other)

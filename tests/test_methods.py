@@ -62,7 +62,7 @@ def test_a_transformer_with_tokens_of_unknown_size_is_rolled(attributes: dict[st
     model = _model(Unknown(**attributes))
     hooks, report = choose(model, "auto", BOTH, ScheduleRange())
     assert isinstance(hooks, Rolling)
-    assert report.startswith("Unknown: the picture is moved at every step (rolling)")
+    assert report.startswith("Unknown: the image is rolled at every step (rolling)")
     assert "multiples of 8 px" in report
     with pytest.raises(NotPeriodicError, match=r"^Unknown does not say .* patch_size.* method rolling\.$"):
         choose(model, "torus_rope", BOTH, ScheduleRange())

@@ -112,7 +112,7 @@ def test_batches_are_measured_one_by_one() -> None:
     assert crop.horizontal.visible
     assert not periodic.horizontal.visible
     report = seam.report([crop, periodic])
-    parts = ("Picture 1", "a seam shows", "Picture 2", "no seam")
+    parts = ("Image 1", "a seam shows", "Image 2", "no seam")
     assert sorted(parts, key=report.index) == list(parts)
 
 
@@ -196,7 +196,7 @@ def test_only_the_axis_of_a_frieze_counts(axis: str) -> None:
     assert TesseraSeamCheck.execute(frieze, 3, 2).args[2] > 1.5
     assert 0.9 < ratio < 1.1
     assert torch.equal(tiled, frieze.repeat(1, 1, 3, 1) if across else frieze.repeat(1, 2, 1, 1))
-    assert ("top and bottom" if across else "left and right").capitalize() + " are not to meet" in report
+    assert ("top and bottom" if across else "left and right").capitalize() + " are not meant to meet" in report
     assert f"Where {'left and right' if across else 'top and bottom'} meet: no seam." in report
     grey = frieze.mean(-1, keepdim=True).expand_as(frieze) * 0.4
     moved = grey.roll(128, 2 if across else 1)

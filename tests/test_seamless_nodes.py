@@ -250,7 +250,7 @@ def test_a_range_without_a_step_is_named_in_the_log(model: ModelPatcher, caplog:
         _sample(_seamless(model, start=0.5, end=1.0), _noise())
         assert not caplog.text
         _sample(_seamless(model, start=0.6, end=0.61), _noise())
-    assert "no step of this run lies between 60% and 61% of the schedule, so its edges do not meet" in caplog.text
+    assert "no step of this run is between 60% and 61% of the schedule, so its edges do not meet" in caplog.text
 
 
 def test_methods_that_do_not_suit_the_model_are_refused(model: ModelPatcher, transformer: ModelPatcher) -> None:
@@ -277,7 +277,7 @@ def test_an_unknown_model_is_rolled_and_the_report_says_so() -> None:
     unknown = ModelPatcher(SD15(nn.Linear(1, 1)), "cpu", "cpu")
     seamless, report = TesseraSeamlessModel.execute(unknown, "both", 0.0, 1.0, "auto").args
     assert seamless is not unknown
-    assert "Linear: the picture is moved at every step (rolling)" in report
+    assert "Linear: the image is rolled at every step (rolling)" in report
     assert "not exact" in report
 
 

@@ -295,7 +295,7 @@ def test_attention_commutes_with_rolling_in_its_own_precision(
 
 
 def test_a_model_that_was_not_reached_is_an_error() -> None:
-    with pytest.raises(NotPeriodicError, match="Linear has no rotary"), torus(nn.Linear(1, 1), BOTH, [(4, 4)]):
+    with pytest.raises(NotPeriodicError, match="Linear has no known rotary"), torus(nn.Linear(1, 1), BOTH, [(4, 4)]):
         pass
     embedder = EmbedND(10000, [16, 56, 56])
     with pytest.raises(NotPeriodicError, match=naming("9 x 6", "rolling")), torus(embedder, BOTH, [(6, 9)]):

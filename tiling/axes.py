@@ -1,4 +1,4 @@
-"""Which edges of a picture meet."""
+"""Which edges of an image meet."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Axes(NamedTuple):
-    """The axes along which a picture repeats.
+    """Axes along which an image repeats.
 
-    Args:
+    Attributes:
         horizontal: the left and the right edge meet (the width wraps).
         vertical: the top and the bottom edge meet (the height wraps).
-        half_drop: the repeat to the right lies half a height lower.
-        brick: the repeat below lies half a width further right.
+        half_drop: the repeat to the right is shifted down by half the height.
+        brick: the repeat below is shifted right by half the width.
     """
 
     horizontal: bool
@@ -34,7 +34,7 @@ REPEATS: dict[str, Axes] = {
     "straight": TILINGS["both"],
     **{name: TILINGS[name] for name in ("half_drop", "brick", "horizontal", "vertical")},
 }
-"""How the repeats of a picture lie: of one that tiles both ways, or along one axis alone."""
+"""Ways to lay out repeats: of an image that tiles along both axes, or along one."""
 
 
 def edges_that_meet(axes: Axes) -> str:

@@ -1,7 +1,7 @@
-"""Convolutions that wrap around the picture, for as long as a `with` block lasts.
+"""Circular convolutions for the duration of a `with` block.
 
 A padded convolution reads zeros beyond the border of its input. Read the opposite border instead and the whole network
-commutes with rolling the picture, so what it draws repeats without a seam.
+commutes with rolling the image, so what it draws repeats without a seam.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .swap import swapped
 
 Pads = tuple[int, int, int, int]
 
-# Classes whose forward adds one zero column on the right and one zero row below, then calls an unpadded convolution.
 END_PADDING_DOWNSAMPLERS = frozenset({"Downsample", "Downsample2D"})
+"""Classes whose forward pads one zero column on the right and one zero row below an unpadded convolution."""
 
-# Convolutions that were built with a padding, but add it themselves before they are called (diffusers' videos).
 SELF_PADDING_CONVOLUTIONS = frozenset({"WanCausalConv3d", "QwenImageCausalConv3d"})
+"""Convolutions that are built with a padding, but apply it themselves (diffusers' video models)."""
 
 RING = 512 * 512
-"""From so many px on a CPU a ring is computed anew sooner than padded: for 128 channels of 512 x 512 padding takes
-8 % more than zeros, for 32 channels 35 %, the ring 2 %; at 256 x 256 padding is ahead.
+"""From this many px on, on a CPU, recomputing the outermost ring is faster than padding: at 512 x 512 padding takes 8 %
+more time than zeros with 128 channels and 35 % with 32, the ring 2 %; at 256 x 256 padding is faster.
 (`benchmarks/circular_padding.py`)"""
 
 Conv = nn.Conv2d | nn.Conv3d
@@ -37,22 +37,22 @@ _PADDINGS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.Const
 
 
 class NotPeriodicError(ValueError):
-    """A network has a layer that nothing here can make periodic."""
+    """A network has a layer that cannot be made periodic."""
 
 
 @contextmanager
 def circular(network: nn.Module, axes: Axes) -> Iterator[None]:
-    """Let every padded convolution of `network` wrap around along `axes`; on exit the network is what it was.
+    """Make every padded convolution of `network` circular along `axes`; on exit, restore it.
 
     The hook is `_conv_forward` as an instance attribute, so weights that a host casts, dequantises or adds a LoRA to
-    just before the call still arrive. Blocks may nest: the inner one rules while it lasts.
+    just before the call still arrive. Blocks may nest: the innermost one applies.
 
     Args:
-        network: module whose convolutions are (B, C, [T,] H, W) in, (B, C', [T',] H', W') out.
+        network: its convolutions map (B, C, [T,] H, W) to (B, C', [T',] H', W').
         axes: along which axes to wrap.
 
     Raises:
-        NotPeriodicError: a layer reads beyond the border in a way that is not known here; nothing is changed then.
+        NotPeriodicError: a layer reads beyond the border in an unknown way; nothing is changed then.
     """
     borders = list(wrapping_convolutions(network))
     forwards = [(border.conv, partial(_forward, border, axes)) for border in borders]
@@ -62,14 +62,19 @@ def circular(network: nn.Module, axes: Axes) -> Iterator[None]:
 
 
 class Border(NamedTuple):
-    """What a convolution reads beyond its input's border: `pads` (left, right, top, bottom), and who adds them."""
+    """What a convolution reads beyond its input's border.
+
+    Attributes:
+        conv: the convolution.
+        pads: (left, right, top, bottom) in px.
+        there: whether its input has them already, rather than the convolution adding them."""
 
     conv: Conv
     pads: Pads
     there: bool
 
     def remaining(self, axes: Axes) -> tuple[int, ...]:
-        """The convolution's own padding, less that of axes that wrap."""
+        """Return the convolution's own padding, 0 along axes that wrap."""
         left, _, top, _ = (0, 0, 0, 0) if self.there else self.pads
         own = self.conv.padding
         time = self.conv._reversed_padding_repeated_twice[4::2] if isinstance(own, str) else own[:-2]
@@ -101,13 +106,13 @@ def wrapping_convolutions(network: nn.Module) -> Iterator[Border]:
 
 
 def _own_pads(conv: Conv) -> Pads:
-    """The convolution's spatial padding as it was built: `padding` itself may be exchanged already."""
+    """Return the convolution's spatial padding as it was built: `padding` itself may be swapped."""
     left, right, top, bottom = conv._reversed_padding_repeated_twice[:4]
     return left, right, top, bottom
 
 
 def _border(parent: nn.Module, conv: Conv) -> Border | None:
-    """The zeros around a convolution's input, its own or those that something just before it adds; None if unknown."""
+    """Return the zeros around a convolution's input, its own or those of the layer before it; None if unknown."""
     if type(conv).__name__ in SELF_PADDING_CONVOLUTIONS:
         return Border(conv, _own_pads(conv), there=True)
     if any(_own_pads(conv)):
@@ -122,7 +127,7 @@ def _border(parent: nn.Module, conv: Conv) -> Border | None:
 
 
 def _pads_for_next(parent: nn.Module, layer: nn.Module) -> bool:
-    """Whether `layer` adds zeros for an unpadded convolution right after it, which then wraps instead."""
+    """Return whether `layer` pads for the unpadded convolution after it, which wraps instead."""
     after = _neighbour(parent, layer, 1)
     return isinstance(layer, nn.ZeroPad2d) and isinstance(after, nn.Conv2d) and not any(_own_pads(after))
 
@@ -136,7 +141,7 @@ def _neighbour(parent: nn.Module, layer: nn.Module, distance: int) -> nn.Module 
 
 
 def _forward(border: Border, axes: Axes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The class's own `_conv_forward` on `x` (B, C, [T,] H, W) wrapped; weight, bias and what else comes pass by."""
+    """Call the class's own `_conv_forward` on `x` (B, C, [T,] H, W), wrapped; weight and bias are passed on."""
     forward: Any = type(border.conv)._conv_forward
     if _ring_pays(border, axes, x) and forward is nn.Conv2d._conv_forward:
         return _ring(border.conv, x, *args, **kwargs)
@@ -151,14 +156,14 @@ def _forward(border: Border, axes: Axes, x: Tensor, *args: Any, **kwargs: Any) -
 
 
 def _ring_pays(border: Border, axes: Axes, x: Tensor) -> bool:
-    """Whether this is a plain 3x3 convolution of a picture that repeats straight along both axes, large, on a CPU."""
+    """Return whether this is a plain 3x3 convolution on a CPU of a large image that repeats along both axes."""
     conv, large = border.conv, x.shape[-2] * x.shape[-1] >= RING and min(x.shape[-2:]) > 1
     plain = (conv.kernel_size, conv.stride, conv.dilation, border.pads) == ((3, 3), (1, 1), (1, 1), (1, 1, 1, 1))
     return large and plain and not border.there and axes == (True, True, False, False) and x.device.type == "cpu"
 
 
 def _ring(conv: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution over zeros, whose outermost lines are computed anew from four lines about the border."""
+    """Convolve with zeros, then recompute the outermost lines from four lines around the border."""
     made = F.conv2d(x, weight, bias, padding=1, groups=conv.groups)
     rows = _circular(torch.cat((x[..., -2:, :], x[..., :2, :]), dim=-2), (1, 1, 0, 0))
     columns = _circular(torch.cat((x[..., -2:], x[..., :2]), dim=-1), (0, 0, 1, 1))
@@ -170,7 +175,7 @@ def _ring(conv: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def wrap(x: Tensor, axes: Axes, across: tuple[int, int], down: tuple[int, int]) -> Tensor:
-    """Continue `x` (..., H, W) by `across` (left, right) and `down` (top, bottom) px, repeats shifted as in `axes`."""
+    """Pad `x` (..., H, W) by `across` (left, right) and `down` (top, bottom) px of its repeats."""
     if axes.half_drop:
         return wrap(x.mT, axes._replace(half_drop=False, brick=True), down, across).mT
     if axes.brick:
@@ -182,14 +187,14 @@ def wrap(x: Tensor, axes: Axes, across: tuple[int, int], down: tuple[int, int]) 
 
 
 def _circular(x: Tensor, pads: tuple[int, ...]) -> Tensor:
-    """`F.pad` for x (B, C, [T,] H, W), which wants the pads of all axes but the first two."""
+    """Pad x (B, C, [T,] H, W) by `F.pad`, which needs the pads of all axes but the first two."""
     if not any(pads):
         return x
     return F.pad(x, (*pads, *(0, 0) * (x.ndim - 4)), mode="circular")
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """(parent, layer), once for each layer; half the time of `named_modules`, which is spent at every step."""
+    """Yield (parent, layer) once for each layer, in half the time of `named_modules`; it runs at every step."""
     yield network, network
     seen = {id(network)}
     waiting = [network]
@@ -203,7 +208,7 @@ def _layers(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
 
 
 def _reads_beyond_border(layer: nn.Module) -> bool:
-    """Whether the outputs of `layer` next to the border depend on where the border is."""
+    """Return whether the outputs of `layer` near the border depend on where the border is."""
     if isinstance(layer, _PADDINGS):
         return True
     if not isinstance(layer, _CONVOLUTIONS):

@@ -1,4 +1,4 @@
-"""A transformer denoiser with rotary positions that sees its latents on a torus."""
+"""Seamless transformers with rotary positions: torus RoPE."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .rolling import Shift, run_rolled, step_index
 from .torus import rotary_embedders, torus
 
 PHASES: tuple[Shift, ...] = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""Where the grid of tokens lies (down, right) at one step after the other, in halves of a token."""
+"""Offsets (down, right) of the token grid from step to step, in halves of a token."""
 
 FEWEST_STEPS = 12
-"""Shorter runs keep the grid where it is: each of its places needs steps of its own to be evened out."""
+"""Shorter runs keep the grid in place: each of its offsets needs steps of its own."""
 
 
 class TorusDiT(SeamlessHooks):
-    """Rotary frequencies are rounded to harmonics of the picture; padded convolutions, where there are any, wrap.
+    """Round rotary frequencies to harmonics of the image, and make padded convolutions circular.
 
-    Steps between tokens are a little larger than those inside, and the picture's border lies between tokens: so the
-    picture moves by half a token on its torus from step to step, and every line is inside a token half of the time.
+    Steps between tokens are a little larger than those inside, and the border of the image is between tokens. So the
+    image moves by half a token from step to step, and every line is inside a token half of the time.
     """
 
     def unit(self, network: Network) -> int:
-        """The side of a token."""
+        """Return the side of a token."""
         if not any(rotary_embedders(network.module)):
             raise NotPeriodicError(
                 f"The method torus_rope needs a transformer with rotary positions (Flux, Qwen-Image, Z-Image, Wan), "
@@ -37,32 +37,32 @@ class TorusDiT(SeamlessHooks):
         return token_size(network)
 
     def summary(self, network: Network) -> str:
-        """That positions repeat, and whether the grid of tokens moves."""
+        """Say that positions repeat, and whether the token grid moves."""
         list(wrapping_convolutions(network.module))
-        positions = "rotary positions repeat with the picture (torus RoPE)"
+        positions = "rotary positions repeat with the image (torus RoPE)"
         if self.unit(network) % 2:
             return positions
         return f"{positions}, which runs of {FEWEST_STEPS} steps or more move by half a token from step to step"
 
     def around_run(self, run: SamplingRun) -> Tensor:
-        """Decide for all calls alike whether the picture may move by parts of a token."""
+        """Decide once for the run whether the image may move by parts of a token."""
         conds = (cond for _, cond in run.conditionings)
         if has_token_images(conds, run.options):
             run.options[WHOLE_TOKENS] = True
         return super().around_run(run)
 
     def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
-        """The call inside `torus` and `circular`; reference latents have their own period."""
+        """Call the denoiser inside `torus` and `circular`; reference latents have their own period."""
         unit = self.unit(call.network)
-        pictures = [call.x, *call.reference_latents]
-        sizes = [tokens((p.shape[-2], p.shape[-1]), unit) for p in pictures]
+        images = [call.x, *call.reference_latents]
+        sizes = [tokens((p.shape[-2], p.shape[-1]), unit) for p in images]
         shift = phase_at(call, axes, unit)
         with torus(call.module, axes, sizes), circular(call.module, axes):
             return run_rolled(call, unit, shift, axes)
 
 
 def phase_at(call: DenoiserCall, axes: Axes, unit: int) -> Shift:
-    """How far (down, right) in latents the picture moves in this call: nothing or half of `unit`."""
+    """Return how far (down, right) in latents the image moves in this call: nothing or half of `unit`."""
     sigmas = call.sigmas
     if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or call.options.get(WHOLE_TOKENS):
         return 0, 0

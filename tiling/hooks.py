@@ -1,4 +1,4 @@
-"""What seamless methods hook into a MODEL: its run, the call for all conditionings, each call of the denoiser."""
+"""Hooks of the seamless methods in a MODEL: around the run, all conditionings, and each denoiser call."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .torus import Size, rotary_embedders, torus
 PERIOD = "tessera_period"
 SEED = "tessera_seed"
 NAMED = "tessera_named"
-"""Option of a run: the log has named the control networks that stay as they are."""
+"""Option of a run: unsupported control networks have been logged."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SeamlessHooks:
-    """The hooks of a seamless denoiser. Nothing is kept between calls.
+    """Hooks of a seamless denoiser, without state between calls.
 
-    Args:
-        axes: along which axes the picture repeats.
-        schedule: the part of it in which the edges meet.
+    Attributes:
+        axes: along which axes the image repeats.
+        schedule: part of the schedule in which the edges meet.
     """
 
     axes: Axes
@@ -44,7 +44,7 @@ class SeamlessHooks:
         return {SamplingRun: self.around_run, CondBatch: self.around_conds, DenoiserCall: self.around_step}
 
     def unit(self, network: Network) -> int:
-        """Latent pixels of which a side that repeats must be a multiple.
+        """Return the number of latents of which a side that repeats must be a multiple.
 
         Raises:
             ValueError: the method does not suit the network.
@@ -52,11 +52,11 @@ class SeamlessHooks:
         raise NotImplementedError
 
     def summary(self, network: Network) -> str:
-        """What is done to the network, for the report."""
+        """Say what is done to the network, for the report."""
         raise NotImplementedError
 
     def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
-        """One call of the denoiser on the torus.
+        """Call the denoiser on the torus.
 
         Args:
             call: of the denoiser.
@@ -79,13 +79,13 @@ class SeamlessHooks:
         )
 
     def around_run(self, run: SamplingRun) -> Tensor:
-        """Refuse a size that is no torus, name what stays as it is, note period and seed for the steps.
+        """Validate the latent size, and record period and seed for the steps.
 
         Raises:
             ValueError: the latent's size along a wrapping axis is not a multiple of the method's unit.
         """
         if run.noise.ndim < 4:
-            raise ValueError(f"Seamless tiling needs latents of pictures, but these are {tuple(run.noise.shape)}.")
+            raise ValueError(f"Seamless tiling needs latents of images, but these are {tuple(run.noise.shape)}.")
         size, network = (run.noise.shape[-2], run.noise.shape[-1]), run.network
         check_size(size, self.axes, self.unit(network), network.pixels)
         self._warn_when_idle(run.sigmas, run.percent_to_sigma)
@@ -94,15 +94,15 @@ class SeamlessHooks:
         return run.proceed()
 
     def _warn_when_idle(self, sigmas: Tensor, percent_to_sigma: PercentToSigma) -> None:
-        """Say so in the log when no step of a run over `sigmas` lies within the range."""
+        """Warn when no step of a run over `sigmas` is within the range."""
         if len(sigmas) > 1 and not self.schedule.covers_any(sigmas, percent_to_sigma):
             part = f"{self.schedule.start:.0%} and {self.schedule.end:.0%}"
             _log.warning(
-                "Seamless: no step of this run lies between %s of the schedule, so its edges do not meet.", part
+                "Seamless: no step of this run is between %s of the schedule, so its edges do not meet.", part
             )
 
     def around_conds(self, call: CondBatch) -> Any:
-        """Let control networks, which run before the denoiser, see a torus as well."""
+        """Make control networks, which run before the denoiser, periodic as well."""
         x = call.x
         with ExitStack() as stack:
             if self.schedule.covers(call.sigma, call.percent_to_sigma):
@@ -113,7 +113,7 @@ class SeamlessHooks:
                     if _is_periodic(network, x.shape[1]):
                         self._enter_control(stack, network, x)
                     elif not call.options.get(NAMED):
-                        _name_as_it_is(control)
+                        _warn_unsupported(control)
                 call.options[NAMED] = True
             return call.proceed()
 
@@ -124,7 +124,7 @@ class SeamlessHooks:
             stack.enter_context(torus(network, self.axes, sizes, demand=False))
 
     def around_step(self, call: DenoiserCall) -> Tensor:
-        """Let the denoiser see a torus while sigma is within range."""
+        """Make the denoiser periodic while sigma is within range."""
         axes = whole_axes(self.axes, call.size, call.options.get(PERIOD))
         if not any(axes) or not self.schedule.covers(call.sigma, call.percent_to_sigma):
             return call.proceed()
@@ -132,7 +132,7 @@ class SeamlessHooks:
 
 
 def token_size(network: Network) -> int:
-    """Latent pixels along one side of a transformer's token.
+    """Return the side of a transformer's token, in latents.
 
     Raises:
         NotPeriodicError: the network does not say.
@@ -145,16 +145,16 @@ def token_size(network: Network) -> int:
 
 
 def tokens(size: Size, patch: int) -> Size:
-    """(height, width) in tokens of a picture of `size` latent pixels; a part of a token counts as one."""
+    """Return (height, width) in tokens of an image of `size` latents, rounded up."""
     return -(-size[0] // patch), -(-size[1] // patch)
 
 
 def check_size(size: Size, axes: Axes, factor: int, pixel: int) -> None:
-    """Raise ValueError when a latent is no torus for the network: a side that wraps must be a multiple of `factor`.
+    """Raise ValueError when a side that wraps is not a multiple of `factor`.
 
     Args:
         size: (height, width) in latent pixels.
-        axes: which of them wrap; one that is shifted by half has to have a middle.
+        axes: axes that wrap; a side along which repeats are shifted by half must be a multiple of twice the factor.
         factor: the method's unit.
         pixel: image pixels per latent pixel.
     """
@@ -169,13 +169,13 @@ def check_size(size: Size, axes: Axes, factor: int, pixel: int) -> None:
             below = length // units * unit
             nearest = f"{below} or {below + unit}" if below else f"{unit}"
             raise ValueError(
-                f"A picture whose {edges_that_meet(axes)} needs a {name} that is a multiple of {unit} px with this "
+                f"An image whose {edges_that_meet(axes)} needs a {name} that is a multiple of {unit} px with this "
                 f"model, but it is {length * pixel} px; set the {name} to {nearest} px."
             )
 
 
 def whole_axes(axes: Axes, size: Size, period: Size | None) -> Axes:
-    """Drop the axes along which a call sees only a region of the picture (area conditioning): it has no far edge."""
+    """Drop axes along which a call covers only a part of the image (area conditioning), which has no opposite edge."""
     if period is None or size == period:
         return axes
     straight = not (axes.half_drop or axes.brick)
@@ -185,7 +185,7 @@ def whole_axes(axes: Axes, size: Size, period: Size | None) -> Axes:
 
 
 def _is_periodic(network: Any, channels: int) -> bool:
-    """Whether `circular` and `torus` let a control network repeat; one with neither has a table of positions (SD3)."""
+    """Return whether `circular` and `torus` make a control network periodic; SD3's have a table of positions."""
     if not isinstance(network, nn.Module):
         return False
     try:
@@ -197,6 +197,6 @@ def _is_periodic(network: Any, channels: int) -> bool:
         return False
 
 
-def _name_as_it_is(control: Any) -> None:
+def _warn_unsupported(control: Any) -> None:
     name = type(control).__name__
     _log.warning("Seamless: the control network %s is not made periodic; its guidance may draw a seam.", name)

@@ -1,9 +1,9 @@
-"""Maps of a surface that repeats: heights, normals and ambient occlusion. Each map repeats exactly as its texture does.
+"""Height, normal and ambient occlusion maps of a surface, which repeat exactly as the texture does.
 
-Heights are 0..1; a `relief` says how many px of the picture lie between the two. Slopes are those of Scharr's filter
+Heights are 0..1; the `relief` is the distance between the two in px of the image. Slopes are those of Scharr's filter
 (B. Jaehne, H. Scharr, S. Koerkel 1999: derivative [-1 0 1] / 2, across it [3 10 3] / 16), which reads the far edge
-beyond the border; along an axis that does not repeat the surface goes on as high as it ends. Normals point from the
-surface; x goes right, and y up (OpenGL) or down (DirectX).
+beyond the border; along an axis that does not repeat, the surface is continued by its edge value. Normals point from
+the surface; x goes right, and y up (OpenGL) or down (DirectX).
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue (ITU-R BT.709)."""
 
 STEEPEST = 0.01
-"""Least z of a normal; those that lie flatter, or point down, count as this steep (89.4 degrees)."""
+"""Least z of a normal; steeper ones, and those that point down, are clamped to it (89.4 degrees)."""
 
 LEAST_RELIEF = 1e-3
-"""Reliefs below this many px are rounding: such a surface is flat."""
+"""Reliefs below this many px are rounding errors of a flat surface."""
 
 DIRECTIONS = 16
 
 
 def grey(image: Tensor) -> Tensor:
-    """(B, H, W, C) -> (B, H, W): the luminance of what has three channels or four (transparency does not count)."""
+    """Return the luminance (B, H, W) of images (B, H, W, C); transparency is ignored."""
     if image.shape[-1] < 3:
         return image[..., 0]
     return image[..., :3] @ torch.tensor(LUMINANCE, dtype=image.dtype, device=image.device)
 
 
 def rectangle(image: Tensor, axes: Axes) -> Tensor:
-    """The least picture that repeats straight where `image` (B, H, W, C) repeats shifted: two of it, or itself."""
+    """Return the smallest straight period of an `image` (B, H, W, C) that repeats shifted: two of it, or itself."""
     return repeat(image, 2 if axes.half_drop else 1, 2 if axes.brick else 1, axes)
 
 
 def slopes(height: Tensor, axes: Axes = STRAIGHT) -> tuple[Tensor, Tensor]:
-    """How much `height` (B, H, W) rises per px to the right, and per px down.
+    """Return the slopes of `height` (B, H, W) per px, to the right and down.
 
-    At the ends of an axis that does not repeat the rise along it is one-sided: h[1] - h[0].
+    At the ends of an axis that does not repeat, the slope along it is one-sided: h[1] - h[0].
     """
     surface = _continued(height, axes, 1)
 
@@ -57,7 +57,7 @@ def slopes(height: Tensor, axes: Axes = STRAIGHT) -> tuple[Tensor, Tensor]:
 
 
 def _continued(surface: Tensor, axes: Axes, margin: int) -> Tensor:
-    """(B, H, W) with `margin` px more at both ends of an axis that does not repeat, as high as its ends."""
+    """Pad (B, H, W) by `margin` px of its edge values at both ends of an axis that does not repeat."""
     across, down = (0 if wraps else margin for wraps in axes[:2])
     return F.pad(surface[:, None], (across, across, down, down), mode="replicate")[:, 0]
 
@@ -70,7 +70,7 @@ def _middle(surface: Tensor, axes: Axes, margin: int) -> Tensor:
 
 
 def _scale_ends(values: Tensor, dim: int, factor: float) -> Tensor:
-    """`values` with the first and the last line along `dim` times `factor`."""
+    """Multiply the first and the last line of `values` along `dim` by `factor`."""
     if factor == 1:
         return values
     scaled = values.clone()
@@ -80,7 +80,7 @@ def _scale_ends(values: Tensor, dim: int, factor: float) -> Tensor:
 
 
 def normals(height: Tensor, relief: float, y_up: bool = True, axes: Axes = STRAIGHT) -> Tensor:
-    """The normal map of a height map.
+    """Return the normal map of a height map.
 
     Args:
         height: (B, H, W), 0..1.
@@ -103,7 +103,7 @@ def normals(height: Tensor, relief: float, y_up: bool = True, axes: Axes = STRAI
 
 
 def heights(normal: Tensor, y_up: bool = True, axes: Axes = STRAIGHT) -> tuple[Tensor, Tensor]:
-    """The height map whose normals are nearest to a normal map: Frankot and Chellappa's projection (1988).
+    """Return the height map whose normals are nearest to a normal map: Frankot and Chellappa's projection (1988).
 
     Of all surfaces that repeat, the one whose slopes differ least from those asked for, in the sum of squares. With
     the spectra of Scharr's filter in place of i times the frequency this undoes `normals` exactly, but for what that
@@ -138,7 +138,7 @@ def heights(normal: Tensor, y_up: bool = True, axes: Axes = STRAIGHT) -> tuple[T
 
 
 def _integral_of_axes(right: Tensor, down: Tensor, axes: Axes) -> Tensor:
-    """(B, H, W) of mean 0 whose `slopes` along `axes` are nearest to these."""
+    """Return the surface (B, H, W) of mean 0 whose `slopes` along `axes` are nearest to these."""
     if axes.horizontal and axes.vertical:
         return _integral(right, down)
     if not axes.horizontal:
@@ -150,7 +150,7 @@ def _integral_of_axes(right: Tensor, down: Tensor, axes: Axes) -> Tensor:
 
 
 def _integral(right: Tensor, down: Tensor) -> Tensor:
-    """(B, H, W) of mean 0 whose `slopes` are nearest to these."""
+    """Return the surface (B, H, W) of mean 0 whose `slopes` are nearest to these."""
     impulse = torch.zeros_like(right[:1])
     impulse[:, 0, 0] = 1
     across, along = (torch.fft.rfft2(slope) for slope in slopes(impulse))
@@ -161,7 +161,7 @@ def _integral(right: Tensor, down: Tensor) -> Tensor:
 
 
 def occlusion(height: Tensor, relief: float, radius: int, axes: Axes = STRAIGHT) -> Tensor:
-    """Ambient occlusion: how much of an evenly bright sky lights each px of a height map.
+    """Return the ambient occlusion of a height map: the share of a uniform sky that lights each px.
 
     Light from elevation a counts sin(a), as on level ground. In each of 16 directions the horizon stands at the
     steepest rise t to any px within the radius; above it 1 / (1 + t^2) of the light of that direction arrives (the
@@ -175,7 +175,7 @@ def occlusion(height: Tensor, relief: float, radius: int, axes: Axes = STRAIGHT)
         axes: along which axes the heights repeat.
 
     Returns:
-        (B, H, W), 0 (dark) to 1 (open, as is flat ground).
+        (B, H, W), 0 (dark) to 1 (open, such as flat ground).
 
     Examples:
         >>> import torch
@@ -197,6 +197,6 @@ def occlusion(height: Tensor, relief: float, radius: int, axes: Axes = STRAIGHT)
 
 
 def _ray(angle: float, radius: int) -> list[tuple[int, int]]:
-    """Px (x, y) along a ray from the origin."""
+    """Return px (x, y) along a ray from the origin."""
     steps = ((round(math.cos(angle) * r), round(math.sin(angle) * r)) for r in range(1, radius + 1))
     return list(dict.fromkeys(steps))

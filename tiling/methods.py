@@ -1,4 +1,4 @@
-"""Which way to a torus suits a model."""
+"""Choice of the seamless method for a model."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ METHODS: dict[str, type[SeamlessHooks]] = {"circular": CircularUNet, "torus_rope
 
 
 def check_method(method: str, axes: Axes) -> None:
-    """Raise ValueError when a method suits no model on these axes."""
+    """Raise ValueError when a method cannot be used on these axes with any model."""
     if method == "rolling":
         check_straight(axes, "The method is rolling")
 
 
 def choose(model: Any, method: str, axes: Axes, schedule: ScheduleRange) -> tuple[SeamlessHooks, str]:
-    """The hooks that make a host's MODEL periodic, and what they do in words.
+    """Return the hooks that make a host's MODEL periodic, and what they do in words.
 
     Args:
-        model: stays as it is.
+        model: it is not changed.
         method: one of `METHODS`, or auto: the exact ones first, rolling where none suits.
-        axes: along which axes pictures repeat.
+        axes: along which axes images repeat.
         schedule: the part of it in which the edges meet.
 
     Raises:
-        ValueError: the method does not suit the model or the tiling, or the model is no network.
+        ValueError: the method does not suit the model or the tiling, or the model is not a PyTorch network.
     """
     network = describe(model).module
     if not isinstance(network, nn.Module):
         raise ValueError(
-            f"The model is a {type(network).__name__}, no network of PyTorch but a compiled engine, which cannot "
-            "be made periodic; load the plain model."
+            f"The model is a {type(network).__name__}, not a PyTorch network but a compiled engine, which "
+            "cannot be made periodic; load the plain model."
         )
     kinds = list(METHODS.values()) if method == "auto" else [METHODS[method]]
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""The picture moved on its torus: what leaves one side enters the other."""
+"""Images rolled on their torus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from .axes import Axes
 
 Shift = tuple[int, int]
-"""How far down and how far to the right, in lines."""
+"""Rows down and columns to the right."""
 
 
 def offset(images: Tensor, x: float, y: float) -> Tensor:
@@ -17,19 +17,19 @@ def offset(images: Tensor, x: float, y: float) -> Tensor:
     return torch.roll(images, shifts=(round(y * height), round(x * width)), dims=(1, 2))
 
 
-def roll(pictures: Tensor, shift: Shift, axes: Axes) -> Tensor:
-    """Move `pictures` (..., H, W) on the torus of `axes`: what enters from a shifted repeat is shifted by half.
+def roll(images: Tensor, shift: Shift, axes: Axes) -> Tensor:
+    """Roll `images` (..., H, W) on the torus of `axes`; lines that enter from a shifted repeat are shifted by half.
 
     Args:
-        shift: less than a side each way.
-        axes: where neither half_drop nor brick is set, every side counts as one that wraps.
+        shift: less than a side along each axis.
+        axes: only half_drop and brick matter; both axes wrap.
     """
     down, right = shift
-    moved = pictures.roll(shift, (-2, -1))
+    moved = images.roll(shift, (-2, -1))
     if axes.brick and down:
         entered = slice(down) if down > 0 else slice(down, None)
-        moved[..., entered, :] = moved[..., entered, :].roll(pictures.shape[-1] // 2, -1)
+        moved[..., entered, :] = moved[..., entered, :].roll(images.shape[-1] // 2, -1)
     if axes.half_drop and right:
         entered = slice(right) if right > 0 else slice(right, None)
-        moved[..., entered] = moved[..., entered].roll(pictures.shape[-2] // 2, -2)
+        moved[..., entered] = moved[..., entered].roll(images.shape[-2] // 2, -2)
     return moved

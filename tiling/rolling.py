@@ -1,7 +1,7 @@
-"""Rolling: a denoiser that cannot be made periodic sees the picture moved on its torus, elsewhere at every noise level.
+"""Rolling, for denoisers that cannot be made periodic: the latents are rolled by another offset at every step.
 
-The seam that each call draws lies where the next one draws none (noise rolling of ControlMat, arXiv 2309.01700). The
-sampler's own latents never move, so its history, masks and previews stay right: `unroll(model(roll(x, s)), s)`.
+The seam of each call is where the next one has none (noise rolling of ControlMat, arXiv 2309.01700). The sampler's own
+latents never move, so its history, masks and previews stay valid: `unroll(model(roll(x, s)), s)`.
 """
 
 from __future__ import annotations
@@ -22,35 +22,36 @@ from .hooks import SEED, SeamlessHooks
 from .roll import Shift, roll
 
 R2 = (0.7548776662466927, 0.5698402909980532)
-"""Fractions of a side between one shift and the next, which fill the plane evenly (M. Roberts' R2 sequence)."""
+"""Fractions of a side between successive shifts: a low-discrepancy sequence (M. Roberts' R2)."""
 
 TWO_CUTS = 0.75
-"""Fraction of the steps after which two calls with their seams half a picture apart are blended: none heals later."""
+"""From this fraction of the steps on, two passes with seams half a period apart are blended, since too few steps remain
+to repair a seam."""
 
 
 def check_straight(axes: Axes, why: str) -> None:
-    """Raise NotPeriodicError, which says why, when repeats are shifted: a picture that is moved repeats straight."""
+    """Raise NotPeriodicError, which begins with `why`, when repeats are shifted: rolled images repeat straight."""
     if axes.half_drop or axes.brick:
         raise NotPeriodicError(f"{why}, which repeats straight; use the tiling both.")
 
 
 class Rolling(SeamlessHooks):
-    """The picture is moved before each call of the denoiser, and back after it."""
+    """Roll the latents before each call of the denoiser, and back after it."""
 
     def unit(self, network: Network) -> int:
-        """The side of a token, or the UNet's downsampling; 1 where neither is known."""
+        """Return the side of a token, or the UNet's downsampling; 1 where neither is known."""
         check_straight(self.axes, f"A {network.name} can only be rolled")
         return network.token_size or 1 if network.unet is None else network.downsampling
 
     def summary(self, network: Network) -> str:
-        """That the seam is spread, not gone, and what that takes."""
+        """Say that the seam is spread, not removed, and what that costs."""
         return (
-            "the picture is moved at every step (rolling), which spreads seams thin and is not exact: take 12 steps or "
+            "the image is rolled at every step (rolling), which spreads seams thin and is not exact: take 12 steps or "
             f"more, of which the last {1 - TWO_CUTS:.0%} take twice the time"
         )
 
     def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
-        """The call on moved latents; towards the end two of them, blended."""
+        """Call the denoiser on rolled latents; towards the end twice, blended."""
         unit, sigmas = self.unit(call.network), call.options["sample_sigmas"]
         index = step_index(sigmas, call.sigma)
         shift = shift_at(call.options.get(SEED) or 0, index, call.size, axes, unit)
@@ -61,12 +62,12 @@ class Rolling(SeamlessHooks):
 
 
 def step_index(sigmas: Tensor, sigma: Tensor) -> int:
-    """Which step of a run over `sigmas` (N + 1,) a call at `sigma` (B,) belongs to, from 0."""
+    """Return the step, from 0, of a run over `sigmas` (N + 1,) that a call at `sigma` (B,) belongs to."""
     return int((sigmas > sigma.max().to(sigmas) * (1 + 1e-4)).sum())
 
 
 def shift_at(seed: int, index: int, size: Shift, axes: Axes, unit: int) -> Shift:
-    """How far (down, right) the picture moves at step `index` of a run with `seed`: whole units along `axes` only."""
+    """Return the shift (down, right) at step `index` of a run with `seed`: whole units, along `axes` only."""
     wraps = (axes.vertical, axes.horizontal)
     down, right = (
         math.floor((seed % 10007 * 0.6180339887498949 + (index + 1) * step) % 1 * (length // unit)) * unit * along
@@ -76,7 +77,7 @@ def shift_at(seed: int, index: int, size: Shift, axes: Axes, unit: int) -> Shift
 
 
 def blend_cuts(run: Callable[[Shift], Tensor], shift: Shift, size: Shift, axes: Axes, unit: int) -> Tensor:
-    """Two runs whose seams lie half a period apart, each weighted by its distance from its own seam.
+    """Blend two runs with seams half a period apart, each weighted by the distance from its own seam.
 
     Weights are sin^2 of the distance over the period, so that they vanish at the seam and add up to one.
     """
@@ -89,7 +90,7 @@ def blend_cuts(run: Callable[[Shift], Tensor], shift: Shift, size: Shift, axes: 
 
 
 def _distance(shift: Shift, size: Shift, axes: Axes) -> Tensor:
-    """(H, W): sin^2 of the distance to the seams of a picture moved by `shift`, multiplied over the axes that wrap."""
+    """Return sin^2 of the distance to the seams of an image moved by `shift`, times over axes that wrap: (H, W)."""
     lines = [
         torch.sin(math.pi * (torch.arange(length) + 0.5 + moved) / length) ** 2 if along else torch.ones(length)
         for moved, length, along in zip(shift, size, (axes.vertical, axes.horizontal), strict=True)
@@ -98,7 +99,7 @@ def _distance(shift: Shift, size: Shift, axes: Axes) -> Tensor:
 
 
 def run_rolled(call: DenoiserCall, unit: int, shift: Shift, axes: Axes) -> Tensor:
-    """The denoiser's output for latents moved by `shift`, moved back. What has the latents' size moves along."""
+    """Call the denoiser on latents rolled by `shift`, and roll back. Arguments of that size are rolled along."""
     if shift == (0, 0):
         return call.proceed()
 
@@ -116,7 +117,7 @@ def run_rolled(call: DenoiserCall, unit: int, shift: Shift, axes: Axes) -> Tenso
 
 
 def roll_control(part: Tensor | None, shift: Shift, size: Shift, unit: int) -> Tensor | None:
-    """What a control network adds to one layer, moved along: (B, C, h, w) of a UNet or (B, h * w, C) of a transformer.
+    """Roll the residual of a control network: (B, C, h, w) of a UNet, (B, h * w, C) of a transformer.
 
     Raises:
         ValueError: it has another shape.

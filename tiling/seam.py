@@ -1,4 +1,4 @@
-"""How visible the seam of a repeated picture is: the step across its border against the steps inside it.
+"""How visible the seam of a repeated image is: the step across its border against the steps inside it.
 
 Along an axis, the step at position j is g_j = mean |I_j - I_(j-1)| over the other axis and the channels, j = 0 being
 the step from the last line to the first. All measures are ratios of g_0 to the rest: the texture's contrast drops out.
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .axes import Axes
 
 RUN = 32
-"""Length in px of the runs over which signed steps are averaged for CR: faint steps of one sign survive that."""
+"""Length in px of the runs over which signed steps are averaged for CR, so that faint steps of one sign remain."""
 
 LEAST_STEP = 0.5 / 255
 """Steps below half a level of 8 bits count as this much: rounding alone makes them."""
@@ -28,17 +28,17 @@ LARGEST = 1.1
 
 
 ALIKE = 0.8
-"""Correlation of a picture with itself, moved, from which the report speaks of repetition."""
+"""Autocorrelation from which the report warns of repetition."""
 
 STRAIGHT = Axes(True, True)
 
 
 @dataclass(frozen=True)
 class AxisSeam:
-    """The seam of one picture along one axis.
+    """The seam of one image along one axis.
 
-    Args:
-        sr: border step / median inner step. 1 is no seam; a lone edge that lies on the border scores high, no fault.
+    Attributes:
+        sr: border step / median inner step. 1 is no seam; a lone edge on the border scores high without being a fault.
         sr_max: border step / 99th percentile of the inner steps. Up to 1, steps like it occur inside as well.
         rank: fraction (0..1) of the inner steps that are smaller than the border's.
         cr: as sr, of steps averaged with their sign over runs of 32 px: sees faint steps, as brightness drifts.
@@ -59,15 +59,15 @@ class AxisSeam:
 
 @dataclass(frozen=True)
 class Seam:
-    """The seams of one picture: where its left and right edge meet, and where its top and bottom do.
+    """The seams of one image: where its left and right edge meet, and where its top and bottom do.
 
-    Args:
+    Attributes:
         horizontal: where left and right meet.
         vertical: where top and bottom meet.
-        alike: how much the picture looks like itself (correlation, -1..1) when it is moved, at best,
-        down: by so many px down,
-        right: and so many to the right.
-        axes: how repeats lie; an edge that is not to meet is no seam.
+        alike: highest correlation (-1..1) of the image with itself when it is moved
+        down: by this many px down
+        right: and this many to the right.
+        axes: how repeats are laid out; only edges that should meet count.
     """
 
     horizontal: AxisSeam
@@ -88,12 +88,12 @@ class Seam:
 
 
 def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
-    """Measure the seams of each picture of a batch.
+    """Measure the seams of each image of a batch.
 
     Args:
         images: (B, H, W, C), values 0..1, both sides at least 2 px.
-        axes: how repeats lie, along one axis at least; both edges are measured whether they are to meet or not, but
-            only those that are count in `Seam.ratio` and `report`.
+        axes: how repeats are laid out, along one axis at least; both edges are measured, but only those that should
+            meet count in `Seam.ratio` and `report`.
 
     Raises:
         ValueError: a side is shorter than 2 px, so there is nothing inside to compare the border with.
@@ -112,15 +112,15 @@ def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
     height, width = images.shape[1:3]
     if min(height, width) < 2:
         raise ValueError(f"The image is {width} x {height} px; a seam check needs at least 2 px along both axes.")
-    pictures = images.detach().float().cpu()
+    images = images.detach().float().cpu()
     return [
         Seam(_axis_seam(p.transpose(0, 1), axes.half_drop), _axis_seam(p, axes.brick), *_repetition(p), axes)
-        for p in pictures
+        for p in images
     ]
 
 
 def _steps(lines: Tensor, shifted: bool) -> Tensor:
-    """(N, L, C) -> (N, L, C): each line less the one before it; before the first the last, half a line along if so."""
+    """Return the steps (N, L, C) from each line to the next, cyclically; the first may start from a shifted line."""
     before = lines.roll(1, 0)
     if shifted:
         before[0] = before[0].roll(lines.shape[1] // 2, 0)
@@ -128,12 +128,12 @@ def _steps(lines: Tensor, shifted: bool) -> Tensor:
 
 
 def _axis_seam(lines: Tensor, shifted: bool) -> AxisSeam:
-    """The seam between the first and the last of `lines` (N, L, C)."""
+    """Return the seam between the first and the last of `lines` (N, L, C)."""
     return seam_of_steps(_steps(lines, shifted))
 
 
 def seam_of_steps(steps: Tensor) -> AxisSeam:
-    """The seam whose step is the first of `steps` (N, L, C), signed; the others are those inside."""
+    """Return the seam of signed `steps` (N, L, C), of which the first is the border's."""
     sharp = steps.abs().mean((1, 2))
     faint = _runs(steps).mean(2).abs().mean((1, 2))
     sr, sr_max = _ratios(sharp)
@@ -142,27 +142,27 @@ def seam_of_steps(steps: Tensor) -> AxisSeam:
 
 
 def _runs(steps: Tensor) -> Tensor:
-    """(N, L, C) -> (N, L // run, run, C), whole runs only."""
+    """Split the lines of `steps` (N, L, C) into whole runs: (N, L // run, run, C)."""
     length = min(RUN, steps.shape[1])
     count = steps.shape[1] // length
     return steps[:, : count * length].unflatten(1, (count, length))
 
 
 def _ratios(steps: Tensor) -> tuple[float, float]:
-    """(border / median, border / 99th percentile) of `steps` (N,), the first being the border's."""
+    """Return (border / median, border / 99th percentile) of `steps` (N,), of which the first is the border's."""
     border, median, high = (max(float(v), LEAST_STEP) for v in (steps[0], steps[1:].median(), steps[1:].quantile(0.99)))
     return border / median, border / high
 
 
-def _repetition(picture: Tensor) -> tuple[float, int, int]:
-    """The highest peak of the circular autocorrelation (-1..1) of `picture` (H, W, C) away from 0, and where it lies.
+def _repetition(image: Tensor) -> tuple[float, int, int]:
+    """Return the highest peak of the circular autocorrelation (-1..1) of `image` (H, W, C), and where it is.
 
-    Lags shorter than an eighth of the picture do not count; 0 for a picture without a peak or without contrast.
+    Lags shorter than an eighth of the image do not count; 0 for an image without a peak or without contrast.
     """
-    height, width = picture.shape[:2]
-    spectrum = torch.fft.rfft2((picture - picture.mean((0, 1))).permute(2, 0, 1))
+    height, width = image.shape[:2]
+    spectrum = torch.fft.rfft2((image - image.mean((0, 1))).permute(2, 0, 1))
     alike = torch.fft.irfft2((spectrum * spectrum.conj()).real.sum(0), s=(height, width))
-    if float(alike[0, 0]) <= LEAST_STEP**2 * picture.numel():
+    if float(alike[0, 0]) <= LEAST_STEP**2 * image.numel():
         return 0.0, 0, 0
     alike = alike / alike[0, 0]
     around = F.max_pool2d(F.pad(alike[None, None], (1, 1, 1, 1), mode="circular"), 3, 1)[0, 0]
@@ -174,9 +174,9 @@ def _repetition(picture: Tensor) -> tuple[float, int, int]:
 
 
 def repeat(images: Tensor, columns: int, rows: int, axes: Axes = STRAIGHT) -> Tensor:
-    """Lay `images` (B, H, W, C) side by side: (B, rows * H, columns * W, C), shifted as `axes` says.
+    """Tile `images` (B, H, W, C): (B, rows * H, columns * W, C), shifted as in `axes`.
 
-    Along an axis that does not repeat, once.
+    Along an axis that does not repeat, there is one.
 
     Examples:
         >>> import torch
@@ -198,22 +198,22 @@ def repeat(images: Tensor, columns: int, rows: int, axes: Axes = STRAIGHT) -> Te
 
 
 def heat_map(images: Tensor, axes: Axes = STRAIGHT) -> Tensor:
-    """Show where steps stand out: (B, H, W, 3), the picture offset by half, so that its borders cross in the middle.
+    """Show where steps stand out: (B, H, W, 3), the image offset by half, so that its borders cross in the middle.
 
-    The picture is dark grey. Red to yellow to white lies over it where the step to the left or upper neighbour,
+    The image is dark grey. Red to yellow to white shows where the step to the left or upper neighbour,
     averaged over 9 px along the edge, goes from the 99th percentile of the steps inside to four times that.
-    Along an axis that does not repeat the picture stays in place and steps do not count.
+    Along an axis that does not repeat, the image stays in place and steps do not count.
     """
-    pictures = images.detach().float().cpu()
-    heat = torch.stack([_heat_of_axes(p, axes) for p in pictures])[..., None]
+    images = images.detach().float().cpu()
+    heat = torch.stack([_heat_of_axes(p, axes) for p in images])[..., None]
     glow = torch.cat([(heat * 3 - i).clamp(0, 1) for i in range(3)], dim=-1)
-    grey = pictures[..., :3].mean(-1, keepdim=True) * 0.4
+    grey = images[..., :3].mean(-1, keepdim=True) * 0.4
     moved = images.shape[1] // 2 * axes.vertical, images.shape[2] // 2 * axes.horizontal
     return torch.maximum(grey.expand_as(glow), glow).roll(moved, (1, 2))
 
 
 def report(seams: list[Seam]) -> str:
-    """Say in words what `measure` found, one paragraph a picture."""
+    """Say in words what `measure` found, one paragraph an image."""
     paragraphs = [
         "\n".join(
             (
@@ -226,26 +226,26 @@ def report(seams: list[Seam]) -> str:
     ]
     if len(paragraphs) == 1:
         return paragraphs[0]
-    return "\n\n".join(f"Picture {number}\n{text}" for number, text in enumerate(paragraphs, 1))
+    return "\n\n".join(f"Image {number}\n{text}" for number, text in enumerate(paragraphs, 1))
 
 
 def _inside(seam: Seam) -> str:
-    """A warning about a picture that repeats itself already, where that is so."""
+    """Return a warning about repetition inside an image, or nothing."""
     if seam.alike < ALIKE:
         return ""
     return (
-        f"Repetition: moved by {seam.right} px to the right and {seam.down} px down, the picture is {seam.alike:.0%} "
-        "like itself; laid out widely it shows fewer different things than its size allows."
+        f"Repetition: moved by {seam.right} px to the right and {seam.down} px down, the image is {seam.alike:.0%} "
+        "like itself, so that a large tiling shows less variety than its size allows."
     )
 
 
 def _sentence(edges: str, seam: AxisSeam, meet: bool) -> str:
     if not meet:
-        return f"{edges.capitalize()} are not to meet, so the step there does not count."
+        return f"{edges.capitalize()} are not meant to meet, so the step there does not count."
     if seam.visible:
         verdict = "a seam shows" if seam.sr_max > LARGEST else "a faint seam shows"
     elif max(seam.sr, seam.cr) > USUAL:
-        verdict = "not certain, as the step is unusual but not alone; an edge of the pattern may lie there, look at it"
+        verdict = "not certain, as the step is unusual but not alone; an edge of the pattern may be there, look at it"
     else:
         verdict = "no seam"
     return (
@@ -255,15 +255,15 @@ def _sentence(edges: str, seam: AxisSeam, meet: bool) -> str:
     )
 
 
-def _heat_of_axes(picture: Tensor, axes: Axes) -> Tensor:
-    """(H, W, C) -> (H, W), 0..1: the larger heat of the axes that repeat."""
-    heats = [_heat(picture, axes.brick, axes.horizontal)] if axes.vertical else []
-    heats += [_heat(picture.transpose(0, 1), axes.half_drop, axes.vertical).T] if axes.horizontal else []
+def _heat_of_axes(image: Tensor, axes: Axes) -> Tensor:
+    """Return the larger heat (H, W), 0..1, of the axes that repeat."""
+    heats = [_heat(image, axes.brick, axes.horizontal)] if axes.vertical else []
+    heats += [_heat(image.transpose(0, 1), axes.half_drop, axes.vertical).T] if axes.horizontal else []
     return torch.stack(heats).amax(0)
 
 
 def _heat(lines: Tensor, shifted: bool, wraps: bool) -> Tensor:
-    """(N, L, C) -> (N, L), 0..1: how far each step between lines, which may wrap, exceeds the usual ones."""
+    """Return how far each step between lines (N, L, C) exceeds the usual ones: (N, L), 0..1."""
     steps = _smooth(_steps(lines, shifted).abs().mean(2), wraps)
     inside = steps[1:].flatten()
     usual = max(float(inside.kthvalue(max(1, round(0.99 * len(inside))))[0]), LEAST_STEP)
@@ -271,7 +271,7 @@ def _heat(lines: Tensor, shifted: bool, wraps: bool) -> Tensor:
 
 
 def _smooth(steps: Tensor, wraps: bool) -> Tensor:
-    """(N, L) -> (N, L): the mean over 9 px along the edge, which wraps or goes on as it ends."""
+    """Average steps (N, L) over 9 px along the edge, which wraps or is continued by its ends."""
     half = min(4, (steps.shape[1] - 1) // 2)
     continued = F.pad(steps[:, None], (half, half), mode="circular" if wraps else "replicate")
     return F.avg_pool1d(continued, 2 * half + 1, stride=1)[:, 0]

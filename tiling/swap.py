@@ -1,4 +1,4 @@
-"""Methods of modules exchanged for as long as a `with` block lasts."""
+"""Methods of modules swapped for the duration of a `with` block."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 
 @contextmanager
 def swapped(name: str, methods: Sequence[tuple[nn.Module, Any]]) -> Iterator[None]:
-    """Give each module its new method `name` as an instance attribute; on exit each is what it was, errors included.
+    """Set the method `name` of each module as an instance attribute, and restore it on exit, errors included.
 
-    Blocks may nest: the inner one rules while it lasts.
+    Blocks may nest: the innermost one applies.
     """
     before = [(module, module.__dict__.get(name)) for module, _ in methods]
     try:

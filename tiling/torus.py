@@ -1,9 +1,9 @@
-"""Rotary position embeddings on a torus: attention that takes the far edge of the picture for its neighbour.
+"""Torus RoPE: rotary position embeddings for which opposite edges of an image are neighbours.
 
 A band of frequency w turns the token at position p by the angle w p. On an axis of period P, w is rounded to the
 nearest harmonic 2 pi k / P, so that the angles at p and p + P are the same (stable-diffusion.cpp, pull request 914; for
 the high bands also SHERPA, arXiv 2606.12213). As |w - w'| <= pi / P, hardly anything changes between neighbours; bands
-of less than half a turn, which only tell left from right, stand still.
+of less than half a turn per period become constant.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ Forward = Callable[[Tensor], Any]
 
 
 class Grid(NamedTuple):
-    """A picture among tokens, row by row: its first token, its size in tokens, the distance between neighbours."""
+    """An image in a sequence of tokens, row by row.
+
+    Attributes:
+        start: its first token.
+        height: in tokens.
+        width: in tokens.
+        step_y: distance of the positions of neighbours, down.
+        step_x: distance of the positions of neighbours, to the right.
+    """
 
     start: int
     height: int
@@ -46,23 +54,23 @@ Write = Callable[[Any, slice, Grid, slice, Tensor], None]
 
 @contextmanager
 def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = True) -> Iterator[None]:
-    """Let the rotary embeddings of `network` repeat along `axes`; on exit the network is what it was.
+    """Make the rotary embeddings of `network` periodic along `axes`; on exit, restore it.
 
-    Only the tokens of pictures are turned differently, each picture with its own period; texts keep their angles.
+    Only angles of image tokens change, each image with its own period; texts keep theirs.
 
     Args:
-        network: holds embedders of the kinds in `EMBEDDERS`.
-        axes: along which axes pictures repeat.
-        sizes: (height, width) in tokens of the picture that is drawn, then of each reference picture.
-        demand: whether a network that draws no picture of the first size is an error.
+        network: has embedders of the kinds in `EMBEDDERS`.
+        axes: along which axes images repeat.
+        sizes: (height, width) in tokens of the image that is drawn, then of each reference image.
+        demand: whether a network that never has an image of the first size is an error.
 
     Raises:
-        NotPeriodicError: no embedder is there, or when the block ends, some have been asked, but none has met a picture
-            of the first size. (Caches of a host may skip the network, so that none is asked.)
+        NotPeriodicError: there is no known embedder; or when the block ends, embedders were called, but never with an
+            image of the first size. (Caches of a host may skip the network, so that none is called.)
     """
     embedders = list(rotary_embedders(network))
     if not embedders:
-        raise NotPeriodicError(f"{type(network).__name__} has no rotary position embedding that is known here.")
+        raise NotPeriodicError(f"{type(network).__name__} has no known rotary position embedding.")
     asked: list[set[Size]] = []
     methods = [
         (module, partial(_embed, module, write, axes, sizes, asked, module.forward)) for module, write in embedders
@@ -72,7 +80,7 @@ def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = 
     if demand and asked and sizes[0] not in set.union(*asked):
         height, width = sizes[0]
         raise NotPeriodicError(
-            f"{type(network).__name__} should have drawn a picture of {width} x {height} tokens, but its position "
+            f"{type(network).__name__} should have drawn an image of {width} x {height} tokens, but its position "
             "embedding met none; use the method rolling."
         )
 
@@ -86,13 +94,13 @@ def rotary_embedders(network: nn.Module) -> Iterator[tuple[nn.Module, Write]]:
 
 
 def find_grids(ids: Tensor, sizes: Sequence[Size]) -> list[Grid]:
-    """Find the pictures of these sizes in the positions of a sequence.
+    """Find the images of these sizes in the positions of a sequence.
 
     Args:
-        ids: (N, A) positions, float32 on the CPU, of which `spatial_axes` are row and column; with a single axis, as
-            texts and sounds have, there are no pictures.
-        sizes: (height, width) in tokens; where several are as wide, one that ends with the rows counts, else the
-            highest that fits.
+        ids: (N, A) positions, float32 on the CPU, of which `spatial_axes` are row and column; with a single axis,
+            such as for text and sound, there are no images.
+        sizes: (height, width) in tokens; where several have the same width, one that ends with the rows is taken, else
+            the highest that fits.
     """
     if ids.shape[1] < 2:
         return []
@@ -115,7 +123,7 @@ def find_grids(ids: Tensor, sizes: Sequence[Size]) -> list[Grid]:
 
 
 def _runs(points: Tensor, axis: int) -> list[tuple[int, int, float]]:
-    """(start, length, step) of each longest run of `points` (N, A) along which `axis` alone counts up, evenly."""
+    """Return (start, length, step) of each longest run of `points` (N, A) in which only `axis` increases, evenly."""
     moves = points[1:] - points[:-1]
     steps = moves[:, axis]
     joined = (steps > 0) & (moves.abs().sum(1) == steps)
@@ -130,20 +138,20 @@ def _runs(points: Tensor, axis: int) -> list[tuple[int, int, float]]:
 
 
 def spatial_axes(count: int) -> Size:
-    """Which of `count` position axes are row and column: after the frame or picture number, where there is one."""
+    """Return which of `count` position axes are row and column; a number of the frame or image comes first."""
     return (0, 1) if count == 2 else (1, 2)
 
 
 def torus_angles(along: Tensor, period: float, dim: int, theta: float, across: Tensor | None = None) -> Tensor:
-    """Angles (*L, dim / 2) of the bands of one axis (RoFormer, arXiv 2104.09864), each rounded to a harmonic.
+    """Return angles (*L, dim / 2) of the bands of one axis (RoFormer, arXiv 2104.09864), rounded to harmonics.
 
     Args:
         along: (*L) positions along the axis.
         period: of the axis, in positions.
         dim: of the axis; even.
         theta: base of the frequencies theta^(-2i / dim).
-        across: (*L) how many periods of the other axis a token lies from the origin, where a step over that axis's
-            border moves by half a period along this one: odd harmonics then make up for the half turn on the way.
+        across: (*L) position along the other axis in its periods, where crossing that axis's border shifts by half a
+            period along this one: odd harmonics then compensate the half turn gradually.
 
     Examples:
         >>> import torch
@@ -162,9 +170,9 @@ def torus_angles(along: Tensor, period: float, dim: int, theta: float, across: T
 def _embed(
     module: Any, write: Write, axes: Axes, sizes: Sequence[Size], asked: list[set[Size]], forward: Forward, ids: Tensor
 ) -> Any:
-    """What the embedder's own `forward` returns for `ids`, (B, N, A) or (N, A), with pictures on the torus.
+    """Call the embedder's own `forward` for `ids`, (B, N, A) or (N, A), and put images on the torus.
 
-    The sizes of the pictures that are met are appended to `asked`.
+    The sizes of the images that were found are appended to `asked`.
     """
     met: set[Size] = set()
     asked.append(met)
@@ -182,7 +190,7 @@ def _embed(
 
 
 def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Each axis of `points` (N, A) along which the picture repeats, with its angles (h or 1, w or 1, bands)."""
+    """Yield each axis of `points` (N, A) along which the image repeats, with its angles (h or 1, w or 1, bands)."""
     place = points[grid.span].unflatten(0, (grid.height, grid.width))
     y, x = spatial_axes(points.shape[1])
     rows, columns = place[:, :1, y], place[:1, :, x]
@@ -196,7 +204,7 @@ def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterato
 
 
 def _write_matrices(embedding: Tensor, samples: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
-    """ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2), and those of HiDream, (B, N, 1, D / 2, 2, 2)."""
+    """Write ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2), HiDream's (B, N, 1, D / 2, 2, 2)."""
     tokens = embedding.squeeze(1) if embedding.shape[1] == 1 else embedding.squeeze(2)
     cos, sin = angles.cos(), angles.sin()
     matrices = torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
@@ -205,7 +213,7 @@ def _write_matrices(embedding: Tensor, samples: slice, grid: Grid, bands: slice,
 
 
 def _write_pairs(embedding: tuple[Tensor, Tensor], _: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
-    """diffusers' `FluxPosEmbed`: cosines and sines (N, D), each twice."""
+    """Write diffusers' `FluxPosEmbed`: cosines and sines (N, D), each twice."""
     doubled = angles.repeat_interleave(2, dim=-1)
     for part, values in zip(embedding, (doubled.cos(), doubled.sin()), strict=True):
         place = part[grid.span, 2 * bands.start : 2 * bands.stop].unflatten(0, (grid.height, grid.width))
@@ -217,4 +225,4 @@ EMBEDDERS: dict[str, Write] = {
     "FluxPosEmbed": _write_pairs,
     "Flux2PosEmbed": _write_pairs,
 }
-"""Classes of position embedders, and how angles (h or 1, w or 1, bands) are written into what their `forward` gives."""
+"""Classes of position embedders, and how angles (h or 1, w or 1, bands) are written into their output."""

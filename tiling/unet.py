@@ -1,4 +1,4 @@
-"""A UNet denoiser that sees its latents on a torus."""
+"""Seamless UNets: circular convolutions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .hooks import SeamlessHooks
 
 
 class CircularUNet(SeamlessHooks):
-    """Every padded convolution reads the opposite border."""
+    """Make every padded convolution read the opposite border."""
 
     def unit(self, network: Network) -> int:
-        """The UNet's downsampling."""
+        """Return the UNet's downsampling."""
         check_unet(network)
         return network.downsampling
 
     def summary(self, network: Network) -> str:
-        """How many convolutions wrap."""
+        """Say how many convolutions wrap."""
         check_unet(network)
         assert network.unet is not None
         return f"{sum(1 for _ in wrapping_convolutions(network.unet))} convolutions wrap around"
 
     def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
-        """The call inside `circular`."""
+        """Call the denoiser inside `circular`."""
         with circular(call.module, axes):
             return call.proceed()
 

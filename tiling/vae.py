@@ -1,4 +1,4 @@
-"""A VAE that encodes and decodes on the torus, sharing the weights of the one it is made from."""
+"""Seamless VAEs: they encode and decode on the torus, and share the weights of the plain VAE."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from .wrap import check_halves, extend, fold
 
 
 class CircularAutoencoder:
-    """Stands in for an autoencoder: `encode` and `decode` run with circular convolutions, all else is its own.
+    """Proxy of an autoencoder that runs `encode` and `decode` with circular convolutions, and delegates the rest.
 
-    `pixel`: image pixels per latent pixel.
+    Args:
+        network: the autoencoder.
+        axes: along which axes images repeat.
+        pixel: image pixels per latent.
     """
 
     def __init__(self, network: Any, axes: Axes, pixel: int) -> None:
@@ -26,12 +29,12 @@ class CircularAutoencoder:
         self.pixel = pixel
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
-        """The autoencoder's `encode`, pictures and latents taken as periodic."""
+        """Encode by the autoencoder, with images and latents taken as periodic."""
         with circular(self.network, self.axes):
             return self.network.encode(*args, **kwargs)
 
     def decode(self, latents: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The autoencoder's `decode` of latents (B, C, [T,] h, w), pictures and latents taken as periodic."""
+        """Decode latents (B, C, [T,] h, w) by the autoencoder, with images and latents taken as periodic."""
         check_halves((latents.shape[-2], latents.shape[-1]), self.axes, self.pixel)
         with circular(self.network, self.axes):
             return self.network.decode(latents, *args, **kwargs)
@@ -43,14 +46,14 @@ class CircularAutoencoder:
 
 
 def seamless_vae(vae: Any, axes: Axes) -> Any:
-    """Return a VAE like `vae` whose pictures repeat along `axes`; `vae` itself stays as it is.
+    """Return a VAE like `vae` whose images repeat along `axes`; `vae` itself is not changed.
 
     Tiled encoding and decoding, asked for or as the host's fallback when memory runs out, keep plain convolutions and
     wrap the grid of tiles instead: wrapping each tile would give it the wrong neighbours.
 
     Args:
-        vae: a host's VAE object (ComfyUI's `comfy.sd.VAE`); one made here before is replaced, not wrapped again.
-        axes: along which axes pictures repeat; with none, the plain VAE comes back.
+        vae: a host's VAE object (ComfyUI's `comfy.sd.VAE`); a seamless one is replaced, not wrapped again.
+        axes: along which axes images repeat; with none, the plain VAE is returned.
 
     Raises:
         ValueError: there is no autoencoder, or it has a layer without a periodic form (`NotPeriodicError`).

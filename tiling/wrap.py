@@ -1,4 +1,4 @@
-"""Margins of wrapped copies: added before work that knows no torus, cut or blended away after it."""
+"""Margins of wrapped content, added before processing that is not periodic and cut or blended away after it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ from .axes import Axes, edges_that_meet
 
 
 class Geometry(NamedTuple):
-    """How a picture was padded: its own size, the margin at each side along both axes, in its own pixels, and how
-    repeats lie.
+    """How an image is padded.
+
+    Attributes:
+        height: of the image without margins, px.
+        width: likewise.
+        down: margin above and below, px.
+        across: margin left and right, px.
+        axes: how repeats are laid out.
     """
 
     height: int
@@ -23,21 +29,21 @@ class Geometry(NamedTuple):
     axes: Axes = Axes(True, True)
 
     def at(self, size: tuple[int, int], padded: bool) -> Geometry:
-        """The geometry of the same picture at another scale.
+        """Return the geometry of the same image at another scale.
 
         Args:
             size: (height, width) there.
             padded: whether that is the size with margins.
 
         Raises:
-            ValueError: the picture, or the margin that is to be added, would not be a whole number of pixels there.
+            ValueError: the image, or the margin that is to be added, would not be a whole number of pixels there.
         """
         tall, wide = (self.height + 2 * self.down, self.width + 2 * self.across) if padded else self[:2]
         scales = Fraction(size[0], tall), Fraction(size[1], wide)
         period = scales[0] * self.height, scales[1] * self.width
         if any(length.denominator > 1 for length in period):
             raise ValueError(
-                f"A picture of {size[1]} x {size[0]} px holds {float(period[1]):.2f} x {float(period[0]):.2f} px of "
+                f"An image of {size[1]} x {size[0]} px holds {float(period[1]):.2f} x {float(period[0]):.2f} px of "
                 f"the texture, not whole ones; scale it to {wide} x {tall} px or a whole multiple of that."
             )
         down, across = scales[0] * self.down, scales[1] * self.across
@@ -50,12 +56,12 @@ class Geometry(NamedTuple):
 
 
 def margins(size: tuple[int, int], axes: Axes, padding: int) -> Geometry:
-    """The geometry of a picture of `size` (height, width) with `padding` px at the sides of axes that wrap."""
+    """Return the geometry of an image of `size` (height, width) with `padding` px at the sides of axes that wrap."""
     return Geometry(*size, padding if axes.vertical else 0, padding if axes.horizontal else 0, axes)
 
 
 def pad(x: Tensor, geometry: Geometry) -> Tensor:
-    """Continue `x` (..., H, W) periodically at all sides, repeats shifted; margins may be larger than the picture.
+    """Pad `x` (..., H, W) with its repeats on all sides; margins may be larger than the image.
 
     Raises:
         ValueError: a side that repeats are shifted along by half is odd.
@@ -79,10 +85,10 @@ def crop(x: Tensor, geometry: Geometry, blend: float = 0.0) -> Tensor:
     """Undo `pad`: (..., H + 2 down, W + 2 across) -> (..., H, W).
 
     Args:
-        x: what became of the padded picture.
+        x: the processed image with margins.
         geometry: of `x` itself.
-        blend: fraction (0..1) of the margins that is blended with the picture it continues, so that the result is
-            continuous over the border even where both sides were seen differently. 0 cuts.
+        blend: fraction (0..1) of the margins that is blended with the opposite side of the image, so that the result is
+            continuous across the border even where both were processed differently. 0 crops.
 
     Raises:
         ValueError: a side that repeats are shifted along by half is odd.
@@ -106,20 +112,20 @@ def crop(x: Tensor, geometry: Geometry, blend: float = 0.0) -> Tensor:
 
 
 def _blend_rows(x: Tensor, period: int, margin: int, blend: float, shift: int) -> Tensor:
-    """At the border the picture and the margin count equally, `blend` of the margin further in the picture alone.
+    """Blend rows with the margins that repeat them: equally at the border, the image alone at `blend` of the margin.
 
-    shift: how far along them the rows of the margin lie beside those that they repeat.
+    shift: offset of the rows of the margin from those that they repeat, px.
     """
-    picture = x[..., margin : margin + period, :]
+    image = x[..., margin : margin + period, :]
     reach = min(round(blend * margin), period // 2)
     if reach == 0:
-        return picture
+        return image
     weight = (0.5 + (torch.arange(reach, device=x.device, dtype=x.dtype) + 0.5) / (2 * reach))[:, None]
     below = x[..., margin + period : margin + period + reach, :].roll(shift, -1)
     above = x[..., margin - reach : margin, :].roll(-shift, -1)
-    first = torch.lerp(below, picture[..., :reach, :], weight)
-    last = torch.lerp(above, picture[..., period - reach :, :], weight.flip(0))
-    return torch.cat((first, picture[..., reach : period - reach, :], last), dim=-2)
+    first = torch.lerp(below, image[..., :reach, :], weight)
+    last = torch.lerp(above, image[..., period - reach :, :], weight.flip(0))
+    return torch.cat((first, image[..., reach : period - reach, :], last), dim=-2)
 
 
 def check_halves(size: tuple[int, int], axes: Axes, pixel: int = 1) -> None:
@@ -134,13 +140,13 @@ def check_halves(size: tuple[int, int], axes: Axes, pixel: int = 1) -> None:
         if halved and length % 2:
             lower, upper = (length - 1) * pixel, (length + 1) * pixel
             raise ValueError(
-                f"A picture whose {edges_that_meet(axes)} needs a {name} that is a multiple of {2 * pixel} px, but it "
+                f"An image whose {edges_that_meet(axes)} needs a {name} that is a multiple of {2 * pixel} px, but it "
                 f"is {length * pixel} px; set the {name} to {f'{lower} or {upper}' if lower else upper} px."
             )
 
 
 def extend(x: Tensor, axes: Axes, down: int, across: int) -> Tensor:
-    """Continue `x` (..., H, W) periodically, below and to the right: (..., H + down, W + across), repeats shifted."""
+    """Extend `x` (..., H, W) with its repeats, below and to the right: (..., H + down, W + across)."""
     if axes.half_drop:
         return extend(x.mT, axes._replace(half_drop=False, brick=True), across, down).mT
     height, width = x.shape[-2:]
@@ -162,7 +168,7 @@ def fold(x: Tensor, axes: Axes, down: int, across: int) -> Tensor:
 
 
 def _fold_rows(x: Tensor, margin: int, shift: int) -> Tensor:
-    """The last rows faded into the first, moved right by `shift` as the repeat below lies that far to the right."""
+    """Fade the last rows into the first, rolled right by `shift`, the offset of the repeat below."""
     if margin == 0:
         return x
     period = x.shape[-2] - margin

@@ -1,1 +1,1 @@
-"""Model files: read by what they hold, and named where they are broken. Every reader of the pack stands on it."""
+"""Readers of model files, which name broken downloads; every other reader is built on them."""

@@ -1,4 +1,4 @@
-"""The one boundary between files and readers: whatever a reader raises, a broken download is named as one."""
+"""Reading of model files: whatever a reader raises, a broken download is reported as one."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 DOWNLOAD = "download it again"
-# Longest header that the safetensors format allows, in bytes.
 MAX_HEADER = 100_000_000
-# What is looked at to tell a page or a message from weights, in bytes, and what is shown of it, in characters.
+"""Longest header that the safetensors format allows, in bytes."""
 HEAD, SHOWN = 4096, 60
+"""Bytes read to recognise a page or a message, and characters of it that are shown."""
 _LENGTH = 8
 _LFS = b"version https://git-lfs.github.com/spec"
 _TEXTS = (".txt", ".json", ".jinja")
-# torch's refusals of what is whole, but more than tensors.
 _REFUSED = re.compile(r"GLOBAL|Unsupported (global|class)|Trying to|Can only|legacy \.tar|operand \d")
+"""torch's messages about intact files that hold more than tensors."""
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
 class BrokenFileError(ValueError):
-    """A file is not what it should be: empty, cut short, a page instead of a model."""
+    """A file is broken: empty, truncated, or a web page instead of a model."""
 
 
 @contextmanager
 def reading(path: Path, remedy: str = DOWNLOAD) -> Iterator[None]:
-    """Stand around a reader of one file.
+    """Report failures of a reader of one file as broken files.
 
     Args:
         path: of the file.
@@ -43,7 +43,7 @@ def reading(path: Path, remedy: str = DOWNLOAD) -> Iterator[None]:
 
     Raises:
         BrokenFileError: the reader failed; the message names the file, what was found, and what to do.
-        OSError: the file is not there, or may not be read.
+        OSError: the file is missing, or may not be read.
     """
     try:
         yield
@@ -57,17 +57,17 @@ def reading(path: Path, remedy: str = DOWNLOAD) -> Iterator[None]:
 
 
 def broken(path: Path, found: str, remedy: str = DOWNLOAD) -> BrokenFileError:
-    """The error of a file that is not what it should be."""
+    """Return the error of a broken file."""
     if (better := _better_ending(path)) is not None:
         return BrokenFileError(f"{path} has the wrong ending; rename it to {better}, which is what it holds")
     return BrokenFileError(f"{path} cannot be read; {remedy} (found {found})")
 
 
 def check(paths: Iterable[Path]) -> None:
-    """Look at files that somebody else reads: another library says less, or takes what is broken.
+    """Check files that another library reads, which would say less or accept broken ones.
 
     Raises:
-        BrokenFileError: one is broken, as far as its beginning, its end and its header tell.
+        BrokenFileError: one is broken, as far as its beginning, end and header show.
     """
     for path in paths:
         if path.is_file() and (found := damage(path)):
@@ -93,7 +93,7 @@ def check_model(path: str | Path) -> Path:
 
 
 def read_safetensors(path: Path, remedy: str = DOWNLOAD) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Raises:
         BrokenFileError: it is broken.
@@ -105,7 +105,7 @@ def read_safetensors(path: Path, remedy: str = DOWNLOAD) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle of tensors, containers and numbers holds; everything else is refused, code first of all.
+    """Read a pickle of tensors, containers and numbers; everything else is refused, above all code.
 
     Raises:
         BrokenFileError: the file is broken.
@@ -125,7 +125,7 @@ def read_pickle(path: Path) -> Any:
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
-    """The named weights of a file, flat or nested, by its ending: one of SAFETENSORS or PICKLES.
+    """Read the named weights of a file, flat or nested, with an extension of SAFETENSORS or PICKLES.
 
     Raises:
         BrokenFileError: the file is broken.
@@ -141,11 +141,11 @@ def read_weights(path: Path) -> Mapping[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a file.
+    """Read a JSON object.
 
     Raises:
         FileNotFoundError: no such file.
-        BrokenFileError: it is no JSON, or something else than an object.
+        BrokenFileError: it is not JSON, or not an object.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
@@ -157,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def damage(path: Path) -> str | None:
-    """What a file is, in words, where its bytes show that it is no whole model file; None where they do not."""
+    """Say what is wrong with a model file, as far as its bytes show; None where nothing is."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -185,7 +185,7 @@ def _no_json(path: Path, size: int) -> str | None:
     try:
         json.loads(content)
     except (ValueError, RecursionError) as error:
-        what = "no JSON" if content.rstrip().endswith((b"}", b"]")) else "no JSON, or cut short"
+        what = "not JSON" if content.rstrip().endswith((b"}", b"]")) else "not JSON, or cut short"
         return f"{size} bytes that are {what}: {_first_line(error)}"
     return None
 
@@ -197,7 +197,7 @@ def _no_safetensors(path: Path, head: bytes, size: int) -> str | None:
     if size < _LENGTH or size < _LENGTH + length <= MAX_HEADER:
         return f"{size} bytes, cut short in the header of a safetensors file"
     if length > MAX_HEADER:
-        return f"{size} bytes that are no safetensors file"
+        return f"{size} bytes that are not a safetensors file"
     ends = _ends(path, length)
     if ends is None:
         return f"{size} bytes with a damaged header"
@@ -208,7 +208,7 @@ def _no_safetensors(path: Path, head: bytes, size: int) -> str | None:
 
 
 def _ends(path: Path, length: int) -> list[int] | None:
-    """Where the tensors of a safetensors file end, counted from the end of its header; None where it is damaged."""
+    """Return where tensors end, counted from the end of a safetensors header; None where it is damaged."""
     with path.open("rb") as file:
         file.seek(_LENGTH)
         header = file.read(length)
@@ -225,7 +225,7 @@ def _no_pickle(path: Path, head: bytes, size: int) -> str | None:
         return None
     if _is_safetensors(head):
         return "a safetensors file"
-    return f"{size} bytes that are no file of weights"
+    return f"{size} bytes that are not a file of weights"
 
 
 def _is_pickle(head: bytes) -> bool:
@@ -237,7 +237,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _better_ending(path: Path) -> str | None:
-    """The ending that a file of weights should have, where it has another one's."""
+    """Return the extension that a file of weights should have, where it has the wrong one."""
     ending = path.suffix.lower()
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -247,7 +247,7 @@ def _better_ending(path: Path) -> str | None:
 
 
 def _text(head: bytes) -> str:
-    """The beginning of a text without spaces around it; nothing for other files."""
+    """Return the beginning of a text, stripped; nothing for other files."""
     # A character of several bytes may be cut at the end.
     text = head.decode("utf-8-sig", errors="replace").rstrip("\ufffd").strip()
     return text if all(c.isprintable() or c.isspace() for c in text) and "\ufffd" not in text else ""
