@@ -35,6 +35,18 @@ FACES = ("face", "face_plus", "face_raw")
 FACE = 512
 """Width of a face embedding."""
 
+_OTHERS = {"redux_up.": "style_models", "lora_up.": "loras", "lora_A.": "loras"}
+"""Parts of keys of other files, and the folder where they belong."""
+
+_WIDTHS = {
+    "base": "norm.weight",
+    "plus": "norm_out.weight",
+    "full": "proj.3.weight",
+    "face": "norm.weight",
+    "face_plus": "perceiver_resampler.norm_out.weight",
+}
+"""A weight of each projector that is as wide as its tokens."""
+
 _DETECT = (
     ("proj.weight", "base"),
     ("proj.3.weight", "full"),
@@ -110,12 +122,24 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
         )
     first = next(iter(layers.values()))[0]
     width = first.shape[1]
+    _check_width(image_proj, _WIDTHS[kind], width, name)
     tokens, features = _sizes(kind, image_proj, width)
     fingerprint = hashlib.sha256(first.contiguous().float().numpy().tobytes()).hexdigest()[:16]
     if kind == "plus" and features == FACE:
         kind, features = "face_raw", 0
     lora = _lora(parts["ip_adapter"])
     return Adapter(name, kind, image_proj, layers, width, tokens, features, fingerprint, lora, biases)
+
+
+def _check_width(image_proj: Weights, key: str, width: int, name: str) -> None:
+    if key not in image_proj:
+        raise ValueError(f"{name}: the projector has no {key}; the file is incomplete, download it again.")
+    made = image_proj[key].shape[0]
+    if made != width:
+        raise ValueError(
+            f"{name}: the projector makes tokens of width {made}, but the layers take {width}; its model, such as "
+            "Kolors with FaceID, projects them once more, which is not supported."
+        )
 
 
 def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:
@@ -133,14 +157,15 @@ def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:
 def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: str) -> None:
     if not parts["image_proj"] or not parts["ip_adapter"]:
         found = ", ".join(sorted(map(str, weights))[:3]) or "nothing"
+        folder = next((folder for part, folder in _OTHERS.items() if any(part in str(key) for key in weights)), None)
+        remedy = f"This one belongs in models/{folder}." if folder else "Put IP-Adapters into models/ipadapter."
         raise ValueError(
-            f"{name} is not an IP-Adapter (found keys {found}); expected image_proj and ip_adapter. Put IP-Adapters "
-            "into models/ipadapter."
+            f"{name} is not an IP-Adapter (found keys {found}); expected image_proj and ip_adapter. {remedy}"
         )
     if "0.to_k_ip.weight" in parts["ip_adapter"] and "proj.weight" not in parts["image_proj"]:
         raise ValueError(
-            f"{name} is an IP-Adapter for Flux or another transformer with a projector that is not known here "
-            "(InstantX); for Flux, use one of XLabs, and else one for SD 1.5 or SDXL."
+            f"{name} is an IP-Adapter for a transformer (Flux or Stable Diffusion 3) with a projector that is not "
+            "supported (InstantX's); use one for SD 1.5 or SDXL, or one by XLabs for Flux."
         )
 
 

@@ -102,11 +102,13 @@ def test_files_of_other_kinds_are_refused_in_a_line(sd15_unet: Any, tmp_path: Pa
     good = tiny_adapters.random_adapter(sd15_unet)
     gap = {key: tensor for key, tensor in good["ip_adapter"].items() if not key.startswith("5.")}
     for weights, words in (
-        ({"lora_up.weight": torch.ones(1)}, "not an IP-Adapter.*lora_up.weight.*models/ipadapter"),
+        ({"redux_up.weight": torch.ones(1)}, "not an IP-Adapter.*redux_up.weight.*models/style_models"),
+        ({"clip.weight": torch.ones(1)}, "not an IP-Adapter.*clip.weight.*models/ipadapter"),
+        ({"lora_up.weight": torch.ones(1)}, "not an IP-Adapter.*lora_up.weight.*models/loras"),
         ({"double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(1)}, "not an IP-Adapter"),
         (
             {"image_proj": {"proj.2.weight": torch.ones(1, 1)}, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}},
-            "InstantX.*one of XLabs",
+            "InstantX.*by XLabs",
         ),
         ({**good, "ip_adapter": {"0.to_k_ip.weight": torch.ones(1, 1)}}, "incomplete"),
         ({**good, "ip_adapter": gap}, "incomplete"),
