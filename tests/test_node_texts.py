@@ -73,5 +73,24 @@ def test_images_of_a_page_are_there(page: Path) -> None:
         assert alt
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (
+            "ipadapter",
+            {"TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts", "TesseraSaveReference"},
+        ),
+        ("ip-adapter", {"TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts"}),
+        ("tile", {"TesseraSeamlessModel", "TesseraSeamlessVAE", "TesseraWrapPad"}),
+        ("texture", {"TesseraSeamlessModel", "TesseraSeamlessVAE"}),
+        ("seamless", {"TesseraSeamlessModel", "TesseraSeamlessVAE", "TesseraOffsetImage"}),
+        ("upscale", {"TesseraWrapPad", "TesseraWrapCrop"}),
+    ],
+)
+def test_a_word_that_people_type_finds_the_nodes(word: str, expected: set[str]) -> None:
+    found = {schema.node_id for schema in (n.define_schema() for n in NODES) if word in schema.search_aliases}
+    assert found >= expected
+
+
 def test_no_page_without_a_node() -> None:
     assert {page.stem for page in DOCS.glob("*.md")} == {node.define_schema().node_id for node in NODES}
