@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tessera.app.services.services import SERVICES
 from tessera.images.service_limits import (
     ANY_SIDE,
     COUNTS,
@@ -120,6 +121,7 @@ def test_limits_are_those_of_the_documents() -> None:
     assert {rules: DOCUMENTS[service]["ranges"][steps] for rules, (service, steps, _) in PLACES.items()} == {
         rules: list(within) for rules, within in STEPS.items()
     }
-    # OctoAI's document gives no range of num_images.
+    # OctoAI's document gives no range of num_images; the request's own is the node's.
+    assert SERVICES["octoai"].by_name["num_images"].within == COUNTS["OctoAI"]
     counts = {rules: DOCUMENTS[service]["ranges"].get(count) for rules, (service, _, count) in PLACES.items()}
     assert counts == {"Scenario": list(COUNTS["Scenario"]), "OctoAI": None, "Leonardo": list(COUNTS["Leonardo"])}

@@ -7,6 +7,7 @@ of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNe
 from __future__ import annotations
 
 from ...host.errors import listed, shown
+from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
 from . import control_networks, enhance, finishing
 from .geometry import margins
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
@@ -24,7 +25,7 @@ _CANVAS = "Say which file it is with --image."
 
 
 def _side(name: str, default: int) -> Parameter:
-    return Parameter(name, "whole", MAPPED, (f"size:EmptyLatentImage.{name}",), "", default, (32, 1536), step=8)
+    return Parameter(name, "whole", MAPPED, (f"size:EmptyLatentImage.{name}",), "", default, LEONARDO_SIDE, step=STEP)
 
 
 def _switch(name: str, outcome: str, how: str, default: bool | None = None, goes: tuple[str, ...] = ()) -> Parameter:
@@ -121,7 +122,7 @@ PARAMETERS = (
         ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
         "Up to 4 where width or height is above 768.",
         4,
-        (1, 8),
+        COUNTS["Leonardo"],
     ),
     Parameter(
         "num_inference_steps",
@@ -130,7 +131,7 @@ PARAMETERS = (
         ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
         "",
         15,
-        (10, 60),
+        STEPS["Leonardo"],
     ),
     _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, enhance.PROMPT),
     Parameter("photoRealVersion", "choice", NO_EFFECT, how="There is one wording for both.", choices=("v1", "v2")),
@@ -245,12 +246,13 @@ def refusals(request: Request) -> list[str]:
     """What the document forbids across parameters."""
     alchemy = request["alchemy"]
     style = request.strange.get("presetStyle", request["presetStyle"])
-    large = max(request["width"], request["height"]) > 768
+    large = max(request["width"], request["height"]) > LARGE
     photo_real = request["photoReal"]
     phoenix = request["sd_version"] == "PHOENIX" or request.family == "phoenix"
+    sides = "width or height is"
     wrong = {
-        f"num_images: found {request['num_images']}; expected 1 to 4 where width or height is above 768": large
-        and request["num_images"] > 4,
+        f"num_images: found {request['num_images']}; expected 1 to {LARGE_COUNT} where {sides} above {LARGE}": large
+        and request["num_images"] > LARGE_COUNT,
         "ultra: found beside alchemy; expected one of the two": request["ultra"]
         and "alchemy" in request.given
         and alchemy,

@@ -6,6 +6,7 @@ import re
 
 from ...host.errors import listed, shown
 from ...host.folder_paths import get_filename_list
+from ...images.service_limits import COUNTS, STEPS, octoai_sizes
 from . import control_networks
 from .parameters import APPROXIMATED, FAMILIES, MAPPED, NO_EFFECT, NOT_YET, OTHER_FAMILY, Parameter
 from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
@@ -147,7 +148,7 @@ PARAMETERS = (
         ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
         "The document has no range; RepeatLatentBatch takes up to 64.",
         1,
-        (1, 64),
+        COUNTS["OctoAI"],
     ),
     Parameter(
         "outpainting",
@@ -189,7 +190,7 @@ PARAMETERS = (
         ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
         "",
         30,
-        (1, 200),
+        STEPS["OctoAI"],
     ),
     Parameter(
         "strength",
@@ -245,8 +246,6 @@ def refusals(request: Request) -> list[str]:
         if request[name] and not request[needed]
     ]
     lines += control_networks.octoai_refusals(request)
-    from ...images.service_limits import octoai_sizes
-
     sizes = octoai_sizes("SD 1.5" if request.family == "sd15" else "SDXL")
     size = (request["width"], request["height"])
     if {"width", "height"} & request.given and size not in sizes:

@@ -9,21 +9,23 @@ from __future__ import annotations
 import re
 
 from ...host.errors import GraphError, shown
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
+from ...images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
+from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
 from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
 from .request import Request
 from .scheduler_names import DIFFUSERS
 
-_GUIDANCE = {"flux-dev": 3.5, "flux-pro": 3.0, "sdxl": 6.0, "sd15": 7.5}
-_GUIDANCE_RANGES = {"flux-dev": (0.0, 10.0), "flux-pro": (2.0, 5.0), "sdxl": (0.0, 20.0), "sd15": (0.0, 20.0)}
-_SIZES = {"sdxl": (512, 2048), "sd15": (64, 1024)}
+_FAMILIES = {key: name for key, name in FAMILIES.items() if name in GUIDANCE}
+_GUIDANCE = {key: GUIDANCE[name][0] for key, name in _FAMILIES.items()}
+_GUIDANCE_RANGES = {key: GUIDANCE[name][1] for key, name in _FAMILIES.items()}
+_SIZES = {key: SIDES[name] for key, name in _FAMILIES.items() if name in SIDES}
 
 USUAL_SCALE = 0.9
 
 
 def _side(name: str) -> Parameter:
     goes = (f"size:EmptyLatentImage.{name}",)
-    return Parameter(name, "whole", MAPPED, goes, "", 512, (64, 2048), step=8, family_within=_SIZES)
+    return Parameter(name, "whole", MAPPED, goes, "", 512, ANY_SIDE, step=STEP, family_within=_SIZES)
 
 
 COMMON = (
@@ -108,9 +110,9 @@ COMMON = (
         ),
         "",
         30,
-        (1, 150),
+        STEPS["Scenario"],
     ),
-    Parameter("numSamples", "whole", MAPPED, ("size:EmptyLatentImage.batch_size",), "", 4, (1, 128)),
+    Parameter("numSamples", "whole", MAPPED, ("size:EmptyLatentImage.batch_size",), "", 4, COUNTS["Scenario"]),
     _side("width"),
     Parameter(
         "negativePromptStrength",
