@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor
 
 
@@ -101,7 +102,7 @@ def kdpm2_ancestral(scheduler: Any, levels: Levels) -> list[Call]:
 
 def _two_calls(scheduler: Any, levels: Levels, second: Tensor) -> list[Call]:
     scheduler.sigmas = _interleave(levels.rho)
-    at = torch.stack([levels.rho[:-1], second], dim=1).flatten().tolist()
+    at = rearrange([levels.rho[:-1], second], "two steps -> (steps two)").tolist()
     calls = [Call(i // 2, rho, float(i)) for i, rho in enumerate(at if levels.ends_above_zero else at[:-1])]
     _set_steps(scheduler, torch.tensor([call.timestep for call in calls]))
     scheduler.num_inference_steps = levels.steps
@@ -110,7 +111,7 @@ def _two_calls(scheduler: Any, levels: Levels, second: Tensor) -> list[Call]:
 
 def _interleave(values: Tensor) -> Tensor:
     """[a, b, c] as [a, b, b, c, c], in which these schedulers count calls."""
-    return values.repeat_interleave(2)[1:]
+    return repeat(values, "levels -> (levels twice)", twice=2)[1:]
 
 
 def _halfway(low: Tensor, high: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..patching.calls import DenoiserCall
@@ -129,8 +130,8 @@ def roll_control(part: Tensor | None, shift: Shift, size: Shift, unit: int) -> T
         scale = size[1] // part.shape[-1]
         return part.roll((shift[0] // scale, shift[1] // scale), (-2, -1))
     if part.ndim == 3 and part.shape[1] == height * width:
-        grid = part.unflatten(1, (height, width))
-        return grid.roll((shift[0] // unit, shift[1] // unit), (1, 2)).flatten(1, 2)
+        grid = rearrange(part, "b (h w) c -> b h w c", h=height)
+        return rearrange(grid.roll((shift[0] // unit, shift[1] // unit), (1, 2)), "b h w c -> b (h w) c")
     raise ValueError(
         f"A control network adds {tuple(part.shape)} to latents of {width * unit} x {height * unit}, which cannot be "
         "moved along with them; take it off or use a model with another method than rolling."

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -145,7 +146,7 @@ def _runs(steps: Tensor) -> Tensor:
     """Split the lines of `steps` (N, L, C) into whole runs: (N, L // run, run, C)."""
     length = min(RUN, steps.shape[1])
     count = steps.shape[1] // length
-    return steps[:, : count * length].unflatten(1, (count, length))
+    return rearrange(steps[:, : count * length], "n (count run) c -> n count run c", run=length)
 
 
 def _ratios(steps: Tensor) -> tuple[float, float]:
@@ -160,7 +161,7 @@ def _repetition(image: Tensor) -> tuple[float, int, int]:
     Lags shorter than an eighth of the image do not count; 0 for an image without a peak or without contrast.
     """
     height, width = image.shape[:2]
-    spectrum = torch.fft.rfft2((image - image.mean((0, 1))).permute(2, 0, 1))
+    spectrum = torch.fft.rfft2(rearrange(image - image.mean((0, 1)), "h w c -> c h w"))
     alike = torch.fft.irfft2((spectrum * spectrum.conj()).real.sum(0), s=(height, width))
     if float(alike[0, 0]) <= LEAST_STEP**2 * image.numel():
         return 0.0, 0, 0

@@ -6,6 +6,7 @@ What the fade leaves visible (two patterns at once, half way in) can be repaired
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .axes import Axes
@@ -101,7 +102,7 @@ def _best_row(image: Tensor, border: int) -> int:
     image: (C, H, W); rows from `border` to H - border count.
     """
     height, width = image.shape[-2:]
-    lines = image[..., :: -(-width // SEARCHED)].float().movedim(-2, 0).flatten(1)
+    lines = rearrange(image[..., :: -(-width // SEARCHED)].float(), "c h w -> h (c w)")
     steps = (lines - lines.roll(1, 0)).abs().mean(1)
     candidates = torch.arange(border, height - border + 1)
     usual = candidates[steps[candidates % height] <= 1.001 * steps[1:].quantile(0.95)]

@@ -16,6 +16,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from .axes import Axes
@@ -191,7 +192,7 @@ def _embed(
 
 def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield each axis of `points` (N, A) along which the image repeats, with its angles (h or 1, w or 1, bands)."""
-    place = points[grid.span].unflatten(0, (grid.height, grid.width))
+    place = rearrange(points[grid.span], "(h w) a -> h w a", h=grid.height)
     y, x = spatial_axes(points.shape[1])
     rows, columns = place[:, :1, y], place[:1, :, x]
     high, wide = grid.height * grid.step_y, grid.width * grid.step_x
@@ -207,16 +208,16 @@ def _write_matrices(embedding: Tensor, samples: slice, grid: Grid, bands: slice,
     """Write ComfyUI's `EmbedND`: rotation matrices (B, 1, N, D / 2, 2, 2), HiDream's (B, N, 1, D / 2, 2, 2)."""
     tokens = embedding.squeeze(1) if embedding.shape[1] == 1 else embedding.squeeze(2)
     cos, sin = angles.cos(), angles.sin()
-    matrices = torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2))
-    place = tokens[samples, grid.span, bands].unflatten(1, (grid.height, grid.width))
+    matrices = rearrange([cos, -sin, sin, cos], "(row column) h w bands -> h w bands row column", row=2)
+    place = rearrange(tokens[samples, grid.span, bands], "b (h w) ... -> b h w ...", h=grid.height)
     place.copy_(matrices.to(embedding).expand_as(place))
 
 
 def _write_pairs(embedding: tuple[Tensor, Tensor], _: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
     """Write diffusers' `FluxPosEmbed`: cosines and sines (N, D), each twice."""
-    doubled = angles.repeat_interleave(2, dim=-1)
+    doubled = rearrange([angles, angles], "twice h w bands -> h w (bands twice)")
     for part, values in zip(embedding, (doubled.cos(), doubled.sin()), strict=True):
-        place = part[grid.span, 2 * bands.start : 2 * bands.stop].unflatten(0, (grid.height, grid.width))
+        place = rearrange(part[grid.span, 2 * bands.start : 2 * bands.stop], "(h w) d -> h w d", h=grid.height)
         place.copy_(values.to(part).expand_as(place))
 
 
