@@ -52,7 +52,7 @@ class Instant:
         return self.answer
 
 
-def bare(entry: registry.Entry, x: Tensor, answer: Tensor, steps: int) -> float:
+def bare(entry: registry.SchedulerEntry, x: Tensor, answer: Tensor, steps: int) -> float:
     """Seconds of a step, bare."""
     scheduler = build.make(
         entry.name,
@@ -70,7 +70,7 @@ def bare(entry: registry.Entry, x: Tensor, answer: Tensor, steps: int) -> float:
     return (time.process_time() - start) / len(timesteps)
 
 
-def bridged(entry: registry.Entry, x: Tensor, answer: Tensor, steps: int) -> float:
+def bridged(entry: registry.SchedulerEntry, x: Tensor, answer: Tensor, steps: int) -> float:
     """Seconds of a call through the bridge, from the first step of a run to its last."""
     model = Instant(answer)
     sigmas = spacing.sigmas(entry, model.model_sampling, steps)

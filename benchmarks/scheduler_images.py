@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tessera.contract.demo import demo_checkpoint
 from tessera.nodes.scheduler import TesseraSchedulerKSampler
 from tessera.samplers import build
-from tessera.samplers.registry import ENTRIES, Entry
+from tessera.samplers.registry import ENTRIES, SchedulerEntry
 from torch import Tensor
 
 FOLDER = Path(__file__).parents[1] / "demo" / "models" / "texture-sd"
@@ -50,7 +50,7 @@ def load_pipeline() -> Any:
     return pipeline
 
 
-def pipeline_image(pipeline: Any, entry: Entry, steps: int, size: int) -> Tensor:
+def pipeline_image(pipeline: Any, entry: SchedulerEntry, steps: int, size: int) -> Tensor:
     """(size, size, 3), 0..1."""
     config = {"clip_sample": False, "skip_prk_steps": True, "timestep_spacing": "leading"}
     pipeline.scheduler = build.scheduler_class(entry.name).from_config(pipeline.scheduler.config, **config)
@@ -67,7 +67,7 @@ def pipeline_image(pipeline: Any, entry: Entry, steps: int, size: int) -> Tensor
     return made.images[0].movedim(0, -1)
 
 
-def node_image(checkpoint: Any, entry: Entry, steps: int, size: int) -> Tensor:
+def node_image(checkpoint: Any, entry: SchedulerEntry, steps: int, size: int) -> Tensor:
     """(size, size, 3), 0..1."""
     model, clip, vae = checkpoint
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in (PROMPT, ""))

@@ -68,10 +68,7 @@ def contact_sheet(images: Sequence[Tensor], labels: Sequence[str], columns: int)
     Returns:
         (1, rows * (H + label), columns * W, 3).
     """
-    cells = [
-        torch.cat([_label(text, image.shape[1]), image.cpu()])
-        for image, text in zip(images, labels, strict=True)
-    ]
+    cells = [torch.cat([_label(text, image.shape[1]), image.cpu()]) for image, text in zip(images, labels, strict=True)]
     return grid(cells, columns)[None]
 
 

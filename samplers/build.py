@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Set
 from typing import Any
 
-from .registry import Entry
+from .registry import SchedulerEntry
 
 OLDEST = "0.35"
 
@@ -52,7 +52,7 @@ def only_known(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if key in known}
 
 
-def check_options(entry: Entry, options: Mapping[str, Any]) -> None:
+def check_options(entry: SchedulerEntry, options: Mapping[str, Any]) -> None:
     """Check that options apply to a scheduler.
 
     Raises:

@@ -17,7 +17,7 @@ from .plan import plan
 from .registry import find
 from .sampler import Choice, check_sigmas, denoiser, make_generator, make_run, scaled, start
 from .spacing import merged
-from .steppers import Asked, Run, Steps, drive
+from .steppers import Asked, SchedulerRun, Steps, drive
 
 LEAST_SIGNAL = 4.9e-8
 """Least alphas_cumprod: schedules rescaled to zero terminal SNR have none left, which is an infinite sigma."""
@@ -170,7 +170,7 @@ class PipelineScheduler:
         self.init_noise_sigma = self._first_strength()
         self._begin: int | None = None
         self._done = 0
-        self._run: Run | None = None
+        self._run: SchedulerRun | None = None
         self._steps: Steps | None = None
         self._asked: Asked | None = None
 

@@ -17,7 +17,7 @@ WELL_BELOW_ONE = 0.999
 
 
 @dataclass(frozen=True)
-class Entry:
+class SchedulerEntry:
     """One scheduler.
 
     Attributes:
@@ -77,10 +77,12 @@ DISTILLED, INVERSE = "distilled", "inversion"
 EULER = "EulerDiscreteScheduler"
 DPM_SOLVER = ("solver_order", "solver_type", "algorithm_type")
 
-ENTRIES: tuple[Entry, ...] = (
-    Entry("DDPMScheduler", SDE, inject.table, "vp", noise=True, spacing="leading", steps="50-200", fewest=(20, 20)),
-    Entry("DDIMScheduler", ODE, inject.table, "vp", spacing="leading", options=("eta",), steps="30-50"),
-    Entry(
+ENTRIES: tuple[SchedulerEntry, ...] = (
+    SchedulerEntry(
+        "DDPMScheduler", SDE, inject.table, "vp", noise=True, spacing="leading", steps="50-200", fewest=(20, 20)
+    ),
+    SchedulerEntry("DDIMScheduler", ODE, inject.table, "vp", spacing="leading", options=("eta",), steps="30-50"),
+    SchedulerEntry(
         "PNDMScheduler",
         MULTISTEP,
         inject.pndm,
@@ -93,9 +95,9 @@ ENTRIES: tuple[Entry, ...] = (
         cancels=True,
         fewest=(12, 12),
     ),
-    Entry("LMSDiscreteScheduler", MULTISTEP, inject.sigma_list, "model", fractional=True, fewest=(1, 12)),
-    Entry("EulerDiscreteScheduler", ODE, inject.sigma_list, "model", fractional=True),
-    Entry(
+    SchedulerEntry("LMSDiscreteScheduler", MULTISTEP, inject.sigma_list, "model", fractional=True, fewest=(1, 12)),
+    SchedulerEntry("EulerDiscreteScheduler", ODE, inject.sigma_list, "model", fractional=True),
+    SchedulerEntry(
         "EulerAncestralDiscreteScheduler",
         SDE,
         inject.sigma_list,
@@ -105,9 +107,11 @@ ENTRIES: tuple[Entry, ...] = (
         highest=WELL_BELOW_ONE,
         fractional=True,
     ),
-    Entry("DPMSolverMultistepScheduler", MULTISTEP, inject.sigma_list, "vp", options=DPM_SOLVER, steps="15-25"),
-    Entry("HeunDiscreteScheduler", ODE, inject.heun, "model", calls="2n - 1", fractional=True, steps="10-20"),
-    Entry(
+    SchedulerEntry(
+        "DPMSolverMultistepScheduler", MULTISTEP, inject.sigma_list, "vp", options=DPM_SOLVER, steps="15-25"
+    ),
+    SchedulerEntry("HeunDiscreteScheduler", ODE, inject.heun, "model", calls="2n - 1", fractional=True, steps="10-20"),
+    SchedulerEntry(
         "KDPM2DiscreteScheduler",
         ODE,
         inject.kdpm2,
@@ -120,7 +124,7 @@ ENTRIES: tuple[Entry, ...] = (
         fractional=True,
         steps="10-20",
     ),
-    Entry(
+    SchedulerEntry(
         "DPMSolverSinglestepScheduler",
         SINGLESTEP,
         inject.singlestep,
@@ -130,7 +134,7 @@ ENTRIES: tuple[Entry, ...] = (
         config={"lower_order_final": True},
         steps="15-25",
     ),
-    Entry(
+    SchedulerEntry(
         "KDPM2AncestralDiscreteScheduler",
         SDE,
         inject.kdpm2_ancestral,
@@ -145,8 +149,10 @@ ENTRIES: tuple[Entry, ...] = (
         fractional=True,
         steps="10-25",
     ),
-    Entry("UniPCMultistepScheduler", MULTISTEP, inject.sigma_list, "vp", options=("solver_order",), steps="10-25"),
-    Entry(
+    SchedulerEntry(
+        "UniPCMultistepScheduler", MULTISTEP, inject.sigma_list, "vp", options=("solver_order",), steps="10-25"
+    ),
+    SchedulerEntry(
         "DDIMInverseScheduler",
         INVERSE,
         inject.inverse,
@@ -159,7 +165,7 @@ ENTRIES: tuple[Entry, ...] = (
         steps="50-200",
         warning="It turns an image into its noise: add no noise, and give it the latents of an image.",
     ),
-    Entry(
+    SchedulerEntry(
         "DEISMultistepScheduler",
         MULTISTEP,
         inject.sigma_list,
@@ -169,7 +175,7 @@ ENTRIES: tuple[Entry, ...] = (
         ends_at_x0=True,
         steps="15-25",
     ),
-    Entry(
+    SchedulerEntry(
         "IPNDMScheduler",
         MULTISTEP,
         inject.alphas_betas,
@@ -181,7 +187,7 @@ ENTRIES: tuple[Entry, ...] = (
         cancels=True,
         fewest=(12, 12),
     ),
-    Entry(
+    SchedulerEntry(
         "KarrasVeScheduler",
         SDE,
         inject.sigma_list,
@@ -196,7 +202,7 @@ ENTRIES: tuple[Entry, ...] = (
         fewest=(1, 20),
         warning="It calls the model twice a step.",
     ),
-    Entry(
+    SchedulerEntry(
         "ScoreSdeVeScheduler",
         SDE,
         inject.sigma_list,
@@ -211,7 +217,7 @@ ENTRIES: tuple[Entry, ...] = (
         fewest=(50, 50),
         warning="It calls the model twice a step.",
     ),
-    Entry(
+    SchedulerEntry(
         "LCMScheduler",
         DISTILLED,
         inject.lcm,
@@ -224,8 +230,10 @@ ENTRIES: tuple[Entry, ...] = (
         warning="It needs a model or LoRA distilled for it (LCM); others draw smooth, empty images.",
     ),
     # More than the eighteen that hosted services offer.
-    Entry("FlowMatchEulerDiscreteScheduler", ODE, inject.sigma_list, "model", prediction="epsilon", maker=EULER),
-    Entry(
+    SchedulerEntry(
+        "FlowMatchEulerDiscreteScheduler", ODE, inject.sigma_list, "model", prediction="epsilon", maker=EULER
+    ),
+    SchedulerEntry(
         "FlowMatchHeunDiscreteScheduler",
         ODE,
         inject.heun,
@@ -235,7 +243,7 @@ ENTRIES: tuple[Entry, ...] = (
         maker=EULER,
         steps="10-20",
     ),
-    Entry(
+    SchedulerEntry(
         "EDMEulerScheduler",
         ODE,
         inject.sigma_list,
@@ -247,7 +255,7 @@ ENTRIES: tuple[Entry, ...] = (
         highest=WELL_BELOW_ONE,
         fractional=True,
     ),
-    Entry(
+    SchedulerEntry(
         "EDMDPMSolverMultistepScheduler",
         MULTISTEP,
         inject.sigma_list,
@@ -261,7 +269,7 @@ ENTRIES: tuple[Entry, ...] = (
         highest=WELL_BELOW_ONE,
         steps="15-25",
     ),
-    Entry(
+    SchedulerEntry(
         "SASolverScheduler",
         SDE,
         inject.sigma_list,
@@ -270,7 +278,7 @@ ENTRIES: tuple[Entry, ...] = (
         highest=WELL_BELOW_ONE,
         ends_at_x0=True,
     ),
-    Entry(
+    SchedulerEntry(
         "DPMSolverSDEScheduler",
         SDE,
         inject.dpm_sde,
@@ -285,7 +293,7 @@ ENTRIES: tuple[Entry, ...] = (
         steps="10-25",
         warning="Its noise is drawn on the model's device: other devices draw other images.",
     ),
-    Entry(
+    SchedulerEntry(
         "TCDScheduler",
         DISTILLED,
         inject.nearest,
@@ -304,7 +312,7 @@ BY_NAME = {entry.name: entry for entry in ENTRIES}
 NAMES = list(BY_NAME)
 
 
-def find(name: str) -> Entry:
+def find(name: str) -> SchedulerEntry:
     """Find a scheduler by name, with or without "Scheduler".
 
     Raises:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .registry import Entry
+from .registry import SchedulerEntry
 
 
-def model_calls(entry: Entry, sigmas: Tensor) -> int:
+def model_calls(entry: SchedulerEntry, sigmas: Tensor) -> int:
     """Return how often a run over these levels calls the model."""
     steps = len(sigmas) - 1
     ends = int(sigmas[-1] == 0)
     return {"n": steps, "n + 1": steps + (steps > ends), "2n - 1": 2 * steps - ends, "2n": 2 * steps}[entry.calls]
 
 
-def describe(entry: Entry, sigmas: Tensor, spacing: str, asked: int, flow: bool) -> str:
+def describe(entry: SchedulerEntry, sigmas: Tensor, spacing: str, asked: int, flow: bool) -> str:
     """Return the summary and warnings of a run, a line each.
 
     Args:

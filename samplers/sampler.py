@@ -16,9 +16,9 @@ from ..patching.model_sampling import NoiseSchedule, fractional_timesteps, noise
 from .bridge import Bridge
 from .build import make, only_known
 from .inject import Levels
-from .registry import Entry
+from .registry import SchedulerEntry
 from .spacing import merged
-from .steppers import Asked, Run, drive
+from .steppers import Asked, SchedulerRun, drive
 
 MAX_SEED = 2**64
 NoiseMode = Literal["portable", "diffusers"]
@@ -34,7 +34,7 @@ class Choice:
             whose generator has made the initial latents before.
     """
 
-    entry: Entry
+    entry: SchedulerEntry
     options: Mapping[str, Any] = field(default_factory=dict)
     noise: NoiseMode = "portable"
 
@@ -89,11 +89,11 @@ def sample(
 
 
 def denoiser(
-    run: Run,
+    run: SchedulerRun,
     sigmas: Tensor,
     model: Callable[[Tensor, Tensor], Tensor],
     dtype: torch.dtype,
-    entry: Entry,
+    entry: SchedulerEntry,
     callback: Callable[[dict[str, Any]], None] | None,
     check: Callable[[], None],
 ) -> Callable[[Asked], Tensor]:
@@ -126,14 +126,14 @@ def denoiser(
     return denoise
 
 
-def working_type(entry: Entry, bridge: Bridge, device: torch.device) -> torch.dtype:
+def working_type(entry: SchedulerEntry, bridge: Bridge, device: torch.device) -> torch.dtype:
     """float32; float64 where the scheduler subtracts large numbers from each other and the device has it."""
     return torch.float64 if entry.cancels and bridge.crosses and device.type != "mps" else torch.float32
 
 
 def make_run(
     choice: Choice, schedule: NoiseSchedule, sigmas: Tensor, generator: torch.Generator, device: torch.device
-) -> Run:
+) -> SchedulerRun:
     """Make a fresh scheduler with the noise levels of the run."""
     entry = choice.entry
     bridge = choice.bridge(schedule)
@@ -155,7 +155,7 @@ def make_run(
     options = (
         only_known(scheduler.step, {"generator": generator, **choice.options}) if hasattr(scheduler, "step") else {}
     )
-    return Run(scheduler, levels, bridge, prediction, calls, options, generator, entry.ends_at_x0)
+    return SchedulerRun(scheduler, levels, bridge, prediction, calls, options, generator, entry.ends_at_x0)
 
 
 def constructor_arguments(levels: Levels) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def constructor_arguments(levels: Levels) -> dict[str, Any]:
     }
 
 
-def start(run: Run, x: Tensor, noise: Tensor | None, image: Tensor | None) -> Tensor:
+def start(run: SchedulerRun, x: Tensor, noise: Tensor | None, image: Tensor | None) -> Tensor:
     """Return the scheduler's first latents.
 
     From an empty latent a pipeline starts with noise in the scheduler's own strength, which is up to a percent off
@@ -198,7 +198,7 @@ def make_generator(mode: NoiseMode, seed: int, shape: torch.Size) -> torch.Gener
     return generator
 
 
-def check_sigmas(entry: Entry, sigmas: Tensor) -> None:
+def check_sigmas(entry: SchedulerEntry, sigmas: Tensor) -> None:
     """Check that the scheduler can run these noise levels.
 
     Raises:
@@ -228,7 +228,7 @@ def _listed(sigmas: Tensor) -> str:
     return ", ".join(numbers if len(numbers) < 9 else [*numbers[:4], "...", *numbers[-3:]])
 
 
-def _not_a_number(entry: Entry, step: int, sigma: float, steps: int) -> str:
+def _not_a_number(entry: SchedulerEntry, step: int, sigma: float, steps: int) -> str:
     return (
         f"The model gave a value that is not finite at step {step + 1} of {steps} (sigma {sigma:.4g}, "
         f"{entry.name}); run it in float32 or bfloat16, or check the model and its patches."

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..patching.model_sampling import NoiseSchedule, noise_schedule
 from .build import make, parameters
 from .inject import alpha_bar
-from .registry import Entry
+from .registry import SchedulerEntry
 
 TIMESTEPS = ("leading", "trailing", "linspace")
 SIGMAS = ("karras", "exponential", "beta")
@@ -24,7 +24,7 @@ STEPS_OFFSET = 1
 
 
 def sigmas(
-    entry: Entry,
+    entry: SchedulerEntry,
     model_sampling: Any,
     steps: int,
     denoise: float = 1.0,
@@ -62,7 +62,7 @@ def sigmas(
 
 
 def spaced(
-    entry: Entry,
+    entry: SchedulerEntry,
     schedule: NoiseSchedule,
     steps: int,
     denoise: float,
@@ -104,12 +104,12 @@ def part(steps: int, denoise: float, most: int) -> tuple[int, int]:
     return most, max(1, round(denoise * most))
 
 
-def merged(entry: Entry, sigmas: Tensor) -> Tensor:
+def merged(entry: SchedulerEntry, sigmas: Tensor) -> Tensor:
     """Drop falling sigmas of a flow after the first that are `highest` or more, which the scheduler takes for equal."""
     return torch.cat([sigmas[:1], sigmas[1:][sigmas[1:] < entry.highest]])
 
 
-def resolve(entry: Entry, spacing: str, flow: bool) -> str:
+def resolve(entry: SchedulerEntry, spacing: str, flow: bool) -> str:
     """Return what "auto" means for a scheduler and a model.
 
     Raises:
@@ -122,7 +122,7 @@ def resolve(entry: Entry, spacing: str, flow: bool) -> str:
     return ("flow" if flow else entry.spacing) if spacing == "auto" else spacing
 
 
-def _levels(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Tensor:
+def _levels(entry: SchedulerEntry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Tensor:
     scheduler = _timed(entry, table, steps, kind, options)
     if hasattr(scheduler, "sigmas"):
         levels = scheduler.sigmas[:-1][:: scheduler.order].float()
@@ -130,7 +130,7 @@ def _levels(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping
     return _at(table, scheduler.timesteps)
 
 
-def _flow_levels(entry: Entry, table: Tensor, steps: int, kind: str) -> Tensor:
+def _flow_levels(entry: SchedulerEntry, table: Tensor, steps: int, kind: str) -> Tensor:
     if kind in TIMESTEPS:
         return _at(table, _timed(entry, table, steps, kind, {}).timesteps)
     even = table[[-1 - int(i * len(table) / steps) for i in range(steps)]]
@@ -145,7 +145,7 @@ def _at(table: Tensor, timesteps: Tensor) -> Tensor:
     return table[timesteps.round().long().clamp(0, len(table) - 1)]
 
 
-def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Any:
+def _timed(entry: SchedulerEntry, table: Tensor, steps: int, kind: str, options: Mapping[str, Any]) -> Any:
     arguments = {
         **entry.config,
         "num_train_timesteps": len(table),
@@ -169,7 +169,7 @@ def _timed(entry: Entry, table: Tensor, steps: int, kind: str, options: Mapping[
     return scheduler
 
 
-def _maker(entry: Entry, kind: str) -> str:
+def _maker(entry: SchedulerEntry, kind: str) -> str:
     """Return the class that makes the levels: Euler's where a scheduler does not know the spacing."""
     name = entry.maker or entry.name
     if kind == "own":

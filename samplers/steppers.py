@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .bridge import Bridge, Prediction
-from .inject import Call, Levels
+from .inject import Levels, ModelCall
 
 
 @dataclass(frozen=True)
-class Run:
+class SchedulerRun:
     """What a stepper works with.
 
     Attributes:
@@ -32,7 +32,7 @@ class Run:
     levels: Levels
     bridge: Bridge
     prediction: Prediction
-    calls: Sequence[Call]
+    calls: Sequence[ModelCall]
     options: Mapping[str, Any]
     generator: torch.Generator
     ends_at_x0: bool
@@ -57,7 +57,7 @@ class Asked:
 
 Steps = Generator[Asked, None, Tensor]
 """A run as a generator: it yields calls of the model, finds x0 in them afterwards, and returns its last latents."""
-Stepper = Callable[["Run", Tensor], Steps]
+Stepper = Callable[["SchedulerRun", Tensor], Steps]
 
 
 def drive(steps: Steps, denoise: Callable[[Asked], Tensor]) -> Tensor:
@@ -78,7 +78,7 @@ def ask(step: int, rho: float, sample: Tensor) -> Generator[Asked, None, tuple[T
     return asked.sample, asked.x0
 
 
-def step(run: Run, sample: Tensor) -> Steps:
+def step(run: SchedulerRun, sample: Tensor) -> Steps:
     """Every scheduler with a `step`."""
     for call in run.calls:
         sample, x0 = yield from ask(call.step, call.rho, sample)
@@ -89,7 +89,7 @@ def step(run: Run, sample: Tensor) -> Steps:
     return sample
 
 
-def karras_ve(run: Run, sample: Tensor) -> Steps:
+def karras_ve(run: SchedulerRun, sample: Tensor) -> Steps:
     """Stochastic Heun: noise is added before each step (Karras et al. 2022, arXiv:2206.00364, algorithm 2)."""
     scheduler, rho = run.scheduler, run.levels.rho.tolist()
     scheduler.num_inference_steps = run.levels.steps
@@ -105,7 +105,7 @@ def karras_ve(run: Run, sample: Tensor) -> Steps:
     return sample
 
 
-def score_sde_ve(run: Run, sample: Tensor) -> Steps:
+def score_sde_ve(run: SchedulerRun, sample: Tensor) -> Steps:
     """Langevin corrections, then a reverse diffusion step (Song et al. 2021, arXiv:2011.13456, algorithms 2 and 4)."""
     scheduler, rho = run.scheduler, run.levels.rho
     scheduler.discrete_sigmas = (rho if run.levels.ends_above_zero else rho[:-1]).flip(0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tessera.contract.demo import demo_checkpoint
-from tessera.samplers.registry import ENTRIES, Entry
+from tessera.samplers.registry import ENTRIES, SchedulerEntry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import scheduler_images as benchmark
@@ -29,7 +29,7 @@ def checkpoint() -> Any:
 
 
 @pytest.mark.parametrize("entry", ACCEPTED, ids=lambda entry: entry.name)
-def test_the_node_draws_the_picture_of_the_pipeline(entry: Entry, pipeline: Any, checkpoint: Any) -> None:
+def test_the_node_draws_the_picture_of_the_pipeline(entry: SchedulerEntry, pipeline: Any, checkpoint: Any) -> None:
     with torch.no_grad():
         expected = benchmark.pipeline_image(pipeline, entry, 4, 64)
         found = benchmark.node_image(checkpoint, entry, 4, 64)

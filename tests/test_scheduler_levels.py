@@ -25,7 +25,7 @@ DENOISE = st.one_of(st.floats(1e-6, 1), st.sampled_from([0.001, 0.01, 0.1, 0.3, 
     denoise=DENOISE,
 )
 def test_any_schedule_can_be_run(
-    entry: registry.Entry, kind: str, spaced: str, final: str, steps: int, denoise: float
+    entry: registry.SchedulerEntry, kind: str, spaced: str, final: str, steps: int, denoise: float
 ) -> None:
     if spaced == "flow" and kind != "flow":
         spaced = "auto"
@@ -46,7 +46,7 @@ def test_any_schedule_can_be_run(
     denoise=DENOISE,
 )
 def test_a_run_begins_at_the_noise_that_is_asked_for(
-    entry: registry.Entry, spaced: str, steps: int, denoise: float
+    entry: registry.SchedulerEntry, spaced: str, steps: int, denoise: float
 ) -> None:
     """However few levels there are: within one of the schedule's own, and one of the model's at both ends."""
     space = MODELS["epsilon"]
@@ -57,7 +57,7 @@ def test_a_run_begins_at_the_noise_that_is_asked_for(
 
 @pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda entry: entry.short)
 @pytest.mark.parametrize(("steps", "denoise"), [(100, 0.1), (40, 0.02), (1, 0.0001)])
-def test_as_many_levels_as_the_model_knows(entry: registry.Entry, steps: int, denoise: float) -> None:
+def test_as_many_levels_as_the_model_knows(entry: registry.SchedulerEntry, steps: int, denoise: float) -> None:
     model = Model("epsilon")
     sigmas = levels(entry.name, model, steps, denoise=denoise)
     start = 0.5 * noise()
@@ -68,7 +68,7 @@ def test_as_many_levels_as_the_model_knows(entry: registry.Entry, steps: int, de
 
 
 @pytest.mark.parametrize("entry", registry.ENTRIES, ids=lambda entry: entry.short)
-def test_levels_near_a_flows_first_are_one_step(entry: registry.Entry) -> None:
+def test_levels_near_a_flows_first_are_one_step(entry: registry.SchedulerEntry) -> None:
     """Where a scheduler divides by what is left of the signal, the first levels of many steps are one level."""
     model = Model("flow")
     given = model.model_sampling.sigmas.flip(0)[:12]

@@ -19,7 +19,7 @@ from tessera.host.sampling.samplers import KSAMPLER
 from tessera.patching import model_sampling as noise_levels
 from tessera.samplers import build, sampler, spacing
 from tessera.samplers.bridge import Bridge
-from tessera.samplers.registry import ENTRIES, NAMES, Entry, find
+from tessera.samplers.registry import ENTRIES, NAMES, SchedulerEntry, find
 from tessera.samplers.report import model_calls
 from torch import Tensor
 
@@ -371,7 +371,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if set(CHOICES) & set(entry.options)])
-def test_options_that_are_taken_have_a_step(entry: Entry) -> None:
+def test_options_that_are_taken_have_a_step(entry: SchedulerEntry) -> None:
     """Every combination is refused before the run, or diffusers' class makes finite steps of it."""
     applying = [name for name in CHOICES if name in entry.options]
     for values in itertools.product(*([None, *CHOICES[name]] for name in applying)):

@@ -97,9 +97,7 @@ class SeamlessHooks:
         """Warn when no step of a run over `sigmas` is within the range."""
         if len(sigmas) > 1 and not self.schedule.covers_any(sigmas, percent_to_sigma):
             part = f"{self.schedule.start:.0%} and {self.schedule.end:.0%}"
-            _log.warning(
-                "Seamless: no step of this run is between %s of the schedule, so its edges do not meet.", part
-            )
+            _log.warning("Seamless: no step of this run is between %s of the schedule, so its edges do not meet.", part)
 
     def around_conds(self, call: CondBatch) -> Any:
         """Make control networks, which run before the denoiser, periodic as well."""

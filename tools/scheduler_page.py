@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..samplers.registry import ENTRIES, Entry
+from ..samplers.registry import ENTRIES, SchedulerEntry
 
 PAGE = Path(__file__).parents[1] / "web" / "docs" / "TesseraScheduler.md"
 BEGIN, END = "<!-- schedulers -->", "<!-- end of schedulers -->"
@@ -20,7 +20,7 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _row(entry: Entry) -> tuple[str, ...]:
+def _row(entry: SchedulerEntry) -> tuple[str, ...]:
     return (
         entry.name,
         entry.family,
