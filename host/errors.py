@@ -30,32 +30,35 @@ class NodeError(Exception):
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:
-    """`text` on one line that every terminal can print: line breaks become spaces, other controls are escaped."""
+    """Return `text` on one line that every terminal can print.
+
+    Line breaks become spaces, other control characters are escaped.
+    """
     joined = " ".join(text.split())
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in joined)
     return safe if len(safe) <= longest else safe[: longest - 3] + "..."
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, cut where it is long."""
+    """Return a value as JSON, cut where it is long."""
     return one_line(json.dumps(value, ensure_ascii=False, default=str), LONGEST_VALUE)
 
 
 def named(node_id: str, class_type: Any, input_name: str | None = None) -> str:
-    """The beginning of a line: which node, of which class, and which of its inputs."""
+    """Return the beginning of a line: which node, of which class, and which of its inputs."""
     node = f"node {one_line(node_id, LONGEST_VALUE)} {one_line(str(class_type), LONGEST_VALUE)}"
     return node if input_name is None else f"{node}, input {one_line(input_name, LONGEST_VALUE)}"
 
 
 def closest(name: Any, known: Iterable[Any]) -> str:
-    """A hint at the known name that looks most like `name`, or nothing."""
+    """Return a hint at the known name that looks most like `name`, or nothing."""
     folded = {str(each).lower(): str(each) for each in known}
     found = get_close_matches(str(name)[:200].lower(), folded, n=1)
     return f'; did you mean "{folded[found[0]]}"?' if found else ""
 
 
 def listed(values: Iterable[Any]) -> str:
-    """Values with commas between them, cut where there are many."""
+    """Return values with commas between them, cut where there are many."""
     every = [shown(value) for value in values]
     more = f" and {len(every) - LONGEST_LIST} more" if len(every) > LONGEST_LIST else ""
     return ", ".join(every[:LONGEST_LIST]) + more

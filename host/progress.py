@@ -1,4 +1,7 @@
-"""Progress and interruption (stands for `comfy.utils.ProgressBar` and the interruption of `comfy.model_management`)."""
+"""Progress and interruption.
+
+Drop-in replacement for `comfy.utils.ProgressBar` and the interruption of `comfy.model_management`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def interrupt_current_processing(value: bool = True) -> None:
 
 
 def processing_interrupted() -> bool:
-    """Whether the run was asked to stop."""
+    """Return whether the run was asked to stop."""
     return _interrupted.is_set()
 
 

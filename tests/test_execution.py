@@ -161,7 +161,7 @@ def test_results_are_inference_tensors() -> None:
     [
         ("value", True, "node 1 Broken: the file is cut short; get it again"),
         ("bug", False, "node 1 Broken: KeyError: 'weight'; run again with --verbose to see where it comes from"),
-        ("memory", False, "node 1 Broken: out of memory; use a smaller picture or batch"),
+        ("memory", False, "node 1 Broken: out of memory; use a smaller image or batch"),
         ("two outputs", False, "node 1 Broken: TypeError: execute returned 2 values; the schema has 1 outputs"),
         ("lines", False, r"node 1 Broken: RuntimeError: one two three \x1b[31m; run"),
     ],

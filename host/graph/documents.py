@@ -10,12 +10,13 @@ from typing import Any
 
 from ..errors import GraphError, shown
 
-# The keys under which programs put a graph: bodies of POST /prompt, what the interface's graphToPrompt gives, and
-# the bodies of services that run workflows.
 WRAPPERS = ("prompt", "output", "workflow", "extra_data", "extra_pnginfo", "input")
+"""The keys under which programs put a graph: bodies of POST /prompt, what the interface's graphToPrompt gives, and the
+bodies of services that run workflows."""
+
 MOST_WRAPPERS = 6
-# A run in ComfyUI's history or queue: its number, its id, the graph, and what came with it.
 RUN_LENGTH = 4
+"""A run in ComfyUI's history or queue: its number, its id, the graph, and what came with it."""
 
 
 @dataclass
@@ -48,7 +49,7 @@ def parse(content: str | bytes, name: str) -> Any:
         raise GraphError([f"{name}: the JSON is nested too deeply; expected a workflow"]) from error
     except ValueError as error:
         raise GraphError(
-            [f"{name}: not JSON ({error}); expected a workflow file: .json, or a picture that ComfyUI saved"]
+            [f"{name}: not JSON ({error}); expected a workflow file: .json, or an image that ComfyUI saved"]
         ) from error
 
 
@@ -86,7 +87,7 @@ def _found(document: Any, name: str, depth: int) -> Workflow | None:
 
 
 def _only_run(document: dict[str, Any], name: str, depth: int) -> Workflow | None:
-    """The graph of a history or queue with one run."""
+    """Return the graph of a history or queue with one run."""
     runs = list(_runs(document))
     if len(runs) > 1:
         raise GraphError([f"{name}: found {len(runs)} runs; expected one workflow; take one of them out"])

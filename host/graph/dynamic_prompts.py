@@ -47,7 +47,7 @@ def dynamic_prompt(text: str) -> str:
 
 
 def _options(text: str, start: int) -> tuple[list[str], int]:
-    """The choices between a brace and its partner, and where the text goes on behind it."""
+    """Return the choices between a brace and its partner, and where the text goes on behind it."""
     cuts, depth, at = [start], 0, start
     while at < len(text) and (depth or text[at] != "}"):
         char = text[at]

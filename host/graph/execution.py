@@ -54,7 +54,7 @@ class Run:
     Args:
         prompt: the graph, from `validation.validate`.
         outputs: the ids of its output nodes.
-        extra_pnginfo: what saved pictures carry beside the graph: `{"workflow": <UI-format>}`.
+        extra_pnginfo: what saved images carry beside the graph: `{"workflow": <UI-format>}`.
         on_node: called with a node's id and class before it runs.
     """
 
@@ -111,7 +111,7 @@ class Run:
         return entry is not None
 
     def _missing(self, node_id: str) -> list[str]:
-        """The nodes that have to run first; a lazy input counts when the node asks for it."""
+        """Return the nodes that have to run first; a lazy input counts when the node asks for it."""
         links = {name: value[0] for name, value in self.prompt[node_id]["inputs"].items() if is_link(value)}
         specs = inputs_of(self._info(node_id))
         lazy = {name for name in links if name in specs and specs[name].options.get("lazy")}
@@ -135,7 +135,7 @@ class Run:
         self.entries[node_id] = self.cache.entries[self._signatures[node_id]] = entry
 
     def _inputs(self, node_id: str) -> dict[str, list[Any]]:
-        """Lists of values by input name; a lazy input that was not asked for is None."""
+        """Return lists of values by input name; a lazy input that was not asked for is None."""
         specs = inputs_of(self._info(node_id))
         found = {}
         for name, value in self.prompt[node_id]["inputs"].items():
@@ -155,7 +155,10 @@ class Run:
         return {hidden: answer for hidden, answer in answers.items() if hidden.name in asked}
 
     def _signature(self, node_id: str) -> str:
-        """A digest of all that a node's result depends on: class, values, the nodes before it, and its fingerprint."""
+        """Return a digest of all that a node's result depends on.
+
+        Class, values, the nodes before it, and its fingerprint.
+        """
         node, info = self.prompt[node_id], self._info(node_id)
         parts: list[Any] = [node["class_type"], self._fingerprint(node_id)]
         if Hidden.unique_id.name in info["input"].get("hidden", {}) or self._class(node_id).GET_SCHEMA().not_idempotent:
@@ -212,9 +215,9 @@ class _Blame:
 
 
 def explain(error: Exception) -> str:
-    """What failed and what to do, for whoever runs the graph."""
+    """Return what failed and what to do, for whoever runs the graph."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
-        return f"out of memory; use a smaller picture or batch, or --dtype fp16 ({error})"
+        return f"out of memory; use a smaller image or batch, or --dtype fp16 ({error})"
     if isinstance(error, OSError) and error.strerror:
         full = "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename else ""
         return f"{error.filename}: {error.strerror}{full}" if error.filename else error.strerror
@@ -251,7 +254,7 @@ def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> NodeResult:
 
 
 def _frozen(value: Any) -> str:
-    """Text that is equal for equal values, and never for what cannot be compared: NaN, tensors, objects."""
+    """Return text that is equal for equal values, and never for what cannot be compared: NaN, tensors, objects."""
     if isinstance(value, Mapping):
         return f"{{{','.join(sorted(f'{_frozen(k)}:{_frozen(v)}' for k, v in value.items()))}}}"
     if isinstance(value, (list, tuple)):
@@ -262,7 +265,7 @@ def _frozen(value: Any) -> str:
 
 
 def _sources_first(prompt: Prompt, outputs: Sequence[str]) -> list[str]:
-    """The nodes that outputs need, each behind those it is linked to."""
+    """Return the nodes that outputs need, each behind those it is linked to."""
     order: dict[str, None] = {}
     pending = list(reversed(outputs))
     while pending:

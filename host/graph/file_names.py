@@ -17,8 +17,9 @@ from .widgets import stored_values
 TOKEN = re.compile(r"%([^%]+)%")
 FORBIDDEN = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
 ALIAS = "Node name for S&R"
-# The interface gives every node an alias, its class, but for those that save.
 NO_ALIAS = {"SaveImage", "SaveLatent", "SaveAnimatedPNG", "SaveAnimatedWEBP"}
+"""The interface gives every node an alias, its class, but for those that save."""
+
 ObjectInfos = Mapping[str, Mapping[str, Any]]
 
 
@@ -32,7 +33,10 @@ class Named:
     node: Mapping[str, Any]
 
     def value(self, name: str, object_info: ObjectInfos) -> Any:
-        """What is typed into a widget of the node, or shown on the frame of a subgraph; KeyError where it has none."""
+        """Return what is typed into a widget of the node, or shown on the frame of a subgraph.
+
+        KeyError where it has none.
+        """
         inner = self.graph.inner.get(str(self.node["id"]))
         if inner is None:
             return stored_values(self.node, object_info[self.node["type"]])[name]
@@ -51,7 +55,7 @@ class Tokens:
         self.top, self.object_info, self.now = top, object_info, now
 
     def fill(self, text: str) -> str:
-        """The text with what its tokens name."""
+        """Return the text with what its tokens name."""
         return TOKEN.sub(self._filled, text)
 
     def fill_prefixes(self, prompt: Mapping[str, Mapping[str, Any]]) -> None:
@@ -103,7 +107,7 @@ def _name(graph: Graph, node: Mapping[str, Any], inner: Graph | None, object_inf
 
 
 def _written(value: Any) -> str:
-    """A value as JavaScript writes it."""
+    """Return a value as JavaScript writes it."""
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:

@@ -48,10 +48,10 @@ class Layout:
 
 
 def lay_out(name: str, group: Mapping[str, Any], object_info: ObjectInfos) -> Layout:
-    """Read a group's drawing.
+    """Read what a group holds.
 
     Raises:
-        GraphError: it holds what is no node.
+        GraphError: it holds something that is not a node.
     """
     nodes = slots(group, "nodes")
     if not nodes or not all(isinstance(node.get("type"), str) for node in nodes):
@@ -66,7 +66,7 @@ def lay_out(name: str, group: Mapping[str, Any], object_info: ObjectInfos) -> La
 
 
 def link_rows(links: list[Any]) -> Iterator[Row]:
-    """The links between nodes inside: node, output, node, input. Those to the outside have no node at one end."""
+    """Yield the links between nodes inside: node, output, node, input. Those to the outside have no node at one end."""
     for link in links:
         row = [_number(part) for part in link[:4]] if isinstance(link, list) else []
         if len(row) == 4 and all(part is not None for part in row):
@@ -80,7 +80,7 @@ def _number(part: Any) -> int | None:
 
 
 def _controlled(each: InputInfo) -> InputInfo:
-    """A seed keeps what says how it changes, under whatever name the group shows it."""
+    """Return a seed whose value keeps what says how it changes, under whatever name the group shows it."""
     return replace(each, options={**each.options, "control_after_generate": control_count(each) > 0})
 
 
@@ -101,7 +101,7 @@ class _Reading:
         self.seen: dict[str, int] = {}
 
     def node(self, place: int) -> list[tuple[int, InputInfo]]:
-        """Show what one node has; returns its widgets that were made inputs, which come behind all others."""
+        """Show what one node has; return its widgets that were made inputs, which come behind all others."""
         node = self.layout.nodes[place]
         inputs, outputs = self._declared(place, node)
         names = [slot.get("name") for slot in slots(node, "inputs")]
@@ -136,7 +136,7 @@ class _Reading:
             self.layout.inputs.append(spot)
 
     def _declared(self, place: int, node: Mapping[str, Any]) -> tuple[list[InputInfo], int]:
-        """The inputs of a node's class and how many outputs it has."""
+        """Return the inputs of a node's class and how many outputs it has."""
         info = self.object_info.get(node["type"])
         if info is not None:
             return list(inputs_of(info).values()), len(info["output"])
@@ -153,14 +153,17 @@ class _Reading:
         return given, len(slots(node, "outputs"))
 
     def _configured(self, place: int, kind: str, key: str) -> Mapping[str, Any]:
-        """What was set for an input or output in the dialog for group nodes."""
+        """Return what was set for an input or output in the dialog for group nodes."""
         found: Any = self.config
         for part in (str(place), kind, key):
             found = found.get(part) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
 
     def _name(self, place: int, name: str) -> str:
-        """The name that the group shows: names that are taken have the node's title before them, then a number."""
+        """Return the name that the group shows.
+
+        Names that are taken have the node's title before them, then a number.
+        """
         node = self.layout.nodes[place]
         labels = [slot.get("label") for slot in slots(node, "inputs") if slot.get("name") == name]
         unique = key = str(self._configured(place, "input", name).get("name") or (labels + [None])[0] or name)

@@ -26,7 +26,7 @@ Node = dict[str, Any]
 
 
 def unfold(document: Mapping[str, Any], object_info: ObjectInfos) -> Mapping[str, Any]:
-    """A document in which every group node is the frame of a subgraph of its own.
+    """Return a document in which every group node is the frame of a subgraph of its own.
 
     Raises:
         GraphError: a group contains itself, or is not what the format says.
@@ -50,7 +50,7 @@ class _Unfolding:
     made: list[Node]
 
     def level(self, level: Any, around: tuple[str, ...]) -> Any:
-        """A level of the drawing whose group nodes are frames."""
+        """Return a level of the graph whose group nodes are frames."""
         nodes = level.get("nodes") if isinstance(level, dict) else None
         return {**level, "nodes": [self._node(node, around) for node in nodes]} if isinstance(nodes, list) else level
 
@@ -60,7 +60,7 @@ class _Unfolding:
             return node
         where = named(str(node.get("id")), str(node["type"]))
         if group in around:
-            raise GraphError([f"{where}: the group {shown(group)} contains itself; take it out of its own drawing"])
+            raise GraphError([f"{where}: the group {shown(group)} contains itself; take it out of itself"])
         if len(self.made) >= MOST_FRAMES:
             raise GraphError([f"{where}: more than {MOST_FRAMES} group nodes; use subgraphs instead"])
         layout = self._layout(group, (*around, group))
@@ -70,7 +70,7 @@ class _Unfolding:
         return _frame(node, definition)
 
     def _layout(self, group: str, around: tuple[str, ...]) -> Layout:
-        """What a group shows; groups inside it show what they show themselves."""
+        """Return what a group shows; groups inside it show what they show themselves."""
         infos: ChainMap[str, Mapping[str, Any]] = ChainMap({}, self.object_info)  # pyright: ignore[reportArgumentType]
         for type_ in {str(node.get("type")) for node in slots(self.groups[group], "nodes")}:
             inner = group_name(type_, self.groups)
@@ -80,7 +80,7 @@ class _Unfolding:
 
 
 def group_name(type_: Any, groups: Mapping[str, Any]) -> str | None:
-    """The group that a node's type names."""
+    """Return the group that a node's type names."""
     for prefix in PREFIXES:
         if isinstance(type_, str) and type_.startswith(prefix):
             name = type_.removeprefix(prefix)
@@ -90,7 +90,7 @@ def group_name(type_: Any, groups: Mapping[str, Any]) -> str | None:
 
 
 def _frame(node: Node, definition: Node) -> Node:
-    """The group node as a frame; inputs that are named otherwise than expected are known by their order."""
+    """Return the group node as a frame; inputs that are named otherwise than expected are known by their order."""
     names = [each["name"] for each in definition["inputs"]]
     inputs = [
         {**slot, "name": names[place] if slot.get("name") not in names and place < len(names) else slot.get("name")}
@@ -128,7 +128,7 @@ def _definition(name: str, node: Node, layout: Layout, object_info: ObjectInfos)
 
 
 def _values(node: Node, layout: Layout) -> dict[str, Any]:
-    """The value of each widget that the group shows."""
+    """Return the value of each widget that the group shows."""
     info = {"input": {"required": {spot.name: (spot.info.type, spot.info.options) for spot in layout.widgets}}}
     given = node.get("widgets_values")
     by_name: Mapping[str, Any] = given if isinstance(given, dict) else {}
@@ -139,7 +139,7 @@ def _values(node: Node, layout: Layout) -> dict[str, Any]:
 
 
 def _input(node: Node, name: str) -> int:
-    """The place of an input by its name; one that the file does not list is added."""
+    """Return the place of an input by its name; one that the file does not list is added."""
     names = [slot.get("name") for slot in node["inputs"]]
     if name not in names:
         node["inputs"].append({"name": name, "type": "*"})

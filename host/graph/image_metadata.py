@@ -1,4 +1,4 @@
-"""Texts that picture files carry beside the picture: in PNG chunks, or in the EXIF data of WebP, JPEG and AVIF."""
+"""Texts that image files carry beside the image: in PNG chunks, or in the EXIF data of WebP, JPEG and AVIF."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-# A compressed text may say that it is of any length; no workflow is longer.
 LONGEST_TEXT = 64 * 1024 * 1024
+"""A compressed text may say that it is of any length; no workflow is longer."""
+
 TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"comf"}
 # Directory of EXIF's own tags, and the one in it for remarks.
 EXIF_DIRECTORY, USER_COMMENT = 0x8769, 0x9286
@@ -19,7 +20,7 @@ ENCODINGS = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"\0" * 8: "utf-8"
 
 
 def kind(content: bytes) -> str | None:
-    """The format of a picture file whose texts can be read, by its first bytes."""
+    """Return the format of an image file whose texts can be read, by its first bytes."""
     if content.startswith(PNG_SIGNATURE):
         return "PNG"
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
@@ -30,10 +31,10 @@ def kind(content: bytes) -> str | None:
 
 
 def texts(content: bytes) -> dict[str, str]:
-    """The texts of a picture by their keywords, in lower case. Those of EXIF are written `keyword:text`.
+    """Return the texts of an image by their keywords, in lower case. Those of EXIF are written `keyword:text`.
 
     Raises:
-        ValueError: the file is no picture, or a text is longer than 64 MB.
+        ValueError: the file is not an image, or a text is longer than 64 MB.
     """
     pairs = _png_texts(content) if content.startswith(PNG_SIGNATURE) else _exif_texts(content)
     return {key.lower(): text for key, text in pairs}
@@ -101,7 +102,10 @@ def _exif_texts(content: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _exif_text(value: object) -> str:
-    """A tag as text. Pillow reads texts as Latin-1, and leaves remarks as bytes with their encoding before them."""
+    """Return a tag as text.
+
+    Pillow reads texts as Latin-1, and leaves remarks as bytes with their encoding before them.
+    """
     if isinstance(value, str):
         try:
             return value.encode("latin-1").decode()

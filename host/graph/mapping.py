@@ -12,7 +12,7 @@ from ..schema.node import ComfyNode, Hidden, bound
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input's value is `[node id, output number]`."""
+    """Return whether an input's value is `[node id, output number]`."""
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
 
 

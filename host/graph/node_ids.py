@@ -46,7 +46,7 @@ def _last_id(document: Mapping[str, Any]) -> int:
 
 
 def _renamings(subgraph: Any, used: set[str], last: int) -> tuple[dict[str, int], int]:
-    """The new ids of one subgraph's nodes, and the highest id so far. Takes note of the ids that are in use."""
+    """Return the new ids of one subgraph's nodes, and the highest id so far. Takes note of the ids that are in use."""
     changes: dict[str, int] = {}
     ids = [str(node["id"]) for node in _nodes(subgraph)]
     if len(ids) != len(set(ids)):
@@ -85,7 +85,7 @@ def _renamed_link(link: Any, changes: Mapping[str, int]) -> Any:
 
 
 def _with_proxies(level: Level, renamed: Mapping[str, Mapping[str, int]]) -> Level:
-    """A level whose frames name the nodes inside by their new ids."""
+    """Return a level whose frames name the nodes inside by their new ids."""
     nodes = level.get("nodes")
     if not isinstance(nodes, list):
         return level

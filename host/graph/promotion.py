@@ -11,8 +11,9 @@ from .ui_graph import STORED, SUBGRAPH_INPUT, Graph, Link, slots
 from .widget_slots import CONTROL_VALUES
 from .widgets import stored_values
 
-# How files of a few months name a widget that a frame inside promotes: "7: steps", for node 7.
 NESTED_NAME = re.compile(r"\s*(\d+)\s*:\s*(.+)", re.DOTALL)
+"""How files of a few months name a widget that a frame inside promotes: "7: steps", for node 7."""
+
 ON_FRAME = "-1"
 
 
@@ -72,7 +73,7 @@ def _names(inner: Graph) -> dict[str, int]:
 
 
 def _shown_as(inner: Graph, name: str) -> int | None:
-    """The input of a frame that shows a widget, by its own name or by the widget's name inside."""
+    """Return the input of a frame that shows a widget, by its own name or by the widget's name inside."""
     nested = NESTED_NAME.fullmatch(name)
     if name in _names(inner):
         return _names(inner)[name]
@@ -83,7 +84,7 @@ def _shown_as(inner: Graph, name: str) -> int | None:
 
 
 def _widgets_of_frame(inner: Graph) -> dict[tuple[str, str], int]:
-    """The inputs of a frame that stand for widgets: from node and widget inside to the frame's slot."""
+    """Return the inputs of a frame that stand for widgets: from node and widget inside to the frame's slot."""
     return {
         (str(node["id"]), str(slot.get("name"))): link.origin_slot
         for node in inner.nodes.values()
@@ -115,9 +116,9 @@ def _promote_in_order(inner: Graph, values: list[Any]) -> None:
 
 
 def frame_value(inner: Graph, slot: int, object_info: Mapping[str, Mapping[str, Any]]) -> Value | None:
-    """What a frame's own widget holds: the value on the frame, or else the one that is typed in inside.
+    """Return what a frame's own widget holds: the value on the frame, or else the one that is typed in inside.
 
-    It is sent as it is. None where the input is no widget.
+    It is sent as it is. None where the input is not a widget.
     """
     if slot in inner.promoted:
         return Value(inner.promoted[slot])

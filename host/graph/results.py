@@ -18,7 +18,7 @@ Results = dict[str, dict[str, list[Any]]]
 
 
 def results(run: Run) -> Results:
-    """What each node showed, and the texts, numbers and truth values that it gave, whether or not anybody uses them.
+    """Return what each node showed, and the texts, numbers and truth values that it gave, used or not.
 
     Returns:
         By node id: lists by kind of what is shown ("images", "text", ...), files as `{"path": ...}`; then lists by the
@@ -40,20 +40,20 @@ def results(run: Run) -> Results:
 
 
 def saved(run: Run) -> list[str]:
-    """The files in the output folder; previews are not kept."""
+    """Return the files in the output folder; previews are not kept."""
     shown = [item for ui in run.ui.values() for items in ui.values() for item in items]
     return [plain(item)["path"] for item in shown if _is_file(item) and item["type"] == "output"]
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is text, a number or a truth value, of Python or numpy."""
+    """Return whether a value is text, a number or a truth value, of Python or numpy."""
     return isinstance(value, (str, int, float)) or (
         type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0
     )
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it; files become their paths."""
+    """Return a value as JSON holds it; files become their paths."""
     if _is_file(value):
         return {"path": os.path.join(get_directory_by_type(value["type"]) or "", value["subfolder"], value["filename"])}
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def plain(value: Any) -> Any:
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
-    """A name for an output that nothing else has: its own, or with a number behind it."""
+    """Return a name for an output that nothing else has: its own, or with a number behind it."""
     names = [name, *(f"{name} {number}" for number in range(2, len(taken) + 2))]
     return next(each for each in names if each not in taken)
 

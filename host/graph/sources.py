@@ -11,8 +11,8 @@ from ..schema.object_info import accepts
 from .promotion import Value
 from .ui_graph import BYPASSED, MUTED, STORED, SUBGRAPH_INPUT, Graph, Link, slots
 
-# A primitive node with this property fills in the tokens of its value.
 FILLS_IN = "Run widget replace on values"
+"""A primitive node with this property fills in the tokens of its value."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class OnFrame:
 
 
 def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int] | Value | OnFrame | None:
-    """What an input of a node gets: the id and output of another node, a value, or nothing but its own widget's.
+    """Return what an input of a node gets: the id and output of another node, a value, or nothing but its own widget's.
 
     Reroutes, primitives, bypassed nodes and the frames of subgraphs are seen through as ComfyUI's interface does it.
 
@@ -74,7 +74,10 @@ def _link_of_frame(inner: Graph, slot: int) -> Link | None:
 
 
 def _way_through(node: Mapping[str, Any], slot: int, wanted: str) -> int:
-    """The input that a bypassed node hands on: the one beside the output if types allow it, else the first to fit."""
+    """Return the input that a bypassed node hands on.
+
+    The one beside the output if types allow it, else the first to fit.
+    """
     inputs = [str(each.get("type")) for each in slots(node, "inputs")]
     outputs = [str(each.get("type")) for each in slots(node, "outputs")]
     if wanted in ("*", ""):
@@ -88,7 +91,7 @@ def _way_through(node: Mapping[str, Any], slot: int, wanted: str) -> int:
 
 
 def _primitive_value(graph: Graph, node: Mapping[str, Any]) -> Value | None:
-    """A primitive node's value, which takes the place of what is typed in where it leads."""
+    """Return a primitive node's value, which takes the place of what is typed in where it leads."""
     for (node_id, _), value in graph.overrides.items():
         if node_id == str(node["id"]) and value is not STORED:
             return Value(value)

@@ -19,7 +19,7 @@ STORED = object()
 
 @dataclass(frozen=True)
 class Link:
-    """A line of the drawing."""
+    """A link of the graph."""
 
     id: str
     origin: str
@@ -30,11 +30,11 @@ class Link:
 
 @dataclass
 class Graph:
-    """One level of the drawing.
+    """One level of the graph.
 
     Attributes:
-        path: "" at the top and "5:" inside the subgraph that node 5 stands for.
-        outer: the level around it, and the node that stands for this one there: its frame.
+        path: "" at the top and "5:" inside the subgraph of node 5.
+        outer: the level around it, and the node of this one there: its frame.
         inner: the levels inside, by the ids of their frames.
         places: for each input of the frame, which of the definition's inputs it is.
         promoted: values that stand on the frame, by the definition's inputs.
@@ -52,7 +52,7 @@ class Graph:
     overrides: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def link_into(self, node: Mapping[str, Any], index: int) -> Link | None:
-        """The line that ends at an input of a node."""
+        """Return the line that ends at an input of a node."""
         inputs = slots(node, "inputs")
         link_id = inputs[index].get("link") if 0 <= index < len(inputs) else None
         if link_id is None:
@@ -65,17 +65,17 @@ class Graph:
         return self.links[str(link_id)]
 
     def link_out(self, slot: int) -> Link | None:
-        """The line that ends at an output of this subgraph's frame."""
+        """Return the line that ends at an output of this subgraph's frame."""
         ends = (link for link in self.links.values() if link.target == SUBGRAPH_OUTPUT and link.target_slot == slot)
         return next(ends, None)
 
     def name(self, node: Mapping[str, Any], input_name: str | None = None) -> str:
-        """How a node is named in messages."""
+        """Return how a node is named in messages."""
         return named(f"{self.path}{node['id']}", node["type"], input_name)
 
 
 def slots(node: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
-    """The "inputs" or "outputs" of a node as the file lists them."""
+    """Return the "inputs" or "outputs" of a node as the file lists them."""
     return [slot if isinstance(slot, dict) else {} for slot in _list(node.get(kind))]
 
 
@@ -101,7 +101,7 @@ def read_graph(document: Mapping[str, Any]) -> Graph:
             if node["type"] not in definitions:
                 continue
             if node["type"] in around:
-                raise GraphError([f"{graph.name(node)}: the subgraph contains itself; take it out of its own drawing"])
+                raise GraphError([f"{graph.name(node)}: the subgraph contains itself; take it out of itself"])
             inner = _read_level(definitions[node["type"]], f"{graph.path}{node['id']}:", (graph, node))
             count += len(inner.nodes)
             if len(around) >= MOST_LEVELS:
@@ -142,7 +142,10 @@ def _is_slot(slot: Any) -> bool:
 
 
 def _places(inner: Graph, given: list[Mapping[str, Any]]) -> list[int | None]:
-    """Which input of a definition each input of its frame is: by name and type, else by name; names may repeat."""
+    """Return which input of a definition each input of its frame is: by name and type, else by name.
+
+    Names may repeat.
+    """
     free = {index: (slot.get("name"), slot.get("type")) for index, slot in enumerate(slots(inner.definition, "inputs"))}
     places: list[int | None] = []
     for slot in given:
@@ -157,7 +160,7 @@ def _places(inner: Graph, given: list[Mapping[str, Any]]) -> list[int | None]:
 
 
 def every_node(graph: Graph) -> Iterator[tuple[Graph, Mapping[str, Any]]]:
-    """The nodes that run: frames are replaced by what is inside, muted and bypassed ones left out."""
+    """Yield the nodes that run: frames are replaced by what is inside, muted and bypassed ones left out."""
     pending = [graph]
     while pending:
         graph = pending.pop()

@@ -65,12 +65,12 @@ def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo) -> 
 
 
 def linked_nodes(node: Mapping[str, Any]) -> Iterator[str]:
-    """The ids that a node's links name."""
+    """Return the ids that a node's links name."""
     return (value[0] for value in node["inputs"].values() if is_link(value))
 
 
 def needed(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
-    """The ids of the outputs and of all they depend on, in the order of the graph."""
+    """Return the ids of the outputs and of all they depend on, in the order of the graph."""
     found: set[str] = set()
     pending = list(outputs)
     while pending:
@@ -82,7 +82,7 @@ def needed(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[
 
 
 def find_circle(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
-    """The ids along one circle of links, its first id repeated at the end; [] where there is none."""
+    """Return the ids along one circle of links, its first id repeated at the end; [] where there is none."""
     finished: set[str] = set()
     for output in outputs:
         path = {output: linked_nodes(prompt[output])}
@@ -204,7 +204,7 @@ class _Check:
         return [f"{self._where(reason, asked)}: {reason}" for reason in dict.fromkeys(reasons)]
 
     def _where(self, reason: str, asked: Iterable[str]) -> str:
-        """The node, and its inputs that a reason names; all that it was asked for where it names none."""
+        """Return the node, and its inputs that a reason names; all that it was asked for where it names none."""
         told = [name for name in asked if re.search(rf"\b{re.escape(name)}\b", reason)]
         return named(self.node_id, self.class_type, ", ".join(told or asked))
 
@@ -239,7 +239,7 @@ def _not_in_list(spec: InputInfo, value: Any, options: list[Any]) -> str:
 
 
 def expected(spec: InputInfo) -> str:
-    """In words, what an input takes."""
+    """Say in words what an input takes."""
     if spec.type == "COMBO":
         return f"one of {listed(spec.options.get('options', []))}"
     if not spec.is_widget:

@@ -16,8 +16,9 @@ CONTROL_VALUES = {"fixed", "increment", "decrement", "randomize", "increment-wra
 SEED_NAMES = {"seed", "noise_seed"}
 UPLOAD_VALUES = {"image", "audio", "video", "file"}
 NUMBERS = {"INT", "FLOAT"}
-# How many values of its own a widget saves behind its value; an image comparison saves none, not even its value.
 SAVED_BEHIND = {"BOUNDING_BOX": 4}
+"""How many values of its own a widget saves behind its value; an image comparison saves none, not even its value."""
+
 NOT_SAVED = {"IMAGECOMPARE"}
 
 
@@ -30,7 +31,10 @@ class Place:
 
 
 def control_count(widget: InputInfo) -> int:
-    """How many values stand behind a widget's that say how it changes after a run: a combo box has a filter, too."""
+    """Return how many values stand behind a widget's that say how it changes after a run.
+
+    A combo box has a filter, too.
+    """
     asked = widget.options.get("control_after_generate")
     if widget.widget_type == "INT":
         return int(bool((widget.name in SEED_NAMES) if asked is None else asked))
@@ -38,7 +42,7 @@ def control_count(widget: InputInfo) -> int:
 
 
 def positions(values: Sequence[Any], info: Mapping[str, Any]) -> dict[str, int]:
-    """Where each widget's value stands in `widgets_values`.
+    """Return where each widget's value stands in `widgets_values`.
 
     The interface goes by the order alone. Files from before a seed had a control lack it, so where values are missing,
     the reading that suits the types of the widgets decides.
@@ -50,7 +54,10 @@ def positions(values: Sequence[Any], info: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _dropped(values: Sequence[Any], info: Mapping[str, Any]) -> set[int]:
-    """Places of inputs that were widgets once and are forced to be links now; told by the number of values alone."""
+    """Return places of inputs that were widgets once and are forced to be links now.
+
+    Told by the number of values alone.
+    """
     forced: list[bool] = []
     for each in inputs_of(info).values():
         if each.is_widget or each.options.get("forceInput"):
@@ -80,7 +87,7 @@ def _misfits(layout: Sequence[Place | None], values: Sequence[Any]) -> int:
 
 
 def fits(widget: InputInfo, value: Any) -> bool:
-    """Whether a value may be a widget's; null stands for any."""
+    """Return whether a value may be a widget's; null may be any."""
     kind = widget.widget_type
     if value is None or kind not in WIDGET_TYPES:
         return True
@@ -92,7 +99,10 @@ def fits(widget: InputInfo, value: Any) -> bool:
 
 
 def _layout(widgets: Sequence[InputInfo], values: Sequence[Any], controls: bool) -> list[Place | None]:
-    """What stands at each place. Without `controls`, only what cannot be the next widget's value is taken for one."""
+    """Return what stands at each place.
+
+    Without `controls`, only what cannot be the next widget's value is taken for one.
+    """
     layout: list[Place | None] = []
     uploads = False
     for widget, following in _unfolded(widgets, layout, values):
@@ -112,7 +122,7 @@ def _layout(widgets: Sequence[InputInfo], values: Sequence[Any], controls: bool)
 def _unfolded(
     widgets: Sequence[InputInfo], layout: list[Place | None], values: Sequence[Any]
 ) -> Iterator[tuple[InputInfo, InputInfo | None]]:
-    """Widgets in order, each with the one behind it; those of a dynamic combo box follow what is chosen in it."""
+    """Yield widgets in order, each with the one behind it; those of a dynamic combo box follow what is chosen in it."""
     pending = list(reversed(widgets))
     while pending:
         widget = pending.pop()

@@ -17,18 +17,19 @@ EMPTY = {
     "COLOR": "#000000",
     "IMAGECOMPARE": ["", ""],
 }
-# Samplers had this before their names once; the interface takes it away.
 OLD_SAMPLER_PREFIX = "sample_"
+"""Samplers had this before their names once; the interface takes it away."""
+
 OLD_SAMPLER_NODES = {"KSampler", "KSamplerAdvanced"}
 
 
 def has_control(widget: InputInfo) -> bool:
-    """Whether the interface puts "control after generate" behind the widget."""
+    """Return whether the interface puts "control after generate" behind the widget."""
     return control_count(widget) > 0
 
 
 def stored_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a node's widgets by name, as they are typed in; what the file leaves out has its default."""
+    """Return the values of a node's widgets by name, as they are typed in; what the file leaves out has its default."""
     given = _given(node, info)
     values: dict[str, Any] = {}
     pending = [each for each in reversed(inputs_of(info).values()) if each.is_widget]
@@ -45,14 +46,14 @@ def stored_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str,
 
 
 def sent(name: str, value: Any, info: Mapping[str, Any]) -> Any:
-    """What a graph holds of a value that stands on the node itself: one choice of a dynamic prompt."""
+    """Return what a graph holds of a value that stands on the node itself: one choice of a dynamic prompt."""
     widget = inputs_of(info).get(name)
     is_prompt = isinstance(value, str) and widget is not None and widget.options.get("dynamicPrompts")
     return dynamic_prompt(value) if is_prompt else value
 
 
 def default(widget: InputInfo) -> Any:
-    """What a widget shows before anybody typed."""
+    """Return what a widget shows before anybody typed."""
     if "default" in widget.options:
         return widget.options["default"]
     options = widget.options.get("options")

@@ -1,4 +1,4 @@
-"""Workflow files: API-format JSON, UI-format JSON, and pictures that carry either, become API-format graphs.
+"""Workflow files: API-format JSON, UI-format JSON, and images that carry either, become API-format graphs.
 
 An API-format graph is `{node id: {"class_type": ..., "inputs": {name: value or [node id, output]}}}`.
 """
@@ -27,8 +27,8 @@ from .widgets import sent, stored_values
 
 log = logging.getLogger(__name__)
 
-# What the interface draws and never sends.
 VIRTUAL_NODES = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
+"""What the interface draws and never sends."""
 
 Prompt = dict[str, dict[str, Any]]
 
@@ -43,17 +43,17 @@ def read(path: str | Path) -> Workflow:
         content = Path(path).read_bytes()
     except OSError as error:
         raise GraphError(
-            [f"{path}: {error.strerror or error}; expected a workflow file: .json, or a picture that ComfyUI saved"]
+            [f"{path}: {error.strerror or error}; expected a workflow file: .json, or an image that ComfyUI saved"]
         ) from error
     kind = image_metadata.kind(content)
-    return _from_picture(path, kind, content) if kind else from_document(parse(content, str(path)), str(path))
+    return _from_image(path, kind, content) if kind else from_document(parse(content, str(path)), str(path))
 
 
-def _from_picture(path: str | Path, kind: str, content: bytes) -> Workflow:
+def _from_image(path: str | Path, kind: str, content: bytes) -> Workflow:
     try:
         texts = image_metadata.texts(content)
     except ValueError as error:
-        raise GraphError([f"{path}: not a readable {kind} ({error}); expected a picture that ComfyUI saved"]) from error
+        raise GraphError([f"{path}: not a readable {kind} ({error}); expected an image that ComfyUI saved"]) from error
     found = Workflow()
     refused: list[str] = []
     for key in ("prompt", "workflow", "json"):
@@ -69,13 +69,13 @@ def _from_picture(path: str | Path, kind: str, content: bytes) -> Workflow:
         found.ui_graph = found.ui_graph or each.ui_graph
     if found.prompt is None and found.ui_graph is None:
         raise GraphError(
-            refused[:1] or [f"{path}: the {kind} carries no workflow; expected a picture saved with its metadata"]
+            refused[:1] or [f"{path}: the {kind} carries no workflow; expected an image saved with its metadata"]
         )
     return found
 
 
 def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
-    """The API-format graph of a workflow; a UI-format one is converted as ComfyUI's interface does it.
+    """Return the API-format graph of a workflow; a UI-format one is converted as ComfyUI's interface does it.
 
     Where a file has both, the API-format graph is what was run, and the other adds what newer nodes ask for.
 
@@ -123,7 +123,7 @@ def _complete(prompt: Prompt, ui_graph: Mapping[str, Any], object_info: Mapping[
 
 
 def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
-    """A UI-format document as an API-format graph.
+    """Return a UI-format document as an API-format graph.
 
     Raises:
         GraphError: the document is not what the format says, or its links lead nowhere.

@@ -1,4 +1,4 @@
-"""Edges of pictures, with the numbers of kornia's `canny`, which ComfyUI's node takes."""
+"""Edges of images, with the numbers of kornia's `canny`, which ComfyUI's node takes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch.nn import functional as F
 
 LUMINANCE = (0.299, 0.587, 0.114)
 BLUR_RADIUS = 2
-# Under the root, so that flat pixels have a direction, too.
 EPSILON = 1e-6
-# (down, right) of a pixel's neighbours, from the right one clockwise.
+"""Under the root, so that flat pixels have a direction, too."""
+
 NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+"""(down, right) of a pixel's neighbours, from the right one clockwise."""
 
 
-def canny(pictures: Tensor, low: float, high: float) -> Tensor:
-    """Canny's edges: the ridges of the gradient above `high`, and those above `low` that touch them.
+def canny(images: Tensor, low: float, high: float) -> Tensor:
+    """Return Canny's edges: the ridges of the gradient above `high`, and those above `low` that touch them.
 
     Args:
-        pictures: (B, 3, H, W) in 0..1, at least 3 px a side.
+        images: (B, 3, H, W) in 0..1, at least 3 px a side.
         low, high: of the Sobel gradient, which is 4 at a step from black to white before the blur.
 
     Returns:
@@ -31,13 +32,13 @@ def canny(pictures: Tensor, low: float, high: float) -> Tensor:
     """
     if low > high:
         raise ValueError(f"low_threshold is {low}, expected at most the high_threshold of {high}")
-    grey = torch.einsum("bchw,c->bhw", pictures, pictures.new_tensor(LUMINANCE))[:, None]
+    grey = torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMINANCE))[:, None]
     ridges = _ridges(*_gradient(_blurred(grey)))
-    return _connected(ridges > high, ridges > low).to(pictures.dtype)
+    return _connected(ridges > high, ridges > low).to(images.dtype)
 
 
 def _blurred(grey: Tensor) -> Tensor:
-    """With a Gaussian of 5 x 5 px and sigma 1; edges of the picture are mirrored."""
+    """Blur with a Gaussian of 5 x 5 px and sigma 1; edges of the image are mirrored."""
     kernel = torch.exp(-(torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1).to(grey) ** 2) / 2)
     kernel = (kernel / kernel.sum()).reshape(1, 1, 1, -1)
     padded = F.pad(grey, [BLUR_RADIUS] * 4, mode="reflect")
@@ -45,14 +46,14 @@ def _blurred(grey: Tensor) -> Tensor:
 
 
 def _gradient(grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Sobel's, towards the right and down."""
+    """Return Sobel's gradients, towards the right and down."""
     right = grey.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])[None, None]
     padded = F.pad(grey, [1] * 4, mode="replicate")
     return F.conv2d(padded, right), F.conv2d(padded, right.mT)
 
 
 def _ridges(right: Tensor, down: Tensor) -> Tensor:
-    """The gradient's length where it is greatest along its direction, else 0.
+    """Return the gradient's length where it is greatest along its direction, else 0.
 
     Of two equal pixels across a step the left, or upper, one stays.
     """
@@ -70,7 +71,7 @@ def _ridges(right: Tensor, down: Tensor) -> Tensor:
 
 
 def _connected(strong: Tensor, weak: Tensor) -> Tensor:
-    """The weak pixels that strong ones reach through weak neighbours."""
+    """Return the weak pixels that strong ones reach through weak neighbours."""
     while True:
         reached = (F.max_pool2d(strong.float(), 3, 1, 1) > 0) & weak
         if torch.equal(reached, strong):

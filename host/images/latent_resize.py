@@ -1,4 +1,7 @@
-"""Latents in another size (stands for what `comfy.utils.common_upscale` does with latents, bislerp included)."""
+"""Latents in another size.
+
+Drop-in replacement for what `comfy.utils.common_upscale` does with latents, bislerp included.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from .scaling import crop_to_aspect
 
 METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]
 CROPS = ["disabled", "center"]
-# Cosines nearer to 1 or -1 than this have no plane to turn in.
 NEARLY_PARALLEL = 1e-5
+"""Cosines nearer to 1 or -1 than this have no plane to turn in."""
 
 
 def resize_latents(latents: Tensor, width: int, height: int, method: str, crop: str = "disabled") -> Tensor:
-    """Latents (B, C, [frames,] H, W) in another size.
+    """Return latents (B, C, [frames,] H, W) in another size.
 
     Args:
         width, height: in cells of the latent grid, not in pixels.
@@ -57,7 +60,7 @@ def _along(latents: Tensor, axis: int, length: int) -> Tensor:
 
 
 def _turn(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Vectors (..., C) a share of the way from `start` to `end`: spherical in direction, linear in length."""
+    """Return vectors (..., C) a share of the way from `start` to `end`: spherical in direction, linear in length."""
     lengths = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)
     a, b = (torch.where(length > 0, vector / length, 0.0) for vector, length in zip((start, end), lengths, strict=True))
     cosine = (a * b).sum(-1, keepdim=True)

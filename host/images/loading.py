@@ -13,21 +13,22 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL import Image
 
-# Of all frames of a file together; as floats they take 2 GB.
 MAX_PIXELS = 178_956_970
-# The mask of an image without transparency.
+"""Of all frames of a file together; as floats they take 2 GB."""
+
 EMPTY_MASK = (64, 64)
+"""The mask of an image without transparency."""
 
 
 def load_image(path: str | Path) -> tuple[Tensor, Tensor]:
-    """The frames of an image file that are as large as the first, turned as its EXIF says.
+    """Return the frames of an image file that are as large as the first, turned as its EXIF says.
 
     Returns:
         (N, H, W, 3) in 0..1, and the transparency (N, H, W), 1 where nothing is to be seen; (N, 64, 64) zeros when the
         file has none.
 
     Raises:
-        ValueError: the file is no image, is cut off, or is too large.
+        ValueError: the file is not an image, is cut off, or is too large.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -11,7 +11,7 @@ UPSCALE_METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 
 
 def resize(image: Tensor, width: int, height: int, method: str, crop: str = "disabled") -> Tensor:
-    """Images (B, H, W, C) in another size.
+    """Return images (B, H, W, C) in another size.
 
     Args:
         method: one of `UPSCALE_METHODS`; lanczos works in 8 bits.
@@ -25,7 +25,7 @@ def resize(image: Tensor, width: int, height: int, method: str, crop: str = "dis
 
 
 def crop_to_aspect(samples: Tensor, aspect: float) -> Tensor:
-    """The middle of (B, C, H, W) with the proportion width / height."""
+    """Return the middle of (B, C, H, W) with the proportion width / height."""
     height, width = samples.shape[2:]
     x = y = 0
     if width / height > aspect:
@@ -39,6 +39,6 @@ def _lanczos(sample: Tensor, width: int, height: int) -> Tensor:
     from PIL import Image
 
     pixels = (255.0 * sample.movedim(0, -1).float().cpu()).clamp(0, 255).byte().numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    resized = np.array(picture.resize((width, height), Image.Resampling.LANCZOS)).astype(np.float32) / 255.0
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    resized = np.array(image.resize((width, height), Image.Resampling.LANCZOS)).astype(np.float32) / 255.0
     return torch.from_numpy(resized).reshape(height, width, -1).movedim(-1, 0)

@@ -25,7 +25,7 @@ class Source(NamedTuple):
     swap: bool = False
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The rows, of a tensor whose first axis is the original's."""
+        """Return the rows, of a tensor whose first axis is the original's."""
         unit = tensor.shape[0] // sum(self.sizes)
         rows = tensor.narrow(0, unit * sum(self.sizes[: self.part]), unit * self.sizes[self.part])
         return torch.cat(rows.chunk(2)[::-1]) if self.swap else rows
@@ -34,8 +34,9 @@ class Source(NamedTuple):
 # Flux
 
 _QKV = (1, 1, 1)
-# Query, key, value and the four times wider MLP.
 _LINEAR1 = (1, 1, 1, 4)
+"""Query, key, value and the four times wider MLP."""
+
 _FLUX_DOUBLE = {
     "norm1.linear": Source("img_mod.lin"),
     "norm1_context.linear": Source("txt_mod.lin"),
@@ -82,7 +83,7 @@ _FLUX_TOP = {
 
 
 def flux_sources(double: int, single: int, guidance: bool) -> dict[str, Source]:
-    """diffusers key -> original key, for a Flux transformer of so many double and single blocks."""
+    """Return original keys by diffusers' keys, for a Flux transformer of so many double and single blocks."""
     top = {k: s for k, s in _FLUX_TOP.items() if guidance or "guidance" not in k}
     linears = {"": ("", top)}
     linears |= {f"transformer_blocks.{i}.": (f"double_blocks.{i}.", _FLUX_DOUBLE) for i in range(double)}
@@ -103,7 +104,7 @@ def flux_sources(double: int, single: int, guidance: bool) -> dict[str, Source]:
 
 
 def convert_flux(state_dict: StateDict) -> StateDict:
-    """An original Flux transformer (keys without prefix) in diffusers' layout, of any size.
+    """Return an original Flux transformer (keys without prefix) in diffusers' layout, of any size.
 
     Raises:
         ValueError: a tensor is missing.
@@ -141,7 +142,7 @@ _VISION_TOP = {
 
 
 def convert_openclip(state_dict: StateDict) -> StateDict:
-    """A text encoder in OpenCLIP's layout (keys without prefix) in Hugging Face's."""
+    """Return a text encoder in OpenCLIP's layout (keys without prefix) in Hugging Face's."""
     out = _convert_openclip(state_dict, "text_model.", _OPENCLIP_TOP)
     if "text_projection" in state_dict:
         out["text_projection.weight"] = state_dict["text_projection"].T.contiguous()
@@ -151,7 +152,7 @@ def convert_openclip(state_dict: StateDict) -> StateDict:
 
 
 def convert_openclip_vision(state_dict: StateDict) -> StateDict:
-    """An image encoder in OpenCLIP's layout (keys `visual.`) in Hugging Face's."""
+    """Return an image encoder in OpenCLIP's layout (keys `visual.`) in Hugging Face's."""
     visual = with_prefix(state_dict, "visual.")
     out = _convert_openclip(visual, "vision_model.", _VISION_TOP)
     if "proj" in visual:

@@ -37,7 +37,7 @@ _UNET_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamp
 
 
 def unet_sources(diffusers_keys: Iterable[str]) -> dict[str, Source]:
-    """diffusers key -> original key, for the keys of a diffusers UNet."""
+    """Return original keys by diffusers' keys, for the keys of a diffusers UNet."""
     keys = set(diffusers_keys)
     layers = len({key.split(".")[3] for key in keys if key.startswith("down_blocks.0.resnets.")})
     return {key: Source(_unet_source(key, layers, keys)) for key in keys}
@@ -70,7 +70,7 @@ def _unet_place(match: re.Match[str], layers: int, keys: set[str]) -> str:
 
 
 def original_block(resnet: str, layers: int) -> tuple[str, int]:
-    """The block of an original UNet that holds a diffusers resnet: "up_blocks.1.resnets.0" -> ("output", 3).
+    """Return the block of an original UNet that holds a diffusers resnet: "up_blocks.1.resnets.0" -> ("output", 3).
 
     Args:
         resnet: its path.

@@ -1,4 +1,7 @@
-"""Weights from files, with errors that say what is wrong with the file (stands for `comfy.utils.load_torch_file`)."""
+"""Weights from files, with errors that say what is wrong with the file.
+
+Drop-in replacement for `comfy.utils.load_torch_file`.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from ...weights.files import (
 
 StateDict = dict[str, torch.Tensor]
 
-# Endings of what accompanies weights that are more than rounded.
 QUANTIZED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
+"""Endings of what accompanies weights that are more than rounded."""
 
 
 def load_state_dict(path: str | Path) -> StateDict:
-    """Tensors of a `.safetensors` file, of a pickle that holds nothing but tensors, or of a sharded index.
+    """Return tensors of a `.safetensors` file, of a pickle that holds nothing but tensors, or of a sharded index.
 
     Raises:
         FileNotFoundError: no such file, or a shard is missing.
@@ -47,7 +50,7 @@ def load_state_dict(path: str | Path) -> StateDict:
 
 @contextmanager
 def made_of(path: Path) -> Iterator[None]:
-    """Stand around what builds a model of a file or folder, and name that where it does not go.
+    """Name the file or folder in errors of the code inside, which builds a model of it.
 
     Raises:
         ValueError: the weights or settings are not those of such a model.
@@ -83,12 +86,12 @@ def _load_sharded(index: Path) -> StateDict:
 
 
 def with_prefix(state_dict: StateDict, prefix: str) -> StateDict:
-    """The entries under a prefix, without it."""
+    """Return the entries under a prefix, without it."""
     return {key[len(prefix) :]: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
 
 
 def count_blocks(state_dict: StateDict, prefix: str) -> int:
-    """How many of `<prefix>0.`, `<prefix>1.`, ... there are."""
+    """Return how many of `<prefix>0.`, `<prefix>1.`, ... there are."""
     count = 0
     while any(key.startswith(f"{prefix}{count}.") for key in state_dict):
         count += 1
@@ -96,20 +99,20 @@ def count_blocks(state_dict: StateDict, prefix: str) -> int:
 
 
 def name_keys(state_dict: StateDict) -> str:
-    """A few keys, for an error message."""
+    """Return a few keys, for an error message."""
     shown = sorted(state_dict)[:3]
     return ", ".join(shown) + (f" and {len(state_dict) - 3} more" if len(state_dict) > 3 else "")
 
 
 def refuse_quantized(sd: StateDict) -> None:
-    """Raises ValueError for weights that need more than a change of precision."""
+    """Raise ValueError for weights that need more than a change of precision."""
     found = next((key for key in sd if key.endswith(QUANTIZED)), None)
     if found:
         raise ValueError(f"the weights are quantized ({found}), expected float32, float16, bfloat16 or plain float8")
 
 
 def fill(module: Any, state_dict: StateDict, dtype: torch.dtype, what: str) -> torch.nn.Module:
-    """Puts weights into a module that was built on the meta device.
+    """Put weights into a module that was built on the meta device.
 
     Args:
         dtype: of the filled module.

@@ -11,25 +11,28 @@ import torch
 
 from ..layouts.state_dicts import StateDict, count_blocks, fill, name_keys
 
-# Stable Diffusion 1 has 8 heads at every level; SDXL and Flux have heads of a fixed size.
 SD15_HEADS = 8
+"""Stable Diffusion 1 has 8 heads at every level; SDXL and Flux have heads of a fixed size."""
+
 SDXL_HEAD_SIZE = 64
 FLUX_HEAD_SIZE = 128
 FLUX_ROPE_AXES = (16, 56, 56)
 CLIP_HEAD_SIZE = 64
 # ViT-L, -H and -bigG, the image encoders that are at least so wide, all have 16 heads.
 VISION_WIDE, VISION_HEADS = 1024, 16
-# Each of SDXL's six sizes is embedded in so many numbers.
 SDXL_SIZE_EMBEDDING = 256
-# The text that networks of SDXL's kind without attention are given, though they do not read it.
+"""Each of SDXL's six sizes is embedded in so many numbers."""
+
 SDXL_CONTEXT = 2048
+"""The text that networks of SDXL's kind without attention are given, though they do not read it."""
+
 GROUPS = 32
-# CLIP's ViT-L has fewer layers, OpenCLIP's ViT-bigG more.
 VISION_GELU_LAYERS = 31
+"""CLIP's ViT-L has fewer layers, OpenCLIP's ViT-bigG more."""
 
 
 def unet_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of `UNet2DConditionModel` for weights in its layout.
+    """Return the arguments of `UNet2DConditionModel` for weights in its layout.
 
     Raises:
         ValueError: the weights are no UNet of Stable Diffusion 1 or XL.
@@ -45,7 +48,7 @@ def unet_config(sd: StateDict) -> dict[str, Any]:
 
 
 def encoder_config(sd: StateDict) -> dict[str, Any]:
-    """The arguments that `UNet2DConditionModel` and `ControlNetModel` share: of the way down and the middle."""
+    """Return the arguments that `UNet2DConditionModel` and `ControlNetModel` share: of the way down and the middle."""
     levels = count_blocks(sd, "down_blocks.")
     widths = [sd[f"down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)]
     depths = [count_blocks(sd, f"down_blocks.{i}.attentions.0.transformer_blocks.") for i in range(levels)]
@@ -77,7 +80,7 @@ def _context_width(sd: StateDict) -> int:
 
 
 def check_unet(sd: StateDict) -> None:
-    """Refuses UNets of other families."""
+    """Refuse UNets of other families."""
     channels = sd["conv_in.weight"].shape[1]
     if not count_blocks(sd, "mid_block.attentions.0.transformer_blocks."):
         raise ValueError("the UNet has no attention in its middle, which no Stable Diffusion 1 or XL has")
@@ -93,7 +96,7 @@ def check_unet(sd: StateDict) -> None:
 
 
 def build_unet(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None = None) -> torch.nn.Module:
-    """A diffusers UNet with these weights; the config is derived from their shapes when not given."""
+    """Return a diffusers UNet with these weights; the config is derived from their shapes when not given."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -102,7 +105,7 @@ def build_unet(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None 
 
 
 def vae_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of `AutoencoderKL` for weights in its layout.
+    """Return the arguments of `AutoencoderKL` for weights in its layout.
 
     Raises:
         ValueError: the weights are no VAE of that kind.
@@ -126,7 +129,7 @@ def vae_config(sd: StateDict) -> dict[str, Any]:
 
 
 def build_vae(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None = None) -> torch.nn.Module:
-    """A diffusers `AutoencoderKL` with these weights."""
+    """Return a diffusers `AutoencoderKL` with these weights."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     with torch.device("meta"):
@@ -135,10 +138,10 @@ def build_vae(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None =
 
 
 def flux_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of `FluxTransformer2DModel` for weights in its layout.
+    """Return the arguments of `FluxTransformer2DModel` for weights in its layout.
 
     Raises:
-        ValueError: it takes more than latents, or its hidden size is no multiple of Flux's head size.
+        ValueError: it takes more than latents, or its hidden size is not a multiple of Flux's head size.
     """
     channels = sd["x_embedder.weight"].shape[1]
     if channels != 64:
@@ -149,10 +152,10 @@ def flux_config(sd: StateDict) -> dict[str, Any]:
 
 
 def flux_layers(sd: StateDict) -> dict[str, Any]:
-    """The arguments that `FluxTransformer2DModel` and `FluxControlNetModel` share.
+    """Return the arguments that `FluxTransformer2DModel` and `FluxControlNetModel` share.
 
     Raises:
-        ValueError: the hidden size is no multiple of Flux's head size.
+        ValueError: the hidden size is not a multiple of Flux's head size.
     """
     hidden, channels = sd["x_embedder.weight"].shape
     if hidden % FLUX_HEAD_SIZE:
@@ -172,7 +175,7 @@ def flux_layers(sd: StateDict) -> dict[str, Any]:
 
 
 def build_flux(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None = None) -> torch.nn.Module:
-    """A diffusers `FluxTransformer2DModel` with these weights."""
+    """Return a diffusers `FluxTransformer2DModel` with these weights."""
     from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
     with torch.device("meta"):
@@ -181,7 +184,7 @@ def build_flux(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None 
 
 
 def clip_vision_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of transformers' `CLIPVisionConfig` for weights in its layout."""
+    """Return the arguments of transformers' `CLIPVisionConfig` for weights in its layout."""
     width, _, patch, _ = sd["vision_model.embeddings.patch_embedding.weight"].shape
     tokens = sd["vision_model.embeddings.position_embedding.weight"].shape[0]
     layers = count_blocks(sd, "vision_model.encoder.layers.")
@@ -198,7 +201,7 @@ def clip_vision_config(sd: StateDict) -> dict[str, Any]:
 
 
 def build_clip_vision(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None = None) -> torch.nn.Module:
-    """Transformers' `CLIPVisionModelWithProjection` with these weights."""
+    """Return transformers' `CLIPVisionModelWithProjection` with these weights."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     with torch.device("meta"):
@@ -207,7 +210,7 @@ def build_clip_vision(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] 
 
 
 def siglip_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of transformers' `SiglipVisionConfig` for weights in its layout."""
+    """Return the arguments of transformers' `SiglipVisionConfig` for weights in its layout."""
     width, _, patch, _ = sd["vision_model.embeddings.patch_embedding.weight"].shape
     tokens = sd["vision_model.embeddings.position_embedding.weight"].shape[0]
     return {
@@ -237,14 +240,14 @@ class SiglipEncoder(torch.nn.Module):
         return next(self.parameters()).dtype
 
     def forward(self, pixel_values: torch.Tensor, output_hidden_states: bool) -> Any:
-        """pixel_values (B, 3, H, W) -> what CLIP's says, with all normed patches (B, P, D) as `image_embeds`."""
+        """Encode pixel_values (B, 3, H, W) as CLIP's does, with all normed patches (B, P, D) as `image_embeds`."""
         out = self.vision_model(pixel_values=pixel_values, output_hidden_states=output_hidden_states)
         out["image_embeds"] = out.last_hidden_state
         return out
 
 
 def build_siglip(sd: StateDict, dtype: torch.dtype) -> torch.nn.Module:
-    """SigLIP's image encoder with these weights."""
+    """Return SigLIP's image encoder with these weights."""
     with torch.device("meta"):
         module = SiglipEncoder(siglip_config(sd))
     return fill(module, sd, dtype, "the image encoder")

@@ -1,4 +1,7 @@
-"""Hooks inside the transformer blocks of a diffusers UNet (stands for their part of `comfy.ldm.modules.attention`)."""
+"""Hooks inside the transformer blocks of a diffusers UNet.
+
+Drop-in replacement for their part of `comfy.ldm.modules.attention`.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def optimized_attention(
     skip_reshape: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """Attention of q (B, L, C) to k, v (B, M, C) -> (B, L, C), as diffusers' own processor computes it.
+    """Return attention of q (B, L, C) to k, v (B, M, C) -> (B, L, C), as diffusers' own processor computes it.
 
     `skip_reshape`: q, k and v are (B, H, L or M, D) already. A mask of three dimensions is (B, L, M).
     """
@@ -37,13 +40,13 @@ def optimized_attention(
 
 
 def unknown_patches(options: Options) -> list[str]:
-    """The hooks into blocks that are not known here."""
+    """Return the hooks into blocks that are not known here."""
     return sorted({*options.get("patches", {})} - PATCHES | {*options.get("patches_replace", {})} - {*ATTENTIONS})
 
 
 @contextmanager
 def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[None]:
-    """Within, the UNet calls the hooks of `options` under ComfyUI's names; without hooks nothing is touched.
+    """Make the UNet call the hooks of `options` under ComfyUI's names; without hooks nothing is touched.
 
     Args:
         unet: a diffusers UNet.
@@ -74,7 +77,7 @@ def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[N
 
 
 def transformers(unet: Any) -> Iterator[tuple[tuple[str, int], Any]]:
-    """The transformers of a UNet in the order in which they run, with ComfyUI's names of their blocks."""
+    """Yield the transformers of a UNet in the order in which they run, with ComfyUI's names of their blocks."""
     from ..layouts.ldm_unet import original_block
 
     layers = len(unet.down_blocks[0].resnets)
@@ -124,7 +127,7 @@ class HookedProcessor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states (B, L, C), encoder_hidden_states (B, M, D) -> (B, L, C)."""
+        """Attend from hidden_states (B, L, C) to encoder_hidden_states (B, M, D); return (B, L, C)."""
         n = hidden_states
         context = value = n if encoder_hidden_states is None else encoder_hidden_states
         extra = {key: item for key, item in self.options.items() if key not in ("patches", "patches_replace")}

@@ -1,4 +1,4 @@
-"""Image encoders (stands for `comfy.clip_vision`)."""
+"""Image encoders (drop-in replacement for `comfy.clip_vision`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Colour = tuple[float, float, float]
 MEAN: Colour = (0.48145466, 0.4578275, 0.40821073)
 STD: Colour = (0.26862954, 0.26130258, 0.27577711)
 HALVES: Colour = (0.5, 0.5, 0.5)
-"""Mean and deviation of SigLIP's pictures."""
+"""Mean and deviation of SigLIP's images."""
 SIGLIP = "vision_model.embeddings.patch_embedding.bias"
 """A weight that SigLIP's image encoders have and CLIP's have not."""
 
@@ -53,7 +53,7 @@ class ClipVisionModel:
         self.image_size: int = self.model.config.image_size
 
     def encode_image(self, image: Tensor, crop: bool = True) -> ClipVisionOutput:
-        """Encodes images (B, H, W, C) in 0..1.
+        """Encode images (B, H, W, C) in 0..1.
 
         Args:
             image: cropped to their middle square, or squeezed into a square when `crop` is false.
@@ -68,7 +68,7 @@ class ClipVisionModel:
 def clip_preprocess(
     image: Tensor, size: int = 224, crop: bool = True, mean: Colour = MEAN, std: Colour = STD
 ) -> Tensor:
-    """Images (B, H, W, C) in 0..1 as CLIP takes them: (B, 3, size, size), rounded to 8 bits and normed."""
+    """Return images (B, H, W, C) in 0..1 as CLIP takes them: (B, 3, size, size), rounded to 8 bits and normed."""
     pixels = image[..., :3].movedim(-1, 1)
     height, width = pixels.shape[2:]
     if (height, width) != (size, size):
@@ -83,7 +83,7 @@ def clip_preprocess(
 
 
 def make_clip_vision(sd: StateDict, config: dict[str, Any] | None = None) -> ClipVisionModel:
-    """CLIP_VISION of weights in OpenCLIP's or Hugging Face's layout.
+    """Return the CLIP_VISION of weights in OpenCLIP's or Hugging Face's layout.
 
     Raises:
         ValueError: they hold no image encoder of CLIP or SigLIP.

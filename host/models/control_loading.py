@@ -1,4 +1,7 @@
-"""Control networks from files and folders, by what they hold (stands for `comfy.controlnet.load_controlnet`)."""
+"""Control networks from files and folders, by what they hold.
+
+Drop-in replacement for `comfy.controlnet.load_controlnet`.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ from .control_networks import ControlNet, FluxControlNet
 from .diffusers_folder import component_weights
 
 HINT = "controlnet_cond_embedding."
-# Files of shuffling networks, which act by the mean of what they add, say so in their names only.
 POOLED = ("_shuffle", "_shuffle_fp16")
+"""Files of shuffling networks, which act by the mean of what they add, say so in their names only."""
+
 SUPPORTED = "a ControlNet of Stable Diffusion 1.5, SDXL or Flux.1"
-# What else lies in models/controlnet, by a part of a key.
 OTHERS = {
     "lora_controlnet": "a control LoRA",
     "task_embedding": "a union ControlNet",
@@ -37,10 +40,11 @@ OTHERS = {
     "difference": "the difference of a ControlNet to its model",
     "double_blocks.0.img_attn.norm.key_norm.scale": "a ControlNet of Flux.1 in XLabs' layout",
 }
+"""What else is found in models/controlnet, by a part of a key."""
 
 
 def load_controlnet(path: str | Path) -> ControlNet:
-    """CONTROL_NET of a file, or of a diffusers folder.
+    """Return the CONTROL_NET of a file, or of a diffusers folder.
 
     Raises:
         FileNotFoundError: the path or a part is missing.
@@ -54,7 +58,7 @@ def load_controlnet(path: str | Path) -> ControlNet:
 
 
 def make_controlnet(sd: StateDict, config: dict[str, Any] | None = None, pooled: bool = False) -> ControlNet:
-    """CONTROL_NET of weights.
+    """Return the CONTROL_NET of weights.
 
     Args:
         config: of diffusers' module; derived from shapes when not given.
@@ -75,7 +79,7 @@ def make_controlnet(sd: StateDict, config: dict[str, Any] | None = None, pooled:
 
 
 def controlnet_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of `ControlNetModel` for weights in its layout."""
+    """Return the arguments of `ControlNetModel` for weights in its layout."""
     embedded = [f"{HINT}conv_in.weight", *(f"{HINT}blocks.{i}.weight" for i in range(1, len(sd), 2))]
     return {
         **encoder_config(sd),

@@ -1,7 +1,7 @@
-"""Control networks attached to conditionings (stands for `comfy.controlnet`).
+"""Control networks attached to conditionings (drop-in replacement for `comfy.controlnet`).
 
-A control network reads a picture (edges, depth, a pose) beside the latents and adds to the denoiser's blocks. The
-object that stands for it lies in a conditioning under `control`; one leads to the next by `previous_controlnet`.
+A control network reads an image (edges, depth, a pose) beside the latents and adds to the denoiser's blocks. The
+object around it is in a conditioning under `control`; one leads to the next by `previous_controlnet`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from .latent_formats import Flux as FluxLatents
 from .latent_formats import LatentFormat
 from .model_base import patchify
 
-# What is added to which blocks: "input", "middle" and "output" as ComfyUI names them.
 Control = dict[str, list[Tensor | None]]
+"""What is added to which blocks: "input", "middle" and "output" as ComfyUI names them."""
+
 Self = TypeVar("Self", bound="ControlNet")
 
 PLACES = ("input", "middle", "output")
@@ -59,7 +60,7 @@ class ControlNet:
         return width if isinstance(width, int) else width[0]
 
     def copy(self: Self) -> Self:
-        """Another attachment of the same network."""
+        """Return a copy that attaches the same network."""
         return copy.copy(self)
 
     def set_cond_hint(
@@ -69,10 +70,10 @@ class ControlNet:
         timestep_percent_range: tuple[float, float] = (0.0, 1.0),
         vae: Any = None,
     ) -> Self:
-        """Sets the picture (B, 3, H, W) in 0..1 that is followed, how strongly and when.
+        """Set the image (B, 3, H, W) in 0..1 that is followed, how strongly and when.
 
         Args:
-            vae: encodes the picture for networks that read latents.
+            vae: encodes the image for networks that read latents.
 
         Raises:
             ValueError: the network reads latents and there is no VAE.
@@ -86,23 +87,23 @@ class ControlNet:
         return self
 
     def set_previous_controlnet(self: Self, controlnet: ControlNet | None) -> Self:
-        """Sets the one whose additions come on top."""
+        """Set the one whose additions come on top."""
         self.previous_controlnet = controlnet
         return self
 
     def chain(self) -> Iterator[ControlNet]:
-        """This and all before it."""
+        """Yield this network and all before it."""
         each: ControlNet | None = self
         while each is not None:
             yield each
             each = each.previous_controlnet
 
     def get_models(self) -> list[ModelPatcher]:
-        """The patchers of all in the chain."""
+        """Return the patchers of all in the chain."""
         return [each.control_model_wrapped for each in self.chain()]
 
     def pre_run(self, model: Any) -> None:
-        """Prepares the chain for a run of a `BaseModel`."""
+        """Prepare the chain for a run of a `BaseModel`."""
         for each in self.chain():
             each.model_sampling = model.model_sampling
             each.pixels_per_latent = model.latent_format.spacial_downscale_ratio
@@ -111,12 +112,12 @@ class ControlNet:
             each.timestep_range = to_sigma(start), to_sigma(end)
 
     def cleanup(self) -> None:
-        """Forgets the run."""
+        """Forget the run."""
         for each in self.chain():
             each.cleanup_self()
 
     def cleanup_self(self) -> None:
-        """Forgets the run, this one alone."""
+        """Forget the run of this network alone."""
         self.model_sampling: Any = None
         self.pixels_per_latent = 0
         self.timestep_range = (math.inf, -math.inf)
@@ -126,7 +127,7 @@ class ControlNet:
     def get_control(
         self, x_noisy: Tensor, t: Tensor, cond: dict[str, Any], batched_number: int, transformer_options: dict[str, Any]
     ) -> Control | None:
-        """What the chain adds to the denoiser's blocks at one step.
+        """Return what the chain adds to the denoiser's blocks at one step.
 
         Args:
             x_noisy: latents (B, C, H, W) of `batched_number` conditionings.
@@ -163,26 +164,26 @@ class ControlNet:
             )
 
     def _prepared(self, shape: torch.Size) -> Tensor:
-        """The picture for latents of a shape, kept for the run."""
+        """Return the image for latents of a shape, kept for the run."""
         if self.cond_hint is None or self._size != tuple(shape[-2:]):
             self._size = (shape[-2], shape[-1])
             self.cond_hint = self.prepare_hint(*self._size)
         return self.cond_hint
 
     def _resized(self, height: int, width: int) -> Tensor:
-        """The picture (B, H, W, 3), its middle cut to the proportions of latents height x width."""
+        """Return the image (B, H, W, 3), its middle cut to the proportions of latents height x width."""
         if self.cond_hint_original is None:
-            raise ValueError("the ControlNet has no picture; attach it with Apply ControlNet")
+            raise ValueError("the ControlNet has no image; attach it with Apply ControlNet")
         pixels = self.pixels_per_latent if self.vae is None else self.vae.spacial_compression_encode()
-        picture = self.cond_hint_original.movedim(1, -1)
-        return resize(picture, width * pixels, height * pixels, "nearest-exact", "center")
+        image = self.cond_hint_original.movedim(1, -1)
+        return resize(image, width * pixels, height * pixels, "nearest-exact", "center")
 
     def prepare_hint(self, height: int, width: int) -> Tensor:
-        """The picture (B, ...) as the network reads it, for latents of a size."""
+        """Return the image (B, ...) as the network reads it, for latents of a size."""
         return self._resized(height, width).movedim(-1, 1)
 
     def predict(self, x: Tensor, timestep: Tensor, hint: Tensor, cond: dict[str, Any]) -> Control:
-        """Calls the network: scaled latents x (B, C, H, W), timestep (B,), hint (B, 3, 8 H, 8 W)."""
+        """Call the network: scaled latents x (B, C, H, W), timestep (B,), hint (B, 3, 8 H, 8 W)."""
         added = {}
         if self.control_model.config.addition_embed_type == "text_time":
             added = {"text_embeds": cond["y"], "time_ids": cond["time_ids"]}
@@ -199,7 +200,7 @@ class ControlNet:
 
 
 class FluxControlNet(ControlNet):
-    """A diffusers FluxControlNetModel, which reads the picture as latents.
+    """A diffusers FluxControlNetModel, which reads the image as latents.
 
     Its additions are spread over as many double and single blocks as the transformer has.
     """
@@ -215,7 +216,7 @@ class FluxControlNet(ControlNet):
         return self.control_model.config.joint_attention_dim
 
     def pre_run(self, model: Any) -> None:
-        """Prepares the chain for a run of a `BaseModel`."""
+        """Prepare the chain for a run of a `BaseModel`."""
         super().pre_run(model)
         network = model.diffusion_model
         for each in self.chain():
@@ -223,12 +224,12 @@ class FluxControlNet(ControlNet):
                 each._blocks = len(network.transformer_blocks), len(network.single_transformer_blocks)
 
     def prepare_hint(self, height: int, width: int) -> Tensor:
-        """Tokens (B, N, 64) of the encoded picture."""
+        """Return tokens (B, N, 64) of the encoded image."""
         latents = self.vae.encode(self._resized(height, width))
         return patchify(FluxLatents().process_in(latents))[0]
 
     def predict(self, x: Tensor, timestep: Tensor, hint: Tensor, cond: dict[str, Any]) -> Control:
-        """Calls the network: latents x (B, C, H, W), timestep 0..1 (B,), hint (B, N, 64)."""
+        """Call the network: latents x (B, C, H, W), timestep 0..1 (B,), hint (B, N, 64)."""
         config = self.control_model.config
         tokens, ids = patchify(x)
         text = cond["c_crossattn"]
@@ -254,7 +255,7 @@ class FluxControlNet(ControlNet):
 
 
 def spread(samples: Iterable[Tensor], blocks: int) -> list[Tensor | None]:
-    """Each of the samples for as many neighbouring blocks as it takes to serve them all."""
+    """Repeat each of the samples for as many neighbouring blocks as it takes to serve them all."""
     samples = list(samples)
     times = math.ceil(blocks / len(samples)) if samples else 0
     served: list[Tensor | None] = [sample for sample in samples for _ in range(times)]
@@ -262,14 +263,17 @@ def spread(samples: Iterable[Tensor], blocks: int) -> list[Tensor | None]:
 
 
 def broadcast_hint(hint: Tensor, batch: int, conditionings: int) -> Tensor:
-    """A batch of pictures (N, ...), one for each sample of every conditioning (batch, ...); one picture serves all."""
+    """Return a batch of images (N, ...), one for each sample of every conditioning (batch, ...).
+
+    One image serves all.
+    """
     if hint.shape[0] == 1:
         return hint.expand(batch, *hint.shape[1:])
     return torch.cat([repeat_to_batch_size(hint, batch // conditionings)] * conditionings)
 
 
 def merge(added: Control, before: Control | None) -> Control:
-    """Two additions as one."""
+    """Add what two networks add."""
     if before is None:
         return added
     return {place: [_sum(*pair) for pair in zip_longest(added[place], before[place])] for place in PLACES}

@@ -26,12 +26,12 @@ ENDINGS = (
 )
 DENOISERS = {"UNet2DConditionModel": "unet", "FluxTransformer2DModel": "transformer"}
 PREDICTIONS = {"epsilon": ModelType.EPS, "v_prediction": ModelType.V_PREDICTION, "sample": ModelType.X0}
-# diffusers' names of noise schedules, and those of the original code.
 SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
+"""diffusers' names of noise schedules, and those of the original code."""
 
 
 def component_weights(folder: Path) -> StateDict:
-    """The weights of one part.
+    """Return the weights of one part.
 
     Raises:
         FileNotFoundError: the folder has none.
@@ -46,7 +46,7 @@ def component_weights(folder: Path) -> StateDict:
 
 
 def load_folder(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP, VAE]:
-    """MODEL, CLIP and VAE of a diffusers folder.
+    """Return the MODEL, CLIP and VAE of a diffusers folder.
 
     Args:
         path: of the folder that holds `model_index.json`.
@@ -65,7 +65,7 @@ def load_folder(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP,
 
 
 def load_component(folder: Path, scheduler: Path | None = None, vae: Path | None = None) -> ModelPatcher:
-    """MODEL of the folder of a denoiser.
+    """Return the MODEL of the folder of a denoiser.
 
     Args:
         folder: with `config.json` and weights.
@@ -110,17 +110,17 @@ def _sampling(folder: Path | None) -> tuple[ModelType | None, dict[str, Any] | N
 
 
 def load_vae_folder(folder: Path) -> VAE:
-    """VAE of its folder."""
+    """Return the VAE of its folder."""
     return make_vae(component_weights(folder), read_json(folder / "config.json"))
 
 
 def text_folder(folder: Path) -> TextWeights:
-    """A text encoder of its folder."""
+    """Return a text encoder of its folder."""
     return read_text_weights(component_weights(folder), read_json(folder / "config.json"))
 
 
 def load_text(path: Path, directories: list[str], is_flux: bool) -> CLIP:
-    """CLIP of a diffusers folder."""
+    """Return the CLIP of a diffusers folder."""
     first = text_folder(path / "text_encoder")
     tokenizer = _tokenizer(path / "tokenizer", first, "clip_l", directories)
     if is_flux:

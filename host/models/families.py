@@ -23,7 +23,7 @@ SCHNELL = {"shift": 1.0, "multiplier": 1.0}
 
 
 def diffusers_denoiser(sd: StateDict) -> StateDict:
-    """A denoiser (keys without prefix) in diffusers' layout.
+    """Return a denoiser (keys without prefix) in diffusers' layout.
 
     Raises:
         ValueError: it is of no supported architecture.
@@ -39,7 +39,7 @@ def diffusers_denoiser(sd: StateDict) -> StateDict:
 
 
 def is_flux(sd: StateDict) -> bool:
-    """Whether weights in diffusers' layout are Flux's transformer."""
+    """Return whether weights in diffusers' layout are Flux's transformer."""
     return "x_embedder.weight" in sd and "single_transformer_blocks.0.proj_mlp.weight" in sd
 
 
@@ -50,7 +50,7 @@ def make_model(
     sampling_settings: dict[str, Any] | None = None,
     scale_factor: float | None = None,
 ) -> ModelPatcher:
-    """MODEL of a denoiser's weights in diffusers' layout.
+    """Return the MODEL of a denoiser's weights in diffusers' layout.
 
     Args:
         sd: the weights.
@@ -81,6 +81,6 @@ def _base(
 
 
 def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
-    """VAE of weights (keys without prefix) in the original or diffusers' layout."""
+    """Return the VAE of weights (keys without prefix) in the original or diffusers' layout."""
     refuse_quantized(sd)
     return VAE(build_vae(convert_vae(sd), devices.vae_dtype(), config))

@@ -1,4 +1,7 @@
-"""A diffusers Flux transformer with ComfyUI's hooks (stands for `comfy.ldm.flux.model.Flux.forward_orig`)."""
+"""A diffusers Flux transformer with ComfyUI's hooks.
+
+Drop-in replacement for `comfy.ldm.flux.model.Flux.forward_orig`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ REPLACED = {"dit"}
 
 
 def unknown_patches(options: Options) -> list[str]:
-    """The hooks into blocks that are not known here."""
+    """Return the hooks into blocks that are not known here."""
     return sorted({*options.get("patches", {})} - PATCHES | {*options.get("patches_replace", {})} - REPLACED)
 
 
@@ -31,7 +34,7 @@ class HookedAttention:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
         transformer_options: Options | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Tokens (B, N, D) of the picture, or of all when there is no text (B, L, D) beside them, to the same."""
+        """Attend among tokens (B, N, D) of the image, or of all where no text (B, L, D) is beside them."""
         from diffusers.models.embeddings import apply_rotary_emb
 
         options, pe, mask = transformer_options or {}, image_rotary_emb, attention_mask
@@ -60,7 +63,7 @@ class HookedAttention:
 
 
 def _queries(tokens: Tensor, attn: Any, layers: tuple[Any, ...], norms: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """Normed q and k, and v, each (B, H, N, D), of tokens (B, N, C)."""
+    """Return normed q and k, and v, each (B, H, N, D), of tokens (B, N, C)."""
     q, k, v = (layer(tokens).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for layer in layers)
     return norms[0](q), norms[1](k), v
 
@@ -85,11 +88,11 @@ def forward_flux(
     attn_mask: Tensor | None,
     options: Options,
 ) -> Tensor:
-    """One call of the transformer.
+    """Call the transformer once.
 
     Args:
         transformer: diffusers' FluxTransformer2DModel with `HookedAttention` as its processors.
-        img: tokens of the picture (B, N, C).
+        img: tokens of the image (B, N, C).
         img_ids: their positions (N, 3).
         txt: text embedding (B, L, D); all at position 0.
         timestep: 0..1 (B,).
@@ -131,8 +134,8 @@ def _double_blocks(
         options["block_index"] = index
 
         def original(args: Options, block: Any = block) -> Options:
-            text, picture = block(args["img"], args["txt"], args["vec"], args["pe"], _keywords(args))
-            return {"img": picture, "txt": text}
+            text, image = block(args["img"], args["txt"], args["vec"], args["pe"], _keywords(args))
+            return {"img": image, "txt": text}
 
         out = _replaced(options, ("double_block", index), {"img": img, "txt": txt, **shared}, original)
         img, txt = out["img"], out["txt"]
@@ -143,7 +146,7 @@ def _double_blocks(
 def _single_blocks(
     transformer: Any, tokens: Tensor, text: int, shared: Options, control: dict[str, list[Tensor | None]]
 ) -> Tensor:
-    """Tokens (B, L + N, D) of both through the single blocks."""
+    """Return tokens (B, L + N, D) of both through the single blocks."""
     options, added = shared["transformer_options"], control.get("output", [])
     options |= {"total_blocks": len(transformer.single_transformer_blocks), "block_type": "single"}
     for index, block in enumerate(transformer.single_transformer_blocks):
@@ -168,7 +171,7 @@ def _replaced(options: Options, name: tuple[str, int], args: Options, original: 
 
 
 def _with_control(tokens: Tensor, added: list[Tensor | None], index: int, first: int) -> Tensor:
-    """Tokens with what a ControlNet adds to those that begin at `first`."""
+    """Return tokens with what a ControlNet adds to those that begin at `first`."""
     more = added[index] if index < len(added) else None
     if more is None:
         return tokens

@@ -1,4 +1,4 @@
-"""Scales between a VAE's latents and the denoiser's (stands for `comfy.latent_formats`)."""
+"""Scales between a VAE's latents and the denoiser's (drop-in replacement for `comfy.latent_formats`)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class LatentFormat:
             self.scale_factor = scale_factor
 
     def process_in(self, latent: torch.Tensor) -> torch.Tensor:
-        """From the VAE's latents to the denoiser's."""
+        """Scale the VAE's latents to the denoiser's."""
         return (latent - self.shift_factor) * self.scale_factor
 
     def process_out(self, latent: torch.Tensor) -> torch.Tensor:
-        """From the denoiser's latents to the VAE's."""
+        """Scale the denoiser's latents to the VAE's."""
         return latent / self.scale_factor + self.shift_factor
 
 

@@ -1,4 +1,7 @@
-"""Models from files and folders, by what they hold and not by their names (stands for the loaders of `comfy.sd`)."""
+"""Models from files and folders, by what they hold and not by their names.
+
+Drop-in replacement for the loaders of `comfy.sd`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ CLIP_TYPES = ("stable_diffusion", "sdxl", "flux")
 def load_checkpoint(
     path: str | Path, embedding_directories: Sequence[str] = ()
 ) -> tuple[ModelPatcher, CLIP | None, VAE | None]:
-    """MODEL, CLIP and VAE of a checkpoint.
+    """Return the MODEL, CLIP and VAE of a checkpoint.
 
     Args:
         path: a `.safetensors` (or `.ckpt`) file, or a diffusers folder.
@@ -42,7 +45,7 @@ def load_checkpoint(
 
 
 def load_diffusion_model(path: str | Path) -> ModelPatcher:
-    """MODEL of a file or folder that holds a denoiser alone."""
+    """Return the MODEL of a file or folder that holds a denoiser alone."""
     path = Path(path)
     if not path.is_dir():
         return load_single_denoiser(path)
@@ -51,7 +54,7 @@ def load_diffusion_model(path: str | Path) -> ModelPatcher:
 
 
 def load_vae(path: str | Path) -> VAE:
-    """VAE of a file or folder."""
+    """Return the VAE of a file or folder."""
     path = Path(path)
     if path.is_dir():
         with made_of(path):
@@ -65,7 +68,7 @@ def load_vae(path: str | Path) -> VAE:
 def load_clip(
     paths: Sequence[str | Path], clip_type: str = "stable_diffusion", embedding_directories: Sequence[str] = ()
 ) -> CLIP:
-    """CLIP of the files or folders of a family's text encoders, in any order.
+    """Return the CLIP of the files or folders of a family's text encoders, in any order.
 
     Args:
         paths: of CLIP-L ("stable_diffusion"), of CLIP-L and CLIP-G ("sdxl"), of CLIP-L and T5 ("flux").
@@ -104,7 +107,7 @@ def _read_text(path: Path) -> TextWeights:
 
 
 def load_clip_vision(path: str | Path) -> ClipVisionModel:
-    """CLIP_VISION of a file or folder."""
+    """Return the CLIP_VISION of a file or folder."""
     path = Path(path)
     sd: StateDict = component_weights(path) if path.is_dir() else load_state_dict(path)
     config = read_json(path / "config.json") if path.is_dir() else None

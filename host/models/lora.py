@@ -1,4 +1,6 @@
-"""LoRAs as weight changes of one branch of the graph (stands for `comfy.lora` and `comfy.sd.load_lora_for_models`).
+"""LoRAs as weight changes of one branch of the graph.
+
+Drop-in replacement for `comfy.lora` and `comfy.sd.load_lora_for_models`.
 
 A LoRA names modules by the layout that it was trained on: diffusers' or the original one, with points or with
 underscores. `targets` lists every name of every module; what a file holds is looked up there.
@@ -25,7 +27,6 @@ from .model_base import Flux
 
 log = logging.getLogger(__name__)
 
-# Endings of the two factors: up (out, rank) and down (rank, in).
 FACTORS = (
     (".lora_up.weight", ".lora_down.weight"),
     (".lora_B.weight", ".lora_A.weight"),
@@ -35,13 +36,16 @@ FACTORS = (
     (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),
     (".lora_B", ".lora_A"),
 )
+"""Endings of the two factors: up (out, rank) and down (rank, in)."""
+
 ALPHA, MIDDLE = ".alpha", ".lora_mid.weight"
-# Decompositions that change the weight otherwise than by a sum; applied as a plain LoRA they would be wrong.
 UNSUPPORTED = (".dora_scale", ".lora_magnitude_vector", ".reshape_weight")
+"""Decompositions that change the weight otherwise than by a sum; applied as a plain LoRA they would be wrong."""
+
 DIFFERENCES = {".diff": "weight", ".diff_b": "bias"}
 SHOWN = 3
-# All rows of a change.
 WHOLE = Source("")
+"""All rows of a change."""
 
 
 class Target(NamedTuple):
@@ -65,7 +69,7 @@ Targets = dict[str, list[Target]]
 def load_lora_file(
     model: ModelPatcher | None, clip: CLIP | None, path: str | Path, strength_model: float, strength_clip: float
 ) -> tuple[ModelPatcher | None, CLIP | None]:
-    """`load_lora_for_models` with a file.
+    """Read a file for `load_lora_for_models`.
 
     Raises:
         ValueError: the file is damaged or fits neither model.
@@ -78,7 +82,7 @@ def load_lora_file(
 def load_lora_for_models(
     model: ModelPatcher | None, clip: CLIP | None, lora: StateDict, strength_model: float, strength_clip: float
 ) -> tuple[ModelPatcher | None, CLIP | None]:
-    """Clones of a MODEL and a CLIP with a LoRA; the originals stay as they are.
+    """Return clones of a MODEL and a CLIP with a LoRA; the originals stay as they are.
 
     What fits neither, by name or shape, is named in a warning.
 
@@ -107,7 +111,7 @@ def load_lora_for_models(
 
 
 def _add(owner: ModelPatcher | CLIP, changes: list[tuple[Target, Change]], strength: float) -> set[str]:
-    """Adds the changes that fit, one by one since several can concern one weight; returns the file's keys in use."""
+    """Add the changes that fit, one by one since several can concern one weight; return the file's keys in use."""
     weights = (owner.patcher if isinstance(owner, CLIP) else owner).model.state_dict()
     used = set()
     for target, change in changes:
@@ -120,7 +124,7 @@ def _add(owner: ModelPatcher | CLIP, changes: list[tuple[Target, Change]], stren
 
 
 def _has_shape(patch: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
-    """Whether a change has its weight's shape, without computing it."""
+    """Return whether a change has its weight's shape, without computing it."""
     try:
         patch(torch.empty_like(weight, device="meta"))
     except RuntimeError:
@@ -129,7 +133,7 @@ def _has_shape(patch: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
 
 
 def _rows(source: Source, function: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
-    """The rows of a module's change that belong to one weight."""
+    """Return the rows of a module's change that belong to one weight."""
     return source.take(function(weight)).reshape(weight.shape)
 
 
@@ -139,7 +143,7 @@ def _some(keys: Iterable[str]) -> str:
 
 
 def read_lora(lora: StateDict, names: Targets) -> list[tuple[Target, Change]]:
-    """The changes in a file, for the modules that are known."""
+    """Return the changes in a file, for the modules that are known."""
     found = []
     for name, targets in names.items():
         found += [(target, change) for change in _changes(lora, name) for target in targets]
@@ -172,7 +176,7 @@ def _difference(difference: Tensor, weight: Tensor) -> Tensor:
 
 
 def _product(up: Tensor, down: Tensor, middle: Tensor | None, scale: float, weight: Tensor) -> Tensor:
-    """alpha / rank * up @ down (Hu et al. 2021, arXiv:2106.09685), with a Tucker core between them in LoCon."""
+    """Return alpha / rank * up @ down (Hu et al. 2021, arXiv:2106.09685), with a Tucker core between them in LoCon."""
     up, down = up.to(weight).flatten(1), down.to(weight)
     if middle is None:
         return scale * up @ down.flatten(1)
@@ -184,7 +188,7 @@ def _product(up: Tensor, down: Tensor, middle: Tensor | None, scale: float, weig
 
 
 def model_targets(model: ModelPatcher) -> Targets:
-    """Every name by which LoRAs call a module of a denoiser."""
+    """Return every name by which LoRAs call a module of a denoiser."""
     weights = {key.removeprefix("diffusion_model.") for key in model.model_state_dict("diffusion_model.")}
     if isinstance(model.model, Flux):
         double, single = _count(weights, "transformer_blocks."), _count(weights, "single_transformer_blocks.")
@@ -225,7 +229,7 @@ def _diffusers_names(module: str, prefixes: tuple[str, ...]) -> list[str]:
 
 
 def clip_targets(clip: CLIP) -> Targets:
-    """Every name by which LoRAs call a module of text encoders."""
+    """Return every name by which LoRAs call a module of text encoders."""
     model = clip.cond_stage_model
     modules = [key.removesuffix(".weight") for key in model.state_dict() if key.endswith(".weight")]
     has_g = any(module.startswith("clip_g.") for module in modules)
@@ -239,7 +243,7 @@ def clip_targets(clip: CLIP) -> Targets:
 
 
 def _text_names(encoder: str, inner: str, has_g: bool) -> list[str]:
-    """The first encoder is "1" or has no number, CLIP-G and T5 are the second."""
+    """Return the first encoder is "1" or has no number, CLIP-G and T5 are the second."""
     if encoder == "clip_l":
         dotted, flat = ["text_encoder."], ["lora_te_", "lora_te1_"]
     else:

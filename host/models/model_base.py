@@ -1,4 +1,4 @@
-"""A denoiser with its sampling, as the samplers see it (stands for `comfy.model_base`).
+"""A denoiser with its sampling, as the samplers see it (drop-in replacement for `comfy.model_base`).
 
 `BaseModel` turns a diffusers denoiser, which predicts noise, v or a velocity from scaled inputs, into a function
 `apply_model(x, sigma, conditionings) -> x0`. A subclass per family names the conditionings and calls the denoiser.
@@ -57,7 +57,7 @@ _SAMPLING: dict[ModelType, tuple[type[Schedule], type]] = {
 
 
 def model_sampling(model_config: HasSamplingSettings | None, model_type: ModelType) -> Any:
-    """The schedule and prediction of a model type, as one object."""
+    """Return the schedule and prediction of a model type, as one object."""
     schedule, prediction = _SAMPLING[model_type]
 
     class ModelSampling(schedule, prediction):
@@ -105,32 +105,32 @@ class BaseModel(torch.nn.Module):
         self.current_patcher: Any = None
 
     def get_dtype(self) -> torch.dtype:
-        """The dtype in which the denoiser computes."""
+        """Return the dtype in which the denoiser computes."""
         return next(self.diffusion_model.parameters()).dtype
 
     def get_dtype_inference(self) -> torch.dtype:
-        """The dtype in which the denoiser computes."""
+        """Return the dtype in which the denoiser computes."""
         return self.get_dtype()
 
     def process_latent_in(self, latent: Tensor) -> Tensor:
-        """From the VAE's latents to the denoiser's."""
+        """Scale the VAE's latents to the denoiser's."""
         return self.latent_format.process_in(latent)
 
     def process_latent_out(self, latent: Tensor) -> Tensor:
-        """From the denoiser's latents to the VAE's."""
+        """Scale the denoiser's latents to the VAE's."""
         return self.latent_format.process_out(latent)
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
-        """The kept part of an inpainted image, noised to `sigma` (B,)."""
+        """Return the kept part of an inpainted image, noised to `sigma` (B,)."""
         sigma = sigma.reshape([sigma.shape[0]] + [1] * (noise.ndim - 1))
         return self.model_sampling.noise_scaling(sigma, noise, latent_image)
 
     def encode_adm(self, **kwargs: Any) -> Tensor | None:
-        """The pooled conditioning (B, D) of a conditioning's values, if the family has one."""
+        """Return the pooled conditioning (B, D) of a conditioning's values, if the family has one."""
         return None
 
     def extra_conds(self, **kwargs: Any) -> Conds:
-        """The denoiser's arguments for one conditioning.
+        """Return the denoiser's arguments for one conditioning.
 
         Args:
             kwargs: the values of the conditioning (`cross_attn`, `pooled_output`, `guidance`, ...), and `noise`,
@@ -154,7 +154,7 @@ class BaseModel(torch.nn.Module):
         transformer_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Predicts the image.
+        """Predict the image.
 
         Args:
             x: latents (B, C, H, W) at noise level `t`.
@@ -203,15 +203,15 @@ class BaseModel(torch.nn.Module):
     def denoise(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
     ) -> Tensor:
-        """Calls the denoiser inside its DIFFUSION_MODEL wrappers."""
+        """Call the denoiser inside its DIFFUSION_MODEL wrappers."""
         raise NotImplementedError
 
     def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
-        """The hooks inside blocks that this family does not call."""
+        """Return the hooks inside blocks that this family does not call."""
         return sorted({*options.get("patches", {}), *options.get("patches_replace", {})})
 
     def _inside_wrappers(self, forward: Callable[..., Tensor], options: dict[str, Any]) -> Callable[..., Tensor]:
-        """The one place where hooks of `transformer_options` that reach into the denoiser begin."""
+        """Return the one place where hooks of `transformer_options` that reach into the denoiser begin."""
         if names := self._unknown_patches(options):
             raise NotImplementedError(
                 f"the model has patches inside its blocks ({', '.join(names)}), which need ComfyUI"
@@ -228,7 +228,7 @@ class SD15(BaseModel):
     def denoise(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
     ) -> Tensor:
-        """Calls the UNet inside its DIFFUSION_MODEL wrappers."""
+        """Call the UNet inside its DIFFUSION_MODEL wrappers."""
         y = conds.pop("y", None)
         return self._inside_wrappers(self.forward_unet, options)(x, timestep, context, y, control, options, **conds)
 
@@ -242,7 +242,7 @@ class SD15(BaseModel):
         transformer_options: dict[str, Any] | None = None,
         **conds: Any,
     ) -> Tensor:
-        """One call of the UNet: x (B, C, H, W), timesteps (B,), context (B, L, D), y (B, P) -> (B, C, H, W)."""
+        """Call the UNet once: x (B, C, H, W), timesteps (B,), context (B, L, D), y (B, P) -> (B, C, H, W)."""
         added = None if y is None else {"text_embeds": y, "time_ids": conds["time_ids"]}
         more = unet_residuals(control)
         with patched_attention(self.diffusion_model, transformer_options or {}, x):
@@ -258,13 +258,13 @@ class SDXL(SD15):
     default_latent_format = latent_formats.SDXL
 
     def encode_adm(self, **kwargs: Any) -> Tensor:
-        """The pooled text (B, 1280)."""
+        """Return the pooled text (B, 1280)."""
         if kwargs.get("pooled_output") is None:
             raise ValueError("SDXL needs a conditioning with a pooled text; encode the prompt with SDXL's own CLIP")
         return kwargs["pooled_output"]
 
     def extra_conds(self, **kwargs: Any) -> Conds:
-        """Adds `time_ids` (1, 6): size, crop and target size of training, height before width."""
+        """Add `time_ids` (1, 6): size, crop and target size of training, height before width."""
         out = super().extra_conds(**kwargs)
         width, height = kwargs.get("width", 768), kwargs.get("height", 768)
         sizes = [height, width, kwargs.get("crop_h", 0), kwargs.get("crop_w", 0)]
@@ -290,11 +290,11 @@ class Flux(BaseModel):
         return unknown_flux_patches(options)
 
     def encode_adm(self, **kwargs: Any) -> Tensor | None:
-        """The pooled text (B, 768)."""
+        """Return the pooled text (B, 768)."""
         return kwargs.get("pooled_output")
 
     def extra_conds(self, **kwargs: Any) -> Conds:
-        """Adds `guidance` (1,) of distillation, 3.5 by default."""
+        """Add `guidance` (1,) of distillation, 3.5 by default."""
         out = super().extra_conds(**kwargs)
         if kwargs.get("cross_attn") is not None:
             out["c_crossattn"] = CONDRegular(kwargs["cross_attn"])
@@ -306,7 +306,7 @@ class Flux(BaseModel):
     def denoise(
         self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
     ) -> Tensor:
-        """Calls the transformer inside its DIFFUSION_MODEL wrappers."""
+        """Call the transformer inside its DIFFUSION_MODEL wrappers."""
         y, guidance, refs = (conds.pop(name, None) for name in ("y", "guidance", "ref_latents"))
         forward = self._inside_wrappers(self.forward_transformer, options)
         return forward(x, timestep, context, y, guidance, refs, control, options, **conds)
@@ -323,7 +323,7 @@ class Flux(BaseModel):
         transformer_options: dict[str, Any] | None = None,
         **conds: Any,
     ) -> Tensor:
-        """One call of the transformer: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
+        """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
         transformer = self.diffusion_model
         config: Any = transformer.config
         if y is None:
@@ -345,7 +345,7 @@ class Flux(BaseModel):
 
 
 def unet_residuals(control: dict[str, list[Tensor | None]] | None) -> dict[str, Any]:
-    """What a control network adds, as arguments of a diffusers UNet."""
+    """Return what a control network adds, as arguments of a diffusers UNet."""
     if not control:
         return {}
     return {
@@ -355,7 +355,10 @@ def unet_residuals(control: dict[str, list[Tensor | None]] | None) -> dict[str, 
 
 
 def patchify(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens (B, N, 4 C) of 2 x 2 latents and their positions (N, 3); odd sizes are first wrapped to even ones."""
+    """Return tokens (B, N, 4 C) of 2 x 2 latents and their positions (N, 3).
+
+    Odd sizes are first wrapped to even ones.
+    """
     height, width = x.shape[2:]
     if height % PATCH or width % PATCH:
         x = F.pad(x, (0, width % PATCH, 0, height % PATCH), mode="circular")
@@ -368,7 +371,7 @@ def patchify(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Latents (B, C, height, width) of tokens (B, N, 4 C)."""
+    """Return latents (B, C, height, width) of tokens (B, N, 4 C)."""
     b, h, w = tokens.shape[0], -(-height // PATCH), -(-width // PATCH)
     x = tokens.reshape(b, h, w, -1, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5).reshape(b, -1, h * PATCH, w * PATCH)
     return x[:, :, :height, :width]

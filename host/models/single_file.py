@@ -1,4 +1,4 @@
-"""Checkpoints that are one file (stands for `comfy.sd.load_checkpoint_guess_config`)."""
+"""Checkpoints that are one file (drop-in replacement for `comfy.sd.load_checkpoint_guess_config`)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ log = logging.getLogger(__name__)
 
 DENOISER_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 VAE_PREFIXES = ("first_stage_model.", "vae.")
-# Text encoders of each family: the longest prefix behind which keys are those of the encoder alone.
 SD1_TEXT = "cond_stage_model.transformer."
+"""Text encoders of each family: the longest prefix behind which keys are those of the encoder alone."""
+
 SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 FLUX_TEXT = ("text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer.")
 
 
 def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP | None, VAE | None]:
-    """MODEL, CLIP and VAE of a checkpoint; None for a part that it does not hold.
+    """Return the MODEL, CLIP and VAE of a checkpoint; None for a part that it does not hold.
 
     Args:
         path: of the file.
@@ -45,7 +46,7 @@ def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, 
 
 
 def load_single_denoiser(path: Path) -> ModelPatcher:
-    """MODEL of a file that holds a denoiser, with or without the rest of a checkpoint."""
+    """Return the MODEL of a file that holds a denoiser, with or without the rest of a checkpoint."""
     sd = load_state_dict(path)
     with made_of(path):
         return make_model(diffusers_denoiser(_first_part(sd, DENOISER_PREFIXES) or sd), None, *_prediction(sd))
@@ -57,7 +58,7 @@ def _first_part(sd: StateDict, prefixes: tuple[str, ...]) -> StateDict:
 
 
 def _prediction(sd: StateDict) -> tuple[ModelType | None, dict[str, Any] | None]:
-    """What markers in a checkpoint say: v prediction, and a schedule without signal at its end."""
+    """Return what markers in a checkpoint say: v prediction, and a schedule without signal at its end."""
     if "v_pred" not in sd:
         return None, None
     return ModelType.V_PREDICTION, {"zsnr": True} if "ztsnr" in sd else None

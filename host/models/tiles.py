@@ -1,4 +1,7 @@
-"""Large images through a model in tiles that overlap and fade out (stands for `comfy.utils.tiled_scale`)."""
+"""Large images through a model in tiles that overlap and fade out.
+
+Drop-in replacement for `comfy.utils.tiled_scale`.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Width and height of the tiles of three passes, in fractions of the tile asked for: seams lie elsewhere in each.
 PASSES = ((0.5, 2.0), (2.0, 0.5), (1.0, 1.0))
+"""Width and height of the tiles of three passes, in fractions of the tile asked for: seams are elsewhere in each."""
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin along one axis; the last one is as long as what is left."""
+    """Return where tiles begin along one axis; the last one is as long as what is left."""
     return [0] if length <= tile else list(range(0, length - overlap, tile - overlap))
 
 
 def feather(length: int, fade: int) -> Tensor:
-    """Weights (length,) of a tile: a ramp of `fade` at both ends, none where the ramp would not fit."""
+    """Return the weights (length,) of a tile: a ramp of `fade` at both ends, none where the ramp would not fit."""
     weights = torch.ones(length)
     if 0 < fade < length:
         ramp = torch.arange(1, fade + 1) / fade
@@ -36,7 +39,7 @@ def tiled_scale(
     scale: float,
     channels: int,
 ) -> Tensor:
-    """Applies a function that scales its input's height and width by `scale`, tile by tile.
+    """Apply a function that scales its input's height and width by `scale`, tile by tile.
 
     Args:
         samples: (B, C, H, W).
@@ -73,7 +76,7 @@ def three_passes(
     scale: float,
     channels: int,
 ) -> Tensor:
-    """The mean of `tiled_scale` with tiles of three shapes, whose seams lie in different places.
+    """Return the mean of `tiled_scale` with tiles of three shapes, whose seams are in different places.
 
     Raises:
         ValueError: the overlap is half a tile or more.

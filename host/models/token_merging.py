@@ -1,4 +1,4 @@
-"""Token merging for Stable Diffusion (Bolya & Hoffman 2023): similar tokens of the picture attend as one.
+"""Token merging for Stable Diffusion (Bolya & Hoffman 2023): similar tokens of the image attend as one.
 
 Of each 2 x 2 cell of the token grid the first token stays; of the others, the `count` that are most like a token that
 stays are averaged into it. Afterwards each takes back what its token became.
@@ -18,10 +18,10 @@ Merge = Callable[[Tensor], Tensor]
 
 
 def token_merging(tokens: Tensor, height: int, width: int, ratio: float) -> tuple[Merge, Merge]:
-    """How to merge and to unmerge.
+    """Return how to merge and to unmerge.
 
     Args:
-        tokens: (B, height * width, C), what similarity is told by.
+        tokens: (B, height * width, C), by which similarity is measured.
         ratio: the part of all tokens that is merged away, 0..1; at most three quarters are.
 
     Returns:
@@ -51,7 +51,7 @@ def token_merging(tokens: Tensor, height: int, width: int, ratio: float) -> tupl
 
 
 def _partition(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The places of the tokens that stay, the first of each whole cell, and of all others."""
+    """Return the places of the tokens that stay, the first of each whole cell, and of all others."""
     stays = torch.zeros(height, width, dtype=torch.bool, device=device)
     stays[: height // CELL * CELL : CELL, : width // CELL * CELL : CELL] = True
     return stays.flatten().nonzero().flatten(), (~stays).flatten().nonzero().flatten()

@@ -1,4 +1,4 @@
-"""Models that enlarge pictures, through spandrel (stands for what ComfyUI's UpscaleModelLoader gives)."""
+"""Models that enlarge images, through spandrel (drop-in replacement for what ComfyUI's UpscaleModelLoader gives)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ...weights.files import PICKLES, read_weights
 from ..layouts.state_dicts import load_state_dict
 from ..runtime.running import make_patcher
 
-EXTRA = 'is not installed, which models that enlarge pictures need; install it: pip install "tessera-nodes[upscale]"'
-# The prefix of some SwinIR files, which were saved from a wrapper.
+EXTRA = 'is not installed, which models that enlarge images need; install it: pip install "tessera-nodes[upscale]"'
 WRAPPED = "module."
+"""The prefix of some SwinIR files, which were saved from a wrapper."""
 
 
 class UpscaleModel:
-    """A spandrel model of single pictures.
+    """A spandrel model of single images.
 
     Args:
         descriptor: spandrel's `ImageModelDescriptor`: called with (B, 3, H, W) in 0..1, it pads and crops as needed.
@@ -29,17 +29,17 @@ class UpscaleModel:
         self.scale: int = descriptor.scale
         self.patcher = make_patcher(descriptor.model)
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..1 to (B, 3, H * scale, W * scale)."""
-        return self.descriptor(pictures)
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) in 0..1 to (B, 3, H * scale, W * scale)."""
+        return self.descriptor(images)
 
 
 def load_upscale_model(path: str | Path) -> UpscaleModel:
-    """UPSCALE_MODEL of a `.safetensors` file, or of a `.pth` that holds nothing but tensors.
+    """Return the UPSCALE_MODEL of a `.safetensors` file, or of a `.pth` that holds nothing but tensors.
 
     Raises:
         ModuleNotFoundError: spandrel is not installed; the message names the extra.
-        ValueError: the file is damaged, holds code, or is of no known architecture, or its pictures are not coloured.
+        ValueError: the file is damaged, holds code, or is of no known architecture, or its images are not coloured.
     """
     try:
         # An optional extra.
@@ -59,7 +59,5 @@ def load_upscale_model(path: str | Path) -> UpscaleModel:
     except (UnsupportedModelError, KeyError, TypeError, RuntimeError):
         raise ValueError(f"{path.name}: spandrel knows no architecture with these weights") from None
     if not isinstance(found, ImageModelDescriptor) or (found.input_channels, found.output_channels) != (3, 3):
-        raise ValueError(
-            f"{path.name}: it is a {found.architecture.name}, expected a model of single coloured pictures"
-        )
+        raise ValueError(f"{path.name}: it is a {found.architecture.name}, expected a model of single coloured images")
     return UpscaleModel(found.eval())

@@ -1,4 +1,4 @@
-"""Images to latents and back (stands for `comfy.sd.VAE`)."""
+"""Images to latents and back (drop-in replacement for `comfy.sd.VAE`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .tiles import three_passes
 
 log = logging.getLogger(__name__)
 
-# Bytes of activations for each latent or pixel, in elements: measured by ComfyUI for AutoencoderKL.
 DECODE_COST = 2178 * 64
+"""Bytes of activations for each latent or pixel, in elements: measured by ComfyUI for AutoencoderKL."""
+
 ENCODE_COST = 1767
 
 
@@ -49,18 +50,18 @@ class VAE:
         return self.first_stage_model.dtype
 
     def spacial_compression_decode(self) -> int:
-        """Pixels for each latent, along one axis."""
+        """Return how many pixels lie along the side of one latent."""
         return self.upscale_ratio
 
     def spacial_compression_encode(self) -> int:
-        """Pixels for each latent, along one axis."""
+        """Return how many pixels lie along the side of one latent."""
         return self.downscale_ratio
 
     def temporal_compression_decode(self) -> None:
-        """None: images have no time."""
+        """Return None: images have no time."""
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:
-        """Crops the middle of images (B, H, W, C) to multiples of the compression and to the VAE's channels."""
+        """Crop the middle of images (B, H, W, C) to multiples of the compression and to the VAE's channels."""
         for axis in (1, 2):
             length = pixels.shape[axis] // self.downscale_ratio * self.downscale_ratio
             if not length:
@@ -72,7 +73,7 @@ class VAE:
         return pixels[..., : self.output_channels]
 
     def decode(self, samples_in: Tensor) -> Tensor:
-        """Images (B, H, W, C) in 0..1 of latents (B, L, h, w)."""
+        """Return images (B, H, W, C) in 0..1 of latents (B, L, h, w)."""
         self._check_latent(samples_in)
         cost = DECODE_COST * samples_in.shape[2] * samples_in.shape[3]
         with running(self.patcher), torch.no_grad():
@@ -83,7 +84,7 @@ class VAE:
         return to_unit_range(images).movedim(1, -1)
 
     def encode(self, pixel_samples: Tensor) -> Tensor:
-        """Latents (B, L, h, w) of images (B, H, W, C) in 0..1."""
+        """Return latents (B, L, h, w) of images (B, H, W, C) in 0..1."""
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         cost = ENCODE_COST * pixels.shape[2] * pixels.shape[3]
         with running(self.patcher), torch.no_grad():
@@ -94,14 +95,14 @@ class VAE:
         return samples
 
     def decode_tiled(self, samples: Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> Tensor:
-        """As `decode`, in tiles of `tile_x` by `tile_y` latents."""
+        """Decode in tiles of `tile_x` by `tile_y` latents."""
         self._check_latent(samples)
         with running(self.patcher), torch.no_grad():
             images = self.decode_tiled_(samples, tile_x, tile_y, overlap)
         return to_unit_range(images).movedim(1, -1)
 
     def encode_tiled(self, pixel_samples: Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> Tensor:
-        """As `encode`, in tiles of `tile_x` by `tile_y` pixels."""
+        """Encode in tiles of `tile_x` by `tile_y` pixels."""
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         with running(self.patcher), torch.no_grad():
             return self.encode_tiled_(pixels, tile_x, tile_y, overlap)
@@ -122,7 +123,7 @@ class VAE:
         return self.first_stage_model.encode(pixels).latent_dist.mode().to("cpu", torch.float32)
 
     def _in_batches(self, samples: Tensor, function: Callable[[Tensor], Tensor], cost: int) -> Tensor | None:
-        """The function on as many samples at once as memory holds; None when it does not hold one."""
+        """Return the function on as many samples at once as memory holds; None when it does not hold one."""
         room = devices.free_memory(self.device) // (cost * self.vae_dtype.itemsize)
         try:
             return torch.cat([function(batch) for batch in samples.split(max(1, room))])
@@ -131,15 +132,18 @@ class VAE:
             return None
 
     def decode_tiled_(self, samples: Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> Tensor:
-        """Images (B, C, H, W) in -1..1, in tiles; what both `decode_tiled` and a full memory come to."""
+        """Return images (B, C, H, W) in -1..1, in tiles; what both `decode_tiled` and a full memory come to."""
         return three_passes(samples, self._decode, tile_x, tile_y, overlap, self.upscale_ratio, self.output_channels)
 
     def encode_tiled_(self, pixel_samples: Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> Tensor:
-        """Latents of images (B, C, H, W) in 0..1, in tiles; what both `encode_tiled` and a full memory come to."""
+        """Return latents of images (B, C, H, W) in 0..1, in tiles.
+
+        What both `encode_tiled` and a full memory come to.
+        """
         scale = 1 / self.downscale_ratio
         return three_passes(pixel_samples, self._encode, tile_x, tile_y, overlap, scale, self.latent_channels)
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """-1..1 to 0..1, clamped."""
+    """Scale -1..1 to 0..1, and clamp it."""
     return ((images + 1.0) / 2.0).clamp(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""ComfyUI's core nodes that widen, enlarge and change the contrast of pictures."""
+"""ComfyUI's core nodes that widen, enlarge and change the contrast of images."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class ImagePadForOutpaint(io.ComfyNode):
             node_id="ImagePadForOutpaint",
             display_name="Pad Image for Outpainting",
             category="image/transform",
-            description="Adds a grey margin to a picture, and a mask of what is to be painted there.",
+            description="Adds a grey margin to an image, and a mask of what is to be painted there.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or a batch."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
                 *sides,
                 io.Int.Input(
                     "feathering",
@@ -37,11 +37,11 @@ class ImagePadForOutpaint(io.ComfyNode):
                     min=0,
                     max=MAX_RESOLUTION,
                     advanced=True,
-                    tooltip="How far the mask fades into the picture, in px.",
+                    tooltip="How far the mask fades into the image, in px.",
                 ),
             ],
             outputs=[
-                io.Image.Output(tooltip="The wider picture."),
+                io.Image.Output(tooltip="The wider image."),
                 io.Mask.Output(tooltip="White in the margin."),
             ],
         )
@@ -62,7 +62,7 @@ class ImagePadForOutpaint(io.ComfyNode):
 
 
 def _distance(length: int, before: bool, after: bool) -> Tensor:
-    """(length): how far each place is from the ends that count."""
+    """Return (length,): how far each place is from the ends that count."""
     places = torch.arange(length, dtype=torch.float32)
     far = torch.full_like(places, float("inf"))
     return torch.minimum(places if before else far, length - places if after else far)
@@ -78,13 +78,13 @@ class ImageScaleBy(io.ComfyNode):
             node_id="ImageScaleBy",
             display_name="Upscale Image By",
             category="image/upscaling",
-            description="Enlarges or shrinks pictures by a factor.",
+            description="Enlarges or shrinks images by a factor.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or a batch."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
                 io.Combo.Input("upscale_method", options=UPSCALE_METHODS, tooltip="How pixels between are found."),
                 io.Float.Input("scale_by", default=1.0, min=0.01, max=8.0, step=0.01, tooltip="The factor."),
             ],
-            outputs=[io.Image.Output(tooltip="The larger or smaller picture.")],
+            outputs=[io.Image.Output(tooltip="The larger or smaller image.")],
         )
 
     @classmethod
@@ -106,10 +106,10 @@ class AdjustContrast(io.ComfyNode):
             category="image/adjustments",
             description="Moves colours away from middle grey, or towards it.",
             inputs=[
-                io.Image.Input("images", tooltip="The pictures."),
+                io.Image.Input("images", tooltip="The images."),
                 io.Float.Input("factor", default=1.0, min=0.0, max=2.0, tooltip="1 changes nothing, more is stronger."),
             ],
-            outputs=[io.Image.Output(display_name="images", tooltip="The changed pictures.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="The changed images.")],
         )
 
     @classmethod

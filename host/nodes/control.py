@@ -35,7 +35,7 @@ class ControlNetLoader(io.ComfyNode):
             node_id="ControlNetLoader",
             display_name="Load ControlNet Model",
             category="model/loaders",
-            description="Loads a network that lets a picture of edges, depth or a pose guide a model.",
+            description="Loads a network that lets an image of edges, depth or a pose guide a model.",
             inputs=[io.Combo.Input("control_net_name", options=files, tooltip=tooltip)],
             outputs=[io.ControlNet.Output(tooltip="The control network.")],
         )
@@ -57,12 +57,12 @@ class ControlNetApplyAdvanced(io.ComfyNode):
             node_id="ControlNetApplyAdvanced",
             display_name="Apply ControlNet",
             category="model/conditioning/controlnet",
-            description="Lets a picture guide the model through a control network; several can follow each other.",
+            description="Lets an image guide the model through a control network; several can follow each other.",
             inputs=[
-                io.Conditioning.Input("positive", tooltip="What the picture should show."),
+                io.Conditioning.Input("positive", tooltip="What the image should show."),
                 io.Conditioning.Input("negative", tooltip="What it should not show."),
                 io.ControlNet.Input("control_net", tooltip="The control network."),
-                io.Image.Input("image", tooltip="The picture as the network wants it: edges, depth, a pose."),
+                io.Image.Input("image", tooltip="The image as the network wants it: edges, depth, a pose."),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="How strongly it guides; 0 is off."
                 ),
@@ -71,7 +71,7 @@ class ControlNetApplyAdvanced(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="For networks that read latents, as those of Flux do."),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="What the picture should show, with control."),
+                io.Conditioning.Output(display_name="positive", tooltip="What the image should show, with control."),
                 io.Conditioning.Output(display_name="negative", tooltip="What it should not show, with control."),
             ],
         )
@@ -120,9 +120,9 @@ class Canny(io.ComfyNode):
             node_id="Canny",
             display_name="Detect Edges (Canny)",
             category="image/filters",
-            description="Draws the edges of a picture white on black, as ControlNets for edges want them.",
+            description="Draws the edges of an image white on black, as ControlNets for edges want them.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or a batch."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
                 _threshold("low_threshold", 0.4, "Edges weaker than this are dropped."),
                 _threshold("high_threshold", 0.8, "Edges stronger than this are kept in any case."),
             ],
@@ -132,8 +132,8 @@ class Canny(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, low_threshold: float, high_threshold: float) -> io.NodeOutput:
         """Detect them."""
-        pictures = image[..., :3].to(devices.torch_device()).movedim(-1, 1).float()
-        edges = canny(pictures, low_threshold, high_threshold)
+        images = image[..., :3].to(devices.torch_device()).movedim(-1, 1).float()
+        edges = canny(images, low_threshold, high_threshold)
         return io.NodeOutput(edges.repeat(1, 3, 1, 1).movedim(1, -1).cpu())
 
 

@@ -26,7 +26,7 @@ class NoiseSource(Protocol):
     seed: int
 
     def generate_noise(self, input_latent: Latent) -> Tensor:
-        """Noise in the shape of the latents."""
+        """Return noise in the shape of the latents."""
         ...
 
 
@@ -37,7 +37,7 @@ class EmptyNoise:
         self.seed = seed
 
     def generate_noise(self, input_latent: Latent) -> Tensor:
-        """Zeros in the shape of the latents."""
+        """Return zeros in the shape of the latents."""
         return prepare_empty_noise(input_latent["samples"])
 
 
@@ -48,7 +48,7 @@ class SeededNoise:
         self.seed = seed
 
     def generate_noise(self, input_latent: Latent) -> Tensor:
-        """Noise in the shape of the latents."""
+        """Return noise in the shape of the latents."""
         return prepare_noise(input_latent["samples"], self.seed, input_latent.get("batch_index"))
 
 
@@ -56,12 +56,12 @@ class BasicGuide(Guider):
     """One conditioning, no guidance."""
 
     def set_conds(self, positive: Conditioning) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Sets the prompt."""
+        """Set the prompt."""
         self.inner_set_conds({"positive": positive})
 
 
 def progress_callback(steps: int, x0_output: dict[str, Tensor] | None = None) -> Callback:
-    """A callback that reports each step and, in `x0_output`, keeps the latest prediction as "x0"."""
+    """Return a callback that reports each step and, in `x0_output`, keeps the latest prediction as "x0"."""
     bar = ProgressBar(steps)
 
     def callback(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
@@ -73,14 +73,14 @@ def progress_callback(steps: int, x0_output: dict[str, Tensor] | None = None) ->
 
 
 def finished(latent: Latent, samples: Tensor) -> Latent:
-    """The latent with what was sampled; it is no empty one any more."""
+    """Return the latent with what was sampled; it is not empty any more."""
     return {**{k: v for k, v in latent.items() if k != "downscale_ratio_spacial"}, "samples": samples}
 
 
 def sample_custom(
     noise: NoiseSource, guider: Guider, sampler: Sampler, sigmas: Tensor, latent: Latent
 ) -> io.NodeOutput:
-    """Samples a LATENT; the result and the last prediction of it."""
+    """Sample a LATENT; return the result and the last prediction of it."""
     model = guider.model_patcher
     image = fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
     latent = {**latent, "samples": image}
@@ -101,7 +101,7 @@ def sample_custom(
 
 
 def seed_input(name: str) -> io.Input:
-    """A seed, with a button for the next one."""
+    """Declare a random seed, with a button for the next one."""
     return io.Int.Input(
         name,
         default=0,
@@ -113,7 +113,7 @@ def seed_input(name: str) -> io.Input:
 
 
 def cfg_input() -> io.Input:
-    """A guidance scale."""
+    """Declare a guidance scale."""
     tooltip = "Guidance scale: how far to go from the negative towards the positive prompt; 1 is none."
     return io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
 

@@ -69,12 +69,12 @@ class LoadImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image: str) -> bool | str:
-        """Whether the file is there."""
+        """Return whether the file is there."""
         return _check_file(image)
 
     @classmethod
     def fingerprint_inputs(cls, image: str) -> str:
-        """Changes with the file's content."""
+        """Return a fingerprint that changes with the file's content."""
         return _digest(image)
 
 
@@ -106,12 +106,12 @@ class LoadImageMask(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image: str) -> bool | str:
-        """Whether the file is there."""
+        """Return whether the file is there."""
         return _check_file(image)
 
     @classmethod
     def fingerprint_inputs(cls, image: str, channel: str) -> str:
-        """Changes with the file's content."""
+        """Return a fingerprint that changes with the file's content."""
         return _digest(image)
 
 
@@ -200,8 +200,8 @@ class ImageCompositeMasked(io.ComfyNode):
             inputs=[
                 io.Image.Input("destination", tooltip="The image below."),
                 io.Image.Input("source", tooltip="The image that is laid over it."),
-                io.Int.Input("x", default=0, min=0, max=MAX_RESOLUTION, tooltip="Where its left edge lies, in px."),
-                io.Int.Input("y", default=0, min=0, max=MAX_RESOLUTION, tooltip="Where its top edge lies, in px."),
+                io.Int.Input("x", default=0, min=0, max=MAX_RESOLUTION, tooltip="Position of its left edge, in px."),
+                io.Int.Input("y", default=0, min=0, max=MAX_RESOLUTION, tooltip="Position of its top edge, in px."),
                 io.Boolean.Input("resize_source", default=False, tooltip="Whether it takes the size of the one below."),
                 io.Mask.Input("mask", optional=True, tooltip="1 where the upper image shows; takes its size."),
             ],
@@ -212,7 +212,7 @@ class ImageCompositeMasked(io.ComfyNode):
     def execute(
         cls, destination: Tensor, source: Tensor, x: int, y: int, resize_source: bool, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        """Blend; what lies outside the image below is cut off."""
+        """Blend; what is outside the image below is cut off."""
         below = destination.movedim(-1, 1).clone()
         above = F.pad(source, (0, max(0, below.shape[1] - source.shape[-1])), value=1.0)
         above = above[..., : below.shape[1]].movedim(-1, 1)
@@ -228,7 +228,7 @@ class ImageCompositeMasked(io.ComfyNode):
 
 
 def _to_batch(x: Tensor, count: int) -> Tensor:
-    """The first `count` samples, beginning again where there are fewer."""
+    """Return the first `count` samples, beginning again where there are fewer."""
     return x[torch.arange(count) % len(x)]
 
 
@@ -262,7 +262,10 @@ class SaveImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Whether the files stay in the output folder; a linked prefix is None here and checked when it is used."""
+        """Return whether the files stay in the output folder.
+
+        A linked prefix is None here and checked when it is used.
+        """
         if filename_prefix is not None:
             folder_paths.split_prefix(filename_prefix, folder_paths.get_output_directory())
         return True

@@ -14,8 +14,8 @@ from ..schema import io
 from ..schema.limits import MAX_RESOLUTION
 
 PIXELS_PER_LATENT = LatentFormat.spacial_downscale_ratio
-# What LatentUpscale enlarges a side to at least, in pixels.
 SMALLEST_SIDE = 64
+"""What LatentUpscale enlarges a side to at least, in pixels."""
 
 
 def _size_inputs(default: int, step: int) -> list[io.Input]:

@@ -11,7 +11,6 @@ from ..models import loaders, lora
 from ..schema import io
 
 CATEGORY = "model/loaders"
-# ComfyUI's own list, so that saved workflows keep their value; the loader refuses what it cannot load.
 DUAL_CLIP_TYPES = [
     "sdxl",
     "sd3",
@@ -26,6 +25,8 @@ DUAL_CLIP_TYPES = [
     "newbie",
     "ace",
 ]
+"""ComfyUI's own list, so that saved workflows keep their value; the loader refuses what it cannot load."""
+
 WEIGHT_DTYPES = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
 
 

@@ -35,7 +35,7 @@ def ksampler(
     last_step: int | None = None,
     force_full_denoise: bool = False,
 ) -> io.NodeOutput:
-    """Samples a LATENT (stands for `nodes.common_ksampler`); see `samplers.KSampler`."""
+    """Sample a LATENT (drop-in replacement for `nodes.common_ksampler`); see `ksampler.KSampler`."""
     image = fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
     noise = prepare_noise(image, seed, latent.get("batch_index")) if add_noise else prepare_empty_noise(image)
     samples = StepSampler(model, steps, sampler_name, scheduler, denoise).sample(

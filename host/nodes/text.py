@@ -10,8 +10,9 @@ import torch
 from ..schema import io, ui
 from ..schema.limits import MAX_RESOLUTION
 
-# Of tensors, shown at each end.
 EDGES = 6
+"""Of tensors, shown at each end."""
+
 NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
 
 
@@ -92,8 +93,8 @@ class CLIPTextEncodeSDXL(io.ComfyNode):
             description="Turns a prompt for each of SDXL's text encoders, and sizes, into what guides the model.",
             inputs=[
                 io.Clip.Input("clip", tooltip="CLIP-L and CLIP-G."),
-                _pixels("width", 1024, "Width of the picture that is imagined; small ones look blurred."),
-                _pixels("height", 1024, "Height of the picture that is imagined."),
+                _pixels("width", 1024, "Width of the image that is imagined; small ones look blurred."),
+                _pixels("height", 1024, "Height of the image that is imagined."),
                 _pixels("crop_w", 0, "How much of its left side is cut off.", advanced=True),
                 _pixels("crop_h", 0, "How much of its top is cut off.", advanced=True),
                 _pixels("target_width", 1024, "Width of what is drawn."),
@@ -180,7 +181,10 @@ class PreviewAny(io.ComfyNode):
 
 
 def as_text(value: Any) -> str:
-    """A value as ComfyUI shows it: text as it is, numbers as Python writes them, the rest as JSON where it can be."""
+    """Return a value as ComfyUI shows it.
+
+    Text as it is, numbers as Python writes them, the rest as JSON where it can be.
+    """
     if isinstance(value, (str, int, float)) or value is None:
         return str(value)
     try:

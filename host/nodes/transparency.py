@@ -1,4 +1,4 @@
-"""ComfyUI's core nodes for transparent pictures."""
+"""ComfyUI's core nodes for transparent images."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ class JoinImageWithAlpha(io.ComfyNode):
             node_id="JoinImageWithAlpha",
             display_name="Join Image with Alpha",
             category="image/compositing",
-            description="Makes a picture transparent where a mask is.",
+            description="Makes an image transparent where a mask is.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture, or a batch."),
-                io.Mask.Input("alpha", tooltip="1 where nothing is to be seen; takes the picture's size."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
+                io.Mask.Input("alpha", tooltip="1 where nothing is to be seen; takes the image's size."),
             ],
-            outputs=[io.Image.Output(tooltip="The picture with transparency.")],
+            outputs=[io.Image.Output(tooltip="The image with transparency.")],
         )
 
     @classmethod
@@ -88,8 +88,8 @@ class JoinImageWithAlpha(io.ComfyNode):
         """Join; the shorter batch is repeated."""
         count = max(len(image), len(planes := alpha.reshape(-1, 1, *alpha.shape[-2:])))
         seen = 1.0 - F.interpolate(planes.to(image), size=image.shape[1:3], mode="bilinear").movedim(1, -1)
-        pictures, seen = (each[torch.arange(count) % len(each)] for each in (image[..., :3], seen))
-        return io.NodeOutput(torch.cat([pictures, seen], -1))
+        images, seen = (each[torch.arange(count) % len(each)] for each in (image[..., :3], seen))
+        return io.NodeOutput(torch.cat([images, seen], -1))
 
 
 class LoadBackgroundRemovalModel(io.ComfyNode):
@@ -137,7 +137,7 @@ class RemoveBackground(io.ComfyNode):
             description="Finds what is in front with a model, in ComfyUI; the command line has none.",
             inputs=[
                 io.BackgroundRemoval.Input("bg_removal_model", tooltip="The model that finds it."),
-                io.Image.Input("image", tooltip="The picture, or a batch."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
             ],
             outputs=[io.Mask.Output(display_name="mask", tooltip="1 where something is in front.")],
         )

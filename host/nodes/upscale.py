@@ -1,4 +1,4 @@
-"""ComfyUI's core nodes that enlarge pictures with a model."""
+"""ComfyUI's core nodes that enlarge images with a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..runtime.running import running
 from ..schema import io
 
 TILE, OVERLAP = 512, 32
-# Where a tile of 512 px does not fit into memory, smaller ones are tried down to this.
 SMALLEST_TILE = 128
+"""Where a tile of 512 px does not fit into memory, smaller ones are tried down to this."""
 
 
 class UpscaleModelLoader(io.ComfyNode):
@@ -28,7 +28,7 @@ class UpscaleModelLoader(io.ComfyNode):
             node_id="UpscaleModelLoader",
             display_name="Load Upscale Model",
             category="model/loaders",
-            description="Loads a model that enlarges pictures, of any architecture that spandrel knows.",
+            description="Loads a model that enlarges images, of any architecture that spandrel knows.",
             inputs=[io.Combo.Input("model_name", options=files, tooltip="The file in models/upscale_models.")],
             outputs=[io.UpscaleModel.Output(tooltip="The model.")],
         )
@@ -49,22 +49,22 @@ class ImageUpscaleWithModel(io.ComfyNode):
             node_id="ImageUpscaleWithModel",
             display_name="Upscale Image (using Model)",
             category="image/upscaling",
-            description="Enlarges pictures by the model's own factor; put Wrap Pad and Wrap Crop around it for tiles.",
+            description="Enlarges images by the model's own factor; put Wrap Pad and Wrap Crop around it for tiles.",
             inputs=[
                 io.UpscaleModel.Input("upscale_model", tooltip="The model that enlarges."),
-                io.Image.Input("image", tooltip="The picture, or a batch."),
+                io.Image.Input("image", tooltip="The image, or a batch."),
             ],
-            outputs=[io.Image.Output(tooltip="The larger pictures.")],
+            outputs=[io.Image.Output(tooltip="The larger images.")],
         )
 
     @classmethod
     def execute(cls, upscale_model: UpscaleModel, image: Tensor) -> io.NodeOutput:
         """Enlarge in tiles, smaller ones where memory runs out."""
-        pictures, tile = image[..., :3].movedim(-1, 1), TILE
+        images, tile = image[..., :3].movedim(-1, 1), TILE
         with running(upscale_model.patcher), torch.no_grad():
             while True:
                 try:
-                    return io.NodeOutput(_enlarged(upscale_model, pictures, tile).clamp(0, 1).movedim(1, -1))
+                    return io.NodeOutput(_enlarged(upscale_model, images, tile).clamp(0, 1).movedim(1, -1))
                 except torch.cuda.OutOfMemoryError:
                     torch.cuda.empty_cache()
                     tile //= 2
@@ -72,18 +72,18 @@ class ImageUpscaleWithModel(io.ComfyNode):
                         raise
 
 
-def _enlarged(model: UpscaleModel, pictures: Tensor, tile: int) -> Tensor:
-    """(B, 3, H * scale, W * scale), with progress by tiles."""
-    height, width = pictures.shape[2:]
+def _enlarged(model: UpscaleModel, images: Tensor, tile: int) -> Tensor:
+    """Enlarge images to (B, 3, H * scale, W * scale), with progress by tiles."""
+    height, width = images.shape[2:]
     tiles = len(tile_starts(height, tile, OVERLAP)) * len(tile_starts(width, tile, OVERLAP))
-    bar = ProgressBar(tiles * len(pictures))
+    bar = ProgressBar(tiles * len(images))
 
     def enlarge(part: Tensor) -> Tensor:
         larger = model(part.to(model.patcher.load_device).float())
         bar.update(1)
         return larger
 
-    return tiled_scale(pictures, enlarge, tile, tile, OVERLAP, model.scale, 3)
+    return tiled_scale(images, enlarge, tile, tile, OVERLAP, model.scale, 3)
 
 
 NODES: list[type[io.ComfyNode]] = [UpscaleModelLoader, ImageUpscaleWithModel]

@@ -104,7 +104,7 @@ class VAEEncodeForInpaint(io.ComfyNode):
 
 
 def crop_to_multiple(mask: Tensor, ratio: int) -> Tensor:
-    """The middle of a mask (B, 1, H, W) whose sides are multiples of `ratio`."""
+    """Return the middle of a mask (B, 1, H, W) whose sides are multiples of `ratio`."""
     for axis in (2, 3):
         length = mask.shape[axis]
         mask = mask.narrow(axis, length % ratio // 2, length // ratio * ratio)
@@ -112,7 +112,7 @@ def crop_to_multiple(mask: Tensor, ratio: int) -> Tensor:
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
-    """A mask (B, 1, H, W) of zeros and ones that covers a square of `pixels` around each one.
+    """Return a mask (B, 1, H, W) of zeros and ones that covers a square of `pixels` around each one.
 
     Even squares make the result one pixel larger.
     """

@@ -1,4 +1,7 @@
-"""Where models run and in which precision (stands for the flags and choices of `comfy.model_management`)."""
+"""Where models run and in which precision.
+
+Drop-in replacement for the flags and choices of `comfy.model_management`.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-# A model that takes more of the GPU than this rests in main memory between runs.
 RESIDENT_SHARE = 0.25
+"""A model that takes more of the GPU than this rests in main memory between runs."""
 
 
 @dataclass
@@ -21,7 +24,7 @@ _flags = _Flags()
 
 
 def configure(device: str | None = None, dtype: str | None = None) -> None:
-    """Sets what every model loaded from now on uses; None chooses by the machine.
+    """Set what every model loaded from now on uses; None chooses by the machine.
 
     Args:
         device: "cuda", "cuda:1", "mps" or "cpu".
@@ -50,7 +53,7 @@ def _parse_device(name: str) -> torch.device:
 
 
 def torch_device() -> torch.device:
-    """Where models run: the flag, else CUDA, else Apple's GPU, else the processor."""
+    """Return where models run: the flag, else CUDA, else Apple's GPU, else the processor."""
     if _flags.device is not None:
         return _flags.device
     if torch.cuda.is_available():
@@ -59,7 +62,7 @@ def torch_device() -> torch.device:
 
 
 def offload_device(size: int) -> torch.device:
-    """Where a model of `size` bytes rests between runs."""
+    """Return where a model of `size` bytes rests between runs."""
     device = torch_device()
     if device.type != "cuda":
         return device
@@ -72,7 +75,7 @@ def _has_bf16() -> bool:
 
 
 def model_dtype(stored: torch.dtype, wide_range: bool = False) -> torch.dtype:
-    """Precision of a denoiser.
+    """Return the precision of a denoiser.
 
     Args:
         stored: of the file; half precisions are kept on a GPU.
@@ -89,7 +92,7 @@ def model_dtype(stored: torch.dtype, wide_range: bool = False) -> torch.dtype:
 
 
 def text_encoder_dtype(wide_range: bool = False) -> torch.dtype:
-    """Precision in which a text encoder is stored. `wide_range`: its values overflow float16 (T5)."""
+    """Return the precision in which a text encoder is stored. `wide_range`: its values overflow float16 (T5)."""
     if torch_device().type != "cuda":
         return torch.float32
     if wide_range:
@@ -98,10 +101,10 @@ def text_encoder_dtype(wide_range: bool = False) -> torch.dtype:
 
 
 def vae_dtype() -> torch.dtype:
-    """Precision of a VAE, whose values overflow float16."""
+    """Return the precision of a VAE, whose values overflow float16."""
     return torch.bfloat16 if torch_device().type == "cuda" and _has_bf16() else torch.float32
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a batch may take: what CUDA has free, else 2 GiB."""
+    """Return the bytes that a batch may take: what CUDA has free, else 2 GiB."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2**31

@@ -11,7 +11,7 @@ ModelOptions = dict[str, Any]
 
 
 def create_model_options_clone(model_options: ModelOptions) -> ModelOptions:
-    """Copy whose dictionaries and lists can be changed without touching the original."""
+    """Return a copy whose dictionaries and lists can be changed without touching the original."""
     return copy_nested_dicts(model_options)
 
 
@@ -23,7 +23,7 @@ def set_model_options_patch_replace(
     number: int,
     transformer_index: int | None = None,
 ) -> ModelOptions:
-    """Sets `transformer_options["patches_replace"][name][(block_name, number[, transformer_index])]`.
+    """Set `transformer_options["patches_replace"][name][(block_name, number[, transformer_index])]`.
 
     The dictionaries on that path are copied first, so options that share them are not changed.
     """
@@ -48,7 +48,7 @@ def _append_cfg_function(
 def set_model_options_post_cfg_function(
     model_options: ModelOptions, post_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
 ) -> ModelOptions:
-    """Appends a function that changes the guided prediction."""
+    """Append a function that changes the guided prediction."""
     return _append_cfg_function(
         model_options, "sampler_post_cfg_function", post_cfg_function, disable_cfg1_optimization
     )
@@ -57,12 +57,12 @@ def set_model_options_post_cfg_function(
 def set_model_options_pre_cfg_function(
     model_options: ModelOptions, pre_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
 ) -> ModelOptions:
-    """Appends a function that changes the list of predictions before guidance."""
+    """Append a function that changes the list of predictions before guidance."""
     return _append_cfg_function(model_options, "sampler_pre_cfg_function", pre_cfg_function, disable_cfg1_optimization)
 
 
 def copy_lists_and_dicts(value: Any) -> Any:
-    """Copies dictionaries and lists at every depth, also lists in lists; everything else is shared."""
+    """Copy dictionaries and lists at every depth, also lists in lists; everything else is shared."""
     if isinstance(value, dict):
         return {key: copy_lists_and_dicts(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Patches around a shared model that leave no trace (stands for `comfy.model_patcher`)."""
+"""Patches around a shared model that leave no trace (drop-in replacement for `comfy.model_patcher`)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .patcher_extension import CallbacksMP, Registry, WrapperExecutor, WrappersM
 
 __all__ = ["CallbacksMP", "ModelPatcher", "WrapperExecutor", "WrappersMP"]
 
-# A change of one weight at strength 1: the difference as a tensor, or a function of the unpatched float32 weight.
 WeightPatch = Callable[[torch.Tensor], torch.Tensor] | torch.Tensor
+"""A change of one weight at strength 1: the difference as a tensor, or a function of the unpatched float32 weight."""
 
 
 class AttributeBackup(NamedTuple):
@@ -75,7 +75,7 @@ class ModelPatcher:
         self.object_patches_backup: dict[str, AttributeBackup] = {}
 
     def clone(self) -> ModelPatcher:
-        """A patcher on the same model with its own copy of every patch."""
+        """Return a patcher on the same model with its own copy of every patch."""
         n = self.__class__(self.model, self.load_device, self.offload_device, self.size)
         n.model_options = copy_lists_and_dicts(self.model_options)
         n.patches = {key: list(patches) for key, patches in self.patches.items()}
@@ -90,21 +90,21 @@ class ModelPatcher:
         return n
 
     def is_clone(self, other: Any) -> bool:
-        """Whether the other patcher holds the same model."""
+        """Return whether the other patcher holds the same model."""
         return getattr(other, "model", None) is self.model
 
     def model_size(self) -> int:
-        """Bytes of parameters and buffers."""
+        """Return the bytes of parameters and buffers."""
         if self.size <= 0:
             self.size = sum(t.nelement() * t.element_size() for t in self.model.state_dict().values())
         return self.size
 
     def model_dtype(self) -> torch.dtype | None:
-        """The dtype in which the model computes, when it says so."""
+        """Return the dtype in which the model computes, when it says so."""
         return self.model.get_dtype() if hasattr(self.model, "get_dtype") else None
 
     def model_state_dict(self, filter_prefix: str | None = None) -> dict[str, torch.Tensor]:
-        """The model's state dict, optionally only the keys with a prefix."""
+        """Return the model's state dict, optionally only the keys with a prefix."""
         return {
             k: v for k, v in self.model.state_dict().items() if filter_prefix is None or k.startswith(filter_prefix)
         }
@@ -118,7 +118,7 @@ class ModelPatcher:
     def set_model_sampler_cfg_function(
         self, sampler_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
     ) -> None:
-        """Replaces guidance: `f({"cond", "uncond", "cond_scale", ...})` or `f` of these three, in noise units."""
+        """Replace guidance: `f({"cond", "uncond", "cond_scale", ...})` or `f` of these three, in noise units."""
         function = sampler_cfg_function
         if len(inspect.signature(sampler_cfg_function).parameters) == 3:
 
@@ -132,62 +132,62 @@ class ModelPatcher:
     def set_model_sampler_post_cfg_function(
         self, post_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
     ) -> None:
-        """Appends a function that changes the guided prediction."""
+        """Append a function that changes the guided prediction."""
         set_model_options_post_cfg_function(self.model_options, post_cfg_function, disable_cfg1_optimization)
 
     def set_model_sampler_pre_cfg_function(
         self, pre_cfg_function: Callable[..., Any], disable_cfg1_optimization: bool = False
     ) -> None:
-        """Appends a function that changes the list of predictions before guidance."""
+        """Append a function that changes the list of predictions before guidance."""
         set_model_options_pre_cfg_function(self.model_options, pre_cfg_function, disable_cfg1_optimization)
 
     def set_model_unet_function_wrapper(self, unet_wrapper_function: Callable[..., Any]) -> None:
-        """Surrounds `apply_model`: `f(apply_model, {"input", "timestep", "c", "cond_or_uncond"})`. One slot."""
+        """Surround `apply_model`: `f(apply_model, {"input", "timestep", "c", "cond_or_uncond"})`. One slot."""
         self.model_options["model_function_wrapper"] = unet_wrapper_function
 
     def set_model_denoise_mask_function(self, denoise_mask_function: Callable[..., Any]) -> None:
-        """Replaces the noise mask at every step: `f(sigma, mask, extra_options=)`."""
+        """Replace the noise mask at every step: `f(sigma, mask, extra_options=)`."""
         self.model_options["denoise_mask_function"] = denoise_mask_function
 
     # Patches inside the denoiser
 
     def set_model_patch(self, patch: Any, name: str) -> None:
-        """Appends to `transformer_options["patches"][name]`."""
+        """Append to `transformer_options["patches"][name]`."""
         patches = self.model_options["transformer_options"].setdefault("patches", {})
         patches[name] = [*patches.get(name, []), patch]
 
     def set_model_patch_replace(
         self, patch: Any, name: str, block_name: str, number: int, transformer_index: int | None = None
     ) -> None:
-        """Sets `transformer_options["patches_replace"][name][block]`."""
+        """Set `transformer_options["patches_replace"][name][block]`."""
         set_model_options_patch_replace(self.model_options, patch, name, block_name, number, transformer_index)
 
     def set_model_attn1_patch(self, patch: Any) -> None:
-        """Appends a change of q, k, v of self-attention."""
+        """Append a change of q, k, v of self-attention."""
         self.set_model_patch(patch, "attn1_patch")
 
     def set_model_attn2_patch(self, patch: Any) -> None:
-        """Appends a change of q, k, v of cross-attention."""
+        """Append a change of q, k, v of cross-attention."""
         self.set_model_patch(patch, "attn2_patch")
 
     def set_model_attn1_replace(
         self, patch: Any, block_name: str, number: int, transformer_index: int | None = None
     ) -> None:
-        """Replaces self-attention of one block."""
+        """Replace self-attention of one block."""
         self.set_model_patch_replace(patch, "attn1", block_name, number, transformer_index)
 
     def set_model_attn2_replace(
         self, patch: Any, block_name: str, number: int, transformer_index: int | None = None
     ) -> None:
-        """Replaces cross-attention of one block."""
+        """Replace cross-attention of one block."""
         self.set_model_patch_replace(patch, "attn2", block_name, number, transformer_index)
 
     def set_model_attn1_output_patch(self, patch: Any) -> None:
-        """Appends a change of self-attention's output."""
+        """Append a change of self-attention's output."""
         self.set_model_patch(patch, "attn1_output_patch")
 
     def _denoiser_patches(self) -> Iterator[tuple[Any, Any, Any]]:
-        """(container, key, patch) of everything that may hold tensors of its own."""
+        """Yield (container, key, patch) of everything that may hold tensors of its own."""
         to = self.model_options["transformer_options"]
         for patches in to.get("patches", {}).values():
             yield from ((patches, i, patch) for i, patch in enumerate(patches))
@@ -197,7 +197,7 @@ class ModelPatcher:
             yield self.model_options, "model_function_wrapper", self.model_options["model_function_wrapper"]
 
     def model_patches_to(self, device: torch.device | torch.dtype) -> None:
-        """Moves patches that have a `to` method."""
+        """Move patches that have a `to` method."""
         for container, key, patch in self._denoiser_patches():
             if hasattr(patch, "to"):
                 container[key] = patch.to(device)
@@ -205,11 +205,11 @@ class ModelPatcher:
     # Objects and weights
 
     def add_object_patch(self, name: str, obj: Any) -> None:
-        """Puts `obj` in the place of the model's attribute `name` (a dotted path) during runs."""
+        """Put `obj` in the place of the model's attribute `name` (a dotted path) during runs."""
         self.object_patches[name] = obj
 
     def get_model_object(self, name: str) -> Any:
-        """The attribute at a dotted path as this patcher sees it: its own patch, else the unpatched one."""
+        """Return the attribute at a dotted path as this patcher sees it: its own patch, else the unpatched one."""
         if name in self.object_patches:
             return self.object_patches[name]
         if name in self.object_patches_backup:
@@ -220,7 +220,7 @@ class ModelPatcher:
     def add_patches(
         self, patches: dict[str, WeightPatch], strength_patch: float = 1.0, strength_model: float = 1.0
     ) -> list[str]:
-        """Adds weight changes: `weight * strength_model + strength_patch * change`, one after another.
+        """Add weight changes: `weight * strength_model + strength_patch * change`, one after another.
 
         Args:
             patches: state dict key -> the change at strength 1, either a tensor or a function that takes the float32
@@ -236,7 +236,7 @@ class ModelPatcher:
         return known
 
     def patched_weight(self, key: str, weight: torch.Tensor) -> torch.Tensor:
-        """The weight with all its patches, computed in float32, in the weight's own dtype."""
+        """Return the weight with all its patches, computed in float32, in the weight's own dtype."""
         total = weight.detach().to(torch.float32, copy=True)
         for strength, patch, strength_model in self.patches[key]:
             total = total * strength_model
@@ -245,7 +245,7 @@ class ModelPatcher:
         return total.to(weight.dtype)
 
     def patch_model(self, device_to: torch.device | str | None = None) -> Any:
-        """Moves the model to a device and puts object and weight patches on it.
+        """Move the model to a device and put object and weight patches on it.
 
         Raises:
             RuntimeError: a run on the same model is under way.
@@ -287,7 +287,7 @@ class ModelPatcher:
             self.object_patches_backup[name] = old
 
     def unpatch_model(self, device_to: torch.device | str | None = None) -> None:
-        """Undoes this patcher's `patch_model`, if it was called, bit for bit, and moves the model to a device."""
+        """Undo this patcher's `patch_model`, if it was called, bit for bit, and move the model to a device."""
         if self not in self.patched_by:
             return
         for name, old in reversed(self.object_patches_backup.items()):
@@ -307,19 +307,19 @@ class ModelPatcher:
     # A run
 
     def pre_run(self) -> None:
-        """Called at the start of a run, after `patch_model`."""
+        """Begin a run, after `patch_model`."""
         if hasattr(self.model, "current_patcher"):
             self.model.current_patcher = self
         for callback in self.get_all_callbacks(CallbacksMP.ON_PRE_RUN):
             callback(self)
 
     def prepare_state(self, timestep: torch.Tensor, model_options: ModelOptions) -> None:
-        """Called before every prediction of a run."""
+        """Tell the callbacks before every prediction of a run."""
         for callback in self.get_all_callbacks(CallbacksMP.ON_PREPARE_STATE):
             callback(self, timestep, model_options)
 
     def cleanup(self) -> None:
-        """Called at the end of a run, also after an error."""
+        """End a run, also after an error."""
         for _, _, patch in self._denoiser_patches():
             if hasattr(patch, "cleanup"):
                 patch.cleanup()
@@ -331,33 +331,33 @@ class ModelPatcher:
     # Wrappers and callbacks
 
     def add_wrapper(self, wrapper_type: str, wrapper: Callable[..., Any]) -> None:
-        """Adds a wrapper of a `WrappersMP` type without a key."""
+        """Add a wrapper of a `WrappersMP` type without a key."""
         self.add_wrapper_with_key(wrapper_type, None, wrapper)
 
     def add_wrapper_with_key(self, wrapper_type: str, key: str | None, wrapper: Callable[..., Any]) -> None:
-        """Adds a wrapper of a `WrappersMP` type under a key by which it can be removed."""
+        """Add a wrapper of a `WrappersMP` type under a key by which it can be removed."""
         register(self.wrappers, wrapper_type, key, wrapper)
 
     def remove_wrappers_with_key(self, wrapper_type: str, key: str) -> None:
-        """Removes the wrappers of a type and key, if any."""
+        """Remove the wrappers of a type and key, if any."""
         self.wrappers.get(wrapper_type, {}).pop(key, None)
 
     def get_wrappers(self, wrapper_type: str, key: str) -> list[Callable[..., Any]]:
-        """The wrappers of a type and key."""
+        """Return the wrappers of a type and key."""
         return self.wrappers.get(wrapper_type, {}).get(key, [])
 
     def get_all_wrappers(self, wrapper_type: str) -> list[Callable[..., Any]]:
-        """The wrappers of a type."""
+        """Return the wrappers of a type."""
         return all_of(self.wrappers, wrapper_type)
 
     def add_callback(self, call_type: str, callback: Callable[..., Any]) -> None:
-        """Adds a callback of a `CallbacksMP` type without a key."""
+        """Add a callback of a `CallbacksMP` type without a key."""
         self.add_callback_with_key(call_type, None, callback)
 
     def add_callback_with_key(self, call_type: str, key: str | None, callback: Callable[..., Any]) -> None:
-        """Adds a callback of a `CallbacksMP` type under a key by which it can be removed."""
+        """Add a callback of a `CallbacksMP` type under a key by which it can be removed."""
         register(self.callbacks, call_type, key, callback)
 
     def get_all_callbacks(self, call_type: str) -> list[Callable[..., Any]]:
-        """The callbacks of a type."""
+        """Return the callbacks of a type."""
         return all_of(self.callbacks, call_type)

@@ -1,4 +1,4 @@
-"""Wrappers and callbacks around a sampling run (stands for `comfy.patcher_extension`).
+"""Wrappers and callbacks around a sampling run (drop-in replacement for `comfy.patcher_extension`).
 
 Both registries are nested dictionaries `{type: {key: [function, ...]}}`, kept on a `ModelPatcher` and, during a run, in
 `transformer_options["wrappers"]` and `["callbacks"]`.
@@ -54,12 +54,12 @@ def get_all_wrappers(wrapper_type: str, transformer_options: dict[str, Any]) -> 
 
 
 def register(registry: Registry, kind: str, key: str | None, function: Callable[..., Any]) -> None:
-    """Appends a function under its type and key."""
+    """Append a function under its type and key."""
     registry.setdefault(kind, {}).setdefault(key, []).append(function)
 
 
 def all_of(registry: Registry, kind: str) -> list[Callable[..., Any]]:
-    """All functions of one type, whatever their key."""
+    """Return all functions of one type, whatever their key."""
     return [function for functions in registry.get(kind, {}).values() for function in functions]
 
 
@@ -83,7 +83,7 @@ class WrapperExecutor:
         return WrapperExecutor(self.original, self.class_obj, self.wrappers, self.idx + 1).execute(*args, **kwargs)
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the wrapper at this position, or the original behind the last one."""
+        """Call the wrapper at this position, or the original behind the last one."""
         if self.is_last:
             return self.original(*args, **kwargs)
         return self.wrappers[self.idx](self, *args, **kwargs)
@@ -102,7 +102,7 @@ def wrapped(
 
 
 def copy_nested_dicts(source: dict[Any, Any]) -> dict[Any, Any]:
-    """Copies dictionaries at every depth and the lists in them; everything else is shared."""
+    """Copy dictionaries at every depth and the lists in them; everything else is shared."""
 
     def copied(value: Any) -> Any:
         if isinstance(value, dict):
@@ -113,7 +113,7 @@ def copy_nested_dicts(source: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def merge_nested_dicts(first: dict[Any, Any], second: dict[Any, Any], copy_dict1: bool = True) -> dict[Any, Any]:
-    """Merges the second into the first (or a copy): dictionaries merge, lists append, other values replace."""
+    """Merge the second into the first (or a copy): dictionaries merge, lists append, other values replace."""
     merged = copy_nested_dicts(first) if copy_dict1 else first
     for key, value in second.items():
         if isinstance(value, dict):

@@ -1,4 +1,7 @@
-"""Predictions of all conditionings in as few calls of the model as possible (stands for half of `comfy.samplers`)."""
+"""Predictions of all conditionings in as few calls of the model as possible.
+
+Drop-in replacement for half of `comfy.samplers`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from ..progress import throw_exception_if_processing_interrupted
 from ..runtime.patcher_extension import WrappersMP, copy_nested_dicts, wrapped
 from .conds import Area, Cond, CONDRegular
 
-# Cells over which an area without a mask fades out at an edge inside the picture.
 FEATHER = 8
+"""Cells over which an area without a mask fades out at an edge inside the image."""
 
 
 @dataclass(eq=False)
@@ -29,14 +32,14 @@ class Piece:
     uuid: Any
 
     def batches_with(self, other: Piece) -> bool:
-        """Whether both fit in one call."""
+        """Return whether both fit in one call."""
         a, b = self.conditioning, other.conditioning
         same = self.input_x.shape == other.input_x.shape and a.keys() == b.keys()
         return same and self.control is other.control and all(a[name].can_concat(b[name]) for name in a)
 
 
 def crop(x: Tensor, area: Area | None) -> Tensor:
-    """The view of (..., H, W) in an area."""
+    """Return the view of (..., H, W) in an area."""
     if area is None:
         return x
     h, w, top, left = area
@@ -44,7 +47,7 @@ def crop(x: Tensor, area: Area | None) -> Tensor:
 
 
 def feather(mult: Tensor, area: Area, height: int, width: int) -> None:
-    """Fades the weights of an area (in place) towards its edges that lie inside the picture."""
+    """Fade the weights of an area (in place) towards its edges inside the image."""
     for dim, size, start, limit in ((2, area[0], area[2], height), (3, area[1], area[3], width)):
         ramp = min(FEATHER, mult.shape[dim] // 4)
         for t in range(ramp):
@@ -55,7 +58,7 @@ def feather(mult: Tensor, area: Area, height: int, width: int) -> None:
 
 
 def piece_of(prompt: int, cond: Cond, x: Tensor, timestep: Tensor) -> Piece | None:
-    """The conditioning at work on latents x (B, C, H, W), or None outside its times."""
+    """Return the conditioning at work on latents x (B, C, H, W), or None outside its times."""
     sigma = timestep[0]
     if sigma > cond.get("timestep_start", torch.inf) or sigma < cond.get("timestep_end", -torch.inf):
         return None
@@ -80,7 +83,7 @@ def piece_of(prompt: int, cond: Cond, x: Tensor, timestep: Tensor) -> Piece | No
 def calc_cond_batch(
     model: Any, conds: list[list[Cond] | None], x_in: Tensor, timestep: Tensor, model_options: dict[str, Any]
 ) -> list[Tensor]:
-    """Predicts x0 for each prompt.
+    """Predict x0 for each prompt.
 
     Args:
         model: a `BaseModel` during a run.
@@ -116,7 +119,7 @@ def _calc_cond_batch(
 
 
 def predict(model: Any, batch: list[Piece], timestep: Tensor, model_options: dict[str, Any]) -> tuple[Tensor, ...]:
-    """Calls the model once for several pieces; x0 of each."""
+    """Call the model once for several pieces and return x0 of each."""
     throw_exception_if_processing_interrupted()
     first, *others = [piece.conditioning for piece in batch]
     c: dict[str, Any] = {name: first[name].concat([other[name] for other in others]) for name in first}

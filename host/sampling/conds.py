@@ -1,4 +1,6 @@
-"""Conditionings made ready for a run (stands for `comfy.conds` and the preparing half of `comfy.samplers`).
+"""Conditionings made ready for a run.
+
+Drop-in replacement for `comfy.conds` and the preparing half of `comfy.samplers`.
 
 A CONDITIONING is a list of `[text embedding, values]`. A run works on one dictionary per entry: the values, with the
 embedding as `cross_attn`, the model's arguments as `model_conds`, areas in latent cells and times in sigmas.
@@ -19,14 +21,15 @@ Conditioning = list[list[Any]]
 Area = tuple[int, int, int, int]  # height, width, top, left in latent cells
 Self = TypeVar("Self", bound="CONDRegular")
 
-# The shortest side of an area that is taken from a mask's bounds.
 MIN_AREA = 8
-# Longer repetitions of a text, made to batch two texts of different length, cost more than two calls.
+"""The shortest side of an area that is taken from a mask's bounds."""
+
 MAX_TEXT_REPEATS = 4
+"""Longer repetitions of a text, made to batch two texts of different length, cost more than two calls."""
 
 
 def repeat_to_batch_size(tensor: Tensor, batch_size: int) -> Tensor:
-    """The tensor repeated or cut along its first dimension to `batch_size`."""
+    """Return the tensor repeated or cut along its first dimension to `batch_size`."""
     if tensor.shape[0] < batch_size:
         repeats = math.ceil(batch_size / tensor.shape[0])
         tensor = tensor.repeat(repeats, *[1] * (tensor.ndim - 1))
@@ -40,15 +43,15 @@ class CONDRegular:
         self.cond = cond
 
     def process_cond(self: Self, batch_size: int, **kwargs: Any) -> Self:
-        """This conditioning for a batch of latents."""
+        """Return the conditioning for a batch of latents."""
         return self.__class__(repeat_to_batch_size(self.cond, batch_size))
 
     def can_concat(self, other: CONDRegular) -> bool:
-        """Whether both fit in one batch."""
+        """Return whether both fit in one batch."""
         return self.cond.shape == other.cond.shape
 
     def concat(self, others: list[CONDRegular]) -> Any:
-        """The batch of this and the others."""
+        """Return the batch of this and the others."""
         return torch.cat([self.cond, *(other.cond for other in others)])
 
 
@@ -56,7 +59,7 @@ class CONDCrossAttn(CONDRegular):
     """A text (B, L, D). Texts of different length are repeated to one length, which does not change attention."""
 
     def can_concat(self, other: CONDRegular) -> bool:
-        """Whether both fit in one batch."""
+        """Return whether both fit in one batch."""
         a, b = self.cond.shape, other.cond.shape
         if a == b:
             return True
@@ -64,14 +67,14 @@ class CONDCrossAttn(CONDRegular):
         return a[0] == b[0] and a[2] == b[2] and repeats <= MAX_TEXT_REPEATS
 
     def concat(self, others: list[CONDRegular]) -> Tensor:
-        """The batch of this and the others."""
+        """Return the batch of this and the others."""
         texts = [self.cond, *(other.cond for other in others)]
         length = math.lcm(*(text.shape[1] for text in texts))
         return torch.cat([text.repeat(1, length // text.shape[1], 1) for text in texts])
 
 
 def convert_cond(conditioning: Conditioning) -> list[Cond]:
-    """A CONDITIONING as dictionaries; `uuid` names each one through the run."""
+    """Return a CONDITIONING as dictionaries; `uuid` names each one through the run."""
     out = []
     for embedding, values in conditioning:
         cond = {**values, "model_conds": dict(values.get("model_conds", {})), "uuid": uuid.uuid4()}
@@ -82,7 +85,7 @@ def convert_cond(conditioning: Conditioning) -> list[Cond]:
 
 
 def mask_bounds(mask: Tensor) -> Area:
-    """The smallest area of at least 8 cells a side around a mask (B, H, W); of an empty mask the corner."""
+    """Return the smallest area of at least 8 cells a side around a mask (B, H, W); of an empty mask the corner."""
     rows, columns = torch.where(mask.abs().amax(dim=0) != 0)
     if len(rows) == 0:
         return MIN_AREA, MIN_AREA, 0, 0
@@ -92,7 +95,7 @@ def mask_bounds(mask: Tensor) -> Area:
 
 
 def resolve_area_and_mask(cond: Cond, height: int, width: int, device: torch.device) -> Cond:
-    """The conditioning with its area in latent cells and its mask resized to (B, height, width) cells."""
+    """Return the conditioning with its area in latent cells and its mask resized to (B, height, width) cells."""
     cond = dict(cond)
     if "area" in cond and cond["area"][0] == "percentage":
         h, w, y, x = cond["area"][1:]
@@ -110,14 +113,14 @@ def resolve_area_and_mask(cond: Cond, height: int, width: int, device: torch.dev
 
 
 def resolve_times(cond: Cond, model_sampling: Any) -> Cond:
-    """The conditioning with `start_percent` and `end_percent` as the sigmas `timestep_start` and `timestep_end`."""
+    """Return the conditioning with its range in percent as the sigmas `timestep_start` and `timestep_end`."""
     percents = {"timestep_start": "start_percent", "timestep_end": "end_percent"}
     sigmas = {t: model_sampling.percent_to_sigma(cond[p]) for t, p in percents.items() if p in cond}
     return {**cond, **sigmas}
 
 
 def encode_model_conds(model: Any, cond: Cond, noise: Tensor, device: Any, prompt_type: str, **run: Any) -> Cond:
-    """The conditioning with the model's arguments for it, `model.extra_conds(...)`, in `model_conds`."""
+    """Return the conditioning with the model's arguments for it, `model.extra_conds(...)`, in `model_conds`."""
     pixels = model.latent_format.spacial_downscale_ratio
     defaults = {
         "width": noise.shape[3] * pixels,
@@ -136,7 +139,7 @@ def _contains(outer: Area, inner: Area) -> bool:
 
 
 def add_cond_for_area(conds: list[Cond], other: Cond) -> None:
-    """Gives an area of the opposite prompt a partner: the smallest conditioning that contains it, cut to it.
+    """Give an area of the opposite prompt a partner: the smallest conditioning that contains it, cut to it.
 
     Positive and negative of one area can then run in one batch.
     """
@@ -151,7 +154,7 @@ def add_cond_for_area(conds: list[Cond], other: Cond) -> None:
 
 
 def attached_controls(conds: dict[str, list[Cond]]) -> list[Any]:
-    """The control objects (`control.ControlNet`) of a run's conditionings, each once and without those behind it."""
+    """Return the `ControlNet`s of a run's conditionings, each once and without those before it in its chain."""
     found = (cond.get("control") for group in conds.values() for cond in group)
     return list({id(control): control for control in found if control is not None}.values())
 
@@ -159,7 +162,7 @@ def attached_controls(conds: dict[str, list[Cond]]) -> list[Any]:
 def process_conds(
     model: Any, noise: Tensor, conds: dict[str, list[Cond]], device: Any, **run: Any
 ) -> dict[str, list[Cond]]:
-    """Makes the conditionings of a run ready.
+    """Make the conditionings of a run ready.
 
     Args:
         model: a `BaseModel`.

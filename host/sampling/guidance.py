@@ -1,4 +1,4 @@
-"""Classifier-free guidance of one step (stands for that part of `comfy.samplers`)."""
+"""Classifier-free guidance of one step (drop-in replacement for that part of `comfy.samplers`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cfg_function(
     cond: list[Cond] | None = None,
     uncond: list[Cond] | None = None,
 ) -> Tensor:
-    """Guidance: `uncond + scale * (cond - uncond)` on x0, or the model's own function, then its post functions."""
+    """Guide x0: `uncond + scale * (cond - uncond)`, or the model's own function, then its post functions."""
     predictions = {"cond_denoised": cond_pred, "uncond_denoised": uncond_pred, "cond_scale": cond_scale}
     shared = {**predictions, "model": model, "model_options": model_options, "sigma": timestep, "input": x}
     if "sampler_cfg_function" in model_options:
@@ -47,7 +47,7 @@ def sampling_function(
     model_options: ModelOptions,
     seed: int | None = None,
 ) -> Tensor:
-    """x0 under guidance. At scale 1 the negative is left out, unless `disable_cfg1_optimization` is set."""
+    """Return x0 under guidance. At scale 1 the negative is left out, unless `disable_cfg1_optimization` is set."""
     if math.isclose(cond_scale, 1.0) and not model_options.get("disable_cfg1_optimization", False):
         uncond = None
     conds = [cond, uncond]

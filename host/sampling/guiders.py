@@ -1,4 +1,4 @@
-"""The run around a sampler (stands for `CFGGuider` and `comfy.sampler_helpers`)."""
+"""The run around a sampler (drop-in replacement for `CFGGuider` and `comfy.sampler_helpers`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prepare_sampling(
     force_full_load: bool = False,
     force_offload: bool = False,
 ) -> tuple[Any, dict[str, list[Cond]], list[ModelPatcher]]:
-    """Loads and patches the model; (model, conditionings, other loaded models)."""
+    """Load and patch the model; return it, the conditionings and other loaded models."""
     to = (model_options or {}).get("transformer_options", {})
     prepare = wrapped(WrappersMP.PREPARE_SAMPLING, to, _prepare_sampling)
     return prepare(
@@ -53,13 +53,13 @@ def _prepare_sampling(
 
 
 def unload(loaded: list[ModelPatcher]) -> None:
-    """Takes patches off models and puts them where they rest."""
+    """Take patches off models and put them where they rest."""
     for patcher in loaded:
         patcher.unpatch_model(patcher.offload_device)
 
 
 def prepare_mask(noise_mask: Tensor, shape: torch.Size, device: torch.device) -> Tensor:
-    """A mask (B or 1, 1, h, w) or (h, w), 1 where the image changes, in the latents' shape (B, C, H, W)."""
+    """Return a mask (B or 1, 1, h, w) or (h, w), 1 where the image changes, in the latents' shape (B, C, H, W)."""
     mask = noise_mask.reshape(-1, 1, *noise_mask.shape[-2:])
     mask = F.interpolate(mask, size=shape[2:], mode="bilinear")
     return repeat_to_batch_size(mask.repeat(1, shape[1], 1, 1), shape[0]).to(device, torch.float32)
@@ -82,15 +82,15 @@ class CFGGuider:
         self.cfg = 1.0
 
     def set_conds(self, positive: Conditioning, negative: Conditioning) -> None:
-        """Sets both prompts."""
+        """Set both prompts."""
         self.inner_set_conds({"positive": positive, "negative": negative})
 
     def set_cfg(self, cfg: float) -> None:
-        """Sets the guidance scale; 1 is none."""
+        """Set the guidance scale; 1 is none."""
         self.cfg = cfg
 
     def inner_set_conds(self, conds: dict[str, Conditioning]) -> None:
-        """Sets conditionings by name."""
+        """Set conditionings by name."""
         for name, conditioning in conds.items():
             self.original_conds[name] = convert_cond(conditioning)
 
@@ -104,7 +104,7 @@ class CFGGuider:
     def predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: ModelOptions | None = None, seed: int | None = None
     ) -> Tensor:
-        """x0 (B, C, H, W) of latents x at sigma `timestep` (B,)."""
+        """Return x0 (B, C, H, W) of latents x at sigma `timestep` (B,)."""
         negative, positive = self.conds.get("negative"), self.conds.get("positive")
         return sampling_function(self.inner_model, x, timestep, negative, positive, self.cfg, model_options or {}, seed)
 
@@ -121,8 +121,8 @@ class CFGGuider:
         seed: int | None,
         latent_shapes: list[torch.Size] | None = None,
     ) -> Tensor:
-        """Samples with the model loaded."""
-        # An empty latent stands for no image, not for the colour that zeros would be.
+        """Sample with the model loaded."""
+        # An empty latent means no image, not the colour that zeros would be.
         if torch.count_nonzero(latent_image) > 0:
             latent_image = self.inner_model.process_latent_in(latent_image)
         self.conds = process_conds(
@@ -153,7 +153,7 @@ class CFGGuider:
         seed: int | None = None,
         latent_shapes: list[torch.Size] | None = None,
     ) -> Tensor:
-        """Loads and patches the model, samples, and takes the patches off again whatever happens."""
+        """Load and patch the model, sample, and take the patches off again whatever happens."""
         device = self.model_patcher.load_device
         loaded: list[ModelPatcher] = []
         try:
@@ -196,7 +196,7 @@ class CFGGuider:
         disable_pbar: bool = False,
         seed: int | None = None,
     ) -> Tensor:
-        """Samples latents.
+        """Sample latents.
 
         Args:
             noise: standard normal (B, C, H, W).

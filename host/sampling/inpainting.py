@@ -1,4 +1,4 @@
-"""Sampling under a noise mask (stands for that part of `comfy.samplers`)."""
+"""Sampling under a noise mask (drop-in replacement for that part of `comfy.samplers`)."""
 
 from __future__ import annotations
 

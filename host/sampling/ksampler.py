@@ -1,4 +1,4 @@
-"""KSampler: a sampler, a schedule and a number of steps (stands for `comfy.samplers.KSampler`)."""
+"""KSampler: a sampler, a schedule and a number of steps (drop-in replacement for `comfy.samplers.KSampler`)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .guiders import CFGGuider
 from .samplers import SAMPLER_NAMES, Callback, Sampler, sampler_object
 from .schedules import SCHEDULER_NAMES, calculate_sigmas
 
-# Their last step above zero does harm; their schedules are made one longer and lose it.
 DISCARD_PENULTIMATE_SIGMA_SAMPLERS = {"dpm_2", "dpm_2_ancestral", "uni_pc", "uni_pc_bh2"}
+"""Their last step above zero does harm; their schedules are made one longer and lose it."""
 
 
 def sample(
@@ -29,7 +29,7 @@ def sample(
     disable_pbar: bool = False,
     seed: int | None = None,
 ) -> Tensor:
-    """`CFGGuider.sample` with a positive and a negative conditioning; latents on the CPU, float32."""
+    """Run `CFGGuider.sample` with a positive and a negative conditioning; latents on the CPU, float32."""
     guider = CFGGuider(model)
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
@@ -68,7 +68,7 @@ class KSampler:
         return self.calculate_sigmas(int(steps / denoise))[-(steps + 1) :]
 
     def calculate_sigmas(self, steps: int) -> Tensor:
-        """The noise levels of all steps (steps + 1,)."""
+        """Return the noise levels of all steps (steps + 1,)."""
         model_sampling = self.model.get_model_object("model_sampling")
         if self.sampler not in DISCARD_PENULTIMATE_SIGMA_SAMPLERS:
             return calculate_sigmas(model_sampling, self.scheduler, steps)
@@ -90,7 +90,7 @@ class KSampler:
         disable_pbar: bool = False,
         seed: int | None = None,
     ) -> Tensor:
-        """Samples the steps from `start_step` up to `last_step`; see `CFGGuider.sample`.
+        """Sample the steps from `start_step` up to `last_step`; see `CFGGuider.sample`.
 
         Args:
             force_full_denoise: the last step removes all noise that is left.

@@ -1,4 +1,4 @@
-"""What a denoiser predicts and at which noise levels (stands for `comfy.model_sampling`).
+"""What a denoiser predicts and at which noise levels (drop-in replacement for `comfy.model_sampling`).
 
 A model's sampling is composed of a prediction (EPS, V_PREDICTION, X0, CONST) and a schedule of noise levels
 (ModelSamplingDiscrete, ModelSamplingDiscreteFlow, ModelSamplingFlux): `class ModelSampling(schedule, prediction)`.
@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-# Keeps sigma finite where a zero-terminal-SNR schedule has no signal left.
 ALPHA_BAR_AT_ZERO_SNR = 4.8973451890853435e-08
-# "Before every step": above any sigma of a variance-exploding schedule.
+"""Keeps sigma finite where a zero-terminal-SNR schedule has no signal left."""
+
 SIGMA_BEFORE_START = 999999999.9
+""""Before every step": above any sigma of a variance-exploding schedule."""
 
 
 class HasSamplingSettings(Protocol):
@@ -25,7 +26,10 @@ class HasSamplingSettings(Protocol):
 
 
 def reshape_sigma(sigma: Tensor, ndim: int) -> Tensor:
-    """A sigma per sample (B,) in a shape that broadcasts over (B, ...) of `ndim` dimensions; one sigma as a scalar."""
+    """Return a sigma per sample (B,) in a shape that broadcasts over (B, ...) of `ndim` dimensions.
+
+    One sigma as a scalar.
+    """
     if sigma.nelement() == 1:
         return sigma.view(())
     return sigma.view(sigma.shape[:1] + (1,) * (ndim - 1))
@@ -37,21 +41,21 @@ class EPS:
     sigma_data: float = 1.0
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
-        """The latents scaled to what the model expects."""
+        """Return the latents scaled to what the model expects."""
         sigma = reshape_sigma(sigma, noise.ndim)
         return noise / (sigma**2 + self.sigma_data**2) ** 0.5
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """x0 from the model's output and the unscaled latents."""
+        """Return x0 from the model's output and the unscaled latents."""
         return model_input - model_output * reshape_sigma(sigma, model_output.ndim)
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
-        """The noised image at `sigma`; at full strength the variance of the whole is that of training."""
+        """Return the noised image at `sigma`; at full strength the variance of the whole is that of training."""
         sigma = reshape_sigma(sigma, noise.ndim)
         return noise * (torch.sqrt(1.0 + sigma**2.0) if max_denoise else sigma) + latent_image
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
-        """Sampled latents at `sigma` in the scale of images."""
+        """Return sampled latents at `sigma` in the scale of images."""
         return latent
 
 
@@ -59,7 +63,7 @@ class V_PREDICTION(EPS):  # noqa: N801
     """The model predicts v (Salimans and Ho 2022, arXiv:2202.00512)."""
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """x0 from the model's output and the unscaled latents."""
+        """Return x0 from the model's output and the unscaled latents."""
         sigma = reshape_sigma(sigma, model_output.ndim)
         variance = sigma**2 + self.sigma_data**2
         return model_input * self.sigma_data**2 / variance - model_output * sigma * self.sigma_data / variance**0.5
@@ -69,7 +73,7 @@ class X0(EPS):
     """The model predicts the image."""
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """x0 from the model's output and the unscaled latents."""
+        """Return x0 from the model's output and the unscaled latents."""
         return model_output
 
 
@@ -77,20 +81,20 @@ class CONST:
     """Rectified flow: the model predicts the velocity of `x = (1 - sigma) * x0 + sigma * noise`, sigma in 0..1."""
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
-        """The latents scaled to what the model expects."""
+        """Return the latents scaled to what the model expects."""
         return noise
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        """x0 from the model's output and the latents."""
+        """Return x0 from the model's output and the latents."""
         return model_input - model_output * reshape_sigma(sigma, model_output.ndim)
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
-        """The noised image at `sigma`."""
+        """Return the noised image at `sigma`."""
         sigma = reshape_sigma(sigma, noise.ndim)
         return sigma * noise + (1.0 - sigma) * latent_image
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
-        """Sampled latents at `sigma` in the scale of images."""
+        """Return sampled latents at `sigma` in the scale of images."""
         return latent / (1.0 - reshape_sigma(sigma, latent.ndim))
 
 
@@ -110,20 +114,23 @@ class Schedule(torch.nn.Module):
         return self.sigmas[-1]
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the model is told at `sigma`."""
+        """Return what the model is told at `sigma`."""
         raise NotImplementedError
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """The noise level at a timestep."""
+        """Return the noise level at a timestep."""
         raise NotImplementedError
 
     def percent_to_sigma(self, percent: float) -> float:
-        """The noise level when `percent` (0..1) of the trained timesteps are done."""
+        """Return the noise level when `percent` (0..1) of the trained timesteps are done."""
         raise NotImplementedError
 
 
 def make_betas(beta_schedule: str, timesteps: int, start: float, end: float) -> Tensor:
-    """Betas of training in float64. "linear" is linear in the square root (diffusers' scaled_linear), as in LDM."""
+    """Return the betas of training in float64.
+
+    "linear" is linear in the square root (diffusers' scaled_linear), as in LDM.
+    """
     if beta_schedule == "linear":
         return torch.linspace(start**0.5, end**0.5, timesteps, dtype=torch.float64) ** 2
     if beta_schedule == "sqrt_linear":
@@ -132,7 +139,7 @@ def make_betas(beta_schedule: str, timesteps: int, start: float, end: float) -> 
 
 
 def rescale_to_zero_snr(sigmas: Tensor) -> Tensor:
-    """Schedule without signal at its end: algorithm 1 of Lin et al. 2023, arXiv:2305.08891, in sigmas."""
+    """Return schedule without signal at its end: algorithm 1 of Lin et al. 2023, arXiv:2305.08891, in sigmas."""
     root = (1 / (sigmas**2 + 1)).sqrt()
     first, last = root[0].clone(), root[-1].clone()
     alpha_bar = ((root - last) * (first / (first - last))) ** 2
@@ -165,23 +172,23 @@ class ModelSamplingDiscrete(Schedule):
         self.set_sigmas(rescale_to_zero_snr(sigmas) if self.zsnr else sigmas)
 
     def set_sigmas(self, sigmas: Tensor) -> None:
-        """Replaces the noise levels, (timesteps,) in rising order."""
+        """Replace the noise levels, (timesteps,) in rising order."""
         self.register_buffer("sigmas", sigmas.float())
         self.register_buffer("log_sigmas", sigmas.log().float())
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """The index of the noise level nearest in log sigma."""
+        """Return the index of the noise level nearest in log sigma."""
         distances = sigma.log().to(self.log_sigmas.device) - self.log_sigmas[:, None]
         return distances.abs().argmin(dim=0).view(sigma.shape).to(sigma.device)
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """The noise level at a timestep, which need not be whole."""
+        """Return the noise level at a timestep, which need not be whole."""
         t = timestep.float().to(self.log_sigmas.device).clamp(0, len(self.sigmas) - 1)
         log_sigma = (1 - t.frac()) * self.log_sigmas[t.floor().long()] + t.frac() * self.log_sigmas[t.ceil().long()]
         return log_sigma.exp().to(timestep.device)
 
     def percent_to_sigma(self, percent: float) -> float:
-        """The noise level when `percent` (0..1) of the trained timesteps are done."""
+        """Return the noise level when `percent` (0..1) of the trained timesteps are done."""
         if percent <= 0.0:
             return SIGMA_BEFORE_START
         if percent >= 1.0:
@@ -190,7 +197,7 @@ class ModelSamplingDiscrete(Schedule):
 
 
 def time_snr_shift(shift: float, t: Any) -> Any:
-    """Flow time for a higher resolution (Esser et al. 2024, arXiv:2403.03206, eq. 23)."""
+    """Return flow time for a higher resolution (Esser et al. 2024, arXiv:2403.03206, eq. 23)."""
     return t if shift == 1.0 else shift * t / (1 + (shift - 1) * t)
 
 
@@ -203,29 +210,29 @@ class ModelSamplingDiscreteFlow(Schedule):
         self.set_parameters(shift=settings.get("shift", 1.0), multiplier=settings.get("multiplier", 1000))
 
     def set_parameters(self, shift: float = 1.0, timesteps: int = 1000, multiplier: float = 1000) -> None:
-        """Replaces the shift and the scale of timesteps."""
+        """Replace the shift and the scale of timesteps."""
         self.shift = shift
         self.multiplier = multiplier
         times = torch.arange(1, timesteps + 1, 1) / timesteps
         self.register_buffer("sigmas", self.sigma(times * multiplier))
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the model is told at `sigma`."""
+        """Return what the model is told at `sigma`."""
         return sigma * self.multiplier
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """The noise level at a timestep."""
+        """Return the noise level at a timestep."""
         return time_snr_shift(self.shift, timestep / self.multiplier)
 
     def percent_to_sigma(self, percent: float) -> float:
-        """The noise level when `percent` (0..1) of the times are done."""
+        """Return the noise level when `percent` (0..1) of the times are done."""
         if percent <= 0.0:
             return 1.0
         return 0.0 if percent >= 1.0 else time_snr_shift(self.shift, 1.0 - percent)
 
 
 def flux_time_shift(mu: float, sigma: float, t: Any) -> Any:
-    """Flow time for a higher resolution by an exponential shift (black-forest-labs/flux, `sampling.py`)."""
+    """Return flow time for a higher resolution by an exponential shift (black-forest-labs/flux, `sampling.py`)."""
     return math.exp(mu) / (math.exp(mu) + (1 / t - 1) ** sigma)
 
 
@@ -238,20 +245,20 @@ class ModelSamplingFlux(Schedule):
         self.set_parameters(shift=settings.get("shift", 1.15))
 
     def set_parameters(self, shift: float = 1.15, timesteps: int = 10000) -> None:
-        """Replaces the shift."""
+        """Replace the shift."""
         self.shift = shift
         self.register_buffer("sigmas", self.sigma(torch.arange(1, timesteps + 1, 1) / timesteps))
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the model is told at `sigma`: the flow time, 0..1."""
+        """Return what the model is told at `sigma`: the flow time, 0..1."""
         return sigma
 
     def sigma(self, timestep: Tensor) -> Tensor:
-        """The noise level at a flow time before the shift."""
+        """Return the noise level at a flow time before the shift."""
         return flux_time_shift(self.shift, 1.0, timestep)
 
     def percent_to_sigma(self, percent: float) -> float:
-        """The noise level when `percent` (0..1) of the times are done."""
+        """Return the noise level when `percent` (0..1) of the times are done."""
         if percent <= 0.0:
             return 1.0
         return 0.0 if percent >= 1.0 else flux_time_shift(self.shift, 1.0, 1.0 - percent)

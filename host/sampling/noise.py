@@ -1,4 +1,7 @@
-"""The noise of a run, ComfyUI's to the bit on the CPU (stands for parts of `comfy.sample` and k-diffusion)."""
+"""The noise of a run, ComfyUI's to the bit on the CPU.
+
+Drop-in replacement for parts of `comfy.sample` and k-diffusion.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ NoiseSampler = Callable[[Any, Any], Tensor]
 
 
 def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Sequence[int] | None = None) -> Tensor:
-    """Standard normal noise in the latents' shape.
+    """Return standard normal noise in the latents' shape.
 
     Seeds torch's own generator, so that what samplers draw from it follows the seed too.
 
@@ -31,12 +34,12 @@ def prepare_noise(latent_image: Tensor, seed: int, noise_inds: Sequence[int] | N
 
 
 def prepare_empty_noise(latent_image: Tensor) -> Tensor:
-    """Zeros in the latents' shape."""
+    """Return zeros in the latents' shape."""
     return torch.zeros_like(latent_image, device="cpu")
 
 
 def fix_empty_latent_channels(model: Any, latent_image: Tensor, downscale_ratio_spacial: int | None = None) -> Tensor:
-    """Empty latents in the model's channels and size; others unchanged.
+    """Return empty latents in the model's channels and size; others unchanged.
 
     Args:
         model: a `ModelPatcher`.
@@ -61,7 +64,10 @@ def fix_empty_latent_channels(model: Any, latent_image: Tensor, downscale_ratio_
 
 
 def default_noise_sampler(x: Tensor, seed: int | None = None) -> NoiseSampler:
-    """Independent noise at every step. On the CPU the seed is one higher, or it would repeat the initial noise."""
+    """Return independent noise at every step.
+
+    On the CPU the seed is one higher, or it would repeat the initial noise.
+    """
     generator = None
     if seed is not None:
         generator = torch.Generator(device=x.device)

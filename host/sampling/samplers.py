@@ -1,4 +1,4 @@
-"""Samplers by ComfyUI's names (stands for the samplers of `comfy.samplers`)."""
+"""Samplers by ComfyUI's names (drop-in replacement for the samplers of `comfy.samplers`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from .k_diffusion import SAMPLERS
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
 
-# In ComfyUI's order, which is the order of its menus.
 _KSAMPLER_NAMES = """
     euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 exp_heun_2_x0 exp_heun_2_x0_sde dpm_2
     dpm_2_ancestral lms dpm_fast dpm_adaptive dpmpp_2s_ancestral dpmpp_2s_ancestral_cfg_pp dpmpp_sde dpmpp_sde_gpu
@@ -23,6 +22,8 @@ _KSAMPLER_NAMES = """
     res_multistep_ancestral_cfg_pp gradient_estimation gradient_estimation_cfg_pp er_sde seeds_2 seeds_3 sa_solver
     sa_solver_pece
 """
+"""In ComfyUI's order, which is the order of its menus."""
+
 SAMPLER_NAMES = [*_KSAMPLER_NAMES.split(), "ddim", "uni_pc", "uni_pc_bh2"]
 
 
@@ -40,11 +41,11 @@ class Sampler:
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """The sampled latents (B, C, H, W)."""
+        """Return the sampled latents (B, C, H, W)."""
         raise NotImplementedError
 
     def max_denoise(self, model_wrap: Any, sigmas: Tensor) -> bool:
-        """Whether the run starts at the model's highest noise level."""
+        """Return whether the run starts at the model's highest noise level."""
         max_sigma = float(model_wrap.inner_model.model_sampling.sigma_max)
         sigma = float(sigmas[0])
         return math.isclose(max_sigma, sigma, rel_tol=1e-05) or sigma > max_sigma
@@ -80,7 +81,7 @@ class KSAMPLER(Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """The sampled latents (B, C, H, W)."""
+        """Return the sampled latents (B, C, H, W)."""
         model_sampling = model_wrap.inner_model.model_sampling
         total = len(sigmas) - 1
         extra_args["denoise_mask"] = denoise_mask
@@ -105,7 +106,7 @@ class KSAMPLER(Sampler):
 
 
 def sampler_object(name: str) -> KSAMPLER:
-    """A sampler by ComfyUI's name.
+    """Return a sampler by ComfyUI's name.
 
     Raises:
         ValueError: there is no such sampler.

@@ -1,4 +1,4 @@
-"""Noise levels of the steps of a run (stands for the schedulers of `comfy.samplers` and k-diffusion).
+"""Noise levels of the steps of a run (drop-in replacement for the schedulers of `comfy.samplers` and k-diffusion).
 
 Each function returns falling sigmas (steps + 1,) that end in 0; a few schedules leave out steps that would repeat.
 """
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Below this a schedule's own last sigma counts as zero.
 ZERO_SIGMA = 1e-5
+"""Below this a schedule's own last sigma counts as zero."""
 
 
 def _ending_in_zero(sigmas: list[float] | Tensor) -> Tensor:
@@ -22,13 +22,13 @@ def _ending_in_zero(sigmas: list[float] | Tensor) -> Tensor:
 
 
 def simple_scheduler(model_sampling: Any, steps: int) -> Tensor:
-    """Evenly spaced indices of the trained noise levels, from the highest."""
+    """Return evenly spaced indices of the trained noise levels, from the highest."""
     sigmas, stride = model_sampling.sigmas, len(model_sampling.sigmas) / steps
     return _ending_in_zero([float(sigmas[-(1 + int(i * stride))]) for i in range(steps)])
 
 
 def ddim_scheduler(model_sampling: Any, steps: int) -> Tensor:
-    """Every k-th trained noise level from the second on (Song et al. 2020, arXiv:2010.02502)."""
+    """Return every k-th trained noise level from the second on (Song et al. 2020, arXiv:2010.02502)."""
     sigmas = model_sampling.sigmas
     starts_at_zero = float(sigmas[1]) < ZERO_SIGMA
     stride = max(len(sigmas) // (steps + 1 if starts_at_zero else steps), 1)
@@ -37,7 +37,10 @@ def ddim_scheduler(model_sampling: Any, steps: int) -> Tensor:
 
 
 def normal_scheduler(model_sampling: Any, steps: int, sgm: bool = False) -> Tensor:
-    """Evenly spaced timesteps; `sgm` leaves out the last, the lowest noise level (Stability-AI/generative-models)."""
+    """Return evenly spaced timesteps.
+
+    `sgm` leaves out the last, the lowest noise level (Stability-AI/generative-models).
+    """
     start, end = (float(model_sampling.timestep(s)) for s in (model_sampling.sigma_max, model_sampling.sigma_min))
     if sgm:
         timesteps = torch.linspace(start, end, steps + 1)[:-1]
@@ -53,7 +56,7 @@ def _sigmas_at(model_sampling: Any, timesteps: Tensor) -> Tensor:
 
 
 def beta_scheduler(model_sampling: Any, steps: int, alpha: float = 0.6, beta: float = 0.6) -> Tensor:
-    """Timesteps at quantiles of a beta distribution, denser at both ends (Lee et al. 2024, arXiv:2407.12173)."""
+    """Return timesteps at quantiles of a beta distribution, denser at both ends (Lee et al. 2024, arXiv:2407.12173)."""
     import numpy as np
     import scipy.stats
 
@@ -63,7 +66,7 @@ def beta_scheduler(model_sampling: Any, steps: int, alpha: float = 0.6, beta: fl
 
 
 def linear_quadratic_schedule(model_sampling: Any, steps: int, threshold_noise: float = 0.025) -> Tensor:
-    """Half of the steps linear over the first 2.5 % of the noise, then quadratic (Mochi 1, genmoai/models)."""
+    """Return half of the steps linear over the first 2.5 % of the noise, then quadratic (Mochi 1, genmoai/models)."""
     if steps == 1:
         return torch.tensor([1.0, 0.0]) * model_sampling.sigma_max.cpu()
     linear = steps // 2
@@ -78,18 +81,18 @@ def linear_quadratic_schedule(model_sampling: Any, steps: int, threshold_noise: 
 
 
 def get_sigmas_karras(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> Tensor:
-    """Evenly spaced in sigma**(1 / rho) (Karras et al. 2022, arXiv:2206.00364, eq. 5)."""
+    """Return evenly spaced in sigma**(1 / rho) (Karras et al. 2022, arXiv:2206.00364, eq. 5)."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return _ending_in_zero((high + torch.linspace(0, 1, n) * (low - high)) ** rho)
 
 
 def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """Evenly spaced in log sigma."""
+    """Return evenly spaced in log sigma."""
     return _ending_in_zero(torch.linspace(math.log(sigma_max), math.log(sigma_min), n).exp())
 
 
 def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """Evenly spaced in atan(sigma) (Align Your Steps, Sabour et al. 2024, arXiv:2404.14507, theorem 3.1)."""
+    """Return evenly spaced in atan(sigma) (Align Your Steps, Sabour et al. 2024, arXiv:2404.14507, theorem 3.1)."""
     ramp = torch.arange(n, dtype=torch.float32) / max(n - 1, 1)
     return _ending_in_zero((ramp * math.atan(sigma_min) + (1 - ramp) * math.atan(sigma_max)).tan())
 
@@ -116,7 +119,7 @@ SCHEDULER_NAMES = list(SCHEDULERS)
 
 
 def calculate_sigmas(model_sampling: Any, scheduler_name: str, steps: int) -> Tensor:
-    """The sigmas of a schedule by ComfyUI's name.
+    """Return the sigmas of a schedule by ComfyUI's name.
 
     Args:
         model_sampling: of the model, see `model_sampling`.

@@ -15,4 +15,4 @@ class ComfyExtension(ABC):
 
     @abstractmethod
     async def get_node_list(self) -> list[type[ComfyNode]]:
-        """The pack's nodes."""
+        """Return the pack's nodes."""

@@ -7,13 +7,14 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import Enum
 from typing import Any, ClassVar
 
-# ComfyUI's spelling of an option in /object_info, where it is not the argument's name.
 _OPTION_NAMES = {"force_input": "forceInput", "dynamic_prompts": "dynamicPrompts", "display_mode": "display"}
+"""ComfyUI's spelling of an option in /object_info, where it is not the argument's name."""
+
 _NOT_OPTIONS = {"id", "extra_dict", "upload"}
 
 
 class FolderType(str, Enum):
-    """Where a file lies."""
+    """Where a file is."""
 
     input = "input"
     output = "output"
@@ -62,7 +63,7 @@ class Input:
     io_type: ClassVar[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """The options as /object_info spells them, those left out excepted."""
+        """Return the options as /object_info spells them, those left out excepted."""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NOT_OPTIONS}
         named = {
             _OPTION_NAMES.get(name, name): value.value if isinstance(value, Enum) else value
@@ -72,7 +73,7 @@ class Input:
         return named | (self.extra_dict or {})
 
     def get_io_type(self) -> str:
-        """The type's name in links and in /object_info."""
+        """Return the type's name in links and in /object_info."""
         return self.io_type
 
 
@@ -101,7 +102,7 @@ class Output:
         self.display_name = self.display_name or self.id
 
     def get_io_type(self) -> str:
-        """The type's name in links and in /object_info."""
+        """Return the type's name in links and in /object_info."""
         return self.io_type
 
 
@@ -132,7 +133,7 @@ class ComfyTypeIO(ComfyType):
 
 
 def Custom(io_type: str) -> type[ComfyTypeIO]:  # noqa: N802 - the name ComfyUI gave it
-    """A type of the pack's own; `Custom("A,B")` takes either, `Custom("*")` takes anything."""
+    """Return a type of the pack's own; `Custom("A,B")` takes either, `Custom("*")` takes anything."""
     return type(io_type, (ComfyTypeIO,), {"io_type": io_type})
 
 
@@ -266,7 +267,7 @@ class Combo(ComfyType):
             self.multiselect = False
 
         def as_dict(self) -> dict[str, Any]:
-            """The options as /object_info spells them; an upload button is a flag of its own."""
+            """Return the options as /object_info spells them; an upload button is a flag of its own."""
             return super().as_dict() | ({self.upload.value: True} if self.upload else {})
 
     @dataclass
@@ -325,7 +326,7 @@ class ClipVision(ComfyTypeIO):
 
 
 class ClipVisionOutput(ComfyTypeIO):
-    """What an image encoder says of a picture."""
+    """What an image encoder says of an image."""
 
     io_type = "CLIP_VISION_OUTPUT"
 
@@ -337,7 +338,7 @@ class ControlNet(ComfyTypeIO):
 
 
 class UpscaleModel(ComfyTypeIO):
-    """A model that enlarges pictures."""
+    """A model that enlarges images."""
 
     io_type = "UPSCALE_MODEL"
 

@@ -62,14 +62,14 @@ class Schema:
                 raise ValueError(f"{self.node_id}: {kind} ids must be unique, but {', '.join(twice)} is there twice.")
 
     def finalize(self) -> None:
-        """Give output nodes what they save with a picture, and outputs without an id one."""
+        """Give output nodes what they save with an image, and outputs without an id one."""
         if self.is_output_node:
             self.hidden = list(dict.fromkeys([*self.hidden, Hidden.prompt, Hidden.extra_pnginfo]))
         for index, output in enumerate(self.outputs):
             output.id = output.id or f"_{index}_{output.io_type}_"
 
     def get_v1_info(self, cls: type[ComfyNode]) -> dict[str, Any]:
-        """The node's entry in /object_info."""
+        """Return the node's entry in /object_info."""
         inputs = self._input_types()
         return {
             "input": inputs,
@@ -110,7 +110,7 @@ class UIOutput(Protocol):
     """What a node shows: see `ui`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The lists that the interface gets, by kind: `{"images": [...], "text": [...]}`."""
+        """Return the lists that the interface gets, by kind: `{"images": [...], "text": [...]}`."""
         ...
 
 
@@ -153,17 +153,17 @@ class ComfyNode:
 
     @classmethod
     def fingerprint_inputs(cls, *args: Any, **kwargs: Any) -> Any:
-        """A value that changes when the node has to run again although its inputs are the same."""
+        """Return a value that changes when the node has to run again although its inputs are the same."""
         raise NotImplementedError
 
     @classmethod
     def check_lazy_status(cls, *args: Any, **kwargs: Any) -> list[str]:
-        """Which lazy inputs are needed after all; those not there yet are None."""
+        """Return which lazy inputs are needed after all; those not there yet are None."""
         return [name for name, value in kwargs.items() if value is None]
 
     @classmethod
     def GET_SCHEMA(cls) -> Schema:  # noqa: N802 - the name ComfyUI gave it
-        """The finished and checked declaration."""
+        """Return the finished and checked declaration."""
         schema = cls.define_schema()
         schema.finalize()
         schema.validate()
@@ -171,7 +171,7 @@ class ComfyNode:
 
     @classmethod
     def GET_NODE_INFO_V1(cls) -> dict[str, Any]:  # noqa: N802 - the name ComfyUI gave it
-        """The node's entry in /object_info."""
+        """Return the node's entry in /object_info."""
         return cls.GET_SCHEMA().get_v1_info(cls)
 
 
@@ -181,11 +181,11 @@ class _Locked(type):
 
 
 def overrides(node: type[ComfyNode], method: str) -> bool:
-    """Whether a node has its own version of an optional method."""
+    """Return whether a node has its own version of an optional method."""
     return getattr(node, method).__func__ is not getattr(ComfyNode, method).__func__
 
 
 def bound(node: type[ComfyNode], method: str, answers: Mapping[Hidden, Any] | None = None) -> Any:
-    """A node's method as the host calls it: the class is locked and knows its hidden inputs."""
+    """Return a node's method as the host calls it: the class is locked and knows its hidden inputs."""
     locked = _Locked(node.__name__, (node,), {"hidden": HiddenHolder(answers or {})})
     return getattr(locked, method)

@@ -10,7 +10,6 @@ from .node import ComfyNode
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
-# Widgets of ComfyUI's interface that no node here has; where they stand in a file is known all the same.
 OTHER_WIDGET_TYPES = {
     "BOUNDING_BOX",
     "BOUNDING_BOXES",
@@ -28,6 +27,7 @@ OTHER_WIDGET_TYPES = {
     "VIDEO_EDIT",
     DYNAMIC_COMBO,
 }
+"""Widgets of ComfyUI's interface that no node here has; where they stand in a file is known all the same."""
 
 
 class ObjectInfo(Mapping[str, dict[str, Any]]):
@@ -81,12 +81,12 @@ class InputInfo:
 
 
 def inputs_of(info: Mapping[str, Any]) -> dict[str, InputInfo]:
-    """The inputs of a class by name, in the order of the interface: the required ones first."""
+    """Return the inputs of a class by name, in the order of the interface: the required ones first."""
     return _read_inputs(info["input"], "")
 
 
 def nested_inputs(widget: InputInfo, chosen: Any) -> list[InputInfo]:
-    """The inputs that a dynamic combo box shows for a choice, each named after the box: `box.input`."""
+    """Return the inputs that a dynamic combo box shows for a choice, each named after the box: `box.input`."""
     for option in widget.options.get("options") or []:
         if isinstance(option, dict) and option.get("key") == chosen:
             return list(_read_inputs(option.get("inputs") or {}, f"{widget.name}.").values())
@@ -102,6 +102,6 @@ def _read_inputs(groups: Mapping[str, Any], prefix: str) -> dict[str, InputInfo]
 
 
 def accepts(wanted: str, received: str) -> bool:
-    """Whether an input takes an output: the types "A,B" meet where they share one, and "*" meets all."""
+    """Return whether an input takes an output: the types "A,B" meet where they share one, and "*" meets all."""
     one, other = ({part.strip() for part in union.split(",")} for union in (wanted, received))
     return "*" in one | other or bool(one & other)

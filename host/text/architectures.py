@@ -10,12 +10,12 @@ from ..layouts.state_dicts import StateDict, count_blocks, fill
 from .clip_model import CLIPTextModel
 
 CLIP_HEAD_SIZE = 64
-# CLIP-L has 12 layers, OpenCLIP's bigG 32.
 BIGG_MIN_LAYERS = 31
+"""CLIP-L has 12 layers, OpenCLIP's bigG 32."""
 
 
 def clip_text_config(sd: StateDict, openclip: bool) -> dict[str, Any]:
-    """Configuration of `text_model.CLIPTextModel` for weights in Hugging Face's layout.
+    """Return configuration of `text_model.CLIPTextModel` for weights in Hugging Face's layout.
 
     Args:
         sd: the weights.
@@ -36,14 +36,14 @@ def clip_text_config(sd: StateDict, openclip: bool) -> dict[str, Any]:
 
 
 def build_clip_text(sd: StateDict, dtype: torch.dtype, config: dict[str, Any]) -> torch.nn.Module:
-    """A CLIP text encoder with these weights."""
+    """Return a CLIP text encoder with these weights."""
     with torch.device("meta"):
         module = CLIPTextModel(config)
     return fill(module, sd, dtype, "the CLIP text encoder")
 
 
 def t5_config(sd: StateDict) -> dict[str, Any]:
-    """Arguments of transformers' `T5Config` for an encoder's weights."""
+    """Return the arguments of transformers' `T5Config` for an encoder's weights."""
     block = "encoder.block.0.layer."
     vocabulary, width = sd["shared.weight"].shape
     buckets, heads = sd[f"{block}0.SelfAttention.relative_attention_bias.weight"].shape
@@ -61,7 +61,7 @@ def t5_config(sd: StateDict) -> dict[str, Any]:
 
 
 def build_t5(sd: StateDict, dtype: torch.dtype) -> torch.nn.Module:
-    """Transformers' `T5EncoderModel` with these weights."""
+    """Return transformers' `T5EncoderModel` with these weights."""
     from transformers import T5Config, T5EncoderModel
 
     if "shared.weight" not in sd and "encoder.embed_tokens.weight" in sd:

@@ -1,4 +1,4 @@
-"""Text encoders as nodes see them (stands for `comfy.sd.CLIP`)."""
+"""Text encoders as nodes see them (drop-in replacement for `comfy.sd.CLIP`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CLIP:
         self.layer_idx: int | None = None
 
     def clone(self) -> CLIP:
-        """The same text encoders with their own patches and layer."""
+        """Return the same text encoders with their own patches and layer."""
         n = CLIP(self.cond_stage_model, self.tokenizer, self.patcher.clone())
         n.layer_idx = self.layer_idx
         return n
@@ -39,19 +39,19 @@ class CLIP:
     def add_patches(
         self, patches: dict[str, Any], strength_patch: float = 1.0, strength_model: float = 1.0
     ) -> list[str]:
-        """Adds weight changes, see `ModelPatcher.add_patches`."""
+        """Add weight changes, see `ModelPatcher.add_patches`."""
         return self.patcher.add_patches(patches, strength_patch, strength_model)
 
     def clip_layer(self, layer_idx: int | None) -> None:
-        """Reads the output of another layer than the family's: -1 the last, -2 the one before, ..."""
+        """Read the output of another layer than the family's: -1 the last, -2 the one before, ..."""
         self.layer_idx = layer_idx
 
     def tokenize(self, text: str, return_word_ids: bool = False) -> dict[str, Any]:
-        """The prompt as chunks of (token, weight) for each text encoder."""
+        """Return the prompt as chunks of (token, weight) for each text encoder."""
         return self.tokenizer.tokenize_with_weights(text, return_word_ids)
 
     def encode_from_tokens(self, tokens: dict[str, Any], return_pooled: Any = False, return_dict: bool = False) -> Any:
-        """The text embedding (1, L, D) of tokens.
+        """Return the text embedding (1, L, D) of tokens.
 
         Args:
             tokens: what `tokenize` gave.
@@ -68,7 +68,7 @@ class CLIP:
     def encode_from_tokens_scheduled(
         self, tokens: dict[str, Any], unprojected: bool = False, add_dict: dict[str, Any] | None = None
     ) -> Conditioning:
-        """A CONDITIONING of tokens.
+        """Return a CONDITIONING of tokens.
 
         Args:
             tokens: what `tokenize` gave.
@@ -79,5 +79,5 @@ class CLIP:
         return [[values.pop("cond"), {**values, **(add_dict or {})}]]
 
     def encode(self, text: str) -> torch.Tensor:
-        """The text embedding (1, L, D) of a prompt."""
+        """Return the text embedding (1, L, D) of a prompt."""
         return self.encode_from_tokens(self.tokenize(text))

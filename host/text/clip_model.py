@@ -1,4 +1,6 @@
-"""CLIP's text transformer, with the state dict keys of Hugging Face's checkpoints (stands for `comfy.clip_model`).
+"""CLIP's text transformer, with the state dict keys of Hugging Face's checkpoints.
+
+Drop-in replacement for `comfy.clip_model`.
 
 Weights of half precision are raised to the precision of the input, so that embeddings are always computed in float32.
 It is not transformers' class, which takes token ids but no embeddings, and whose import takes seconds.
@@ -17,7 +19,7 @@ class Linear(nn.Linear):
     """A linear layer in the precision of its input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Map (..., in) to (..., out)."""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, self.weight.to(input.dtype), bias)
 
@@ -26,7 +28,7 @@ class LayerNorm(nn.LayerNorm):
     """A layer norm in the precision of its input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """Map (..., D) to (..., D)."""
         weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
         return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
@@ -46,7 +48,7 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+        """Map (B, L, D) to (B, L, D)."""
         q, k, v = (
             p(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
         )
@@ -62,7 +64,7 @@ class MLP(nn.Module):
         self.fc1, self.fc2 = Linear(width, hidden), Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+        """Map (B, L, D) to (B, L, D)."""
         return self.fc2(self.activation(self.fc1(x)))
 
 
@@ -77,7 +79,7 @@ class Layer(nn.Module):
         self.mlp = MLP(width, config["intermediate_size"], config["hidden_act"])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) -> (B, L, D)."""
+        """Map (B, L, D) to (B, L, D)."""
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
@@ -130,11 +132,11 @@ class CLIPTextModel(nn.Module):
         return len(self.text_model.encoder.layers)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, L) -> embeddings (B, L, D) without positions, float32."""
+        """Map token ids (B, L) to embeddings (B, L, D) without positions, float32."""
         return self.text_model.embeddings.token_embedding(tokens).float()
 
     def forward(self, embeds: Tensor, last_token: list[int], layer: int | None, norm_layer: bool) -> tuple[Tensor, ...]:
-        """Encodes embeddings.
+        """Encode embeddings.
 
         Args:
             embeds: (B, L, D); L is the number of positions.

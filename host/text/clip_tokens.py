@@ -12,24 +12,27 @@ from ...weights.files import read_json, reading
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Text to token ids, without start and end tokens.
 Encode = Callable[[str], list[int]]
+"""Text to token ids, without start and end tokens."""
 
 CLIP_MERGES = Path(__file__).parent / "clip_vocabulary" / "merges.txt"
 START, END = "<|startoftext|>", "<|endoftext|>"
-# Radford et al. 2021: contractions, runs of letters, single digits, runs of everything else.
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+"""Radford et al. 2021: contractions, runs of letters, single digits, runs of everything else."""
 
 
 def _byte_characters() -> list[str]:
-    """The characters that stand for bytes in byte-level encodings: printable ones first, then the rest from U+0100."""
+    """Return the characters of bytes in byte-level encodings.
+
+    Printable ones first, then the rest from U+0100.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     others = 256 - len(printable)
     return [chr(code) for code in printable] + [chr(256 + index) for index in range(others)]
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
-    """The merges of a `merges.txt`, best first."""
+    """Return the merges of a `merges.txt`, best first."""
     with reading(path):
         lines = path.read_text(encoding="utf-8").splitlines()[1:]
         pairs = [line.split() for line in lines if line.strip()]
@@ -37,14 +40,17 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
 
 
 def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
-    """Token ids of a byte-level encoding with word ends, as OpenAI counts them: bytes, bytes at word ends, merges."""
+    """Return token ids of a byte-level encoding with word ends, as OpenAI counts them.
+
+    Bytes, bytes at word ends, merges.
+    """
     characters = _byte_characters()
     tokens = [*characters, *(char + "</w>" for char in characters), *(a + b for a, b in merges), START, END]
     return {token: index for index, token in enumerate(tokens)}
 
 
 def clip_tokenizer(merges: list[tuple[str, str]], vocabulary: dict[str, int]) -> Tokenizer:
-    """CLIP's tokenizer without start and end tokens."""
+    """Return CLIP's tokenizer without start and end tokens."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     model = models.BPE(vocab=vocabulary, merges=merges, unk_token=END, end_of_word_suffix="</w>")
@@ -61,13 +67,13 @@ def clip_tokenizer(merges: list[tuple[str, str]], vocabulary: dict[str, int]) ->
 
 @cache
 def default_clip_tokenizer() -> Tokenizer:
-    """OpenAI's vocabulary of 49408 tokens."""
+    """Return OpenAI's vocabulary of 49408 tokens."""
     merges = read_merges(CLIP_MERGES)
     return clip_tokenizer(merges, clip_vocabulary(merges))
 
 
 def load_clip_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
-    """The tokenizer of a diffusers folder and its padding token.
+    """Return the tokenizer of a diffusers folder and its padding token.
 
     Raises:
         FileNotFoundError: the folder holds neither `vocab.json` and `merges.txt` nor `tokenizer.json`.
@@ -90,7 +96,7 @@ def _padding(folder: Path) -> str:
 
 
 def load_tokenizer_json(path: Path) -> Tokenizer:
-    """A tokenizer of the `tokenizers` library, without padding and limits.
+    """Return a tokenizer of the `tokenizers` library, without padding and limits.
 
     Raises:
         ValueError: the file is damaged.
@@ -105,12 +111,12 @@ def load_tokenizer_json(path: Path) -> Tokenizer:
 
 
 def encoder(tokenizer: Tokenizer) -> Encode:
-    """Text to ids with a tokenizer of the `tokenizers` library."""
+    """Return text to ids with a tokenizer of the `tokenizers` library."""
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def load_t5_tokenizer(folder: Path) -> Encode:
-    """T5's tokenizer, from `tokenizer.json` or `spiece.model` in a folder.
+    """Return T5's tokenizer, from `tokenizer.json` or `spiece.model` in a folder.
 
     Raises:
         FileNotFoundError: there is neither.

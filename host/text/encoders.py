@@ -1,4 +1,7 @@
-"""Chunks of weighted tokens to text embeddings (stands for the encoders of `comfy.sd1_clip`, `sdxl_clip`, `flux`)."""
+"""Chunks of weighted tokens to text embeddings.
+
+Drop-in replacement for the encoders of `comfy.sd1_clip`, `sdxl_clip`, `flux`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 Chunks = list[list[tuple[Any, ...]]]
-# The layer before the last.
 PENULTIMATE = -2
+"""The layer before the last."""
 
 
 class TextEncoder(nn.Module):
@@ -49,19 +52,19 @@ class TextEncoder(nn.Module):
         raise NotImplementedError
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, L) -> float32 embeddings (B, L, D)."""
+        """Map token ids (B, L) to float32 embeddings (B, L, D)."""
         raise NotImplementedError
 
     def run(
         self, embeds: Tensor, last_token: list[int], layer: int | None, projected: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeddings (B, L, D) -> hidden states (B, L, D) of a layer, and the pooled text (B, P)."""
+        """Map embeddings (B, L, D) to hidden states (B, L, D) of a layer, and the pooled text (B, P)."""
         raise NotImplementedError
 
     def encode_token_weights(
         self, chunks: Chunks, layer: int | None = None, projected: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Encodes chunks and joins them.
+        """Encode chunks and joins them.
 
         A weight moves a token's embedding away from (above 1) or towards (below 1) the embedding that the same
         position has in an empty prompt.
@@ -96,7 +99,7 @@ class TextEncoder(nn.Module):
         return torch.stack([embeds for embeds, _ in embedded]), [last for _, last in embedded]
 
     def _embed_row(self, row: list[Any]) -> tuple[Tensor, int]:
-        """The embeddings (L, D) of a row whose entries are ids and vectors, and the index of its end token."""
+        """Return the embeddings (L, D) of a row whose entries are ids and vectors, and the index of its end token."""
         device = next(self.parameters()).device
         ids = [entry if isinstance(entry, int) else self.pad for entry in row]
         embeds = self.embed(torch.tensor([ids], device=device))[0]
@@ -117,7 +120,7 @@ class TextEncoder(nn.Module):
 
 
 def apply_weights(hidden: Tensor, empty: Tensor, weights: Tensor) -> Tensor:
-    """Moves embeddings along the line from the empty prompt's.
+    """Move embeddings along the line from the empty prompt's.
 
     Args:
         hidden: (B, L, D).
@@ -137,13 +140,13 @@ class CLIPTextEncoder(TextEncoder):
         return self.transformer.num_layers
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, L) -> float32 embeddings (B, L, D)."""
+        """Map token ids (B, L) to float32 embeddings (B, L, D)."""
         return self.transformer.embed(tokens)
 
     def run(
         self, embeds: Tensor, last_token: list[int], layer: int | None, projected: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeddings (B, L, D) -> hidden states (B, L, D) of a layer, and the pooled text (B, P)."""
+        """Map embeddings (B, L, D) to hidden states (B, L, D) of a layer, and the pooled text (B, P)."""
         hidden, pooled, projection = self.transformer(embeds, last_token, layer, self.norm_layer)
         return hidden, projection if projected else pooled
 
@@ -157,13 +160,13 @@ class T5TextEncoder(TextEncoder):
         return len(self.transformer.encoder.block)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, L) -> float32 embeddings (B, L, D)."""
+        """Map token ids (B, L) to float32 embeddings (B, L, D)."""
         return self.transformer.shared(tokens).float()
 
     def run(
         self, embeds: Tensor, last_token: list[int], layer: int | None, projected: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Embeddings (B, L, D) -> hidden states (B, L, D) of a layer; T5 has no pooled text."""
+        """Map embeddings (B, L, D) to hidden states (B, L, D) of a layer; T5 has no pooled text."""
         encoder = self.transformer.encoder
         embeds = embeds.to(self.transformer.shared.weight.dtype)
         out = encoder(inputs_embeds=embeds, output_hidden_states=layer is not None)
@@ -183,7 +186,7 @@ class SD1TextModel(nn.Module):
     def encode_token_weights(
         self, tokens: dict[str, Chunks], layer: int | None, projected: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Text embedding (1, L, D) and pooled text (1, D)."""
+        """Return text embedding (1, L, D) and pooled text (1, D)."""
         return self.clip_l.encode_token_weights(tokens["l"], layer, projected)
 
 
@@ -199,7 +202,7 @@ class SDXLTextModel(nn.Module):
     def encode_token_weights(
         self, tokens: dict[str, Chunks], layer: int | None, projected: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Text embedding (1, L, D of L + D of G) and pooled text (1, P)."""
+        """Return text embedding (1, L, D of L + D of G) and pooled text (1, P)."""
         g, pooled = self.clip_g.encode_token_weights(tokens["g"], layer, projected)
         first, _ = self.clip_l.encode_token_weights(tokens["l"], layer, projected)
         length = min(first.shape[1], g.shape[1])
@@ -217,7 +220,7 @@ class FluxTextModel(nn.Module):
     def encode_token_weights(
         self, tokens: dict[str, Chunks], layer: int | None, projected: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Text embedding (1, L, D) and pooled text (1, D)."""
+        """Return text embedding (1, L, D) and pooled text (1, D)."""
         hidden, _ = self.t5xxl.encode_token_weights(tokens["t5xxl"], layer, projected)
         _, pooled = self.clip_l.encode_token_weights(tokens["l"], layer, projected)
         return hidden, pooled

@@ -43,14 +43,14 @@ class TextWeights:
         return self.weights["text_model.embeddings.token_embedding.weight"].shape[1]
 
     def full_config(self) -> dict[str, Any]:
-        """What the module is built from: what shapes say, and what the folder says beyond that."""
+        """Return what the module is built from: what shapes say, and what the folder says beyond that."""
         derived = clip_text_config(self.weights, self.openclip)
         named = ("num_attention_heads", "hidden_act", "layer_norm_eps")
         return derived | {key: self.config[key] for key in named if self.config and key in self.config}
 
 
 def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> TextWeights:
-    """Recognises a text encoder.
+    """Recognise a text encoder.
 
     Raises:
         ValueError: it is neither CLIP's nor T5's.
@@ -87,7 +87,7 @@ def _clip_tokenizer(text: TextWeights, key: str, directories: list[str]) -> Prom
 
 
 def sd1_clip(text: TextWeights, directories: list[str] | None = None, tokenizer: PromptTokenizer | None = None) -> CLIP:
-    """The CLIP of Stable Diffusion 1; OpenAI's vocabulary when no tokenizer is given."""
+    """Return the CLIP of Stable Diffusion 1; OpenAI's vocabulary when no tokenizer is given."""
     tokenizer = tokenizer or _clip_tokenizer(text, "clip_l", directories or [])
     return CLIP(SD1TextModel(_clip_encoder(text, tokenizer)), MultiTokenizer(l=tokenizer))
 
@@ -98,7 +98,7 @@ def sdxl_clip(
     directories: list[str] | None = None,
     tokenizers: tuple[PromptTokenizer, PromptTokenizer] | None = None,
 ) -> CLIP:
-    """The CLIP of Stable Diffusion XL."""
+    """Return the CLIP of Stable Diffusion XL."""
     first, second = tokenizers or (
         _clip_tokenizer(clip_l, "clip_l", directories or []),
         _clip_tokenizer(clip_g, "clip_g", directories or []),
@@ -109,7 +109,10 @@ def sdxl_clip(
 
 
 def t5_length(folder: Path) -> int:
-    """Tokens to which prompts for T5 are padded: ComfyUI's 256, or fewer where the tokenizer in `folder` has fewer."""
+    """Return tokens to which prompts for T5 are padded.
+
+    ComfyUI's 256, or fewer where the tokenizer in `folder` has fewer.
+    """
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
     return min(T5_MIN_LENGTH, config.get("model_max_length", T5_MIN_LENGTH))
@@ -122,12 +125,12 @@ def flux_clip(
     directories: list[str] | None = None,
     tokenizer: PromptTokenizer | None = None,
 ) -> CLIP:
-    """The CLIP of Flux.1.
+    """Return the CLIP of Flux.1.
 
     Args:
         clip_l: CLIP-L.
         t5: T5's encoder.
-        t5_tokenizer_folder: where `tokenizer.json` or `spiece.model` lies.
+        t5_tokenizer_folder: where `tokenizer.json` or `spiece.model` is.
         directories: of embeddings.
         tokenizer: of CLIP-L; OpenAI's vocabulary by default.
     """

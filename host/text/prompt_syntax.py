@@ -11,7 +11,7 @@ _EMBEDDING = re.compile(r"(?<=\s)(?=embedding:)")
 
 
 def parse_weights(prompt: str) -> list[tuple[str, float]]:
-    """The prompt's segments in order, each with its weight.
+    """Return the prompt's segments in order, each with its weight.
 
     Brackets multiply the weight of what they hold by 1.1 for each level; a number behind a colon is the weight itself.
     Brackets without a partner are text.
@@ -43,7 +43,7 @@ def _read_weight(text: str, default: float) -> tuple[str, float]:
 
 
 def _split_brackets(text: str) -> list[str]:
-    """Cuts text before and behind every outermost pair of brackets."""
+    """Cut text before and behind every outermost pair of brackets."""
     cuts, depth = [0], 0
     for index, char in enumerate(text):
         if char == "(":
@@ -59,5 +59,5 @@ def _split_brackets(text: str) -> list[str]:
 
 
 def split_embeddings(segment: str) -> list[str]:
-    """Cuts a segment so that every `embedding:` that follows white space starts a part."""
+    """Cut a segment so that every `embedding:` that follows white space starts a part."""
     return [part for part in _EMBEDDING.split(segment) if part]

@@ -1,4 +1,4 @@
-"""Prompts to chunks of weighted tokens (stands for the tokenizers of `comfy.sd1_clip`)."""
+"""Prompts to chunks of weighted tokens (drop-in replacement for the tokenizers of `comfy.sd1_clip`)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A token id or the vector (D,) of an embedding, its weight, and the number of its word from 1 (0 for padding).
 Token = tuple[int | torch.Tensor, float, int]
+"""A token id or the vector (D,) of an embedding, its weight, and the number of its word from 1 (0 for padding)."""
+
 Chunks = list[list[tuple[Any, ...]]]
 
 CLIP_LENGTH = 77
 T5_MIN_LENGTH = 256
-# Longer words are cut at the end of a chunk, shorter ones begin the next.
 LONG_WORD = 8
+"""Longer words are cut at the end of a chunk, shorter ones begin the next."""
+
 EMBEDDING = "embedding:"
 
 
@@ -56,7 +58,7 @@ class PromptTokenizer:
     embedding_directories: list[str] = field(default_factory=list)
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> Chunks:
-        """Chunks of (token, weight), or of (token, weight, word number)."""
+        """Return chunks of (token, weight), or of (token, weight, word number)."""
         chunks = self._chunk(self._words(text))
         return [[token if return_word_ids else token[:2] for token in chunk] for chunk in chunks]
 
@@ -74,7 +76,7 @@ class PromptTokenizer:
         return words
 
     def _embedding(self, text: str) -> tuple[torch.Tensor | None, str]:
-        """The vectors (N, D) that a text begins with the name of, and the text behind the name."""
+        """Return the vectors (N, D) that a text begins with the name of, and the text behind the name."""
         name, *rest = text.strip("\n").split() or [""]
         rest = " ".join(rest)
         bracket = min((i for i in (name.find("<"), name.find("[")) if i >= 0), default=len(name))
@@ -121,7 +123,7 @@ def clip_prompt_tokenizer(
     embedding_key: str = "clip_l",
     embedding_directories: list[str] | None = None,
 ) -> PromptTokenizer:
-    """The tokenizer of a CLIP text encoder.
+    """Return the tokenizer of a CLIP text encoder.
 
     Args:
         tokenizer: OpenAI's vocabulary by default.
@@ -143,12 +145,12 @@ def clip_prompt_tokenizer(
 def t5_prompt_tokenizer(
     encode: Encode, min_length: int = T5_MIN_LENGTH, embedding_directories: list[str] | None = None
 ) -> PromptTokenizer:
-    """The tokenizer of T5: one chunk of at least `min_length` tokens, padded with 0 behind the end token 1."""
+    """Return the tokenizer of T5: one chunk of at least `min_length` tokens, padded with 0 behind the end token 1."""
     return PromptTokenizer(encode, None, 1, 0, None, min_length, "t5xxl", embedding_directories or [])
 
 
 def find_embedding(name: str, directories: list[str]) -> Path | None:
-    """The file of an embedding, by name with or without its ending, in the directories and their folders."""
+    """Return the file of an embedding, by name with or without its ending, in the directories and their folders."""
     for directory in directories:
         root = Path(directory).resolve()
         for folder in [root, *sorted(path for path in root.rglob("*") if path.is_dir())]:
@@ -160,7 +162,7 @@ def find_embedding(name: str, directories: list[str]) -> Path | None:
 
 
 def load_embedding(path: Path, key: str) -> torch.Tensor:
-    """The vectors (N, D) of a textual inversion file, for the encoder named `key` where the file has several."""
+    """Return the vectors (N, D) of a textual inversion file, for the encoder named `key` where the file has several."""
     if path.suffix == ".pt":
         content = read_weights(path)
         content = content.get("string_to_param", content)
@@ -168,7 +170,7 @@ def load_embedding(path: Path, key: str) -> torch.Tensor:
         content = load_state_dict(path)
     vectors = content.get(key, next(iter(content.values()), None)) if isinstance(content, Mapping) else None
     if not isinstance(vectors, torch.Tensor) or not vectors.ndim:
-        raise ValueError(f"{path} is no embedding: it holds no vectors")
+        raise ValueError(f"{path} is not an embedding: it holds no vectors")
     return vectors.detach().reshape(-1, vectors.shape[-1])
 
 
@@ -179,5 +181,5 @@ class MultiTokenizer:
         self.tokenizers = tokenizers
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> dict[str, Chunks]:
-        """The chunks of every encoder."""
+        """Return the chunks of every encoder."""
         return {name: t.tokenize_with_weights(text, return_word_ids) for name, t in self.tokenizers.items()}

@@ -1,4 +1,4 @@
-"""Published samplers with ComfyUI's numbers (stands for `comfy.k_diffusion.sampling`).
+"""Published samplers with ComfyUI's numbers (drop-in replacement for `comfy.k_diffusion.sampling`).
 
 Each is `sample_<name>(model, x, sigmas, extra_args=None, callback=None, disable=None, noise_sampler=None, **options)`
 and listed in `SAMPLERS` by name. They are written from the papers they cite and from Katherine Crowson's k-diffusion.

@@ -52,41 +52,41 @@ class DenoisingRun:
         return isinstance(self.model_sampling, CONST)
 
     def steps(self, sigmas: Tensor | None = None) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(index, sigma, next sigma) of each step."""
+        """Yield (index, sigma, next sigma) of each step."""
         sigmas = self.sigmas if sigmas is None else sigmas
         for i in range(len(sigmas) - 1):
             yield i, sigmas[i], sigmas[i + 1]
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """x0 as the model sees it."""
+        """Return x0 as the model sees it."""
         return self.model(x, sigma * x.new_ones(x.shape[0]), **self.extra_args)
 
     def report(self, i: int, x: Tensor, sigma: Tensor, denoised: Tensor) -> None:
-        """Tells the callback about a step."""
+        """Tell the callback about a step."""
         if self.callback is not None:
             self.callback({"x": x, "i": i, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
 
     def denoise_and_report(self, i: int, x: Tensor, sigma: Tensor) -> Tensor:
-        """x0 at the start of a step, reported."""
+        """Return x0 at the start of a step, and report it."""
         denoised = self.denoise(x, sigma)
         self.report(i, x, sigma, denoised)
         return denoised
 
     def noise(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        """Standard normal noise for the way between two noise levels."""
+        """Return standard normal noise for the way between two noise levels."""
         if self._noise_sampler is None:
             self._noise_sampler = default_noise_sampler(self.x, self.extra_args.get("seed"))
         return self._noise_sampler(sigma, sigma_next)
 
     def use_brownian_noise(self, cpu: bool = True) -> None:
-        """Takes the noise from a Brownian path over sigma, unless a noise sampler was given."""
+        """Take the noise from a Brownian path over sigma, unless a noise sampler was given."""
         if self._noise_sampler is None:
             positive = self.sigmas[self.sigmas > 0]
             seed = self.extra_args.get("seed")
             self._noise_sampler = BrownianTreeNoiseSampler(self.x, positive.min(), positive.max(), seed, cpu)
 
     def keep_uncond(self) -> Callable[[], Tensor]:
-        """Asks for the negative prediction too; returns a function that gives the latest one (CFG++)."""
+        """Ask for the negative prediction too; return a function that gives the latest one (CFG++)."""
         latest: list[Tensor] = []
 
         def keep(args: dict[str, Any]) -> Tensor:
@@ -103,7 +103,7 @@ class VECoordinates:
     """The run seen as variance exploding: y = x / alpha at the noise level rho = sigma / alpha.
 
     In them an x = alpha x0 + sigma noise is y = x0 + rho noise, whether the model is a flow (alpha = 1 - sigma) or not
-    (alpha = 1), and log(1 / rho) is the half log SNR in which DPM-Solver++ and its kin are written.
+    (alpha = 1), and log(1 / rho) is the half log SNR in which DPM-Solver++ and its relatives are written.
     """
 
     def __init__(self, run: DenoisingRun, offset: float = 1e-4) -> None:
@@ -116,41 +116,41 @@ class VECoordinates:
             self.sigmas[0] = run.model_sampling.percent_to_sigma(offset)
 
     def alpha(self, sigma: Any) -> Any:
-        """The signal in x."""
+        """Return the signal in x."""
         return 1 - sigma if self.flow else 1.0
 
     def rho(self, sigma: Any) -> Any:
-        """Noise per signal."""
+        """Return noise per signal."""
         return self.half_log_snr(sigma).neg().exp() if self.flow else sigma
 
     def half_log_snr(self, sigma: Tensor) -> Tensor:
-        """log(alpha / sigma)."""
+        """Return log(alpha / sigma)."""
         return sigma.logit().neg() if self.flow else sigma.log().neg()
 
     def sigma_at(self, half_log_snr: Tensor) -> Tensor:
-        """The inverse of `half_log_snr`."""
+        """Return the inverse of `half_log_snr`."""
         return half_log_snr.neg().sigmoid() if self.flow else half_log_snr.neg().exp()
 
     def between(self, sigma: Tensor, sigma_next: Tensor, r: float) -> Tensor:
-        """The noise level at a fraction r of the way in half log SNR."""
+        """Return the noise level at a fraction r of the way in half log SNR."""
         return self.sigma_at(torch.lerp(self.half_log_snr(sigma), self.half_log_snr(sigma_next), r))
 
     def steps(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(index, sigma, next sigma) of each step."""
+        """Return (index, sigma, next sigma) of each step."""
         return self.run.steps(self.sigmas)
 
     def start(self, x: Tensor) -> Tensor:
-        """y of the first latents."""
+        """Return y for the first latents."""
         return x / self.alpha(self.sigmas[0])
 
     def denoise_and_report(self, i: int, y: Tensor, sigma: Tensor) -> Tensor:
-        """x0 at the start of a step, reported."""
+        """Return x0 at the start of a step, and report it."""
         return self.run.denoise_and_report(i, y * self.alpha(sigma), sigma)
 
     def denoise(self, y: Tensor, sigma: Tensor) -> Tensor:
-        """x0 as the model sees it."""
+        """Return x0 as the model sees it."""
         return self.run.denoise(y * self.alpha(sigma), sigma)
 
     def finish(self, y: Tensor) -> Tensor:
-        """The last latents."""
+        """Return the last latents."""
         return y * self.alpha(self.sigmas[-1])

@@ -40,7 +40,7 @@ def _step3(run: DenoisingRun, x: Tensor, t: Tensor, h: Tensor, eps: Tensor, eps_
 
 
 def _interval(sigmas: Tensor) -> tuple[Tensor, Tensor]:
-    """t of the first sigma and of the last one above zero."""
+    """Return the times t of the first sigma and of the last one above zero."""
     last = sigmas[-2] if sigmas[-1] == 0 else sigmas[-1]
     return -sigmas[0].log(), -last.log()
 

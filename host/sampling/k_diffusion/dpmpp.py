@@ -46,7 +46,10 @@ def sample_dpmpp_2s_ancestral(
 
 
 def _middle(sigma: Tensor, down: Tensor, flow: bool) -> Any:
-    """The noise level halfway in half log SNR; at the start of a flow, where that is infinite, just below the start."""
+    """Return the noise level halfway in half log SNR.
+
+    At the start of a flow, where that is infinite, just below the start.
+    """
     if not flow:
         return geometric_mean(sigma, down)
     if sigma == 1.0:
@@ -132,7 +135,7 @@ def _renoised(
     eta: float,
     s_noise: float,
 ) -> Tensor:
-    """The exact noise of the SDE over a step h of half log SNR."""
+    """Return the exact noise of the SDE over a step h of half log SNR."""
     if eta <= 0 or s_noise <= 0:
         return y
     return y + run.noise(sigma, sigma_next) * ve.rho(sigma_next) * (-(-2 * h * eta).expm1()).sqrt() * s_noise

@@ -46,7 +46,7 @@ sample_res_multistep_ancestral_cfg_pp = variant(
 
 
 def _phi(h: Tensor) -> tuple[Tensor, Tensor]:
-    """h phi_1(h) and h phi_2(h) of exponential integrators."""
+    """Return h phi_1(h) and h phi_2(h) of exponential integrators."""
     return h.expm1(), (h.expm1() - h) / h
 
 
@@ -65,7 +65,7 @@ class _StageNoise:
         self.noise: Any = 0.0
 
     def at(self, sigma: Tensor, r: float) -> Any:
-        """The noise in y at the noise level of a fraction r of the step."""
+        """Return the noise in y at the noise level of a fraction r of the step."""
         if self.eta <= 0 or self.s_noise <= 0:
             return 0.0
         decay = (self.r - r) * self.h * self.eta
@@ -239,7 +239,10 @@ def sample_sa_solver(
 
 
 def _adams_step(y: Tensor, predictions: list[Tensor], nodes: Tensor, start: Tensor, end: Tensor, tau: float) -> Tensor:
-    """y carried over start..end of half log SNR, x0 interpolated through the nodes (N,): SA-Solver, eqs. 14-18."""
+    """Return y carried over start..end of half log SNR, x0 interpolated through the nodes (N,).
+
+    SA-Solver, equations 14 to 18.
+    """
     rate = 1 + tau**2
     h = end - start
     # The integral of rate * exp(rate (s - end)) s**p over start..end, by parts for each power p.

@@ -112,7 +112,7 @@ def sample_lms(run: DenoisingRun, x: Tensor, sigmas: Tensor, order: int = 4) -> 
 
 
 def lagrange_integrals(nodes: np.ndarray, start: float, end: float) -> list[float]:
-    """Integrals from start to end of the Lagrange polynomials over the nodes (N,)."""
+    """Return the integrals from start to end of the Lagrange polynomials over the nodes (N,)."""
     integrals = []
     for j, node in enumerate(nodes):
         others = np.delete(nodes, j)

@@ -9,8 +9,8 @@ from .denoising import DenoisingRun
 from .registry import sampler
 from .steps import slope, toward
 
-# Adams-Bashforth weights of the latest slope and the ones before it, by order.
 ADAMS_BASHFORTH = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+"""Adams-Bashforth weights of the latest slope and the ones before it, by order."""
 
 
 @sampler
@@ -45,7 +45,10 @@ def sample_ipndm_v(run: DenoisingRun, x: Tensor, sigmas: Tensor, max_order: int 
 
 
 def unequal_step_weights(steps: list[Tensor]) -> list[Tensor]:
-    """Weights of the slopes, from the steps (this one, the one before, ...); their number is the order, 1 to 4."""
+    """Return the weights of the slopes, from the steps (this one, the one before, ...).
+
+    Their number is the order, 1 to 4.
+    """
     h = steps[0]
     if len(steps) == 1:
         return [torch.ones_like(h)]
@@ -91,7 +94,7 @@ def sample_deis(run: DenoisingRun, x: Tensor, sigmas: Tensor, max_order: int = 3
 def edm_times(
     sigmas: Tensor, epsilon: float = 1e-3, sigma_min: float = 0.002, sigma_max: float = 80.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(times, beta_0, beta_1) of the VP process with sigma_min..sigma_max over epsilon..1 (Karras et al. 2022)."""
+    """Return (times, beta_0, beta_1) of the VP process, sigma_min..sigma_max over epsilon..1 (Karras et al. 2022)."""
     low, high = (torch.log(torch.tensor(s) ** 2 + 1) for s in (sigma_min, sigma_max))
     slope_of_beta = 2 * (low / epsilon - high) / (epsilon - 1)
     beta_0 = high - 0.5 * slope_of_beta
@@ -102,7 +105,7 @@ def edm_times(
 def deis_weights(
     nodes: Tensor, start: Tensor, end: Tensor, beta_0: Tensor, beta_1: Tensor, points: int = 10000
 ) -> list[Tensor]:
-    """Integrals over start..end of the Lagrange polynomials of the nodes (N,) times d sigma / dt, as Riemann sums."""
+    """Return Riemann sums over start..end of the Lagrange polynomials of the nodes (N,) times d sigma / dt."""
     t = torch.linspace(float(start), float(end), points)
     alpha = torch.exp(-0.5 * t**2 * (beta_1 - beta_0) - t * beta_0)
     integrand = 0.5 * (t * (beta_1 - beta_0) + beta_0) / torch.sqrt(alpha * (1 - alpha))

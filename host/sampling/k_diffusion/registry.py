@@ -13,12 +13,12 @@ from ..noise import NoiseSampler
 from .denoising import DenoisingRun
 
 Sampler = Callable[..., Tensor]
-# All samplers by ComfyUI's name, each `f(model, x, sigmas, extra_args, callback, disable, **options)`.
 SAMPLERS: dict[str, Sampler] = {}
+"""All samplers by ComfyUI's name, each `f(model, x, sigmas, extra_args, callback, disable, **options)`."""
 
 
 def sampler(algorithm: Callable[..., Tensor]) -> Sampler:
-    """Makes a sampler function of `sample_<name>(run, x, sigmas, **options)` and lists it in `SAMPLERS`."""
+    """Make a sampler function of `sample_<name>(run, x, sigmas, **options)` and list it in `SAMPLERS`."""
 
     @functools.wraps(algorithm)
     def sample(
@@ -43,7 +43,7 @@ def sampler(algorithm: Callable[..., Tensor]) -> Sampler:
 
 
 def variant(name: str, base: Sampler, **defaults: Any) -> Sampler:
-    """Lists a sampler under another name with other defaults."""
+    """List a sampler under another name with other defaults."""
 
     def sample(*args: Any, **kwargs: Any) -> Tensor:
         return base(*args, **{**defaults, **kwargs})

@@ -10,8 +10,8 @@ from torch import Tensor
 from . import registry
 from .denoising import DenoisingRun
 
-# Takes the place of a last sigma of zero, where half log SNR would be infinite.
 LAST_SIGMA = 0.001
+"""Takes the place of a last sigma of zero, where half log SNR would be infinite."""
 
 
 class Level(NamedTuple):
@@ -24,7 +24,10 @@ class Level(NamedTuple):
 
 
 def level(sigma: Tensor) -> Level:
-    """The level of a sigma. Its float32 rounding near sigma 0 is part of the published numbers, so keep the order."""
+    """Return the level of a sigma.
+
+    Its float32 rounding near sigma 0 is part of the published numbers, so keep the order.
+    """
     log_alpha = 0.5 * torch.log(1 / ((sigma * sigma) + 1))
     variance = 1.0 - torch.exp(2.0 * log_alpha)
     return Level(sigma, log_alpha.exp(), variance.sqrt(), log_alpha - 0.5 * variance.log())
@@ -55,7 +58,10 @@ def sample_uni_pc(run: DenoisingRun, x: Tensor, sigmas: Tensor, variant: str = "
 def _update(
     run: DenoisingRun, x: Tensor, past: list[tuple[Level, Tensor]], now: Level, variant: str, correct: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """One step (algorithms 5 and 6), of the order of the number of past levels; the prediction if it was corrected."""
+    """Make one step (algorithms 5 and 6), of the order of the number of past levels.
+
+    The prediction if it was corrected.
+    """
     (last, last_denoised), order = past[-1], len(past)
     h = now.half_log_snr - last.half_log_snr
     ratios = [(before.half_log_snr - last.half_log_snr) / h for before, _ in past[-2::-1]]
@@ -77,7 +83,7 @@ def _update(
 
 
 def _conditions(ratios: Tensor, hh: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The order conditions: powers (order, order) of the ratios and their right side (order,)."""
+    """Return the order conditions: powers (order, order) of the ratios and their right side (order,)."""
     right = []
     phi, factorial = torch.expm1(hh) / hh - 1, 1
     for i in range(1, len(ratios) + 1):
