@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,6 +36,7 @@ from .flux_transformer import unknown_patches as unknown_flux_patches
 
 Conds = dict[str, CONDRegular]
 PATCH = 2
+"""Latents along the side of one token of Flux."""
 
 
 class ModelType(Enum):
@@ -362,8 +364,8 @@ def patchify(x: Tensor) -> tuple[Tensor, Tensor]:
     height, width = x.shape[2:]
     if height % PATCH or width % PATCH:
         x = F.pad(x, (0, width % PATCH, 0, height % PATCH), mode="circular")
-    b, c, h, w = x.shape[0], x.shape[1], x.shape[2] // PATCH, x.shape[3] // PATCH
-    tokens = x.reshape(b, c, h, PATCH, w, PATCH).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w, c * PATCH**2)
+    h, w = x.shape[2] // PATCH, x.shape[3] // PATCH
+    tokens = rearrange(x, "b c (h y) (w x) -> b (h w) (c y x)", y=PATCH, x=PATCH)
     ids = torch.zeros(h, w, 3, device=x.device)
     ids[..., 1] += torch.arange(h, device=x.device)[:, None]
     ids[..., 2] += torch.arange(w, device=x.device)[None, :]
@@ -372,6 +374,5 @@ def patchify(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:
     """Return latents (B, C, height, width) of tokens (B, N, 4 C)."""
-    b, h, w = tokens.shape[0], -(-height // PATCH), -(-width // PATCH)
-    x = tokens.reshape(b, h, w, -1, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5).reshape(b, -1, h * PATCH, w * PATCH)
+    x = rearrange(tokens, "b (h w) (c y x) -> b c (h y) (w x)", h=-(-height // PATCH), y=PATCH, x=PATCH)
     return x[:, :, :height, :width]
