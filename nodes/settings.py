@@ -22,7 +22,7 @@ class TesseraSettings(io.ComfyNode):
             node_id="TesseraSettings",
             display_name="Image Settings",
             category="Tessera/sampling",
-            description="Checks the size, steps, guidance and count of pictures against what hosted services allow.",
+            description="Checks the size, steps, guidance and count of images against what hosted services allow.",
             search_aliases=["aspect ratio", "resolution", "image size", "limits", "generation settings"],
             inputs=[
                 io.Combo.Input("family", options=FAMILIES, default="SDXL", tooltip="The kind of the model."),
@@ -45,7 +45,7 @@ class TesseraSettings(io.ComfyNode):
                     optional=True,
                     tooltip="How closely the prompt is followed; -1 is the family's own.",
                 ),
-                io.Int.Input("count", default=1, min=1, max=128, optional=True, tooltip="Number of pictures."),
+                io.Int.Input("count", default=1, min=1, max=128, optional=True, tooltip="Number of images."),
                 io.Boolean.Input(
                     "snap",
                     default=False,

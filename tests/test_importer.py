@@ -350,11 +350,11 @@ def test_pictures_are_kept_byte_for_byte(kind: str) -> None:
 def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused_picture("https://example.com/a.png").endswith("or --image https://example.com/a.png=FILE")
     assert "nothing is fetched" in refused_picture("data:image/png;base64,%%%")
-    assert "no readable picture" in refused_picture(base64.b64encode(bytes(100)).decode())
-    assert "no readable picture" in refused_picture(encoded((64, 64), "BMP"))
+    assert "no readable image" in refused_picture(base64.b64encode(bytes(100)).decode())
+    assert "no readable image" in refused_picture(encoded((64, 64), "BMP"))
     cut = base64.b64encode(base64.b64decode(encoded((300, 300)))[:-400]).decode()
-    assert "no readable picture" in refused_picture(cut)
-    assert "expected a picture" in refused_picture("a", {"a": tmp_path / "missing.png"})
+    assert "no readable image" in refused_picture(cut)
+    assert "expected an image" in refused_picture("a", {"a": tmp_path / "missing.png"})
     monkeypatch.setattr(images, "MOST_BYTES", 50)
     assert "more than 50 bytes" in refused_picture(encoded())
     big = tmp_path / "big.png"

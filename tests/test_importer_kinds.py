@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder_paths.configure()
 
 
-def imported(service: str, files: dict[str, Path] | None = None, **sent: Any) -> tuple[dict[str, Line], Nodes]:
+def imported(service: str, files: dict[str, Path] | None = None, /, **sent: Any) -> tuple[dict[str, Line], Nodes]:
     """The report by parameter, and the inputs of the nodes by title; the graph is checked."""
     options = {key: sent.pop(key) for key in ("strict", "model", "family") if key in sent}
     info = ObjectInfo(node_classes())

@@ -227,7 +227,7 @@ def _negative(recipe: Recipe) -> str:
 
 
 def _pairs(graph: Drawing, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[Output, Output]:
-    """A prompt for each of SDXL's text encoders; as in diffusers, the picture that is imagined has its own size."""
+    """A prompt for each of SDXL's text encoders; as in diffusers, the image that is imagined has its own size."""
     width, height = recipe.size
     sizes = {"width": width, "height": height, "target_width": width, "target_height": height}
     positive, negative = (
@@ -250,7 +250,7 @@ def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
 
 
 def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Output:
-    """The first picture in the size that is asked for, with a mask of what is painted."""
+    """The first image in the size that is asked for, with a mask of what is painted."""
     roles = ("init image", "size", "unzoom")
     pixels, mask = geometry.placed(graph, roles, file, recipe.size, recipe.unzoom)
     if recipe.mask and not recipe.unzoom:
@@ -283,7 +283,7 @@ def _sampler(
 
 
 def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
-    """The checkpoint that ends the picture; the first with "refiner" in its name."""
+    """The checkpoint that ends the image; the first with "refiner" in its name."""
     if recipe.refine_from is None:
         return None
     files = [name for name in choices(graph.info, "CheckpointLoaderSimple", "ckpt_name") if "refiner" in name.lower()]

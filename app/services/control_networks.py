@@ -22,7 +22,7 @@ _STRENGTH = ("control:ControlNetApplyAdvanced.strength",)
 _PICTURE = ("control picture:LoadImage.image",)
 _NETWORK = ("control network:ControlNetLoader.control_net_name",)
 _EDGES = ("control edges:Canny.image",)
-_RAW = "no node draws depth or poses; the picture goes in as it is, so send one that is drawn already"
+_RAW = "no node draws depth or poses; the image goes in as it is, so send one that is drawn already"
 
 OCTOAI = (
     Parameter(
@@ -58,12 +58,12 @@ OCTOAI = (
         "flag",
         APPROXIMATED,
         _EDGES,
-        "Edges for a ControlNet with canny in its name; others get the picture as it is.",
+        "Edges for a ControlNet with canny in its name; others get the image as it is.",
         needs="controlnet",
     ),
 )
 
-# The trio acts through the picture that the request starts from, as `controlnets` does through its own.
+# The trio acts through the image that the request starts from, as `controlnets` does through its own.
 _TRIO = "Follows the init image, which is not painted over then. Ignored beside controlnets."
 LEONARDO = (
     Parameter(
@@ -82,7 +82,7 @@ LEONARDO_OLD = (
         "choice",
         APPROXIMATED,
         _NETWORK,
-        "The first file with that word in its name. CANNY finds edges first, the others take the picture as it is.",
+        "The first file with that word in its name. CANNY finds edges first, the others take the image as it is.",
         choices=("POSE", "CANNY", "DEPTH"),
         instead="controlnets",
         needs="controlNet",

@@ -22,7 +22,7 @@ MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")
 
 @dataclass
 class _Finder:
-    """Finds images as `pictures` does, and remembers them."""
+    """Finds images as `images` does, and remembers them."""
 
     pictures: Pictures
     known: dict[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def convert(
 
     Args:
         info: the nodes that are there, in the shape of /object_info.
-        pictures: takes the request's images.
+        images: takes the request's images.
         seed: for a request that names none.
         model: the checkpoint to use instead of the request's.
         family: of the model that was asked for; None tells it by its name.

@@ -1,4 +1,4 @@
-"""What is done to finished pictures: enlarging, with a model where there is one, and hiding what is not safe."""
+"""What is done to finished images: enlarging, with a model where there is one, and hiding what is not safe."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _cut(graph: Drawing, role: str, image: Output, geometry: Output | None) -> O
 
 
 def hide_unsafe(graph: Drawing, recipe: Recipe, image: Output) -> Output:
-    """A picture that is hidden where a checker flags it."""
+    """An image that is hidden where a checker flags it."""
     if not recipe.safety:
         return image
     files = _files(graph, "TesseraSafetyFilter", "checker")
@@ -160,7 +160,7 @@ def hide_unsafe(graph: Drawing, recipe: Recipe, image: Output) -> Output:
 
 
 def cut_out(graph: Drawing, recipe: Recipe, image: Output) -> Output:
-    """A picture without what lies behind its motif: found by the model that was named, or by its colour."""
+    """An image without what lies behind its motif: found by the model that was named, or by its colour."""
     if not recipe.foreground_only:
         return image
     name = recipe.background_model

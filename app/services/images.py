@@ -1,4 +1,4 @@
-"""Pictures in requests: data URLs and base64, bounded; nothing is ever fetched."""
+"""Images in requests: data URLs and base64, bounded; nothing is ever fetched."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MOST_PIXELS = 2**26
 MOST_PICTURES = 128
 SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _DATA_URL = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
-# Shorter text is the name of a picture on the service; the smallest picture takes more.
+# Shorter text is the name of an image on the service; the smallest image takes more.
 _SHORTEST = 60
 
 
 @dataclass
 class Pictures:
-    """The pictures of one request.
+    """The images of one request.
 
     Attributes:
         files: what the caller says that names in the request stand for.
-        found: the pictures' bytes by their file names, to be written to the input folder.
+        found: the images' bytes by their file names, to be written to the input folder.
         read: how many were read.
     """
 
@@ -38,14 +38,14 @@ class Pictures:
     read: int = 0
 
     def __call__(self, parameter: str, value: str) -> str:
-        """The file name of a picture; the same picture has the same name.
+        """The file name of an image; the same image has the same name.
 
         Raises:
-            GraphError: it is no picture, too large, one too many, or a name that `files` does not have.
+            GraphError: it is no image, too large, one too many, or a name that `files` does not have.
         """
         self.read += 1
         if self.read > MOST_PICTURES:
-            raise GraphError([f"{parameter}: found more than {MOST_PICTURES} pictures; expected fewer"])
+            raise GraphError([f"{parameter}: found more than {MOST_PICTURES} images; expected fewer"])
         content = self._read(parameter, value)
         name = f"tessera-{hashlib.sha256(content).hexdigest()[:16]}.{SUFFIXES[_format(parameter, content)]}"
         self.found[name] = content
@@ -57,7 +57,7 @@ class Pictures:
         prefix = _DATA_URL.match(value)
         text = value[prefix.end() :] if prefix else value
         if len(text) * 3 // 4 > MOST_BYTES:
-            raise GraphError([f"{parameter}: found a picture of more than {MOST_BYTES} bytes; expected a smaller one"])
+            raise GraphError([f"{parameter}: found an image of more than {MOST_BYTES} bytes; expected a smaller one"])
         try:
             if not prefix and len(text) < _SHORTEST:
                 raise binascii.Error("too short")
@@ -73,14 +73,14 @@ def _read_file(parameter: str, path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise GraphError([f"{parameter}: {path}: {error.strerror or error}; expected a picture"]) from error
+        raise GraphError([f"{parameter}: {path}: {error.strerror or error}; expected an image"]) from error
     if len(content) > MOST_BYTES:
-        raise GraphError([f"{parameter}: {path} has more than {MOST_BYTES} bytes; expected a smaller picture"])
+        raise GraphError([f"{parameter}: {path} has more than {MOST_BYTES} bytes; expected a smaller image"])
     return content
 
 
 def _format(parameter: str, content: bytes) -> str:
-    """The format of a picture, which is read whole once: a damaged one is refused here and not in the run."""
+    """The format of an image, which is read whole once: a damaged one is refused here and not in the run."""
     from PIL import Image
 
     try:
@@ -96,5 +96,5 @@ def _format(parameter: str, content: bytes) -> str:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise GraphError([f"{parameter}: found too many pixels; expected at most {MOST_PIXELS}"]) from None
     except (OSError, SyntaxError, ValueError) as error:
-        line = f"{parameter}: no readable picture ({error}); expected {', '.join(SUFFIXES)}"
+        line = f"{parameter}: no readable image ({error}); expected {', '.join(SUFFIXES)}"
         raise GraphError([line]) from None

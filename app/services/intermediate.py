@@ -1,4 +1,4 @@
-"""Pictures of the steps: a sampler in its parts, of which the last one keeps what the model saw at each step."""
+"""Images of the steps: a sampler in its parts, of which the last one keeps what the model saw at each step."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def _method(graph: Drawing, inputs: Mapping[str, Any]) -> tuple[Output, Output]:
 
 
 def decode(graph: Drawing, sampler: Node, vae: Output) -> Output:
-    """The pictures of the steps that `sample` draws, step by step."""
+    """The images of the steps that `sample` draws, step by step."""
     return graph.add("decode steps", "VAEDecode", samples=sampler[2], vae=vae)[0]

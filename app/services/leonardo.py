@@ -101,7 +101,7 @@ PARAMETERS = (
         "number",
         MAPPED,
         ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
-        "How much of the picture stays: denoise is 1 minus it. Left out: 0.5.",
+        "How much of the image stays: denoise is 1 minus it. Left out: 0.5.",
         None,
         (0.1, 0.9),
         needs="an init image",
@@ -210,13 +210,13 @@ PARAMETERS = (
     _switch("tiling", MAPPED, "On both axes.", None, ("seamless model:TesseraSeamlessModel.tiling",)),
     finishing.TRANSPARENCY,
     _switch("ultra", NO_EFFECT, "A pipeline of the service that is not public; refused beside alchemy."),
-    _switch("unzoom", MAPPED, "Grey all around the picture, which is painted.", None, _UNZOOM),
+    _switch("unzoom", MAPPED, "Grey all around the image, which is painted.", None, _UNZOOM),
     Parameter(
         "unzoomAmount",
         "number",
         APPROXIMATED,
         _UNZOOM,
-        "The document has no unit; taken as the margin in parts of the picture, up to 4.",
+        "The document has no unit; taken as the margin in parts of the image, up to 4.",
         within=(0.0, None),
         needs="unzoom and init_image_id",
     ),
@@ -337,7 +337,7 @@ def _contrast(request: Request) -> float:
 
 
 def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> None:
-    """Add the picture to start from: the canvas, a generated one, or an uploaded one, in this order."""
+    """Add the image to start from: the canvas, a generated one, or an uploaded one, in this order."""
     canvas = request["canvasRequest"]
     names = ("canvasInitId",) * bool(canvas) + ("init_generation_image_id", "init_image_id")
     name = next((each for each in names if request[each]), None)

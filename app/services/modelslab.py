@@ -158,11 +158,11 @@ PARAMETERS = (
     _switch(
         "base64",
         MAPPED,
-        "yes: the pictures come as text, too. Those in the request may be base64 in any case.",
+        "yes: the images come as text, too. Those in the request may be base64 in any case.",
         ("save:TesseraSaveImage.base64",),
         "no",
     ),
-    _switch("temp", MAPPED, "yes: the pictures are previews that are not kept.", ("save:PreviewImage.images",), "no"),
+    _switch("temp", MAPPED, "yes: the images are previews that are not kept.", ("save:PreviewImage.images",), "no"),
 )
 
 

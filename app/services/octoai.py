@@ -14,7 +14,7 @@ from .request import Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
 
-# The scale of a picture that no scale is given for.
+# The scale of an image that no scale is given for.
 TRANSFERRED = 0.9
 
 
@@ -85,7 +85,7 @@ PARAMETERS = (
         "text",
         MAPPED,
         ("mask of image prompt:LoadImage.image",),
-        "White is where the picture acts. Needs ip_adapter_image.",
+        "White is where the image acts. Needs ip_adapter_image.",
         needs="ip_adapter_image",
     ),
     Parameter(
@@ -179,7 +179,7 @@ PARAMETERS = (
         "seeds",
         MAPPED,
         ("sampler:KSampler.seed", "sampler:KSamplerAdvanced.noise_seed", "seeds:TesseraSeeds.seeds"),
-        "Left out: random, or the one given with --seed. A list: one picture each, num_images does nothing.",
+        "Left out: random, or the one given with --seed. A list: one image each, num_images does nothing.",
         None,
         (1, 2**32 - 1),
     ),
@@ -224,7 +224,7 @@ PARAMETERS = (
         "samples",
         APPROXIMATED,
         ("image prompt:LoadImage.image", "image prompt:TesseraImagePrompt.scale"),
-        "Nothing is learned: pictures of a trigger word in the prompt are image prompts, together as strong as one.",
+        "Nothing is learned: images of a trigger word in the prompt are image prompts, together as strong as one.",
     ),
     Parameter(
         "use_refiner",
@@ -317,14 +317,14 @@ def _reference(request: Request, picture: PictureFinder) -> ImagePrompt:
 
 
 def _transfer(request: Request, picture: PictureFinder, made: Recipe) -> None:
-    """Add the sample pictures of the trigger words in the prompt; all of a word are as strong as one picture."""
+    """Add the sample images of the trigger words in the prompt; all of a word are as strong as one image."""
     asked = {word: samples or [] for word, samples in (request["transfer_images"] or {}).items()}
     used = {word: samples for word, samples in asked.items() if samples and _word(word).search(made.prompt)}
     for word, samples in used.items():
         files = [picture(f"transfer_images {shown(word)}", sample) for sample in samples]
         made.image_prompts += [ImagePrompt(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
     if idle := [word for word in asked if word not in used]:
-        why = f"left out: the prompt does not have {listed(idle)}, or no pictures are given for it"
+        why = f"left out: the prompt does not have {listed(idle)}, or no images are given for it"
         made.notes["transfer_images"] = (APPROXIMATED if used else NO_EFFECT, why)
 
 

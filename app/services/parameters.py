@@ -33,7 +33,7 @@ KINDS = {
     "objects": "a list of objects",
     "weights": "an object of names and numbers",
     "names": "an object of names and texts",
-    "samples": "an object of names and lists of pictures",
+    "samples": "an object of names and lists of images",
     "strengths": "numbers with commas between them",
 }
 

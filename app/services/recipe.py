@@ -8,7 +8,7 @@ from typing import Any
 
 from ...host.errors import GraphError, shown
 
-# The file name in the input folder of a picture: the parameter that holds it, and what it holds.
+# The file name in the input folder of an image: the parameter that holds it, and what it holds.
 PictureFinder = Callable[[str, str], str]
 # Of a LoRA.
 STRONGEST = 20
@@ -18,7 +18,7 @@ Note = tuple[str, str]
 
 @dataclass(frozen=True)
 class ImagePrompt:
-    """A reference picture: its file in the input folder, how strongly and in which way it acts, and where."""
+    """A reference image: its file in the input folder, how strongly and in which way it acts, and where."""
 
     file: str
     scale: float
@@ -28,7 +28,7 @@ class ImagePrompt:
 
 @dataclass(frozen=True)
 class Guide:
-    """A picture that a ControlNet follows: its file, the network's name, how strongly, until when (0..1), as edges."""
+    """An image that a ControlNet follows: its file, the network's name, how strongly, until when (0..1), as edges."""
 
     file: str
     network: str
@@ -47,15 +47,15 @@ class Pairs:
 
 @dataclass
 class Recipe:
-    """A picture to be made.
+    """An image to be made.
 
     Attributes:
         pairs: the prompts of SDXL's two text encoders; other models read `prompt` and `negative`, which hold all.
         model: the name of the model in the request.
         lora_on_base: the name of a model that is a LoRA on top of `model`.
         size: (width, height) in px.
-        seeds: one for a batch of `count` pictures, or one for each picture.
-        strength: the part of the noise levels that is run on the first picture; 1 keeps nothing of it.
+        seeds: one for a batch of `count` images, or one for each image.
+        strength: the part of the noise levels that is run on the first image; 1 keeps nothing of it.
         guidance: None takes the family's own.
         scheduler: a diffusers class; None takes euler.
         algorithm: of DPMSolverMultistepScheduler; the scheduler's own where it is empty.
@@ -63,19 +63,19 @@ class Recipe:
         last_layer: of the text encoder, counted from its end: -1 is its own last one.
         keep: False makes previews.
         file_format: png or jpeg.
-        as_text: give the pictures as base64, too.
+        as_text: give the images as base64, too.
         contrast: about middle grey; 1 changes nothing.
-        enlarge: the factor of the finished pictures' size.
+        enlarge: the factor of the finished images' size.
         safety: how Safety Filter hides what is flagged; nothing is checked where it is empty.
-        intermediate: the pictures of the steps are kept, too; not beside a second pass or a refiner.
-        second_pass: the picture is enlarged to twice its size and sampled once more at half strength.
+        intermediate: the images of the steps are kept, too; not beside a second pass or a refiner.
+        second_pass: the image is enlarged to twice its size and sampled once more at half strength.
         foreground_only: what lies behind the motif is transparent.
         background_model: the name of a file in models/background_removal for it; its colour does where it is empty.
         enhance: the prompt is written better before it is encoded.
         text_model: the name of a folder in models/text_generation that writes it; rules where it is empty.
         instructions: what that model is to do with it.
         refine_from: the part of the steps after which a refiner takes over; None has none.
-        unzoom: the margin around the first picture, as a part of its own size.
+        unzoom: the margin around the first image, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
         remarks: what is said in addition of a parameter that acts.

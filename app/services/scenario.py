@@ -77,7 +77,7 @@ COMMON = (
         "flag",
         MAPPED,
         ("sampler:TesseraSampleSteps.every", "intermediate images:SaveImage.images"),
-        "The picture as it stood at each step, saved with names of its own.",
+        "The image as it stood at each step, saved with names of its own.",
         False,
     ),
     Parameter(
@@ -191,7 +191,7 @@ IP_ADAPTER = (
         "numbers",
         MAPPED,
         _SCALE,
-        "One for each picture; a missing one is 0.9.",
+        "One for each image; a missing one is 0.9.",
         None,
         (0.0, 1.0),
         needs="a reference image",
@@ -248,7 +248,7 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
 
 
 def _reference(request: Request, picture: PictureFinder, made: Recipe) -> None:
-    """Add the reference pictures: lists go before their deprecated forms, data URLs before asset ids."""
+    """Add the reference images: lists go before their deprecated forms, data URLs before asset ids."""
     name = next((each for each in ("ipAdapterImages", "ipAdapterImageIds") if request[each]), None)
     name = name or next((each for each in ("ipAdapterImage", "ipAdapterImageId") if request[each]), "")
     values = request[name] if name else []
