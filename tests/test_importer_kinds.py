@@ -214,6 +214,9 @@ def test_a_scale_out_of_range_is_approximated_with_the_value_used(scale: float, 
     assert nodes["Image prompt 1"]["scale"] == used
     assert said["ip_adapter_scale"].outcome == APPROXIMATED
     assert f"{used:g} is used" in said["ip_adapter_scale"].text
+    # The scale of an image that is there acts, at its default of 1 too.
+    del sent["ip_adapter_scale"]
+    assert imported("octoai", **sent)[0]["ip_adapter_scale"].outcome == MAPPED
 
 
 def test_an_octoai_request_without_a_checkpoint_says_which_model_draws() -> None:

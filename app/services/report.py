@@ -150,7 +150,7 @@ class Report:
         if isinstance(value, int | float) and not parameter.choices:
             bounds = parameter.range_for(self.request.family)
             ends = [bound for bound in bounds if bound is not None and bound != value]
-            return ends or [value + (parameter.step or 1)]
+            return ends or [value + (parameter.step or 1), value - (parameter.step or 1)]
         offered = (
             [each for place in parameter.goes for each in self._offered(place)] if parameter.kind == "text" else []
         )
