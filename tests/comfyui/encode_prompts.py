@@ -25,7 +25,7 @@ def load_clip() -> Any:
 
         return comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=False, output_model=False)[1]
     load_pack(pack)
-    return importlib.import_module("pack.contract").demo_checkpoint(checkpoint)[1]
+    return importlib.import_module("pack.contract.demo").demo_checkpoint(checkpoint)[1]
 
 
 def main() -> None:

@@ -22,3 +22,4 @@ def load_pack(folder: str) -> None:
     assert spec is not None and spec.loader is not None
     sys.modules["pack"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    importlib.import_module("pack.contract").choose("comfyui")

@@ -26,7 +26,7 @@ def main() -> None:
     node = importlib.import_module("pack.nodes.image_prompts").TesseraApplyImagePrompts
     prompts, faces = (importlib.import_module(f"pack.ip_adapter.{name}") for name in ("prompts", "faces"))
     adapter = importlib.import_module("pack.ip_adapter.formats").read_adapter(Path(folder, "adapter.safetensors"))
-    model, clip, _ = importlib.import_module("pack.contract").demo_checkpoint("texture-sd")
+    model, clip, _ = importlib.import_module("pack.contract.demo").demo_checkpoint("texture-sd")
     positive = clip.encode_from_tokens_scheduled(clip.tokenize("red and white stripes"))
     face = faces.Face(faces.read_embedding(Path(folder, "me.npy")))
     stack = (prompts.ImagePrompt(torch.zeros(1, 8, 8, 3), 0.9, "full", face=face),)

@@ -25,7 +25,7 @@ import torch  # noqa: E402
 def main() -> None:
     load_pack(pack)
     node = importlib.import_module("pack.nodes.flux_negative").TesseraFluxNegative
-    model, clip, _ = importlib.import_module("pack.contract").demo_checkpoint("texture-flux")
+    model, clip, _ = importlib.import_module("pack.contract.demo").demo_checkpoint("texture-flux")
     plan = json.loads(Path(wanted).read_text(encoding="utf-8"))
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(plan[n])) for n in ("prompt", "negative"))
     empty = torch.zeros(1, 16, 16, 16)

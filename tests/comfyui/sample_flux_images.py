@@ -28,7 +28,7 @@ def main() -> None:
     node = importlib.import_module("pack.nodes.image_prompts").TesseraApplyImagePrompts
     prompt = importlib.import_module("pack.ip_adapter.prompts").ImagePrompt
     read = importlib.import_module("pack.ip_adapter.saved").load_reference
-    model, clip, _ = importlib.import_module("pack.contract").demo_checkpoint("texture-flux")
+    model, clip, _ = importlib.import_module("pack.contract.demo").demo_checkpoint("texture-flux")
     plan = json.loads(Path(wanted).read_text(encoding="utf-8"))
     positive = clip.encode_from_tokens_scheduled(clip.tokenize(plan["prompt"]))
     references = [read(Path(file)) for file in plan["references"]]

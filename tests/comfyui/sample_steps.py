@@ -47,7 +47,7 @@ def latent() -> dict[str, Any]:
 def main() -> None:
     load_pack(pack)
     node = importlib.import_module("pack.nodes.steps").TesseraSampleSteps
-    model, clip, _ = importlib.import_module("pack.contract").demo_checkpoint("texture-sd")
+    model, clip, _ = importlib.import_module("pack.contract.demo").demo_checkpoint("texture-sd")
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in ("teal stripes", "red"))
     guider = core.CFGGuider.execute(model, positive, negative, 3.0)[0]
     sigmas = core.BasicScheduler.execute(model, "normal", STEPS, 0.8)[0]
