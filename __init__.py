@@ -21,9 +21,9 @@ async def comfy_entrypoint() -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `run` on demand: ComfyUI opens this door too, and has no use for another host."""
-    if name == "run":
-        from .app.api import run
+    """Import what runs graphs on demand: ComfyUI opens this door too, and has no use for another host."""
+    if name in ("run", "GraphError", "NodeError"):
+        from .app import api
 
-        return run
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ ANY_SIDE: Range = (64, 2048)
 LEONARDO_SIDE: Range = (32, 1536)
 STEP = 8
 STEPS: dict[str, Range] = {"Scenario": (1, 150), "OctoAI": (1, 200), "Leonardo": (10, 60)}
-COUNTS: dict[str, Range] = {"Scenario": (1, 128), "OctoAI": (1, 64), "Leonardo": (1, 8)}
+COUNTS: dict[str, Range] = {"Scenario": (1, 128), "OctoAI": (1, 128), "Leonardo": (1, 8)}
 LARGE, LARGE_COUNT = 768, 4
 
 OCTOAI_SDXL = "1536x640 768x1344 832x1216 1344x768 1152x896 640x1536 1216x832 896x1152 1024x1024"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tessera
 from graph_nodes import CALLS, CLASSES, node
 from naming import naming
 from PIL import Image
@@ -221,3 +222,9 @@ def test_calls_of_several_threads_wait_for_each_other(nodes: Path) -> None:
     for thread in threads:
         thread.join()
     assert paths == {str(i): [str(nodes / str(i) / f"image_0000{j}_.png") for j in (1, 2)] for i in range(4)}
+
+
+def test_the_package_offers_what_runs_graphs() -> None:
+    assert (tessera.run, tessera.GraphError, tessera.NodeError) == (run, GraphError, NodeError)
+    with pytest.raises(AttributeError, match="walk"):
+        _ = tessera.walk

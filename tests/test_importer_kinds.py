@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from naming import naming
 from PIL import Image
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
@@ -70,7 +71,7 @@ def imported(service: str, files: dict[str, Path] | None = None, /, **sent: Any)
     drawing, lines = convert(SERVICES[service], {"prompt": "white bricks"} | sent, info, found, 1, **options)
     for name, content in found.found.items():
         (Path(folder_paths.get_input_directory()) / name).write_bytes(content)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, ObjectInfo(info.classes))
     titles = {str(node["id"]): node["title"] for node in drawing["nodes"]}
     return {line.name: line for line in lines}, {titles[number]: node["inputs"] for number, node in prompt.items()}
@@ -343,3 +344,10 @@ def test_ids_of_leonardos_models_bring_the_rules_of_their_family() -> None:
         imported("leonardo", modelId=phoenix, contrast=1.8)
     assert "--family" not in imported("leonardo", modelId=anime)[0]["modelId"].text
     assert "say it with --family" in imported("leonardo", modelId="moss-of-mine")[0]["modelId"].text
+
+
+def test_one_first_image_is_repeated_as_often_as_its_node_can() -> None:
+    imported("octoai", num_images=128)
+    imported("octoai", num_images=64, init_image=ramp(64, 64), strength=0.5)
+    with pytest.raises(GraphError, match=naming("num_images", 65, 64, "init_image")):
+        imported("octoai", num_images=65, init_image=ramp(64, 64), strength=0.5)

@@ -115,7 +115,7 @@ def body(draw: random.Random, name: str) -> dict[str, Any]:
 def imported(name: str, sent: dict[str, Any], info: ObjectInfo, **options: Any) -> tuple[Any, list[Line]]:
     """The whole graph as one nested value, and the report."""
     drawing, lines = convert(SERVICES[name], sent, info, Pictures({}), 1, **options)
-    prompt = to_prompt(Workflow(drawing=json.loads(json.dumps(drawing))), info)
+    prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     whole: dict[str, Any] = {}
 
     def nested(number: str) -> str:

@@ -146,7 +146,7 @@ PARAMETERS = (
         "whole",
         MAPPED,
         ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
-        "The document has no range; RepeatLatentBatch takes up to 64.",
+        "The document has no range; with init_image up to 64, as RepeatLatentBatch takes no more.",
         1,
         COUNTS["OctoAI"],
     ),
@@ -238,6 +238,10 @@ PARAMETERS = (
 )
 
 
+MOST_REPEATS = 64
+"""Of one first image, by ComfyUI's RepeatLatentBatch."""
+
+
 def refusals(request: Request) -> list[str]:
     """What the document forbids across parameters."""
     lines = [
@@ -245,6 +249,8 @@ def refusals(request: Request) -> list[str]:
         for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
         if request[name] and not request[needed]
     ]
+    if request["init_image"] and request["num_images"] > MOST_REPEATS:
+        lines.append(f"num_images: found {request['num_images']}; expected at most {MOST_REPEATS} with init_image")
     lines += control_networks.octoai_refusals(request)
     sizes = octoai_sizes("SD 1.5" if request.family == "sd15" else "SDXL")
     size = (request["width"], request["height"])
