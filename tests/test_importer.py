@@ -23,7 +23,7 @@ from tessera.app.registry import node_classes
 from tessera.app.services import images
 from tessera.app.services.build import literal, named_file
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -155,7 +155,7 @@ def imported(
     name: str, body: Any, info: ObjectInfo, files: dict[str, Path] | None = None, **options: Any
 ) -> tuple[dict[str, Any], list[Line], dict[str, Any]]:
     """The drawing, the report and the API graph of a request, whose pictures lie in the input folder."""
-    found = Pictures(files or {})
+    found = RequestImages(files or {})
     drawing, lines = convert(SERVICES[name], body, info, found, SEED, **options)
     for file, content in found.found.items():
         (Path(folder_paths.get_input_directory()) / file).write_bytes(content)
@@ -333,14 +333,14 @@ def test_files_are_found_by_their_names() -> None:
 
 def refused_picture(value: str, files: dict[str, Path] | None = None) -> str:
     with pytest.raises(GraphError) as caught:
-        Pictures(files or {})("init_image", value)
+        RequestImages(files or {})("init_image", value)
     (line,) = caught.value.lines
     return line
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_pictures_are_kept_byte_for_byte(kind: str) -> None:
-    found = Pictures({})
+    found = RequestImages({})
     text = encoded(kind=kind)
     name = found("init_image", f"data:image/{kind.lower()};base64,{text}")
     assert found("mask_image", text) == name

@@ -14,7 +14,7 @@ from PIL import Image
 from tessera.app.registry import node_classes
 from tessera.app.services.control_networks import network_file
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -50,7 +50,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def imported(models: Path, service: str, body: dict[str, Any], **options: Any) -> tuple[dict[str, Line], list[Any]]:
     """The report, and the ControlNets in turn: (inputs, file, whether edges are found)."""
     info = ObjectInfo(node_classes())
-    found = Pictures(dict.fromkeys(["a", "b", "c"], models))
+    found = RequestImages(dict.fromkeys(["a", "b", "c"], models))
     drawing, lines = convert(SERVICES[service], {"prompt": "moss"} | body, info, found, 1, **options)
     for file, content in found.found.items():
         (Path(folder_paths.get_input_directory()) / file).write_bytes(content)

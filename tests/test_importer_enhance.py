@@ -11,7 +11,7 @@ import pytest
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -43,7 +43,7 @@ def imported(service: str, text_model: str = "", strict: bool = False, **body: A
     """The report, and the inputs of the node of each title."""
     info = ObjectInfo(node_classes())
     sent = {"prompt": "moss", **body}
-    drawing, lines = convert(SERVICES[service], sent, info, Pictures({}), 1, strict=strict, text_model=text_model)
+    drawing, lines = convert(SERVICES[service], sent, info, RequestImages({}), 1, strict=strict, text_model=text_model)
     prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, info)
     titles = {str(node["id"]): node["title"] for node in drawing["nodes"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, NOT_YET
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -34,7 +34,7 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[bool]:
 def imported(service: str, **body: Any) -> tuple[dict[str, Line], dict[str, list[dict[str, Any]]]]:
     """The report, and the inputs of the nodes of each class."""
     info = ObjectInfo(node_classes())
-    drawing, lines = convert(SERVICES[service], {"prompt": "moss", **body}, info, Pictures({}), 1)
+    drawing, lines = convert(SERVICES[service], {"prompt": "moss", **body}, info, RequestImages({}), 1)
     prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, info)
     nodes: dict[str, list[dict[str, Any]]] = {}

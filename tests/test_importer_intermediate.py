@@ -13,7 +13,7 @@ from PIL import Image
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import MAPPED, MEANINGLESS
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -73,7 +73,7 @@ def imported(**body: Any) -> tuple[dict[str, Line], set[str]]:
     """The report, and the classes of the nodes."""
     info = ObjectInfo(node_classes())
     asked = BODIES["euler"] | body
-    drawing, lines = convert(SERVICES["scenario-ip-adapter"], asked, info, Pictures({}), 1, strict=True)
+    drawing, lines = convert(SERVICES["scenario-ip-adapter"], asked, info, RequestImages({}), 1, strict=True)
     prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     return {line.name: line for line in lines}, {node["class_type"] for node in prompt.values()}
 

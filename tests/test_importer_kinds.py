@@ -20,7 +20,7 @@ from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.finishing import AROUND, MOST_AROUND, whole_scale
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.model_names import LEONARDO_MODELS
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from tessera.app.services.scheduler_names import DIFFUSERS
@@ -67,7 +67,7 @@ def imported(service: str, files: dict[str, Path] | None = None, /, **sent: Any)
     """The report by parameter, and the inputs of the nodes by title; the graph is checked."""
     options = {key: sent.pop(key) for key in ("strict", "model", "family") if key in sent}
     info = ObjectInfo(node_classes())
-    found = Pictures(files or {})
+    found = RequestImages(files or {})
     drawing, lines = convert(SERVICES[service], {"prompt": "white bricks"} | sent, info, found, 1, **options)
     for name, content in found.found.items():
         (Path(folder_paths.get_input_directory()) / name).write_bytes(content)

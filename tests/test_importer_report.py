@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -114,7 +114,7 @@ def body(draw: random.Random, name: str) -> dict[str, Any]:
 
 def imported(name: str, sent: dict[str, Any], info: ObjectInfo, **options: Any) -> tuple[Any, list[Line]]:
     """The whole graph as one nested value, and the report."""
-    drawing, lines = convert(SERVICES[name], sent, info, Pictures({}), 1, **options)
+    drawing, lines = convert(SERVICES[name], sent, info, RequestImages({}), 1, **options)
     prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     whole: dict[str, Any] = {}
 
@@ -176,7 +176,7 @@ def try_bodies(name: str, count: int, info: ObjectInfo) -> None:
         sent = body(draw, name)
         options = {"model": draw.choice([None, None, None, "texture-sd", "texture-flux", "base_xl"])}
         try:
-            convert(SERVICES[name], sent, info, Pictures({}), 1, **options)
+            convert(SERVICES[name], sent, info, RequestImages({}), 1, **options)
         except GraphError:
             assert attempts < 40 * count, "nearly every body is refused"
             continue

@@ -11,7 +11,7 @@ import pytest
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, MAPPED
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -38,7 +38,7 @@ def imported(model: str = "", strict: bool = False, **body: Any) -> tuple[Line |
     info = ObjectInfo(node_classes())
     request = BODY | body
     drawing, lines = convert(
-        SERVICES["leonardo"], request, info, Pictures({}), 1, background_model=model, strict=strict
+        SERVICES["leonardo"], request, info, RequestImages({}), 1, background_model=model, strict=strict
     )
     prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     said = next((line for line in lines if line.name == "transparency"), None)

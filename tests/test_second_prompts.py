@@ -11,7 +11,7 @@ import pytest
 import torch
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import Pictures
+from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, MAPPED, NOT_YET
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -85,7 +85,7 @@ def models(tmp_path: Path) -> Iterator[None]:
 def imported(body: dict[str, Any], **options: Any) -> tuple[dict[str, Line], dict[str, Any]]:
     """The report, and the graph."""
     info = ObjectInfo(node_classes())
-    drawing, lines = convert(SERVICES["octoai"], body, info, Pictures({}), 1, **options)
+    drawing, lines = convert(SERVICES["octoai"], body, info, RequestImages({}), 1, **options)
     prompt = to_prompt(Workflow(ui_graph=json.loads(json.dumps(drawing))), info)
     validate(prompt, info)
     return {line.name: line for line in lines}, prompt

@@ -62,12 +62,12 @@ def command(options: argparse.Namespace) -> int:
     """
     info = configured(options)
     from ..services.convert import convert
-    from ..services.images import Pictures
+    from ..services.images import RequestImages
     from ..services.services import find_service
 
     service = find_service(options.service)
     document = read_request(Path(options.request))
-    images = Pictures(named_files(options.image))
+    images = RequestImages(named_files(options.image))
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
     if not 0 <= seed <= MAX_SEED:
         raise GraphError([f"--seed: found {seed}; expected a whole number from 0 to {MAX_SEED}"])

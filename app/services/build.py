@@ -9,7 +9,7 @@ from typing import Any
 from ...host.errors import listed
 from ...host.schema.object_info import inputs_of
 from . import control_networks, enhance, finishing, geometry, intermediate
-from .graph_layout import Drawing, Node, Output
+from .graph_layout import LaidOutGraph, Node, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
 from .recipe import ImagePrompt, Pairs, Recipe, named_file
@@ -29,13 +29,13 @@ def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -
     return list(inputs_of(info[class_type])[name].options.get("options", [])) if class_type in info else []
 
 
-def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> Drawing:
+def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> LaidOutGraph:
     """Draw a recipe. `recipe.missing` says what had to be left out for want of a file.
 
     Args:
         family: of the model that was asked for; it decides where the name of the file that is used does not tell.
     """
-    graph = Drawing(info)
+    graph = LaidOutGraph(info)
     model, clip, vae, drawn_as = _model(graph, recipe, family)
     flux = drawn_as.startswith("flux")
     model, clip = _loras(graph, recipe, model, clip)
@@ -65,8 +65,8 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         sampled = _sampler(graph, recipe, "sampler", conditions | {"latent_image": latent}, recipe.strength, flux)
     image = graph.add("decode", "VAEDecode", samples=sampled, vae=vae)[0]
     if recipe.intermediate:
-        pictures = intermediate.decode(graph, graph.nodes["sampler"], vae)
-        _output(graph, recipe, pictures, intermediate.ROLE, intermediate.PREFIX)
+        images = intermediate.decode(graph, graph.nodes["sampler"], vae)
+        _output(graph, recipe, images, intermediate.ROLE, intermediate.PREFIX)
     if recipe.second_pass:
         larger = finishing.scaled(graph, recipe, "twice the size", image, 2.0)
         latent = graph.add("encode again", "VAEEncode", pixels=larger, vae=vae)[0]
@@ -80,7 +80,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     return graph
 
 
-def _output(graph: Drawing, recipe: Recipe, image: Output, role: str = "save", prefix: str = "tessera") -> None:
+def _output(graph: LaidOutGraph, recipe: Recipe, image: Output, role: str = "save", prefix: str = "tessera") -> None:
     if not recipe.keep:
         graph.add(role, "PreviewImage", images=image)
     elif recipe.file_format != "png" or recipe.as_text:
@@ -90,7 +90,7 @@ def _output(graph: Drawing, recipe: Recipe, image: Output, role: str = "save", p
         graph.add(role, "SaveImage", images=image, filename_prefix=prefix)
 
 
-def _model(graph: Drawing, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, str]:
+def _model(graph: LaidOutGraph, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, str]:
     """MODEL, CLIP and VAE, and the family of what was found."""
     files = choices(graph.info, "CheckpointLoaderSimple", "ckpt_name")
     found = named_file(recipe.model, files)
@@ -129,7 +129,7 @@ def _flux_parts(info: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, 
     return (one, two, three, four) if one and two and three and four else None
 
 
-def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
+def _loras(graph: LaidOutGraph, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
     files = choices(graph.info, "LoraLoader", "lora_name")
     wanted = [*recipe.loras, *([(recipe.lora_on_base, 1.0)] if recipe.lora_on_base else [])]
     if missing := [name for name, _ in wanted if not named_file(name, files)]:
@@ -143,7 +143,7 @@ def _loras(graph: Drawing, recipe: Recipe, model: Output, clip: Output) -> tuple
     return model, clip
 
 
-def _vae(graph: Drawing, recipe: Recipe, vae: Output) -> Output:
+def _vae(graph: LaidOutGraph, recipe: Recipe, vae: Output) -> Output:
     if not recipe.vae:
         return vae
     file = named_file(recipe.vae, choices(graph.info, "VAELoader", "vae_name"))
@@ -153,12 +153,12 @@ def _vae(graph: Drawing, recipe: Recipe, vae: Output) -> Output:
     return graph.add("vae", "VAELoader", vae_name=file)[0]
 
 
-def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str) -> Output:
+def _image_prompts(graph: LaidOutGraph, recipe: Recipe, model: Output, family: str) -> Output:
     classes = ("TesseraLoadIPAdapter", "TesseraImagePrompt", "TesseraApplyImagePrompts")
     file = _adapter(graph, family)
     if file is None:
         of_family = FAMILIES.get(family, "this model")
-        why = f"left out: no IP-Adapter for {of_family} in models/ipadapter, told by its name; put one there"
+        why = f"left out: no IP-Adapter for {of_family} in models/ipadapter, recognised by its name; put one there"
         roles = ("image prompt", "image prompt adapter", "mask of image prompt")
         recipe.missing |= dict.fromkeys(roles, (NOT_YET, why))
         return model
@@ -170,7 +170,7 @@ def _image_prompts(graph: Drawing, recipe: Recipe, model: Output, family: str) -
     return graph.add("image prompts", classes[2], model=model, **apply)[0]
 
 
-def _adapter(graph: Drawing, family: str) -> str | None:
+def _adapter(graph: LaidOutGraph, family: str) -> str | None:
     """Return the adapter for a model of a family: a demo model has its own, others one whose name does not belie it."""
     files = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
     demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
@@ -184,15 +184,17 @@ def _adapter(graph: Drawing, family: str) -> str | None:
 
 
 def _image_prompt(
-    graph: Drawing, prompt: ImagePrompt, role: str, size: tuple[int, int], previous: Mapping[str, Output]
+    graph: LaidOutGraph, prompt: ImagePrompt, role: str, size: tuple[int, int], previous: Mapping[str, Output]
 ) -> Node:
-    image = graph.add(f"{role} picture", "LoadImage", image=prompt.file)[0]
+    image = graph.add(f"{role} image", "LoadImage", image=prompt.file)[0]
     masks = {"mask": geometry.mask(graph, f"mask of {role}", prompt.mask, size)} if prompt.mask else {}
     acts = {"scale": prompt.scale, "type": prompt.type}
     return graph.add(role, "TesseraImagePrompt", image=image, **acts, **masks, **previous)
 
 
-def _prompts(graph: Drawing, recipe: Recipe, model: Output, clip: Output, family: str) -> tuple[Output, Output, Output]:
+def _prompts(
+    graph: LaidOutGraph, recipe: Recipe, model: Output, clip: Output, family: str
+) -> tuple[Output, Output, Output]:
     if recipe.pairs and family == "sdxl":
         return model, *_pairs(graph, recipe, recipe.pairs, clip)
     if recipe.pairs:
@@ -226,7 +228,7 @@ def _negative(recipe: Recipe) -> str:
     return ""
 
 
-def _pairs(graph: Drawing, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[Output, Output]:
+def _pairs(graph: LaidOutGraph, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[Output, Output]:
     """A prompt for each of SDXL's text encoders; as in diffusers, the image that is imagined has its own size."""
     width, height = recipe.size
     sizes = {"width": width, "height": height, "target_width": width, "target_height": height}
@@ -237,7 +239,7 @@ def _pairs(graph: Drawing, recipe: Recipe, pairs: Pairs, clip: Output) -> tuple[
     return positive[0], negative[0]
 
 
-def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
+def _latent(graph: LaidOutGraph, recipe: Recipe, vae: Output, flux: bool) -> Output:
     width, height = recipe.size
     if recipe.init_image is None:
         count = 1 if len(recipe.seeds) > 1 else recipe.count
@@ -249,7 +251,7 @@ def _latent(graph: Drawing, recipe: Recipe, vae: Output, flux: bool) -> Output:
     return latent
 
 
-def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Output:
+def _first_latent(graph: LaidOutGraph, recipe: Recipe, vae: Output, file: str) -> Output:
     """The first image in the size that is asked for, with a mask of what is painted."""
     roles = ("init image", "size", "unzoom")
     pixels, mask = geometry.placed(graph, roles, file, recipe.size, recipe.unzoom)
@@ -262,7 +264,7 @@ def _first_latent(graph: Drawing, recipe: Recipe, vae: Output, file: str) -> Out
 
 
 def _sampler(
-    graph: Drawing, recipe: Recipe, role: str, conditions: Mapping[str, Any], strength: float, flux: bool
+    graph: LaidOutGraph, recipe: Recipe, role: str, conditions: Mapping[str, Any], strength: float, flux: bool
 ) -> Output:
     guidance = USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance
     # Below 1 the services do without guidance.
@@ -282,7 +284,7 @@ def _sampler(
     return graph.add(role, kind, **shared, **how)[0]
 
 
-def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
+def _refiner(graph: LaidOutGraph, recipe: Recipe) -> str | None:
     """The checkpoint that ends the image; the first with "refiner" in its name."""
     if recipe.refine_from is None:
         return None
@@ -294,7 +296,7 @@ def _refiner(graph: Drawing, recipe: Recipe) -> str | None:
     return files[0]
 
 
-def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refiner: str) -> Output:
+def _refined(graph: LaidOutGraph, recipe: Recipe, conditions: Mapping[str, Any], refiner: str) -> Output:
     """Two models in turn: the second goes on from the noise that the first leaves.
 
     KSamplerAdvanced adds no noise where it has no step to run, so a model without a share is left out.
@@ -329,7 +331,7 @@ def _refined(graph: Drawing, recipe: Recipe, conditions: Mapping[str, Any], refi
     return graph.add("refiner sampler", "KSamplerAdvanced", **shared, **ends)[0]
 
 
-def _seed(graph: Drawing, recipe: Recipe) -> int | Output:
+def _seed(graph: LaidOutGraph, recipe: Recipe) -> int | Output:
     if len(recipe.seeds) == 1:
         return recipe.seeds[0]
     return graph.add("seeds", "TesseraSeeds", seeds=", ".join(map(str, recipe.seeds)))[0]

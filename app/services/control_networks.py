@@ -7,19 +7,19 @@ from typing import Any
 from ...host.errors import GraphError, listed, shown
 from ...host.schema.object_info import inputs_of
 from . import geometry
-from .graph_layout import Drawing, Output
+from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET, Parameter
-from .recipe import Guide, ImagePrompt, PictureFinder, Recipe, named_file
+from .recipe import FindImage, Guide, ImagePrompt, Recipe, named_file
 from .request import Request
 
 STRONGEST = 10.0
-ROLES = ("control", "control network", "control picture", "control edges")
+ROLES = ("control", "control network", "control image", "control edges")
 # Names in models/controlnet that stand for what a service calls so.
 ALIASES = {"pose": ("openpose", "pose"), "edges": ("canny", "edge")}
 
 _STRENGTH = ("control:ControlNetApplyAdvanced.strength",)
-_PICTURE = ("control picture:LoadImage.image",)
+_IMAGE = ("control image:LoadImage.image",)
 _NETWORK = ("control network:ControlNetLoader.control_net_name",)
 _EDGES = ("control edges:Canny.image",)
 _RAW = "no node draws depth or poses; the image goes in as it is, so send one that is drawn already"
@@ -52,7 +52,7 @@ OCTOAI = (
         (0.0, 1.0),
         needs="controlnet",
     ),
-    Parameter("controlnet_image", "text", MAPPED, _PICTURE, "Base64, written to the input folder.", needs="controlnet"),
+    Parameter("controlnet_image", "text", MAPPED, _IMAGE, "Base64, written to the input folder.", needs="controlnet"),
     Parameter(
         "controlnet_preprocess",
         "flag",
@@ -70,13 +70,13 @@ LEONARDO = (
         "controlnets",
         "objects",
         APPROXIMATED,
-        (*_STRENGTH, *_PICTURE, *_NETWORK, "image prompt:LoadImage.image"),
+        (*_STRENGTH, *_IMAGE, *_NETWORK, "image prompt:LoadImage.image"),
         "Each {initImageId, preprocessorId, strengthType or weight}: 19 edges, 20 depth, 21 pose are ControlNets of "
         "that name; 67 style, 133 character, 100 content are image prompts. The public client's numbers.",
     ),
 )
 LEONARDO_OLD = (
-    Parameter("controlNet", "flag", APPROXIMATED, _PICTURE, _TRIO, instead="controlnets"),
+    Parameter("controlNet", "flag", APPROXIMATED, _IMAGE, _TRIO, instead="controlnets"),
     Parameter(
         "controlNetType",
         "choice",
@@ -114,7 +114,7 @@ def octoai_refusals(request: Request) -> list[str]:
     return []
 
 
-def octoai(request: Request, picture: PictureFinder, made: Recipe) -> None:
+def octoai(request: Request, find_image: FindImage, made: Recipe) -> None:
     """Add what the five parameters ask for."""
     name = request["controlnet"]
     if not name or not request["controlnet_image"]:
@@ -123,14 +123,14 @@ def octoai(request: Request, picture: PictureFinder, made: Recipe) -> None:
     if request["controlnet_preprocess"] and not edges:
         made.notes["controlnet_preprocess"] = (NOT_YET, _RAW)
     end = request["controlnet_early_stop"]
-    file = picture("controlnet_image", request["controlnet_image"])
+    file = find_image("controlnet_image", request["controlnet_image"])
     made.guides.append(Guide(file, name, request["controlnet_conditioning_scale"], 1.0 if end is None else end, edges))
 
 
-def leonardo(request: Request, picture: PictureFinder, made: Recipe) -> None:
+def leonardo(request: Request, find_image: FindImage, made: Recipe) -> None:
     """Add the list, or where there is none what the deprecated trio asks for."""
     if request["controlnets"]:
-        _listed(request["controlnets"], picture, made)
+        _listed(request["controlnets"], find_image, made)
         old = [name for name in ("controlNet", "controlNetType", "weighting") if request[name] is not None]
         made.notes |= dict.fromkeys(old, (NO_EFFECT, "ignored beside controlnets"))
     elif request["controlNet"]:
@@ -149,7 +149,7 @@ def _trio(request: Request, made: Recipe) -> None:
         made.init_image, made.strength = None, 1.0
 
 
-def _listed(items: list[dict[str, Any]], picture: PictureFinder, made: Recipe) -> None:
+def _listed(items: list[dict[str, Any]], find_image: FindImage, made: Recipe) -> None:
     unknown = []
     for item in items:
         asked, strength = item.get("preprocessorId"), _strength(item)
@@ -158,10 +158,10 @@ def _listed(items: list[dict[str, Any]], picture: PictureFinder, made: Recipe) -
             found = shown(item.get("initImageId"))
             raise GraphError([f"controlnets: found initImageId {found}; expected text in every object"])
         if kind in NETWORKS:
-            file = picture("controlnets", item["initImageId"])
+            file = find_image("controlnets", item["initImageId"])
             made.guides.append(Guide(file, NETWORKS[kind], strength, 1.0, NETWORKS[kind] == "canny"))
         elif kind in REFERENCES:
-            file = picture("controlnets", item["initImageId"])
+            file = find_image("controlnets", item["initImageId"])
             made.image_prompts.append(ImagePrompt(file, strength / STRONGEST_CLASS, REFERENCES[kind]))
         else:
             unknown.append(shown(asked))
@@ -191,7 +191,7 @@ def _number(name: str, value: Any, most: float) -> float:
 
 
 def draw(
-    graph: Drawing, recipe: Recipe, positive: Output, negative: Output, vae: Output, family: str | None
+    graph: LaidOutGraph, recipe: Recipe, positive: Output, negative: Output, vae: Output, family: str | None
 ) -> tuple[Output, Output]:
     """Apply the ControlNets of a recipe to both conditionings; those without a file are left out and said so."""
     files = []
@@ -202,10 +202,10 @@ def draw(
         why = f"left out: no file with {listed(missing)} in its name in models/controlnet; put it there"
         recipe.missing |= dict.fromkeys(ROLES, (NOT_YET, why))
     for number, (guide, file) in enumerate([(guide, file) for guide, file in wanted if file], 1):
-        one, network, picture, edges = (f"{role} {number}" if number > 1 else role for role in ROLES)
+        one, network, image, edges = (f"{role} {number}" if number > 1 else role for role in ROLES)
         # The image that a request starts from is seen where the result has it.
         unzoom = recipe.unzoom if guide.file == recipe.init_image else 0.0
-        places = (picture, f"size of {picture}", f"margin of {picture}")
+        places = (image, f"size of {image}", f"margin of {image}")
         image, _ = geometry.placed(graph, places, guide.file, recipe.size, unzoom)
         image = graph.add(edges, "Canny", image=image)[0] if guide.edges else image
         loaded = graph.add(network, "ControlNetLoader", control_net_name=file)[0]
@@ -217,7 +217,7 @@ def draw(
 
 
 def network_file(name: str, files: list[str], family: str | None) -> str | None:
-    """The file that a name stands for: its own, or one with the name in it, of the model's family where one says so."""
+    """Return the file of a name: its own, or one with the name in it, of the model's family where one says so."""
     if exact := named_file(name, files):
         return exact
     words = ALIASES.get(name.lower(), (name.strip().lower(),))

@@ -9,10 +9,10 @@ from typing import Any
 
 from ...host.errors import GraphError
 from .build import build, choices
-from .graph_layout import Drawing, Node
-from .images import Pictures
+from .graph_layout import LaidOutGraph, Node
+from .images import RequestImages
 from .model_names import family_of
-from .recipe import PictureFinder, Recipe
+from .recipe import FindImage, Recipe
 from .report import Line, Report
 from .request import Request, Service, parse
 
@@ -24,11 +24,11 @@ MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")
 class _Finder:
     """Finds images as `images` does, and remembers them."""
 
-    pictures: Pictures
+    images: RequestImages
     known: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, parameter: str, value: str) -> str:
-        self.known[value] = self.pictures(parameter, value)
+        self.known[value] = self.images(parameter, value)
         return self.known[value]
 
     def again(self, parameter: str, value: str) -> str:
@@ -55,7 +55,7 @@ class _Import:
         """Return the family of the model that is asked for."""
         names = [asked.get(name) for name in MODEL_NAMES]
         said = self.family or family_of(*(name for name in names if isinstance(name, str)))
-        # A demo model stands for the request's own; it does not change what the service's document says.
+        # A demo model replaces the request's own; it does not change what the service's document says.
         demo = self.model in choices(self.info, "TesseraDemoCheckpoint", "name")
         return said or (self.service.family if demo else None) or family_of(self.model) or self.service.family
 
@@ -64,7 +64,7 @@ class _Import:
         asked = {key: request[key] for key in request.given - {name}}
         return request.without(name, self.family_for(asked))
 
-    def draw(self, request: Request, find: PictureFinder) -> tuple[Recipe, Drawing]:
+    def draw(self, request: Request, find: FindImage) -> tuple[Recipe, LaidOutGraph]:
         """Return what a request asks for, and its graph."""
         recipe = self.service.recipe(request, find, self.seed)
         recipe.model = self.model or recipe.model
@@ -72,7 +72,7 @@ class _Import:
         recipe.background_model = self.background_model
         return recipe, build(recipe, self.info, request.family)
 
-    def redraw(self, request: Request, find: PictureFinder) -> Mapping[str, Node] | None:
+    def redraw(self, request: Request, find: FindImage) -> Mapping[str, Node] | None:
         """Return the nodes that act for a request; None where it cannot be drawn."""
         try:
             return self.draw(request, find)[1].acting()
@@ -84,7 +84,7 @@ def convert(
     service: Service,
     document: Any,
     info: Mapping[str, Mapping[str, Any]],
-    pictures: Pictures,
+    images: RequestImages,
     seed: int,
     model: str | None = None,
     family: str | None = None,
@@ -113,7 +113,7 @@ def convert(
     asked = document if isinstance(document, dict) else {}
     drawn = _Import(service, info, seed, model, family, text_model, background_model)
     request = parse(service, document, drawn.family_for(asked))
-    find = _Finder(pictures)
+    find = _Finder(images)
     recipe, graph = drawn.draw(request, find)
     report = Report(
         request,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...host.folder_paths import get_full_path
 from ...host.schema.object_info import inputs_of
-from .graph_layout import Drawing, Output
+from .graph_layout import LaidOutGraph, Output
 from .parameters import APPROXIMATED, MAPPED, Parameter
 from .recipe import Recipe, named_file
 
@@ -28,7 +28,7 @@ INSTRUCTIONS = Parameter(
 )
 
 
-def written(graph: Drawing, recipe: Recipe, text: str) -> str | Output:
+def written(graph: LaidOutGraph, recipe: Recipe, text: str) -> str | Output:
     """The prompt that is encoded: `text`, or what Enhance Prompt makes of it."""
     # The node refuses a prompt without words.
     if not recipe.enhance or not any(sign.isprintable() and sign not in " \ufffd" for sign in text):

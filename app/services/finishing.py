@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 from ...host.schema.object_info import inputs_of
-from .graph_layout import Drawing, Output
+from .graph_layout import LaidOutGraph, Output
 from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
 from .recipe import Recipe, named_file
 
@@ -64,11 +64,11 @@ SAFETY = (
 )
 
 
-def _files(graph: Drawing, class_type: str, name: str) -> list[str]:
+def _files(graph: LaidOutGraph, class_type: str, name: str) -> list[str]:
     return list(inputs_of(graph.info[class_type])[name].options.get("options", []) if class_type in graph.info else [])
 
 
-def scaled(graph: Drawing, recipe: Recipe, role: str, image: Output, factor: float) -> Output:
+def scaled(graph: LaidOutGraph, recipe: Recipe, role: str, image: Output, factor: float) -> Output:
     """Enlarge an image without a model. A texture is continued around, so that it repeats afterwards."""
     if not recipe.tiling:
         return graph.add(role, "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=factor)[0]
@@ -76,7 +76,7 @@ def scaled(graph: Drawing, recipe: Recipe, role: str, image: Output, factor: flo
     return _cut(graph, role, _resized(graph, role, wrapped, size), geometry)
 
 
-def enlarge(graph: Drawing, recipe: Recipe, image: Output) -> Output:
+def enlarge(graph: LaidOutGraph, recipe: Recipe, image: Output) -> Output:
     """Return an image in `recipe.enlarge` times its size. A texture repeats afterwards, whatever enlarges it."""
     if recipe.enlarge == 1.0:
         return image
@@ -95,13 +95,13 @@ def enlarge(graph: Drawing, recipe: Recipe, image: Output) -> Output:
     return _cut(graph, "enlarge", _resized(graph, "enlarge size", larger, (width, height)), geometry)
 
 
-def _sides(graph: Drawing, recipe: Recipe) -> Size:
+def _sides(graph: LaidOutGraph, recipe: Recipe) -> Size:
     """Return the size of the image so far, in px."""
     factor = 2 if "encode again" in graph.nodes else 1
     return recipe.size[0] * factor, recipe.size[1] * factor
 
 
-def _resized(graph: Drawing, role: str, image: Output, size: Size) -> Output:
+def _resized(graph: LaidOutGraph, role: str, image: Output, size: Size) -> Output:
     fit = {"upscale_method": "lanczos", "width": size[0], "height": size[1], "crop": "disabled"}
     return graph.add(role, "ImageScale", image=image, **fit)[0]
 
@@ -123,7 +123,9 @@ def whole_scale(size: Size, factor: float) -> tuple[Fraction, int]:
     return Fraction(max(1, round(factor))), AROUND
 
 
-def _continued(graph: Drawing, recipe: Recipe, role: str, image: Output, factor: float) -> tuple[Output, Output, Size]:
+def _continued(
+    graph: LaidOutGraph, recipe: Recipe, role: str, image: Output, factor: float
+) -> tuple[Output, Output, Size]:
     """Continue a texture around, with copies of its other side.
 
     Returns:
@@ -141,13 +143,13 @@ def _continued(graph: Drawing, recipe: Recipe, role: str, image: Output, factor:
     return wrap[0], wrap[1], (width, height)
 
 
-def _cut(graph: Drawing, role: str, image: Output, geometry: Output | None) -> Output:
+def _cut(graph: LaidOutGraph, role: str, image: Output, geometry: Output | None) -> Output:
     if geometry is None:
         return image
     return graph.add(f"cut after {role}", "TesseraWrapCrop", image=image, geometry=geometry)[0]
 
 
-def hide_unsafe(graph: Drawing, recipe: Recipe, image: Output) -> Output:
+def hide_unsafe(graph: LaidOutGraph, recipe: Recipe, image: Output) -> Output:
     """An image that is hidden where a checker flags it."""
     if not recipe.safety:
         return image
@@ -159,7 +161,7 @@ def hide_unsafe(graph: Drawing, recipe: Recipe, image: Output) -> Output:
     return graph.add("safety", "TesseraSafetyFilter", images=image, checker=files[0], method=recipe.safety)[0]
 
 
-def cut_out(graph: Drawing, recipe: Recipe, image: Output) -> Output:
+def cut_out(graph: LaidOutGraph, recipe: Recipe, image: Output) -> Output:
     """An image without what lies behind its motif: found by the model that was named, or by its colour."""
     if not recipe.foreground_only:
         return image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .graph_layout import Drawing, Output
+from .graph_layout import LaidOutGraph, Output
 
 MULTIPLE = 8
 """Margins are multiples of it, in px."""
@@ -19,7 +19,7 @@ def margins(size: tuple[int, int], unzoom: float) -> tuple[int, int]:
     return across, down
 
 
-def fitted(graph: Drawing, role: str, image: Output, size: tuple[int, int], method: str = "lanczos") -> Output:
+def fitted(graph: LaidOutGraph, role: str, image: Output, size: tuple[int, int], method: str = "lanczos") -> Output:
     """Scale an image to `size` (width, height) in px, and cut off what sticks out on both sides."""
     width, height = size
     fit = {"upscale_method": method, "width": width, "height": height, "crop": "center"}
@@ -27,7 +27,7 @@ def fitted(graph: Drawing, role: str, image: Output, size: tuple[int, int], meth
 
 
 def placed(
-    graph: Drawing, roles: tuple[str, str, str], file: str, size: tuple[int, int], unzoom: float
+    graph: LaidOutGraph, roles: tuple[str, str, str], file: str, size: tuple[int, int], unzoom: float
 ) -> tuple[Output, Output | None]:
     """Load an image and place it in `size`, with a margin where it is unzoomed.
 
@@ -48,7 +48,7 @@ def placed(
     return padded[0], padded[1]
 
 
-def mask(graph: Drawing, role: str, file: str, size: tuple[int, int]) -> Output:
+def mask(graph: LaidOutGraph, role: str, file: str, size: tuple[int, int]) -> Output:
     """Load a mask, white where it acts, and fit it as the image that it belongs to."""
     image = graph.add(role, "LoadImage", image=file)[0]
     image = fitted(graph, f"{role} size", image, size, "bilinear")

@@ -29,7 +29,7 @@ class Node:
 
 
 @dataclass
-class Drawing:
+class LaidOutGraph:
     """A graph that grows. `nodes` holds them by role, each after those it needs."""
 
     info: Mapping[str, Mapping[str, Any]]

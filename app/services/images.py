@@ -24,7 +24,7 @@ _SHORTEST = 60
 
 
 @dataclass
-class Pictures:
+class RequestImages:
     """The images of one request.
 
     Attributes:

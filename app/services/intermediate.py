@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .graph_layout import Drawing, Node, Output
+from .graph_layout import LaidOutGraph, Node, Output
 
 ROLE, PREFIX = "intermediate images", "tessera_steps"
 
 
-def sample(graph: Drawing, role: str, inputs: Mapping[str, Any]) -> Output:
+def sample(graph: LaidOutGraph, role: str, inputs: Mapping[str, Any]) -> Output:
     """Draw what KSampler, or KSampler (diffusers), makes of these inputs: the same latents, to the bit."""
     noise = graph.add("noise", "RandomNoise", noise_seed=inputs["seed"])
     guided = {name: inputs[name] for name in ("model", "positive", "negative", "cfg")}
@@ -20,7 +20,7 @@ def sample(graph: Drawing, role: str, inputs: Mapping[str, Any]) -> Output:
     return graph.add(role, "TesseraSampleSteps", **parts, latent_image=inputs["latent_image"])[0]
 
 
-def _method(graph: Drawing, inputs: Mapping[str, Any]) -> tuple[Output, Output]:
+def _method(graph: LaidOutGraph, inputs: Mapping[str, Any]) -> tuple[Output, Output]:
     levels = {name: inputs[name] for name in ("model", "scheduler", "steps", "denoise")}
     if "sampler_name" in inputs:
         method = graph.add("method", "KSamplerSelect", sampler_name=inputs["sampler_name"])
@@ -30,6 +30,6 @@ def _method(graph: Drawing, inputs: Mapping[str, Any]) -> tuple[Output, Output]:
     return schedule[0], schedule[1]
 
 
-def decode(graph: Drawing, sampler: Node, vae: Output) -> Output:
+def decode(graph: LaidOutGraph, sampler: Node, vae: Output) -> Output:
     """The images of the steps that `sample` draws, step by step."""
     return graph.add("decode steps", "VAEDecode", samples=sampler[2], vae=vae)[0]

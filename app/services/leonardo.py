@@ -11,7 +11,7 @@ from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, 
 from . import control_networks, enhance, finishing
 from .geometry import margins
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
-from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
+from .recipe import FindImage, ImagePrompt, Recipe, named_weights
 from .request import Request
 from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
@@ -111,7 +111,7 @@ PARAMETERS = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+        "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
         "b24e16ff-06e3-43eb-8d33-4416c2d75876",
     ),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
@@ -171,7 +171,7 @@ PARAMETERS = (
         "choice",
         MAPPED,
         ("sampler:TesseraSchedulerKSampler.scheduler",),
-        "The names are those of the public client; LEONARDO is not public, DPMSolverMultistepScheduler stands for it.",
+        "The names are those of the public client; LEONARDO is not public, DPMSolverMultistepScheduler replaces it.",
         "EULER_DISCRETE",
         choices=(*LEONARDO, *DIFFUSERS),
         is_open=True,
@@ -278,7 +278,7 @@ def refusals(request: Request) -> list[str]:
     return [line for line, is_wrong in wrong.items() if is_wrong]
 
 
-def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+def recipe(request: Request, find_image: FindImage, seed: int) -> Recipe:
     """What a request asks for; `seed` is taken where it names none."""
     made = Recipe(
         prompt=described(request["prompt"], *_additions(request)),
@@ -307,10 +307,10 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     if weight is not None and weight != scale and request["imagePrompts"]:
         made.notes["imagePromptWeight"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
     made.image_prompts = [
-        ImagePrompt(picture("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
+        ImagePrompt(find_image("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
     ]
-    _first_picture(request, picture, made)
-    control_networks.leonardo(request, picture, made)
+    _first_image(request, find_image, made)
+    control_networks.leonardo(request, find_image, made)
     made.contrast = _contrast(request)
     made.enlarge = request["upscaleRatio"] or 1.0
     made.second_pass = bool(request["highResolution"])
@@ -336,17 +336,17 @@ def _contrast(request: Request) -> float:
     return 1.15 if request["highContrast"] else 1.0
 
 
-def _first_picture(request: Request, picture: PictureFinder, made: Recipe) -> None:
+def _first_image(request: Request, find_image: FindImage, made: Recipe) -> None:
     """Add the image to start from: the canvas, a generated one, or an uploaded one, in this order."""
     canvas = request["canvasRequest"]
     names = ("canvasInitId",) * bool(canvas) + ("init_generation_image_id", "init_image_id")
     name = next((each for each in names if request[each]), None)
     if name is None:
         return
-    made.init_image = picture(name, request[name])
+    made.init_image = find_image(name, request[name])
     masked = canvas and request["canvasMaskId"] and request["canvasRequestType"] in (None, "INPAINT", "OUTPAINT")
     if masked:
-        made.mask = picture("canvasMaskId", request["canvasMaskId"])
+        made.mask = find_image("canvasMaskId", request["canvasMaskId"])
     if request["unzoom"]:
         made.unzoom, made.fill_mask = min(request["unzoomAmount"] or 0.0, MOST_UNZOOM), True
         _tell_margins(request, made)

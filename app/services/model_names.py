@@ -1,4 +1,4 @@
-"""The family of a model, told by its name."""
+"""The family of a model, recognised by its name."""
 
 from __future__ import annotations
 

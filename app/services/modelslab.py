@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import enhance, finishing
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
-from .recipe import PictureFinder, Recipe
+from .recipe import FindImage, Recipe
 from .request import Request
 from .scheduler_names import DIFFUSERS
 
@@ -31,7 +31,7 @@ PARAMETERS = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+        "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
     ),
     Parameter("prompt", "text", MAPPED, enhance.PROMPT, required=True),
     Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
@@ -182,7 +182,7 @@ def lora_names(request: Request) -> list[str]:
     return [name.strip() for name in (request["lora_model"] or "").split(",") if name.strip()]
 
 
-def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+def recipe(request: Request, find_image: FindImage, seed: int) -> Recipe:
     """What a request asks for; `seed` is taken where it names none."""
     names, strengths = lora_names(request), request["lora_strength"] or [1.0]
     made = Recipe(
@@ -212,8 +212,8 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
     if request["safety_checker"]:
         made.safety = finishing.METHODS[request["safety_checker_type"]]
     if request["init_image"]:
-        made.init_image = picture("init_image", request["init_image"])
+        made.init_image = find_image("init_image", request["init_image"])
         made.strength = 0.7 if request["strength"] is None else request["strength"]
     if request["mask_image"]:
-        made.mask = picture("mask_image", request["mask_image"])
+        made.mask = find_image("mask_image", request["mask_image"])
     return made

@@ -9,7 +9,7 @@ from ...host.folder_paths import get_filename_list
 from ...images.service_limits import COUNTS, STEPS, octoai_sizes
 from . import control_networks
 from .parameters import APPROXIMATED, FAMILIES, MAPPED, NO_EFFECT, NOT_YET, OTHER_FAMILY, Parameter
-from .recipe import ImagePrompt, Pairs, PictureFinder, Recipe, named_file
+from .recipe import FindImage, ImagePrompt, Pairs, Recipe, named_file
 from .request import Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
@@ -45,7 +45,7 @@ PARAMETERS = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+        "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
     ),
     Parameter(
         "clip_skip",
@@ -261,7 +261,7 @@ def refusals(request: Request) -> list[str]:
     return lines
 
 
-def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+def recipe(request: Request, find_image: FindImage, seed: int) -> Recipe:
     """What a request asks for; `seed` is taken where it names none."""
     seeds = [seed] if request["seed"] is None else request["seed"]
     style = WORDS[request["style_preset"]] if request["style_preset"] else ""
@@ -286,18 +286,18 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         if request["sampler"]:
             made.notes["sampler"] = (APPROXIMATED, "euler, which can hand over to the refiner")
     if request["init_image"]:
-        made.init_image = picture("init_image", request["init_image"])
+        made.init_image = find_image("init_image", request["init_image"])
         made.strength = request["strength"]
     if request["mask_image"]:
-        made.mask = picture("mask_image", request["mask_image"])
+        made.mask = find_image("mask_image", request["mask_image"])
         made.fill_mask = bool(request["outpainting"])
     if request["ip_adapter_image"]:
-        made.image_prompts = [_reference(request, picture)]
+        made.image_prompts = [_reference(request, find_image)]
         scale = made.image_prompts[0].scale
         if scale != request["ip_adapter_scale"]:
             made.notes["ip_adapter_scale"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
-    _transfer(request, picture, made)
-    control_networks.octoai(request, picture, made)
+    _transfer(request, find_image, made)
+    control_networks.octoai(request, find_image, made)
     _name_embeddings(request, made)
     made.file_format = request["image_encoding"] or "png"
     return made
@@ -312,22 +312,22 @@ def _pairs(request: Request, style: str) -> Pairs | None:
     return Pairs(positive, (negative, request["negative_prompt_2"] or negative))
 
 
-def _reference(request: Request, picture: PictureFinder) -> ImagePrompt:
+def _reference(request: Request, find_image: FindImage) -> ImagePrompt:
     mask = request["ip_adapter_mask_image"]
     return ImagePrompt(
-        picture("ip_adapter_image", request["ip_adapter_image"]),
+        find_image("ip_adapter_image", request["ip_adapter_image"]),
         min(max(request["ip_adapter_scale"], 0.0), 1.0),
         request["ip_adapter_method"] or "full",
-        picture("ip_adapter_mask_image", mask) if mask else None,
+        find_image("ip_adapter_mask_image", mask) if mask else None,
     )
 
 
-def _transfer(request: Request, picture: PictureFinder, made: Recipe) -> None:
+def _transfer(request: Request, find_image: FindImage, made: Recipe) -> None:
     """Add the sample images of the trigger words in the prompt; all of a word are as strong as one image."""
     asked = {word: samples or [] for word, samples in (request["transfer_images"] or {}).items()}
     used = {word: samples for word, samples in asked.items() if samples and _word(word).search(made.prompt)}
     for word, samples in used.items():
-        files = [picture(f"transfer_images {shown(word)}", sample) for sample in samples]
+        files = [find_image(f"transfer_images {shown(word)}", sample) for sample in samples]
         made.image_prompts += [ImagePrompt(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
     if idle := [word for word in asked if word not in used]:
         why = f"left out: the prompt does not have {listed(idle)}, or no images are given for it"

@@ -9,7 +9,7 @@ from typing import Any
 from ...host.errors import GraphError, shown
 
 # The file name in the input folder of an image: the parameter that holds it, and what it holds.
-PictureFinder = Callable[[str, str], str]
+FindImage = Callable[[str, str], str]
 # Of a LoRA.
 STRONGEST = 20
 # An outcome (MAPPED, ...) and what happened, in words.
@@ -128,7 +128,7 @@ class Recipe:
 
 
 def named_file(name: str, files: list[str]) -> str | None:
-    """The file that a name stands for: its path, or the path without its suffix or folder, in any case of letters."""
+    """Return the file of a name: its path, or the path without its suffix or folder, in any case of letters."""
     wanted = name.strip().lower()
     for file in files:
         path = file.lower().replace("\\", "/")

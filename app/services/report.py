@@ -14,7 +14,7 @@ from typing import Any
 
 from ...host.errors import listed, one_line, shown
 from ...host.schema.object_info import inputs_of
-from .graph_layout import Drawing, Node
+from .graph_layout import LaidOutGraph, Node
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
 from .recipe import Note, Recipe
 from .request import Request, hint_at
@@ -60,7 +60,7 @@ class Report:
 
     request: Request
     recipe: Recipe
-    graph: Drawing
+    graph: LaidOutGraph
     redraw: Callable[[Request], Nodes | None]
     without: Callable[[str], Request]
     named: bool

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ...host.errors import GraphError, closest, listed, shown
 from .parameters import OTHER_FAMILY, Parameter
-from .recipe import PictureFinder, Recipe
+from .recipe import FindImage, Recipe
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,7 +37,7 @@ class Service:
     title: str
     parameters: Sequence[Parameter]
     refusals: Callable[[Request], list[str]]
-    recipe: Callable[[Request, PictureFinder, int], Recipe]
+    recipe: Callable[[Request, FindImage, int], Recipe]
     family: str | None = None
 
     @cached_property
@@ -90,7 +90,7 @@ class Request:
 
 
 def parse(service: Service, document: Any, family: str | None = None) -> Request:
-    """Check a request body. null stands for a parameter that is left out, in every service.
+    """Check a request body. null is a parameter that is left out, in every service.
 
     Raises:
         GraphError: a line for each value that the service's document does not allow.

@@ -11,7 +11,7 @@ import re
 from ...host.errors import GraphError, shown
 from ...images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
 from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
-from .recipe import ImagePrompt, PictureFinder, Recipe, named_weights
+from .recipe import FindImage, ImagePrompt, Recipe, named_weights
 from .request import Request
 from .scheduler_names import DIFFUSERS
 
@@ -44,7 +44,7 @@ COMMON = (
         "text",
         MAPPED,
         ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
-        "The file of that name, or the one given with --model; a demo model stands for one that is not there.",
+        "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
         required=True,
     ),
     Parameter(
@@ -219,7 +219,7 @@ def refusals(request: Request) -> list[str]:
     return lines
 
 
-def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
+def recipe(request: Request, find_image: FindImage, seed: int) -> Recipe:
     """What a request asks for; `seed` is taken where it names none."""
     made = Recipe(
         prompt=request["prompt"],
@@ -243,16 +243,16 @@ def recipe(request: Request, picture: PictureFinder, seed: int) -> Recipe:
         remark = "the service documents it for other Flux models; here it acts on Fast-Flux, too"
         made.remarks |= dict.fromkeys(("negativePrompt", "negativePromptStrength"), remark)
     if request.service.name == "scenario-ip-adapter":
-        _reference(request, picture, made)
+        _reference(request, find_image, made)
     return made
 
 
-def _reference(request: Request, picture: PictureFinder, made: Recipe) -> None:
+def _reference(request: Request, find_image: FindImage, made: Recipe) -> None:
     """Add the reference images: lists go before their deprecated forms, data URLs before asset ids."""
     name = next((each for each in ("ipAdapterImages", "ipAdapterImageIds") if request[each]), None)
     name = name or next((each for each in ("ipAdapterImage", "ipAdapterImageId") if request[each]), "")
     values = request[name] if name else []
-    files = [picture(name, value) for value in (values if isinstance(values, list) else [values])]
+    files = [find_image(name, value) for value in (values if isinstance(values, list) else [values])]
     scales = request["ipAdapterScales"] or [request["ipAdapterScale"]] * len(files)
     scales = [*scales, *[USUAL_SCALE] * len(files)]
     made.image_prompts = [

@@ -1,4 +1,4 @@
-"""The schedulers' names in the services, and the diffusers class that each stands for."""
+"""The schedulers' names in the services, and the diffusers class of each."""
 
 from __future__ import annotations
 

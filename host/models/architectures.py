@@ -1,6 +1,7 @@
 """Architectures recognised by the keys and shapes of weights in diffusers' layout, and the modules that hold them.
 
-Stands for `comfy.model_detection`: what shapes do not say (the number of heads, activations) is the family's constant.
+Drop-in replacement for `comfy.model_detection`: what shapes do not say (the number of heads, activations) is the
+family's constant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stands for `comfy_api.latest`: how a pack hands over its nodes."""
+"""Drop-in replacement for `comfy_api.latest`: how a pack hands over its nodes."""
 
 from __future__ import annotations
 

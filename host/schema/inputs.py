@@ -278,7 +278,7 @@ class Combo(ComfyType):
 
 
 class Image(ComfyTypeIO):
-    """Pictures: floats (B, H, W, C) in 0..1."""
+    """Images: floats (B, H, W, C) in 0..1."""
 
     io_type = "IMAGE"
 

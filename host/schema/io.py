@@ -1,4 +1,4 @@
-"""Stands for `comfy_api.latest.io`: what a node file declares itself with."""
+"""Drop-in replacement for `comfy_api.latest.io`: what a node file declares itself with."""
 
 from __future__ import annotations
 
