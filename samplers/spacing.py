@@ -18,6 +18,10 @@ SIGMAS = ("karras", "exponential", "beta")
 SPACINGS = ("auto", *TIMESTEPS, *SIGMAS, "flow")
 FINALS = ("zero", "sigma_min")
 MAX_STEPS = 1000
+RHO = 7.0
+"""Of Karras' spacing."""
+BETA = 0.6
+"""Both parameters of the beta spacing."""
 EULER = "EulerDiscreteScheduler"
 STEPS_OFFSET = 1
 """Offset of leading spacing in Stable Diffusion: its last step is at timestep 1."""
@@ -136,8 +140,29 @@ def _flow_levels(entry: SchedulerEntry, table: Tensor, steps: int, kind: str) ->
     even = table[[-1 - int(i * len(table) / steps) for i in range(steps)]]
     if kind == "flow" or steps == 1:
         return even
-    maker = make("FlowMatchEulerDiscreteScheduler", {f"use_{kind}_sigmas": True})
-    return torch.as_tensor(getattr(maker, f"_convert_to_{kind}")(even, steps)).float()
+    return spread(kind, float(even[0]), float(even[-1]), steps).float()
+
+
+def spread(kind: str, highest: float, lowest: float, steps: int) -> Tensor:
+    """Return noise levels (steps,) in float64, decreasing from `highest` to `lowest`, spread as diffusers does.
+
+    Args:
+        kind: "karras", with rho = 7 (Karras et al. 2022, arXiv:2206.00364, equation 5); "exponential", even in log
+            sigma; "beta", by quantiles of the distribution Beta(0.6, 0.6) (arXiv:2407.12173), which needs scipy.
+
+    Examples:
+        >>> from tessera.samplers.spacing import spread
+        >>> spread("exponential", 1.0, 0.01, 3)
+        tensor([1.0000, 0.1000, 0.0100], dtype=torch.float64)
+    """
+    along = torch.linspace(0, 1, steps, dtype=torch.float64)
+    if kind == "karras":
+        return (highest ** (1 / RHO) + along * (lowest ** (1 / RHO) - highest ** (1 / RHO))) ** RHO
+    if kind == "exponential":
+        return highest * (lowest / highest) ** along
+    from scipy.stats import beta
+
+    return lowest + torch.from_numpy(beta.ppf(1 - along.numpy(), BETA, BETA)) * (highest - lowest)
 
 
 def _at(table: Tensor, timesteps: Tensor) -> Tensor:

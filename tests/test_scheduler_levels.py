@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_models import SHAPE, Model, levels, model_sampling, noise, resume
-from tessera.samplers import registry, report, sampler, spacing
+from tessera.samplers import build, registry, report, sampler, spacing
 
 TABLE = 1000
 MODELS = {kind: model_sampling(kind) for kind in ("epsilon", "v_prediction", "flow")}
@@ -75,3 +75,12 @@ def test_levels_near_a_flows_first_are_one_step(entry: registry.SchedulerEntry) 
     if entry.rising:
         given = given.flip(0).clamp(max=entry.highest).unique()
     assert resume(entry.name, model, torch.ones(SHAPE), given).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", spacing.SIGMAS)
+@pytest.mark.parametrize("steps", [2, 7, 50])
+def test_levels_are_spread_as_diffusers_spreads_them(kind: str, steps: int) -> None:
+    scheduler = build.make("FlowMatchEulerDiscreteScheduler", {f"use_{kind}_sigmas": True})
+    scheduler.set_timesteps(sigmas=torch.linspace(1, 0.02, steps, dtype=torch.float64).numpy())
+    ours = spacing.spread(kind, 1.0, 0.02, steps)
+    torch.testing.assert_close(ours.float(), scheduler.sigmas[:-1].float(), rtol=1e-5, atol=1e-6)

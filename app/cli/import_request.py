@@ -12,14 +12,12 @@ from typing import Any
 from ...files.writing import replace
 from ...host.errors import GraphError, shown
 from ...host.folder_paths import get_input_directory
+from ...host.schema.limits import MAX_SEED
 from .arguments import DONE, Parser
 from .nodes import configured
 
 MAX_REQUEST_BYTES = 2**28
 """A request holds images as base64 text."""
-
-MAX_SEED = 2**64 - 1
-"""Of ComfyUI's samplers."""
 
 
 def declare(commands: Any, parents: list[Parser]) -> None:
