@@ -42,6 +42,16 @@ def _flux_inputs(rows: int = 2, timestep: float = 0.4) -> dict[str, Any]:
     }
 
 
+@pytest.fixture
+def flux_transformer(flux_transformer: Any) -> Any:
+    """A Flux as diffusers makes it; in other tests the embedded host has put its own attention into the shared one."""
+    from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
+
+    own = copy.deepcopy(flux_transformer)
+    own.set_attn_processor(FluxAttnProcessor())
+    return own
+
+
 @pytest.fixture(params=["sd15_unet", "sdxl_unet"])
 def unet(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
