@@ -21,7 +21,7 @@ from PIL import Image
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
 from tessera.app.services import images
-from tessera.app.services.build import literal, named_file
+from tessera.app.services.build import LONE_BACKSLASH, literal, named_file
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.images import RequestImages
 from tessera.app.services.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
@@ -314,10 +314,16 @@ def test_styles_and_triggers_change_the_prompt(info: ObjectInfo) -> None:
     assert text.startswith("white and teal embedding:zig, moss, anime drawing")
 
 
-@given(st.text())
+@given(st.text() | st.text("\\{}|a ", max_size=12))
 def test_prompt_arrives_as_it_was_sent(text: str) -> None:
     sent = text.replace("/", "")
-    assert dynamic_prompt(literal(sent)) == sent
+    parted = LONE_BACKSLASH.sub(r"\1 ", sent)
+    assert dynamic_prompt(literal(sent)) == parted
+    assert parted == sent or "\\" in sent
+
+
+def test_a_backslash_before_a_brace_is_parted_from_it() -> None:
+    assert dynamic_prompt(literal(r"a \{b|c} \\{d}")) == r"a \ {b|c} \\{d}"
 
 
 def test_comment_signs_stay_in_a_prompt() -> None:

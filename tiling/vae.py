@@ -40,7 +40,8 @@ class CircularAutoencoder:
             return self.network.decode(latents, *args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "network":  # asked for while a copy is made, before it has one
+        # Asked for while a copy is made: `network` before it has one, and what says how a class is copied.
+        if name == "network" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
         return getattr(self.network, name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -337,8 +338,16 @@ def _seed(graph: LaidOutGraph, recipe: Recipe) -> int | Output:
     return graph.add("seeds", "TesseraSeeds", seeds=", ".join(map(str, recipe.seeds)))[0]
 
 
+LONE_BACKSLASH = re.compile(r"(?<!\\)((?:\\\\)*\\)(?=[{}|])")
+"""An odd number of backslashes before a sign of dynamic prompts: the last one would escape that of `literal`."""
+
+
 def literal(text: str) -> str:
-    """A prompt whose braces stay: ComfyUI's interface would choose among `{a|b}` and leave `//` comments out."""
+    """Return a prompt whose braces stay: ComfyUI's interface would choose among `{a|b}` and leave `//` comments out.
+
+    It has no way to write a backslash before a sign, so a space parts them, as it parts the signs of comments.
+    """
+    text = LONE_BACKSLASH.sub(r"\1 ", text)
     for sign in "{}|":
         text = text.replace(sign, "\\" + sign)
     return text.replace("//", "/ /").replace("/*", "/ *")
