@@ -58,7 +58,7 @@ class TesseraSeamCheck(io.ComfyNode):
                 io.Float.Output(
                     display_name="seam_ratio",
                     tooltip="Step across the edge divided by the median step inside, for the worst image and "
-                    "repeating axis; 1 is no seam.",
+                    "repeating axis; 1 means no visible seam.",
                 ),
                 io.String.Output(display_name="report", tooltip="The measures of each repeating axis, in words."),
             ],

@@ -39,7 +39,7 @@ class AxisSeam:
     """The seam of one image along one axis.
 
     Attributes:
-        sr: border step / median inner step. 1 is no seam; a lone edge on the border scores high without being a fault.
+        sr: border step / median inner step. 1 means no seam; a lone edge on the border scores high, too.
         sr_max: border step / 99th percentile of the inner steps. Up to 1, steps like it occur inside as well.
         rank: fraction (0..1) of the inner steps that are smaller than the border's.
         cr: as sr, of steps averaged with their sign over runs of 32 px: sees faint steps, as brightness drifts.
