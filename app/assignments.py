@@ -11,9 +11,7 @@ from ..host.graph.workflow import Prompt, assign
 from ..host.schema.object_info import inputs_of
 
 
-def apply(
-    settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]
-) -> Workflow:
+def apply(settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Workflow:
     """Return a workflow with values written into both of its graphs.
 
     Args:

@@ -234,7 +234,7 @@ class Show(io.ComfyNode):
 
 
 class Paint(io.ComfyNode):
-    """Small grey pictures."""
+    """Small grey images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -248,14 +248,14 @@ class Paint(io.ComfyNode):
 
 
 class Save(io.ComfyNode):
-    """An output: saves pictures."""
+    """An output: saves images."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="Save",
             is_output_node=True,
-            inputs=[io.Image.Input("images"), io.String.Input("filename_prefix", default="picture")],
+            inputs=[io.Image.Input("images"), io.String.Input("filename_prefix", default="image")],
         )
 
     @classmethod

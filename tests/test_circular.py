@@ -151,7 +151,7 @@ def test_networks_wrap_in_their_own_precision(
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("size", [(512, 512), (2, 2**17), (1, 2**18)])
 @pytest.mark.parametrize("bias", [True, False])
-def test_large_pictures_wrap_exactly(size: tuple[int, int], bias: bool, dtype: torch.dtype) -> None:
+def test_large_images_wrap_exactly(size: tuple[int, int], bias: bool, dtype: torch.dtype) -> None:
     conv, x = nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=bias).to(dtype), torch.randn(1, 2, *size).to(dtype)
     with torch.no_grad(), circular(conv, TILINGS["both"]):
         made = conv(x)
@@ -260,7 +260,7 @@ def test_another_owner_of_the_hook_gets_it_back() -> None:
     groups=st.sampled_from([1, 2]),
     tiling=st.sampled_from(WRAPPING),
 )
-def test_equals_the_convolution_of_the_repeated_picture(
+def test_equals_the_convolution_of_the_repeated_image(
     height: int, width: int, kernel: tuple[int, int], stride: int, groups: int, tiling: str
 ) -> None:
     """Cut out of a 3 x 3 repeat (zeros where an axis does not wrap), the plain convolution gives the same."""
@@ -394,7 +394,7 @@ def test_repeats_that_are_shifted_by_half_need_a_middle_on_that_side_only() -> N
     check_size((24, 16), TILINGS["brick"], 8, 8)
 
 
-def test_a_region_of_the_picture_does_not_wrap() -> None:
+def test_a_region_of_the_image_does_not_wrap() -> None:
     both = TILINGS["both"]
     assert whole_axes(both, (8, 16), (16, 16)) == Axes(True, False)
     assert whole_axes(both, (16, 16), (16, 16)) == whole_axes(both, (5, 5), None) == both

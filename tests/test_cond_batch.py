@@ -10,10 +10,10 @@ from tessera.host.sampling import cond_batch
 
 @settings(max_examples=40)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20), st.integers(0, 20))
-def test_an_area_fades_out_over_eight_cells_at_its_edges_inside_the_picture(
+def test_an_area_fades_out_over_eight_cells_at_its_edges_inside_the_image(
     height: int, width: int, top: int, left: int
 ) -> None:
-    """Over a quarter of the area where it is small; the picture is 48 x 40, and what is outside of it is cut off."""
+    """Over a quarter of the area where it is small; the image is 48 x 40, and what is outside of it is cut off."""
     x, sigma = torch.zeros(1, 2, 48, 40), torch.ones(1)
     cond = {"area": (height, width, top, left), "strength": 0.5, "model_conds": {}, "uuid": None}
     piece = cond_batch.piece_of(0, cond, x, sigma)

@@ -45,7 +45,7 @@ def close(found: Tensor, expected: Tensor, parts: float = 1e-5) -> bool:
 
 
 def weights(config: dict[str, Any], seed: int = 5) -> dict[str, Tensor]:
-    """Of diffusers' ControlNet; `random_weights` takes the convolutions of the picture for embeddings."""
+    """Of diffusers' ControlNet; `random_weights` takes the convolutions of the image for embeddings."""
     state = random_weights(ControlNetModel.from_config(config), seed)
     convolutions = (key for key in state if key.startswith("controlnet_cond_embedding") and key.endswith("weight"))
     return state | {key: state[key] * 2 * state[key][0].numel() ** -0.5 for key in convolutions}
@@ -160,7 +160,7 @@ def model() -> ModelPatcher:
     return ModelPatcher(SD15(unet()), "cpu", "cpu")
 
 
-def picture(seed: int = 0, count: int = 1, side: int = 64) -> Tensor:
+def image(seed: int = 0, count: int = 1, side: int = 64) -> Tensor:
     return torch.rand(count, side, side, 3, generator=torch.Generator().manual_seed(seed))
 
 
@@ -186,7 +186,7 @@ def sample(model: ModelPatcher, positive: Any, negative: Any, steps: int = 3, x:
     return guider.sample(x, torch.zeros_like(x), sampler_object("euler"), sigmas, disable_pbar=True, seed=1)
 
 
-def test_pictures_are_those_of_diffusers_pipeline(model: ModelPatcher, autoencoder: Any) -> None:
+def test_images_are_those_of_diffusers_pipeline(model: ModelPatcher, autoencoder: Any) -> None:
     """Two networks, one of which acts in a part of the steps only."""
     nets = [filled(ControlNetModel.from_config(CONTROL), weights(CONTROL, seed)) for seed in (5, 6)]
     positive, negative = text(1), text(2)
@@ -204,7 +204,7 @@ def test_pictures_are_those_of_diffusers_pipeline(model: ModelPatcher, autoencod
         requires_safety_checker=False,
     )
     made.set_progress_bar_config(disable=True)
-    hints = [picture(0), picture(1)]
+    hints = [image(0), image(1)]
     expected = made(
         prompt_embeds=positive[0][0],
         negative_prompt_embeds=negative[0][0],
@@ -247,7 +247,7 @@ def test_one_step_is_that_of_diffusers_modules(family: str) -> None:
     model = ModelPatcher((SD15 if family == "sd15" else SDXL)(network), "cpu", "cpu")
     net = make_controlnet(weights(CONFIGS[family]))
     sized = {"pooled_output": noise(1, 128)} if family == "sdxl" else {}
-    positive, _ = apply(text(1, config["cross_attention_dim"], **sized), [], net, picture(), 0.7)
+    positive, _ = apply(text(1, config["cross_attention_dim"], **sized), [], net, image(), 0.7)
     guider = CFGGuider(model)
     guider.set_conds(positive, [])
     guider.set_cfg(1.0)
@@ -261,7 +261,7 @@ def test_one_step_is_that_of_diffusers_modules(family: str) -> None:
     added: Any = {"text_embeds": sized["pooled_output"], "time_ids": ids} if sized else None
     embedding = positive[0][0]
     down, middle = net.control_model(
-        scaled, t, embedding, picture().movedim(-1, 1), 0.7, added_cond_kwargs=added, return_dict=False
+        scaled, t, embedding, image().movedim(-1, 1), 0.7, added_cond_kwargs=added, return_dict=False
     )
     residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
     output = network(scaled, t, embedding, added_cond_kwargs=added, **residuals, return_dict=False)[0]
@@ -294,7 +294,7 @@ def test_flux_is_that_of_diffusers_modules() -> None:
     model = ModelPatcher(Flux(transformer), "cpu", "cpu")
     net: Any = make_controlnet(flux_control()[1])
     values = {"pooled_output": noise(1, 64), "guidance": 2.5}
-    positive, _ = apply(text(1, 32, **values), [], net, picture(), 0.6, vae=Encoder())
+    positive, _ = apply(text(1, 32, **values), [], net, image(), 0.6, vae=Encoder())
     guider = CFGGuider(model)
     guider.set_conds(positive, [])
     guider.set_cfg(1.0)
@@ -303,7 +303,7 @@ def test_flux_is_that_of_diffusers_modules() -> None:
 
     x = 0.7 * x
     tokens, ids = patchify(x)
-    hint = patchify(model.model.process_latent_in(Encoder().encode(picture())))[0]
+    hint = patchify(model.model.process_latent_in(Encoder().encode(image())))[0]
     shared = {
         "encoder_hidden_states": positive[0][0],
         "pooled_projections": values["pooled_output"],
@@ -324,11 +324,11 @@ def test_flux_is_that_of_diffusers_modules() -> None:
 
 def test_flux_networks_need_a_vae() -> None:
     with pytest.raises(ValueError, match=naming("VAE", "vae")):
-        apply(text(1), text(2), make_controlnet(flux_control()[1]), picture())
+        apply(text(1), text(2), make_controlnet(flux_control()[1]), image())
 
 
 def test_networks_of_another_family_are_refused(model: ModelPatcher) -> None:
-    positive, negative = apply(text(1), text(2), make_controlnet(weights(SDXL_CONTROL)), picture())
+    positive, negative = apply(text(1), text(2), make_controlnet(weights(SDXL_CONTROL)), image())
     with pytest.raises(ValueError, match=naming("text", 192, 64)):
         sample(model, positive, negative)
 
@@ -340,33 +340,33 @@ def net() -> ControlNet:
 
 def test_strength_of_zero_is_off(model: ModelPatcher, net: ControlNet) -> None:
     positive, negative = text(1), text(2)
-    assert apply(positive, negative, net, picture(), 0.0) == (positive, negative)
+    assert apply(positive, negative, net, image(), 0.0) == (positive, negative)
     plain = sample(model, positive, negative)
-    assert not close(sample(model, *apply(positive, negative, net, picture())), plain, 1e-2)
+    assert not close(sample(model, *apply(positive, negative, net, image())), plain, 1e-2)
     assert torch.equal(sample(model, positive, negative), plain)
-    weak = sample(model, *apply(positive, negative, net, picture(), 1e-6))
+    weak = sample(model, *apply(positive, negative, net, image(), 1e-6))
     assert close(weak, plain, 1e-3)
 
 
 def test_outside_its_range_it_does_nothing(model: ModelPatcher, net: ControlNet) -> None:
     positive, negative = text(1), text(2)
-    plain, full = (sample(model, positive, negative), sample(model, *apply(positive, negative, net, picture())))
-    never = sample(model, *apply(positive, negative, net, picture(), 1.0, 0.0, 0.0))
+    plain, full = (sample(model, positive, negative), sample(model, *apply(positive, negative, net, image())))
+    never = sample(model, *apply(positive, negative, net, image(), 1.0, 0.0, 0.0))
     assert torch.equal(never, plain)
-    begin = sample(model, *apply(positive, negative, net, picture(), 1.0, 0.0, 0.15))
+    begin = sample(model, *apply(positive, negative, net, image(), 1.0, 0.0, 0.15))
     assert not close(begin, full, 1e-3)
     assert not close(begin, plain, 1e-3)
 
 
 def test_a_chain_adds_up_and_conditionings_share_it(net: ControlNet) -> None:
-    positive, negative = apply(text(1), text(2), net, picture(0), 0.5)
+    positive, negative = apply(text(1), text(2), net, image(0), 0.5)
     assert positive[0][1]["control"] is negative[0][1]["control"]
-    positive, negative = apply(positive, negative, net, picture(1), 0.25)
+    positive, negative = apply(positive, negative, net, image(1), 0.25)
     last = positive[0][1]["control"]
     assert last is negative[0][1]["control"]
     assert [each.strength for each in last.chain()] == [0.25, 0.5]
     assert positive[0][1]["control_apply_to_uncond"] is False
-    mixed, _ = apply(text(1) + [[text(1)[0][0], {"control": last}]], text(2), net, picture())
+    mixed, _ = apply(text(1) + [[text(1)[0][0], {"control": last}]], text(2), net, image())
     assert mixed[0][1]["control"] is not mixed[1][1]["control"]
     assert net.previous_controlnet is None
 
@@ -374,13 +374,13 @@ def test_a_chain_adds_up_and_conditionings_share_it(net: ControlNet) -> None:
 def test_the_network_is_asked_once_for_both_prompts(model: ModelPatcher, net: ControlNet) -> None:
     seen = []
     hook = net.control_model.register_forward_hook(lambda *args: seen.append(args[1][0].shape[0]))
-    sample(model, *apply(text(1), text(2), net, picture()), steps=3)
+    sample(model, *apply(text(1), text(2), net, image()), steps=3)
     hook.remove()
     assert seen == [2, 2, 2]
 
 
 def test_a_run_leaves_nothing_behind(model: ModelPatcher, net: ControlNet) -> None:
-    positive, negative = apply(text(1), text(2), net, picture())
+    positive, negative = apply(text(1), text(2), net, image())
     first = sample(model, positive, negative)
     control = positive[0][1]["control"]
     assert control.cond_hint is None
@@ -389,28 +389,28 @@ def test_a_run_leaves_nothing_behind(model: ModelPatcher, net: ControlNet) -> No
     assert torch.equal(sample(model, positive, negative), first)
 
 
-def test_a_picture_of_another_size_is_cut_and_scaled(model: ModelPatcher, net: ControlNet) -> None:
-    positive, negative = apply(text(1), text(2), net, picture(side=64))
-    wide = torch.nn.functional.pad(picture(side=64), (0, 0, 32, 32))
+def test_a_image_of_another_size_is_cut_and_scaled(model: ModelPatcher, net: ControlNet) -> None:
+    positive, negative = apply(text(1), text(2), net, image(side=64))
+    wide = torch.nn.functional.pad(image(side=64), (0, 0, 32, 32))
     assert torch.equal(sample(model, *apply(text(1), text(2), net, wide)), sample(model, positive, negative))
-    large = picture().repeat_interleave(2, 1).repeat_interleave(2, 2)
+    large = image().repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert torch.equal(sample(model, *apply(text(1), text(2), net, large)), sample(model, positive, negative))
 
 
-def test_each_picture_of_a_batch_guides_its_own_sample(model: ModelPatcher, net: ControlNet) -> None:
-    both = sample(model, *apply(text(1), text(2), net, picture(count=2)), x=noise().repeat(2, 1, 1, 1))
+def test_each_image_of_a_batch_guides_its_own_sample(model: ModelPatcher, net: ControlNet) -> None:
+    both = sample(model, *apply(text(1), text(2), net, image(count=2)), x=noise().repeat(2, 1, 1, 1))
     for number in (0, 1):
-        alone = sample(model, *apply(text(1), text(2), net, picture(count=2)[number : number + 1]))
+        alone = sample(model, *apply(text(1), text(2), net, image(count=2)[number : number + 1]))
         assert close(both[number], alone[0])
 
 
 def test_seamless_models_make_their_networks_periodic(model: ModelPatcher, net: ControlNet) -> None:
-    """A picture, its control and its noise moved around the torus give the same picture, moved."""
+    """An image, its control and its noise moved around the torus give the same image, moved."""
     seamless = TesseraSeamlessModel.execute(model, "both", 0.0, 1.0, "auto").args[0]
     assert isinstance(seamless, ModelPatcher)
 
     def drawn(shift: int) -> Tensor:
-        moved = picture().roll((8 * shift, 8 * shift), (1, 2))
+        moved = image().roll((8 * shift, 8 * shift), (1, 2))
         return sample(seamless, *apply(text(1), text(2), net, moved), x=noise().roll((shift, shift), (2, 3)))
 
     # The UNet's own levels halve, so even steps are whole ones on every level.
@@ -434,7 +434,7 @@ def test_additions_merge_where_there_are_two() -> None:
     assert merged["output"][2] is None
 
 
-def test_pictures_are_repeated_for_each_conditioning() -> None:
+def test_images_are_repeated_for_each_conditioning() -> None:
     hint = torch.arange(2.0).reshape(2, 1)
     assert broadcast_hint(hint, 6, 2).flatten().tolist() == [0, 1, 0, 0, 1, 0]
     assert broadcast_hint(hint[:1], 3, 1).shape == (3, 1)
@@ -502,12 +502,12 @@ def node_of(class_type: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": class_type, "inputs": inputs}
 
 
-def test_vae_of_the_host_encodes_pictures_for_flux(autoencoder: Any) -> None:
+def test_vae_of_the_host_encodes_images_for_flux(autoencoder: Any) -> None:
     net = make_controlnet(flux_control()[1])
-    attached = apply(text(1), text(2), net, picture(), vae=VAE(autoencoder))[0][0][1]["control"]
+    attached = apply(text(1), text(2), net, image(), vae=VAE(autoencoder))[0][0][1]["control"]
     assert attached.vae is not None
     assert (
-        apply(text(1), text(2), make_controlnet(weights(CONTROL)), picture(), vae=VAE(autoencoder))[0][0][1][
+        apply(text(1), text(2), make_controlnet(weights(CONTROL)), image(), vae=VAE(autoencoder))[0][0][1][
             "control"
         ].vae
         is None

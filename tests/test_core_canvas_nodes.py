@@ -41,14 +41,14 @@ def test_margin_fades_as_in_the_obvious_form(
     assert torch.allclose(mask, expected[None])
 
 
-def test_pictures_are_scaled_by_a_factor() -> None:
+def test_images_are_scaled_by_a_factor() -> None:
     (larger,) = results(ImageScaleBy.execute(torch.rand(2, 5, 7, 3), "lanczos", 1.5))
     assert larger.shape == (2, 8, 10, 3)
 
 
 def test_contrast_turns_about_middle_grey() -> None:
-    picture = torch.tensor([0.0, 0.4, 0.5, 0.9]).reshape(1, 1, 4, 1)
-    (stronger,) = results(AdjustContrast.execute(picture, 1.5))
+    image = torch.tensor([0.0, 0.4, 0.5, 0.9]).reshape(1, 1, 4, 1)
+    (stronger,) = results(AdjustContrast.execute(image, 1.5))
     assert torch.allclose(stronger.flatten(), torch.tensor([0.0, 0.35, 0.5, 1.0]))
 
 

@@ -205,7 +205,7 @@ def test_no_growth_keeps_the_mask() -> None:
 # Images
 
 
-def picture(folders: Path, name: str, pixels: Any, mode: str | None = None, **kwargs: Any) -> str:
+def image(folders: Path, name: str, pixels: Any, mode: str | None = None, **kwargs: Any) -> str:
     """An image file in the input folder."""
     made = Image.fromarray(np.asarray(pixels, dtype=np.uint8)) if not isinstance(pixels, Image.Image) else pixels
     (made if mode is None else made.convert(mode)).save(folders / "input" / name, **kwargs)
@@ -217,7 +217,7 @@ RGB = (np.arange(4 * 6 * 3).reshape(4, 6, 3) * 3).astype(np.uint8)
 
 def test_png_and_its_transparency(folders: Path) -> None:
     alpha = np.arange(24, dtype=np.uint8).reshape(4, 6, 1) * 10
-    name = picture(folders, "a.png", np.concatenate([RGB, alpha], axis=-1))
+    name = image(folders, "a.png", np.concatenate([RGB, alpha], axis=-1))
     rgb, mask = values(image_nodes.LoadImage.execute(name))
     assert torch.equal(rgb, torch.from_numpy(RGB)[None].float() / 255)
     assert torch.equal(mask, 1.0 - torch.from_numpy(alpha)[None, ..., 0].float() / 255)
@@ -227,16 +227,16 @@ def test_png_and_its_transparency(folders: Path) -> None:
 
 
 def test_opaque_images_have_an_empty_mask(folders: Path) -> None:
-    rgb, mask = values(image_nodes.LoadImage.execute(picture(folders, "a.png", RGB)))
+    rgb, mask = values(image_nodes.LoadImage.execute(image(folders, "a.png", RGB)))
     assert rgb.shape == (1, 4, 6, 3) and torch.equal(mask, torch.zeros(1, 64, 64))
-    grey, _ = values(image_nodes.LoadImage.execute(picture(folders, "g.png", RGB[..., 0])))
+    grey, _ = values(image_nodes.LoadImage.execute(image(folders, "g.png", RGB[..., 0])))
     assert torch.equal(grey, torch.from_numpy(RGB[..., :1])[None].float().expand(-1, -1, -1, 3) / 255)
 
 
 def test_palettes_keep_their_transparency(folders: Path) -> None:
     indexed = Image.fromarray(np.eye(4, dtype=np.uint8), mode="P")
     indexed.putpalette([10, 20, 30, 40, 50, 60])
-    rgb, mask = values(image_nodes.LoadImage.execute(picture(folders, "p.png", indexed, transparency=0)))
+    rgb, mask = values(image_nodes.LoadImage.execute(image(folders, "p.png", indexed, transparency=0)))
     assert torch.equal(mask[0], 1.0 - torch.eye(4))
     assert torch.equal((rgb[0, 0, 0] * 255).round(), torch.tensor([40.0, 50.0, 60.0]))
 
@@ -251,14 +251,14 @@ def test_sixteen_bits(folders: Path) -> None:
 def test_exif_turns(folders: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
-    name = picture(folders, "turned.png", RGB, exif=exif)
+    name = image(folders, "turned.png", RGB, exif=exif)
     rgb, _ = values(image_nodes.LoadImage.execute(name))
     assert torch.equal(rgb[0], torch.rot90(torch.from_numpy(RGB).float() / 255, -1))
 
 
 def test_animations_are_batches(folders: Path) -> None:
     frames = [Image.fromarray(np.full((5, 7, 3), value, dtype=np.uint8)) for value in (0, 100, 200)]
-    name = picture(folders, "a.webp", frames[0], save_all=True, append_images=frames[1:], lossless=True)
+    name = image(folders, "a.webp", frames[0], save_all=True, append_images=frames[1:], lossless=True)
     rgb, mask = values(image_nodes.LoadImage.execute(name))
     assert rgb.shape == (3, 5, 7, 3) and mask.shape[0] == 3
     assert [round(float(frame.mean()) * 255) for frame in rgb] == [0, 100, 200]
@@ -275,7 +275,7 @@ def test_bad_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=naming("text.png", "PNG", "JPEG", "WebP")):
         image_nodes.LoadImage.execute("text.png")
     content = (
-        folders / "input" / picture(folders, "a.png", np.random.default_rng(0).integers(0, 255, (90, 90, 3)))
+        folders / "input" / image(folders, "a.png", np.random.default_rng(0).integers(0, 255, (90, 90, 3)))
     ).read_bytes()
     (folders / "input" / "cut.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=naming("cut.png", "damaged")):
@@ -290,8 +290,8 @@ def test_bad_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_input_files(folders: Path) -> None:
     node = image_nodes.LoadImage
-    picture(folders, "b.png", RGB)
-    picture(folders, "a.JPG", Image.fromarray(RGB), format="JPEG")
+    image(folders, "b.png", RGB)
+    image(folders, "a.JPG", Image.fromarray(RGB), format="JPEG")
     (folders / "input" / "notes.txt").write_text("")
     assert options(node, "image") == ["a.JPG", "b.png"]
     assert node.validate_inputs("b.png") is True
@@ -301,7 +301,7 @@ def test_input_files(folders: Path) -> None:
         node.execute("../models/x.png")
     before = node.fingerprint_inputs("b.png")
     assert node.fingerprint_inputs("b.png") == before
-    picture(folders, "b.png", RGB[::-1])
+    image(folders, "b.png", RGB[::-1])
     assert node.fingerprint_inputs("b.png") != before
 
 

@@ -1,4 +1,4 @@
-"""The demo adapter: pictures follow their references. The evaluation in demo/ does the same for 64 of them."""
+"""The demo adapter: images follow their references. The evaluation in demo/ does the same for 64 of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tessera.contract.demo import DEMO_ADAPTER
-from tessera.demo.training.evaluate_ip_adapter import SCALES, Model, Pictures, colour_distance, references
+from tessera.demo.training.evaluate_ip_adapter import SCALES, Images, Model, colour_distance, references
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,19 +19,19 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def refs() -> Pictures:
+def refs() -> Images:
     return references(COUNT, 128)[0]
 
 
-def _seen(model: Model, pictures: Pictures) -> Tensor:
-    """What the demo's image encoder says of pictures, unit vectors."""
+def _seen(model: Model, images: Images) -> Tensor:
+    """What the demo's image encoder says of images, unit vectors."""
     with torch.inference_mode():
-        found = model.loaded.encoder.encode_image(torch.from_numpy(pictures).float() / 255)["image_embeds"]
+        found = model.loaded.encoder.encode_image(torch.from_numpy(images).float() / 255)["image_embeds"]
     return F.normalize(found.float(), dim=-1)
 
 
 @torch.inference_mode()
-def test_pictures_come_closer_to_their_reference_as_the_scale_grows(model: Model, refs: Pictures) -> None:
+def test_images_come_closer_to_their_reference_as_the_scale_grows(model: Model, refs: Images) -> None:
     distances, likeness = [], []
     for scale in SCALES:
         drawn = np.stack([model.draw([model.prompt(ref, scale)], seed) for seed, ref in enumerate(refs)])
@@ -42,7 +42,7 @@ def test_pictures_come_closer_to_their_reference_as_the_scale_grows(model: Model
 
 
 @torch.inference_mode()
-def test_the_larger_of_two_scales_rules(model: Model, refs: Pictures) -> None:
+def test_the_larger_of_two_scales_rules(model: Model, refs: Images) -> None:
     nearer = 0
     for seed, (strong, weak) in enumerate(zip(refs, np.roll(refs, 1, 0), strict=True)):
         drawn = model.draw([model.prompt(strong, 0.9), model.prompt(weak, 0.1)], seed)
@@ -51,7 +51,7 @@ def test_the_larger_of_two_scales_rules(model: Model, refs: Pictures) -> None:
 
 
 @torch.inference_mode()
-def test_each_half_follows_its_own_reference(model: Model, refs: Pictures) -> None:
+def test_each_half_follows_its_own_reference(model: Model, refs: Images) -> None:
     left, nearer = torch.zeros(128, 256), 0
     left[:, :128] = 1
     for seed, (a, b) in enumerate(zip(refs, np.roll(refs, 1, 0), strict=True)):

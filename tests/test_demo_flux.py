@@ -27,9 +27,9 @@ def shares() -> dict[float, list[float]]:
     model = Model(DEMO_MODELS / "texture-flux", 10, 3.5, 128)
     found: dict[float, list[float]] = {}
     for strength in STRENGTHS:
-        pictures = [model.draw(text, seed, negative, strength) for text, negative, seed in ASKED]
-        assert max(map(clipped, pictures)) < 0.2
-        found[strength] = [share(picture, asked[1]) for picture, asked in zip(pictures, ASKED, strict=True)]
+        images = [model.draw(text, seed, negative, strength) for text, negative, seed in ASKED]
+        assert max(map(clipped, images)) < 0.2
+        found[strength] = [share(image, asked[1]) for image, asked in zip(images, ASKED, strict=True)]
     return found
 
 
@@ -48,7 +48,7 @@ def test_it_fits_into_a_repository() -> None:
 
 
 def test_guidance_is_an_input() -> None:
-    """The stronger it is, the more of a picture has the colour that is asked for."""
+    """The stronger it is, the more of an image has the colour that is asked for."""
     models = [Model(DEMO_MODELS / "texture-flux", 4, guidance, 64) for guidance in (1.0, 3.5, 6.0)]
     for seed in (1, 3):
         weak, medium, strong = (share(model.draw("red dots", seed), "red") for model in models)
@@ -57,7 +57,7 @@ def test_guidance_is_an_input() -> None:
 
 
 @pytest.mark.parametrize("axes", [Axes(True, True), Axes(True, False), Axes(False, True)])
-def test_training_sees_the_positions_of_seamless_pictures(axes: Axes) -> None:
+def test_training_sees_the_positions_of_seamless_images(axes: Axes) -> None:
     transformer = new_transformer()
     ids = patchify(torch.zeros(1, 16, 12, 16))[1]
     plain = transformer.pos_embed(ids)

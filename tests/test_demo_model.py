@@ -1,4 +1,4 @@
-"""The demo model on the embedded host: a batch is the same as its pictures one by one, and textures share a picture."""
+"""The demo model on the embedded host: a batch is the same as its images one by one, and textures share an image."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_batch_of_four_equals_four_single_runs() -> None:
 
 
 @torch.inference_mode()
-def test_two_textures_in_one_picture_keep_their_colours() -> None:
+def test_two_textures_in_one_image_keep_their_colours() -> None:
     _, _, vae = demo_checkpoint(DEMO_CHECKPOINTS[0])
-    pictures = torch.from_numpy(references(8, 128)[0]).float() / 255
-    pairs = torch.cat([pictures, pictures.roll(1, 0)], dim=2)
-    latents = vae.encode(pictures)
+    images = torch.from_numpy(references(8, 128)[0]).float() / 255
+    pairs = torch.cat([images, images.roll(1, 0)], dim=2)
+    latents = vae.encode(images)
     decoded = vae.decode(torch.cat([latents, latents.roll(1, 0)], dim=3))
     assert (decoded - pairs).abs().mean() <= 0.1

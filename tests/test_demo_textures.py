@@ -25,7 +25,7 @@ def test_there_are_ten_patterns_and_eight_colours() -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_seed_draws_one_picture(pattern: str) -> None:
+def test_a_seed_draws_one_image(pattern: str) -> None:
     first, again, other = drawn(pattern, 1), drawn(pattern, 1), drawn(pattern, 1, seed=1)
     assert first.shape == (1, SIZE, SIZE, 3) and first.dtype == np.uint8
     assert (first == again).all()

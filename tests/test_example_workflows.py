@@ -49,7 +49,7 @@ def test_drawing_is_whole(path: Path) -> None:
 
 
 def run(workflow: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, list[Path]]:
-    """Run a file on the embedded host; the pictures it made, by node id."""
+    """Run a file on the embedded host; the images it made, by node id."""
     code = main(["run", str(workflow), "--json", "--device", "cpu", "--output-dir", str(folder)])
     printed = capsys.readouterr()
     assert code == 0, printed.err
@@ -62,18 +62,18 @@ def run(workflow: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> dic
 
 
 @examples
-def test_example_runs_and_its_picture_is_a_workflow(
+def test_example_runs_and_its_image_is_a_workflow(
     path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The saved picture carries both graphs, and running the picture draws it again, to the bit."""
-    pictures = run(path, tmp_path / "first", capsys)
-    saved = next(paths[0] for paths in pictures.values() if paths[0].is_relative_to(tmp_path))
+    """The saved image carries both graphs, and running the image draws it again, to the bit."""
+    images = run(path, tmp_path / "first", capsys)
+    saved = next(paths[0] for paths in images.values() if paths[0].is_relative_to(tmp_path))
     with Image.open(saved) as image:
         assert json.loads(image.info["prompt"]) == twin(path)
         assert json.loads(image.info["workflow"]) == json.loads(path.read_text(encoding="utf-8"))
     again = run(saved, tmp_path / "second", capsys)
-    assert again.keys() == pictures.keys()
-    for node_id, paths in pictures.items():
+    assert again.keys() == images.keys()
+    for node_id, paths in images.items():
         for one, other in zip(paths, again[node_id], strict=True):
             with Image.open(one) as first, Image.open(other) as second:
                 assert np.array_equal(np.asarray(first), np.asarray(second))

@@ -202,7 +202,7 @@ def test_a_node_cannot_keep_state() -> None:
         Run({"1": node("Keeper")}, ["1"], info).start()
 
 
-def test_saved_pictures_carry_their_graph(folders: Path) -> None:
+def test_saved_images_carry_their_graph(folders: Path) -> None:
     prompt = {"1": node("Paint", batch=2), "2": node("Save", images=["1", 0], filename_prefix="a/b_%width%x%height%")}
     drawing = {"nodes": [], "links": []}
     files = run(prompt, extra_pnginfo={"workflow": drawing}).ui["2"]["images"]
@@ -218,14 +218,14 @@ def test_saved_pictures_carry_their_graph(folders: Path) -> None:
 
 def test_numbers_go_on_where_the_folder_ends(folders: Path) -> None:
     (folders / "output").mkdir()
-    (folders / "output" / "picture_00041_.png").touch()
-    (folders / "output" / "picture_of_me.png").touch()
+    (folders / "output" / "image_00041_.png").touch()
+    (folders / "output" / "image_of_me.png").touch()
     prompt = {"1": node("Paint", batch=2), "2": node("Save", images=["1", 0])}
     names = [
         file["filename"]
-        for file in run(prompt | {"2": node("Save", images=["1", 0], filename_prefix="picture")}).ui["2"]["images"]
+        for file in run(prompt | {"2": node("Save", images=["1", 0], filename_prefix="image")}).ui["2"]["images"]
     ]
-    assert names == ["picture_00042_.png", "picture_00043_.png"]
+    assert names == ["image_00042_.png", "image_00043_.png"]
 
 
 def test_previews_go_to_the_temporary_folder(folders: Path) -> None:

@@ -10,7 +10,7 @@ from tessera.host.models.attention_hooks import optimized_attention
 from tessera.host.models.model_base import Flux, patchify, unpatchify
 from torch import Tensor
 
-LENGTH, PICTURE = 7, 15
+LENGTH, IMAGE = 7, 15
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_an_attention_override_gets_every_block_and_may_pass_it_on(model: Flux) 
 
     assert torch.equal(_run(model, optimized_attention_override=override), _run(model))
     blocks = [("double", 0), ("double", 1), ("single", 0), ("single", 1)]
-    assert seen == [(*block, [LENGTH, LENGTH + PICTURE], (2, 2, LENGTH + PICTURE, 16), 2) for block in blocks]
+    assert seen == [(*block, [LENGTH, LENGTH + IMAGE], (2, 2, LENGTH + IMAGE, 16), 2) for block in blocks]
 
 
 def test_patches_of_attention_see_and_change_its_inputs_and_outputs(model: Flux) -> None:
@@ -70,7 +70,7 @@ def test_patches_of_attention_see_and_change_its_inputs_and_outputs(model: Flux)
 
     def after(output: Tensor, extra_options: dict[str, Any]) -> Tensor:
         calls.append(f"{extra_options['block_type']} out")
-        assert not output.any() and output.shape == (2, LENGTH + PICTURE, 32)
+        assert not output.any() and output.shape == (2, LENGTH + IMAGE, 32)
         return output
 
     changed = _run(model, patches={"attn1_patch": [before], "attn1_output_patch": [after]})
@@ -80,7 +80,7 @@ def test_patches_of_attention_see_and_change_its_inputs_and_outputs(model: Flux)
 
 def test_post_input_may_add_tokens(model: Flux) -> None:
     def add(values: dict[str, Any]) -> dict[str, Any]:
-        assert values["txt_ids"].shape == (2, LENGTH, 3) and values["img_ids"].shape == (2, PICTURE, 3)
+        assert values["txt_ids"].shape == (2, LENGTH, 3) and values["img_ids"].shape == (2, IMAGE, 3)
         return {name: torch.cat([values[name], values[name][:, :1]], 1) for name in ("txt", "txt_ids")}
 
     x, t, text, pooled, guidance = _inputs()
@@ -102,7 +102,7 @@ def test_a_block_can_be_replaced_or_surrounded(model: Flux, block: tuple[str, in
 
 
 def test_a_mask_hides_keys(model: Flux) -> None:
-    mask = torch.ones(LENGTH + PICTURE, LENGTH + PICTURE, dtype=torch.bool)
+    mask = torch.ones(LENGTH + IMAGE, LENGTH + IMAGE, dtype=torch.bool)
     torch.testing.assert_close(_run(model, mask=mask), _run(model))
     mask[:, 0] = False
     masked, (x, t, text, pooled, guidance) = _run(model, mask=mask), _inputs()
@@ -113,7 +113,7 @@ def test_a_mask_hides_keys(model: Flux) -> None:
 
 
 def test_a_control_network_adds_after_blocks(model: Flux) -> None:
-    nothing = torch.zeros(2, PICTURE, 32)
+    nothing = torch.zeros(2, IMAGE, 32)
     assert torch.equal(_run(model, {"input": [nothing, None], "output": [nothing]}), _run(model))
     for place in ("input", "output"):
         assert not torch.equal(_run(model, {"input": [], "output": [], place: [nothing + 1]}), _run(model))

@@ -122,12 +122,12 @@ def test_nag_keeps_the_rms_at_every_strength(model: ModelPatcher) -> None:
 
 
 def _batched_reference(model: ModelPatcher, x: Tensor, t: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """NAG as it is published: two samples with a text each, whose pictures' attention outputs are both the mix."""
+    """NAG as it is published: two samples with a text each, whose images' attention outputs are both the mix."""
 
     def mix(output: Tensor, extra_options: dict[str, Any]) -> Tensor:
         first = extra_options["img_slice"][0]
-        picture = nag(output[:1, first:], output[1:, first:], 4.0)
-        return torch.cat([output[:, :first], picture.expand(2, -1, -1)], 1)
+        image = nag(output[:1, first:], output[1:, first:], 4.0)
+        return torch.cat([output[:, :first], image.expand(2, -1, -1)], 1)
 
     options = {"patches": {"attn1_output_patch": [mix]}}
     texts, pooled = torch.cat([positive, negative]), torch.ones(2, 24)
@@ -239,14 +239,14 @@ def test_the_uncond_of_a_run_with_cfg_is_not_guided(model: ModelPatcher) -> None
 def test_a_noise_mask_keeps_its_part(model: ModelPatcher) -> None:
     mask = torch.zeros(1, 1, *SHAPE[2:])
     mask[..., :6] = 1
-    picture = _noise()
+    image = _noise()
     run = KSampler(_steered(model, 5.0), STEPS, "euler", "simple")
-    found = run.sample(_noise(), POSITIVE, _text(3), 1.0, picture, denoise_mask=mask, disable_pbar=True)
-    torch.testing.assert_close(found[..., 6:], picture[..., 6:])
+    found = run.sample(_noise(), POSITIVE, _text(3), 1.0, image, denoise_mask=mask, disable_pbar=True)
+    torch.testing.assert_close(found[..., 6:], image[..., 6:])
 
 
 def test_an_attention_mask_and_a_control_network_reach_the_positive_side(model: ModelPatcher) -> None:
-    """The picture's own tokens sit behind a text that is longer by the negative, and still get what is theirs."""
+    """The image's own tokens sit behind a text that is longer by the negative, and still get what is theirs."""
     tokens = SHAPE[2] * SHAPE[3] // 4
     mask = torch.rand(5 + tokens, 5 + tokens, generator=torch.Generator().manual_seed(3)) > 0.3
     mask.fill_diagonal_(True)
@@ -353,7 +353,7 @@ def test_a_negative_for_another_family_is_refused(model: ModelPatcher) -> None:
 
 
 @pytest.mark.parametrize("name", ["area", "mask"])
-def test_a_negative_for_a_part_of_the_picture_is_refused(model: ModelPatcher, name: str) -> None:
+def test_a_negative_for_a_part_of_the_image_is_refused(model: ModelPatcher, name: str) -> None:
     with pytest.raises(ValueError, match=naming("negative", name)):
         _steered(model, 3.0, negative=_text(2, 3, **{name: (4, 4, 0, 0)}))
 

@@ -114,17 +114,17 @@ def _draw(graph: dict[str, Any], models: Path, folder: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("loaders", LOADERS)
-def test_every_way_to_load_flux_draws_the_same_pictures(
+def test_every_way_to_load_flux_draws_the_same_images(
     loaders: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures = _draw(_graph(loaders), models, tmp_path / "one", capsys)
-    assert [picture.shape for picture in pictures] == [(48, 64, 3)] * 2
+    images = _draw(_graph(loaders), models, tmp_path / "one", capsys)
+    assert [image.shape for image in images] == [(48, 64, 3)] * 2
     expected = _draw(_graph("folder"), models, tmp_path / "other", capsys)
-    assert all(np.array_equal(*pair) for pair in zip(pictures, expected, strict=True))
-    assert not np.array_equal(pictures[0], pictures[1]) and np.std(pictures[0]) > 5
+    assert all(np.array_equal(*pair) for pair in zip(images, expected, strict=True))
+    assert not np.array_equal(images[0], images[1]) and np.std(images[0]) > 5
 
 
-def test_the_negative_changes_the_picture_and_strength_zero_does_not(
+def test_the_negative_changes_the_image_and_strength_zero_does_not(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without = _graph("folder")

@@ -70,9 +70,9 @@ def node(
     return list(output.result)
 
 
-def as_image(*pictures: Tensor) -> Tensor:
-    """(B, H, W, C) of pictures (C, H, W)."""
-    return torch.stack(pictures).movedim(1, -1)
+def as_image(*images: Tensor) -> Tensor:
+    """(B, H, W, C) of images (C, H, W)."""
+    return torch.stack(images).movedim(1, -1)
 
 
 @settings(max_examples=30)
@@ -115,38 +115,38 @@ def test_a_thin_line_along_the_border_is_not_the_background(
     """The frame that is looked at is a 64th of the shorter side deep, 4 px here; most of it decides."""
     y, x = grid(height, width)
     motif = ((y - 128) ** 2 + (x - 128) ** 2 < 40**2).float()
-    picture = painted(motif, GREY)
-    picture[:, :line], picture[:, -line:], picture[..., :line], picture[..., -line:] = [0.0] * 4
+    image = painted(motif, GREY)
+    image[:, :line], image[:, -line:], image[..., :line], image[..., -line:] = [0.0] * 4
     inside = (slice(line + 4, -line - 4),) * 2
-    found = colour_alpha(picture, 0.1, 2, False)[inside]
+    found = colour_alpha(image, 0.1, 2, False)[inside]
     assert torch.equal(found > 0.5, torch.ones_like(found) > 0 if is_background else motif[inside] > 0.5)
 
 
 @settings(max_examples=8)
 @given(st.sampled_from(GROUNDS), st.integers(30, 66), st.floats(8, 26))
-def test_turned_pictures_are_cut_alike(kind: str, x: int, radius: float) -> None:
-    picture = painted(disc(40, x, radius), ground(kind))
-    found = colour_alpha(picture, 0.1, 2, False)
+def test_turned_images_are_cut_alike(kind: str, x: int, radius: float) -> None:
+    image = painted(disc(40, x, radius), ground(kind))
+    found = colour_alpha(image, 0.1, 2, False)
     for dims in ([1], [2], [1, 2]):
-        turned = colour_alpha(picture.flip(dims), 0.1, 2, False)
+        turned = colour_alpha(image.flip(dims), 0.1, 2, False)
         assert torch.allclose(turned.flip([dim - 1 for dim in dims]), found, atol=1e-3)
-    assert torch.allclose(colour_alpha(picture.mT, 0.1, 2, False).T, found, atol=1e-3)
+    assert torch.allclose(colour_alpha(image.mT, 0.1, 2, False).T, found, atol=1e-3)
 
 
 @settings(max_examples=12)
 @given(st.integers(-15, 15), st.integers(-15, 15))
-def test_moved_pictures_are_cut_alike(down: int, right: int) -> None:
-    picture = painted(disc(48, 48, 20), ground("plain"))
-    found = colour_alpha(picture, 0.1, 2, False)
-    moved = colour_alpha(picture.roll((down, right), (1, 2)), 0.1, 2, False)
+def test_moved_images_are_cut_alike(down: int, right: int) -> None:
+    image = painted(disc(48, 48, 20), ground("plain"))
+    found = colour_alpha(image, 0.1, 2, False)
+    moved = colour_alpha(image.roll((down, right), (1, 2)), 0.1, 2, False)
     assert torch.allclose(moved, found.roll((down, right), (0, 1)), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", GROUNDS)
-def test_pictures_of_a_batch_are_those_alone(kind: str) -> None:
-    pictures = as_image(*(painted(disc(48, x, 20), ground(kind)) for x in (40, 50)), ground("plain") * disc(40, 40, 30))
-    together = node(pictures)
-    alone = [node(pictures[place : place + 1]) for place in range(3)]
+def test_images_of_a_batch_are_those_alone(kind: str) -> None:
+    images = as_image(*(painted(disc(48, x, 20), ground(kind)) for x in (40, 50)), ground("plain") * disc(40, 40, 30))
+    together = node(images)
+    alone = [node(images[place : place + 1]) for place in range(3)]
     for part in (0, 1):
         assert torch.equal(together[part], torch.cat([each[part] for each in alone]))
 
@@ -155,23 +155,23 @@ def test_pictures_of_a_batch_are_those_alone(kind: str) -> None:
 @pytest.mark.parametrize("blur", [1.0, 3.0])
 def test_colours_at_the_edge_are_the_motifs_own(kind: str, blur: float) -> None:
     wanted = disc(48, 48, 26, blur)
-    picture = painted(wanted, ground(kind))
-    (cut,), _ = node(as_image(picture))
+    image = painted(wanted, ground(kind))
+    (cut,), _ = node(as_image(image))
     colours, alpha = cut[..., :3].movedim(-1, 0), cut[..., 3]
     edge = (alpha > 0.1) & (alpha < 1)
     assert edge.sum() > 50
-    before, after = ((each - RED).abs().mean(0)[edge].mean() for each in (picture, colours))
+    before, after = ((each - RED).abs().mean(0)[edge].mean() for each in (image, colours))
     assert after < 0.2 * before
-    assert torch.equal(colours[:, alpha == 1], picture[:, alpha == 1])
-    # Over the same ground, it is the same picture.
-    assert (painted(alpha, ground(kind), colours) - picture).abs().max() < 0.06
+    assert torch.equal(colours[:, alpha == 1], image[:, alpha == 1])
+    # Over the same ground, it is the same image.
+    assert (painted(alpha, ground(kind), colours) - image).abs().max() < 0.06
 
 
 def test_holes_are_cut_out_when_asked_for() -> None:
     ring = disc(48, 48, 30) - disc(48, 48, 15)
-    picture = painted(ring, ground("plain"))
-    assert overlap(colour_alpha(picture, 0.1, 2, True), ring) > 0.98
-    assert overlap(colour_alpha(picture, 0.1, 2, False), disc(48, 48, 30)) > 0.98
+    image = painted(ring, ground("plain"))
+    assert overlap(colour_alpha(image, 0.1, 2, True), ring) > 0.98
+    assert overlap(colour_alpha(image, 0.1, 2, False), disc(48, 48, 30)) > 0.98
 
 
 def test_without_softness_edges_are_hard() -> None:
@@ -218,7 +218,7 @@ def test_a_mask_is_the_alpha() -> None:
     assert (cut[..., :3].movedim(-1, 0) - RED).abs().mean(0)[edge].mean() < 0.05
 
 
-def test_a_mask_takes_the_pictures_size_and_serves_all() -> None:
+def test_a_mask_takes_the_images_size_and_serves_all() -> None:
     mask = torch.nn.functional.interpolate(disc(48, 48, 30)[None, None], scale_factor=0.5, mode="area")[0]
     cut, alpha = node(torch.rand(3, SIDE, SIDE, 3), mask=mask)
     assert cut.shape == (3, SIDE, SIDE, 4)
@@ -230,13 +230,13 @@ def test_a_mask_takes_the_pictures_size_and_serves_all() -> None:
 
 def test_transparency_that_is_there_stays() -> None:
     there = disc(48, 48, 20)
-    picture = torch.cat([painted(disc(48, 60, 20), GREY.expand(3, SIDE, SIDE)), there[None]])
-    (alpha,) = node(as_image(picture))[1]
-    assert torch.allclose(alpha, there * colour_alpha(picture[:3], 0.1, 2, False))
+    image = torch.cat([painted(disc(48, 60, 20), GREY.expand(3, SIDE, SIDE)), there[None]])
+    (alpha,) = node(as_image(image))[1]
+    assert torch.allclose(alpha, there * colour_alpha(image[:3], 0.1, 2, False))
 
 
 @pytest.mark.parametrize(
-    ("picture", "mask", "line"),
+    ("image", "mask", "line"),
     [
         (torch.rand(2, 8, 8, 3), torch.ones(3, 8, 8), naming(3, 1, 2, "masks")),
         (torch.rand(1, 8, 8, 3), torch.zeros(1, 8, 8), naming("1 of 1", "mask", "black")),
@@ -244,32 +244,32 @@ def test_transparency_that_is_there_stays() -> None:
         (torch.rand(1, 1, 1, 3), None, naming("background", "1 of 1")),
     ],
 )
-def test_what_leaves_nothing_is_refused_in_one_line(picture: Tensor, mask: Tensor | None, line: str) -> None:
+def test_what_leaves_nothing_is_refused_in_one_line(image: Tensor, mask: Tensor | None, line: str) -> None:
     with pytest.raises(ValueError, match=line) as caught:
-        node(picture, mask=mask)
+        node(image, mask=mask)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5)])
-def test_the_smallest_pictures_are_cut_along_a_mask(size: tuple[int, int]) -> None:
+def test_the_smallest_images_are_cut_along_a_mask(size: tuple[int, int]) -> None:
     (cut,), (alpha,) = node(torch.rand(1, *size, 3), mask=torch.ones(1, *size))
     assert cut.shape == (*size, 4)
     assert (alpha == 1).all()
 
 
 @pytest.mark.parametrize("size", [(1, 9), (9, 1), (2, 2), (3, 5)])
-def test_the_smallest_pictures_are_cut_by_colour(size: tuple[int, int]) -> None:
-    picture = torch.ones(1, *size, 3)
-    picture[0, 0, 0] = 0
-    assert node(picture)[1].flatten().tolist() == [1.0] + [0.0] * (size[0] * size[1] - 1)
+def test_the_smallest_images_are_cut_by_colour(size: tuple[int, int]) -> None:
+    image = torch.ones(1, *size, 3)
+    image[0, 0, 0] = 0
+    assert node(image)[1].flatten().tolist() == [1.0] + [0.0] * (size[0] * size[1] - 1)
 
 
 @given(st.floats(0, 1), st.integers(0, 32), st.booleans(), st.integers(0, 2**31))
 @settings(max_examples=25)
-def test_any_picture_gives_finite_colours_in_range(tolerance: float, softness: int, holes: bool, seed: int) -> None:
-    picture = torch.rand(3, 17, 23, generator=torch.Generator().manual_seed(seed))
-    alpha = colour_alpha(picture, tolerance, softness, holes)
-    for part in (alpha, clean_colours(picture, alpha)):
+def test_any_image_gives_finite_colours_in_range(tolerance: float, softness: int, holes: bool, seed: int) -> None:
+    image = torch.rand(3, 17, 23, generator=torch.Generator().manual_seed(seed))
+    alpha = colour_alpha(image, tolerance, softness, holes)
+    for part in (alpha, clean_colours(image, alpha)):
         assert part.isfinite().all()
         assert 0 <= part.min() <= part.max() <= 1
 

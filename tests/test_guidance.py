@@ -61,7 +61,7 @@ def test_black_is_guided_without_a_division_by_zero() -> None:
 
 
 def _two_attentions(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, strength: float) -> Tensor:
-    """Both texts with a picture of their own each, outputs of the picture mixed."""
+    """Both texts with an image of their own each, outputs of the image mixed."""
     n, p = TOKENS.negative, TOKENS.negative + TOKENS.text
     without = [torch.cat([part[:, :, :n], part[:, :, p:]], 2) for part in (q, k, v)]
     if mask is None:
@@ -71,8 +71,8 @@ def _two_attentions(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, streng
         other[n:, n:] = mask[TOKENS.text :, TOKENS.text :]
     positive = _attend(q[:, :, n:], k[:, :, n:], v[:, :, n:], mask)
     against = _attend(without[0], without[1], without[2], other)
-    picture = nag(positive[:, TOKENS.text :], against[:, n:], strength)
-    return torch.cat([against[:, :n], positive[:, : TOKENS.text], picture], 1)
+    image = nag(positive[:, TOKENS.text :], against[:, n:], strength)
+    return torch.cat([against[:, :n], positive[:, : TOKENS.text], image], 1)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -205,7 +205,7 @@ def test_node_has_a_place_in_an_example(node_id: str) -> None:
     assert node_id in {node["type"] for graph in graphs for node in graph["nodes"]}
 
 
-def test_every_example_has_a_picture_and_an_api_twin() -> None:
+def test_every_example_has_a_image_and_an_api_twin() -> None:
     for path in (ROOT / "example_workflows").glob("*.json"):
         assert path.with_suffix(".jpg").is_file(), path.name
         assert (ROOT / "tests" / "workflows" / f"{path.stem}.api.json").is_file(), path.name

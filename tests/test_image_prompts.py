@@ -23,7 +23,7 @@ from tessera.ip_adapter.steps import RunMemory
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt, TesseraLoadIPAdapter
 from tessera.nodes.seamless import TesseraSeamlessModel
 from tessera.patching.calls import DenoiserCall
-from tiny_adapters import TOKENS, Encoder, picture, random_adapter
+from tiny_adapters import TOKENS, Encoder, plain_image, random_adapter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,7 +48,7 @@ def _load(model: ModelPatcher, kind: str = "base", seed: int = 0) -> LoadedAdapt
 
 
 def _prompts(*colours: float, scale: float = 0.7, kind: str = "full", **more: Any) -> tuple[ImagePrompt, ...]:
-    return tuple(ImagePrompt(picture(colour), scale, kind, **more) for colour in colours)
+    return tuple(ImagePrompt(plain_image(colour), scale, kind, **more) for colour in colours)
 
 
 def _apply(
@@ -102,7 +102,7 @@ def _reference(model: ModelPatcher, adapters: list[dict[str, Any]], scales: list
 def _seen(kind: str, colours: Sequence[float]) -> Tensor:
     """What diffusers' pipelines hand to the UNet: (2, images, ...), the unconditional ones first."""
     encoder = Encoder()
-    outputs = [encoder.encode_image(picture(colour)) for colour in colours]
+    outputs = [encoder.encode_image(plain_image(colour)) for colour in colours]
     if kind == "base":
         found = torch.stack([output.image_embeds[0] for output in outputs])
         return torch.stack([torch.zeros_like(found), found])
@@ -187,7 +187,7 @@ def test_masks_equal_diffusers(model: ModelPatcher, make: Any, monkeypatch: pyte
     assert len(set(grids)) > 1
     monkeypatch.undo()
     sampled = _distance(ours, _diffusers(model, unet, seen, inputs, ip_adapter_masks=given))
-    # A cubic looks at a few points of a cell: at the halves of a picture it sees what the average does.
+    # A cubic looks at a few points of a cell: at the halves of an image it sees what the average does.
     assert within(sampled, 1e-5) if make is _halves else 1e-3 < sampled < 0.1
 
 
@@ -378,7 +378,7 @@ def test_the_mask_of_an_uncut_photo(sd15: ModelPatcher, uncut: tuple[int, int]) 
 
 
 def test_together_with_a_seamless_model(sd15: ModelPatcher) -> None:
-    """The picture still rolls with its noise, whichever node comes first."""
+    """The image still rolls with its noise, whichever node comes first."""
     loaded, noise = _load(sd15), torch.randn(SHAPE)
     first = _apply(TesseraSeamlessModel.execute(sd15, "both", 0.0, 1.0, "auto").args[0], loaded, _prompts(0.3))
     second = TesseraSeamlessModel.execute(_apply(sd15, loaded, _prompts(0.3)), "both", 0.0, 1.0, "auto").args[0]
@@ -395,7 +395,7 @@ def _prompt(image: Tensor, **more: Any) -> Any:
     return TesseraImagePrompt.execute(image, **values).args[0]
 
 
-def test_grey_and_rgba_pictures_are_taken_and_batches_are_many_images() -> None:
+def test_grey_and_rgba_images_are_taken_and_batches_are_many_images() -> None:
     grey, rgba = torch.rand(1, 16, 16, 1), torch.rand(3, 16, 16, 4)
     stack = _prompt(rgba, previous=_prompt(grey))
     assert [each.source.shape for each in stack] == [(1, 16, 16, 3)] * 4
@@ -418,7 +418,7 @@ def test_grey_and_rgba_pictures_are_taken_and_batches_are_many_images() -> None:
         (torch.rand(1, 16, 16, 3), {"mask": torch.zeros(1, 64, 64)}, "black everywhere"),
     ],
 )
-def test_pictures_that_cannot_be_used_are_refused(image: Tensor, more: dict[str, Any], words: str) -> None:
+def test_images_that_cannot_be_used_are_refused(image: Tensor, more: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words) as refused:
         _prompt(image, **more)
     assert "\n" not in str(refused.value)

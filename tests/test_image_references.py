@@ -21,7 +21,7 @@ from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.ip_adapter.saved import encode_reference, load_reference
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.references import DEMO, TesseraLoadReference, TesseraReferenceMap, TesseraSaveReference
-from tiny_adapters import Encoder, picture, random_adapter
+from tiny_adapters import Encoder, plain_image, random_adapter
 from torch import Tensor
 
 SHIPPED = DEMO_ADAPTER / "red_zigzag.reference.safetensors"
@@ -41,7 +41,7 @@ def _load(unet: Any, seed: int = 0) -> LoadedAdapter:
 def saved(model: ModelPatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(folder_paths, "_output", str(tmp_path))
     loaded = _load(model.model.diffusion_model)
-    return Path(TesseraSaveReference.execute(loaded, picture(0.3), "references/moss").args[0])
+    return Path(TesseraSaveReference.execute(loaded, plain_image(0.3), "references/moss").args[0])
 
 
 def _sample(model: Any) -> Tensor:
@@ -55,13 +55,13 @@ def _use(model: ModelPatcher, name: str, loaded: LoadedAdapter | None = None, pr
     return TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded).args[0]
 
 
-def test_a_saved_reference_acts_like_its_picture(model: ModelPatcher, saved: Path) -> None:
+def test_a_saved_reference_acts_like_its_image(model: ModelPatcher, saved: Path) -> None:
     assert saved.name == "moss_00001_.reference.safetensors"
     options = TesseraLoadReference.define_schema().inputs[0].as_dict()["options"]
     name = "references/moss_00001_.reference.safetensors [output]"
     assert options == [DEMO, name]
     loaded = _load(model.model.diffusion_model)
-    prompts = (ImagePrompt(picture(0.3), 0.9, "full"),)
+    prompts = (ImagePrompt(plain_image(0.3), 0.9, "full"),)
     direct = _sample(TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded).args[0])
     # The file is in half precision, which rounds by up to 2**-12 of a value.
     assert within((_sample(_use(model, name)) - direct).norm() / direct.norm(), 2**-12)
@@ -101,7 +101,7 @@ def test_files_that_are_no_references_are_refused(tmp_path: Path) -> None:
 def test_a_map_shows_where_a_mask_lets_an_image_act(model: ModelPatcher) -> None:
     left = torch.zeros(128, 128)
     left[:, :64] = 1
-    prompts = (ImagePrompt(picture(0.3), 0.9, "full", mask=left), ImagePrompt(picture(0.8), 0.2, "full"))
+    prompts = (ImagePrompt(plain_image(0.3), 0.9, "full", mask=left), ImagePrompt(plain_image(0.8), 0.2, "full"))
     loaded = _load(model.model.diffusion_model)
     applied = TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded).args[0]
     before = _sample(applied)

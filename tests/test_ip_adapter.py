@@ -199,7 +199,7 @@ def test_attention_equals_the_formulas_in_float64(combine: str, masked: bool, da
     torch.testing.assert_close(out, _slow(q, keys, values, weights, heads, combine), atol=1e-9, rtol=1e-9)
 
 
-def test_large_pictures_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     q, keys = torch.randn(1, 50, 8), [torch.randn(1, 3, 8) for _ in range(2)]
     ((joined, _),) = join_images(keys, keys, [0.5, 0.9], 2, "sum")
     mask = torch.rand(2, 50)
@@ -271,7 +271,7 @@ def test_masks_that_cannot_be_meant_are_refused() -> None:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(height=st.integers(16, 200), width=st.integers(16, 200), ratio=st.sampled_from([8, 16]))
 def test_masks_of_an_uncut_photo_are_cut_as_the_photo(height: int, width: int, ratio: int) -> None:
-    """Whatever encoding leaves of a picture, its mask shows the same pixels."""
+    """Whatever encoding leaves of an image, its mask shows the same pixels."""
     vae: Any = SimpleNamespace(downscale_ratio=ratio, output_channels=3)
     mask = torch.arange(float(height * width)).view(height, width)
     cut = VAE.vae_encode_crop_pixels(vae, mask[None, :, :, None].expand(-1, -1, -1, 3))[0, :, :, 0]

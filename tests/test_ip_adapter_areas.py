@@ -1,4 +1,4 @@
-"""Pictures divided by the images that act: the same numbers, no pixel twice, less to compute."""
+"""Images divided by the images that act: the same numbers, no pixel twice, less to compute."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_images_that_act_nowhere_are_in_no_part() -> None:
         assert split(mask[1:], combine, 16, 320) == []
 
 
-def test_small_pictures_are_not_divided() -> None:
+def test_small_images_are_not_divided() -> None:
     """Where a call costs more than the pixels, one call takes them all."""
     two = torch.zeros(2, 64)
     two[0, :32], two[1, 32:] = 1, 1

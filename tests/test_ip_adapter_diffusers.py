@@ -14,7 +14,7 @@ import torch
 from margins import within
 from safetensors.torch import save_file
 from tessera.ip_adapter import ImagePrompt, LoadedAdapter, image_prompts, load_adapter, parse_adapter
-from tiny_adapters import Encoder, flat, picture, random_adapter, random_xlabs
+from tiny_adapters import Encoder, flat, plain_image, random_adapter, random_xlabs
 from torch import Tensor, nn
 
 HEIGHT, WIDTH = 12, 20
@@ -63,7 +63,7 @@ def _loaded(network: nn.Module, kind: str = "base") -> LoadedAdapter:
 
 
 def _prompt(red: float = 0.3, scale: float = 0.7, **more: Any) -> ImagePrompt:
-    return ImagePrompt(picture(red), scale, "full", **more)
+    return ImagePrompt(plain_image(red), scale, "full", **more)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -97,7 +97,7 @@ def _as_diffusers(network: Any, adapter: dict[str, Any], scale: float) -> Any:
 def test_one_image_equals_diffusers_in_unets(unet: Any, kind: str) -> None:
     inputs, encoder = _unet_inputs(unet), Encoder()
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073]).expand(1, 8, 8, 3)
-    found, blank = encoder.encode_image(picture(0.3)), encoder.encode_image(mean)
+    found, blank = encoder.encode_image(plain_image(0.3)), encoder.encode_image(mean)
     if kind == "base":
         seen = torch.stack([torch.zeros_like(found.image_embeds), found.image_embeds])
     else:
@@ -122,7 +122,7 @@ def test_one_image_equals_diffusers_in_flux(flux_transformer: Any) -> None:
         else:
             part = key.split("double_stream_")[1].replace("_proj", "_ip")
             nested["ip_adapter"][f"{key.split('.')[1]}.to_{part}"] = tensor
-    seen = Encoder().encode_image(picture(0.3)).image_embeds[None].expand(2, -1, -1)
+    seen = Encoder().encode_image(plain_image(0.3)).image_embeds[None].expand(2, -1, -1)
     theirs = _as_diffusers(flux_transformer, nested, 0.7)
     expected = _call(theirs, {**inputs, "joint_attention_kwargs": {"ip_adapter_image_embeds": [seen]}})
     plain, ours = _call(flux_transformer, inputs), _with(flux_transformer, inputs, _prompt())
@@ -137,7 +137,7 @@ def test_one_image_equals_diffusers_in_a_pipeline(sd15_unet: Any, autoencoder: A
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    found = Encoder().encode_image(picture(0.3)).image_embeds[None]
+    found = Encoder().encode_image(plain_image(0.3)).image_embeds[None]
     seen = torch.cat([torch.zeros_like(found), found]) if scale > 1 else found
     generator = torch.Generator().manual_seed(2)
     given = {name: torch.randn(1, 7, 16, generator=generator) for name in ("prompt_embeds", "negative_prompt_embeds")}

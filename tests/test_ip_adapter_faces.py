@@ -19,7 +19,7 @@ from tessera.ip_adapter.faces import Face, encode_face, find_embeddings, read_em
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt
-from tiny_adapters import Encoder, picture, random_adapter, random_lora
+from tiny_adapters import Encoder, plain_image, random_adapter, random_lora
 from torch import Tensor
 
 HOW: dict[str, Any] = {"scale": 0.7, "type": "full", "start_percent": 0.0, "end_percent": 1.0}
@@ -89,7 +89,7 @@ def test_faces_become_the_tokens_of_diffusers(sd15_unet: Any, kind: str, tokens:
     weights = random_adapter(sd15_unet, kind)
     adapter = parse_adapter(weights, kind)
     assert (adapter.tokens, adapter.features) == (tokens, 0)
-    found, blank = encode_face(adapter, None, Face(_face()), picture(0.3))
+    found, blank = encode_face(adapter, None, Face(_face()), plain_image(0.3))
     seen = _face() if kind == "face_raw" else _face() / _face().norm()
     for ours, given in ((found, seen), (blank, 0 * seen)):
         given = given[None, None] if kind == "face_raw" else given[None]
@@ -106,16 +106,16 @@ def test_faces_become_the_tokens_of_diffusers(sd15_unet: Any, kind: str, tokens:
         ("ip-adapter-faceid-plusv2_sd15.bin", "plus", False),
     ],
 )
-def test_face_and_picture_become_the_tokens_of_diffusers(
+def test_face_and_image_become_the_tokens_of_diffusers(
     sd15_unet: Any, name: str, version: str, shortcut: bool
 ) -> None:
     wide, encoder = _wide(sd15_unet), Encoder()
     weights = random_adapter(wide, "face_plus")
-    found, blank = encode_face(parse_adapter(weights, name), encoder, Face(_face(), version, 0.6), picture(0.3))
+    found, blank = encode_face(parse_adapter(weights, name), encoder, Face(_face(), version, 0.6), plain_image(0.3))
     theirs = _projection(wide, weights)
     theirs.shortcut, theirs.shortcut_scale = shortcut, 0.6
     grey = torch.tensor([0.48145466, 0.4578275, 0.40821073]).expand(1, 8, 8, 3)
-    for ours, image, face in ((found, picture(0.3), _face() / _face().norm()), (blank, grey, torch.zeros(512))):
+    for ours, image, face in ((found, plain_image(0.3), _face() / _face().norm()), (blank, grey, torch.zeros(512))):
         theirs.clip_embeds = encoder.encode_image(image).penultimate_hidden_states[None]
         torch.testing.assert_close(ours, theirs(face[None]).reshape(ours.shape), atol=1e-5, rtol=1e-5)
 
@@ -137,7 +137,7 @@ def test_a_faceid_file_acts_as_in_diffusers(model: ModelPatcher, tmp_path: Path,
     weights["ip_adapter"] |= random_lora(network)
     monkeypatch.setattr(folder_paths, "_input", str(tmp_path))
     np.save(tmp_path / "me.npy", _face().numpy())
-    prompts = TesseraImagePrompt.execute(picture(0.3), **HOW, face_embedding="me.npy").args[0]
+    prompts = TesseraImagePrompt.execute(plain_image(0.3), **HOW, face_embedding="me.npy").args[0]
     loaded = LoadedAdapter(parse_adapter(weights, "face"), None)
     applied = TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded).args[0]
 
@@ -170,7 +170,7 @@ def test_a_faceid_file_acts_as_in_diffusers(model: ModelPatcher, tmp_path: Path,
 # What does not go together
 
 
-def test_faces_and_pictures_are_told_apart(model: ModelPatcher) -> None:
+def test_faces_and_images_are_told_apart(model: ModelPatcher) -> None:
     network = model.model.diffusion_model
     base = LoadedAdapter(parse_adapter(random_adapter(network), "base.bin"), Encoder())
     face = LoadedAdapter(parse_adapter(random_adapter(network, "face"), "face.bin"), None)
@@ -179,10 +179,10 @@ def test_faces_and_pictures_are_told_apart(model: ModelPatcher) -> None:
         (face, None, naming("face.bin", "FaceID")),
     ):
         with pytest.raises(ValueError, match=words):
-            TesseraApplyImagePrompts.execute(model, (ImagePrompt(picture(0.3), 0.9, face=who),), "sum", loaded)
+            TesseraApplyImagePrompts.execute(model, (ImagePrompt(plain_image(0.3), 0.9, face=who),), "sum", loaded)
 
 
 def test_an_adapter_for_raw_embeddings_refuses_others(sd15_unet: Any) -> None:
     adapter = parse_adapter(random_adapter(sd15_unet, "face_raw"), "unnorm.bin")
     with pytest.raises(ValueError, match="unnorm.bin.*normalised.*normed_embedding"):
-        encode_face(adapter, None, Face(_face() / _face().norm()), picture(0.3))
+        encode_face(adapter, None, Face(_face() / _face().norm()), plain_image(0.3))

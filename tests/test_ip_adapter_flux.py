@@ -19,7 +19,7 @@ from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.references import TesseraReferenceMap
 from tessera.patching.calls import WHOLE_TOKENS
-from tiny_adapters import Encoder, picture, random_adapter, random_xlabs
+from tiny_adapters import Encoder, plain_image, random_adapter, random_xlabs
 from torch import Tensor
 
 HEIGHT, WIDTH, LENGTH = 6, 10, 7
@@ -36,7 +36,7 @@ def _load(model: ModelPatcher, seed: int = 0) -> LoadedAdapter:
 
 
 def _prompts(*colours: float, scale: float = 0.7, kind: str = "full", **more: Any) -> tuple[ImagePrompt, ...]:
-    return tuple(ImagePrompt(picture(colour), scale, kind, **more) for colour in colours)
+    return tuple(ImagePrompt(plain_image(colour), scale, kind, **more) for colour in colours)
 
 
 def _apply(model: Any, loaded: LoadedAdapter | None, prompts: Sequence[ImagePrompt], combine: str = "sum") -> Any:
@@ -63,7 +63,7 @@ def _diffusers(model: ModelPatcher, adapters: list[dict[str, Any]], colours: lis
     for processor in transformer.attn_processors.values():
         if hasattr(processor, "scale"):
             processor.scale = scales
-    seen = [torch.cat([Encoder().encode_image(picture(c)).image_embeds for c in each]) for each in colours]
+    seen = [torch.cat([Encoder().encode_image(plain_image(c)).image_embeds for c in each]) for each in colours]
     embeds = [torch.stack([torch.zeros_like(each), each]) for each in seen]
     inputs = _inputs()
     tokens, ids = patchify(inputs["x"])
@@ -208,7 +208,7 @@ def test_what_does_not_go_together_is_refused(model: ModelPatcher, sd15_unet: An
 
 
 def test_masks_keep_the_grid_of_tokens_where_it_is(model: ModelPatcher) -> None:
-    """A seamless model moves the picture by half a token from step to step, which masks could not follow."""
+    """A seamless model moves the image by half a token from step to step, which masks could not follow."""
     loaded, noise = _load(model), torch.randn(1, 16, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
     text = [[torch.ones(1, LENGTH, 16), {"pooled_output": torch.ones(1, 24)}]]
 

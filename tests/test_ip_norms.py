@@ -13,7 +13,7 @@ from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.norms import norms_apart, shares_of
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
-from tiny_adapters import Encoder, picture, random_adapter
+from tiny_adapters import Encoder, plain_image, random_adapter
 from torch import Tensor, nn
 
 LEFT = torch.zeros(64, 96)
@@ -45,7 +45,7 @@ def _input(*shape: int) -> Tensor:
 
 
 def _apply(model: Any, loaded: LoadedAdapter, *masks: Tensor | None, apart: bool) -> Any:
-    prompts = tuple(ImagePrompt(picture(0.2 + 0.5 * i), 0.8, "full", mask=mask) for i, mask in enumerate(masks))
+    prompts = tuple(ImagePrompt(plain_image(0.2 + 0.5 * i), 0.8, "full", mask=mask) for i, mask in enumerate(masks))
     return TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded, keep_apart=apart).args[0]
 
 
@@ -109,7 +109,7 @@ def test_keep_apart_acts_with_masks_alone(model: ModelPatcher, loaded: LoadedAda
 def test_two_nodes_in_a_row_keep_all_areas_apart(model: ModelPatcher, loaded: LoadedAdapter) -> None:
     once = _sample(_apply(model, loaded, LEFT, LEFT.flip(1), apart=True))
     first = _apply(model, loaded, LEFT, apart=True)
-    prompts = (ImagePrompt(picture(0.7), 0.8, "full", mask=LEFT.flip(1)),)
+    prompts = (ImagePrompt(plain_image(0.7), 0.8, "full", mask=LEFT.flip(1)),)
     both = TesseraApplyImagePrompts.execute(first, prompts, "sum", loaded).args[0]
     torch.testing.assert_close(_sample(both), once, rtol=1e-4, atol=1e-4)
 

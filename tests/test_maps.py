@@ -39,7 +39,7 @@ def noise(height: int, width: int, seed: int = 0, cut: float = 0.4) -> Tensor:
     return ((field - lowest) / (highest - lowest)).float()
 
 
-def picture(values: Tensor) -> Tensor:
+def as_image(values: Tensor) -> Tensor:
     return values[..., None].repeat(1, 1, 1, 3)
 
 
@@ -53,8 +53,8 @@ def test_heights_come_back_from_their_normals(size: tuple[int, int], relief: flo
 
 
 def test_normals_come_back_through_the_nodes() -> None:
-    """One strength serves a batch whose pictures are not equally deep."""
-    batch = picture(torch.stack([noise(48, 32)[0], noise(48, 32)[1] * 0.3 + 0.2]))
+    """One strength serves a batch whose images are not equally deep."""
+    batch = as_image(torch.stack([noise(48, 32)[0], noise(48, 32)[1] * 0.3 + 0.2]))
     for green in ("OpenGL", "DirectX"):
         normal = TesseraHeightToNormal.execute(batch, 12.0, green).args[0]
         height, strength = TesseraNormalToHeight.execute(normal, green).args
@@ -79,7 +79,7 @@ def test_rolling_the_texture_rolls_its_maps(height: int, width: int, down: int, 
 @pytest.mark.parametrize("repeat", ["half_drop", "brick"])
 def test_maps_of_shifted_repeats_are_cut_from_maps_of_many(repeat: str) -> None:
     """Far from the outer border a texture laid out many times has the map that the texture has by itself."""
-    height = picture(noise(32, 24, cut=0.2))
+    height = as_image(noise(32, 24, cut=0.2))
     normal = TesseraHeightToNormal.execute(height, 8.0, "OpenGL", repeat).args[0]
     for image, compute in (
         (height, lambda x, how: TesseraHeightToNormal.execute(x, 8.0, "OpenGL", how).args[0]),
@@ -95,14 +95,14 @@ def test_the_normals_of_a_ramp_along_the_other_axis_are_even(axis: str) -> None:
     """Black to white over 64 px, 8 px deep: its slope is 8 / 63 up to the ends."""
     ramp = torch.linspace(1, 0, 64)[:, None].expand(64, 48)
     ramp = ramp if axis == "horizontal" else ramp.T
-    normal = TesseraHeightToNormal.execute(picture(ramp[None]), 8.0, "DirectX", axis).args[0]
+    normal = TesseraHeightToNormal.execute(as_image(ramp[None]), 8.0, "DirectX", axis).args[0]
     across, along = (0, 1) if axis == "horizontal" else (1, 0)
     steep = 8 / 63 / math.hypot(1, 8 / 63) / 2 + 0.5
     assert round(steep, 3) == 0.563
     torch.testing.assert_close(normal[..., along], torch.full(normal.shape[:3], steep))
     torch.testing.assert_close(normal[..., across], torch.full(normal.shape[:3], 0.5))
     height, strength = TesseraNormalToHeight.execute(normal, "DirectX", axis).args
-    torch.testing.assert_close(height, picture(ramp[None]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(height, as_image(ramp[None]), atol=1e-5, rtol=0)
     assert strength == pytest.approx(8.0, rel=1e-5)
 
 
@@ -122,7 +122,7 @@ def test_heights_of_a_frieze_come_back_from_their_normals(axis: str, size: tuple
 @pytest.mark.parametrize("axis", ["horizontal", "vertical"])
 def test_maps_of_a_frieze_are_cut_from_maps_of_many_and_see_nothing_beyond_its_end(axis: str) -> None:
     across = axis == "horizontal"
-    frieze = picture(noise(64, 24)[:, :32] if across else noise(24, 64)[:, :, :32])
+    frieze = as_image(noise(64, 24)[:, :32] if across else noise(24, 64)[:, :, :32])
     normal = TesseraHeightToNormal.execute(frieze, 8.0, "OpenGL", axis).args[0]
     for image, compute in (
         (frieze, lambda x: TesseraHeightToNormal.execute(x, 8.0, "OpenGL", axis).args[0]),
@@ -143,7 +143,7 @@ def test_occlusion_at_the_end_of_a_frieze_is_that_of_ground_that_goes_on_level()
 
 
 def test_maps_of_a_texture_that_tiles_have_no_seam() -> None:
-    texture = picture(noise(96, 96, cut=0.1))
+    texture = as_image(noise(96, 96, cut=0.1))
     normal = TesseraHeightToNormal.execute(texture, 8.0, "OpenGL").args[0]
     for made in (normal, TesseraNormalToHeight.execute(normal, "OpenGL").args[0]):
         assert not any(s.horizontal.visible or s.vertical.visible for s in measure(made))
@@ -207,7 +207,7 @@ def test_normals_that_point_down_give_a_steep_slope_and_no_error() -> None:
     assert math.isfinite(strength)
 
 
-def test_grey_pictures_are_no_normals() -> None:
+def test_grey_images_are_no_normals() -> None:
     with pytest.raises(ValueError, match=naming("channels", 3, 1)):
         TesseraNormalToHeight.execute(torch.rand(1, 4, 4, 1), "OpenGL")
 

@@ -1,4 +1,4 @@
-"""Rolling: shifts that cover the picture, what moves along, and two cuts that hide each other's seam."""
+"""Rolling: shifts that cover the image, what moves along, and two cuts that hide each other's seam."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_cut_weighs_nothing_where_its_seam_lies_and_all_where_the_others_does(
     (down, right), other = shift, seen[1]
     assert seen[0] == shift
     assert [(b - a) * 2 for a, b in zip(shift, other, strict=True)] == [height * axes.vertical, width * axes.horizontal]
-    # A picture that is moved down by `down` is cut at the row `-down`.
+    # An image that is moved down by `down` is cut at the row `-down`.
     rows, columns = weight[-down % height], weight[:, -right % width]
     theirs = weight[-other[0] % height], weight[:, -other[1] % width]
     far = height // 4, width // 4
@@ -169,21 +169,21 @@ def test_units_are_read_from_the_network() -> None:
 
 @pytest.mark.parametrize("tiling", ["both", "brick", "half_drop"])
 @pytest.mark.parametrize("shift", [(0, 0), (1, 0), (0, 3), (2, 1), (-2, -1), (-1, 5)])
-def test_moving_a_picture_moves_the_plane_that_its_repeats_fill(tiling: str, shift: tuple[int, int]) -> None:
+def test_moving_a_image_moves_the_plane_that_its_repeats_fill(tiling: str, shift: tuple[int, int]) -> None:
     axes, (height, width) = TILINGS[tiling], (6, 8)
-    picture = torch.randn(2, height, width, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(2, height, width, generator=torch.Generator().manual_seed(0))
 
     def plane(y: int, x: int) -> Tensor:
         (above, y), (left, x) = divmod(y, height), divmod(x, width)
-        return picture[
+        return image[
             :, (y - left * axes.half_drop * height // 2) % height, (x - above * axes.brick * width // 2) % width
         ]
 
-    moved = roll(picture, shift, axes)
+    moved = roll(image, shift, axes)
     for y in range(height):
         for x in range(width):
             assert torch.equal(moved[:, y, x], plane(y - shift[0], x - shift[1]))
-    assert torch.equal(roll(moved, (-shift[0], -shift[1]), axes), picture)
+    assert torch.equal(roll(moved, (-shift[0], -shift[1]), axes), image)
 
 
 def _call(step: int, steps: int = 20, **more: Any) -> DenoiserCall:

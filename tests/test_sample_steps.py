@@ -67,7 +67,7 @@ def sigmas(model: ModelPatcher) -> Tensor:
     return calculate_sigmas(model.get_model_object("model_sampling"), "normal", STEPS)
 
 
-def picture(batch: int = 2) -> dict[str, Any]:
+def image(batch: int = 2) -> dict[str, Any]:
     """Latents with a mask of the right half."""
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 32:] = 1.0
@@ -95,7 +95,7 @@ def check(model: ModelPatcher, sampler: Any, levels: Tensor, latent: dict[str, A
 
 @pytest.mark.parametrize("name", [name for name in SAMPLER_NAMES if not name.endswith("_gpu")])
 def test_every_sampler_draws_what_it_draws_without(name: str, model: ModelPatcher) -> None:
-    assert len(check(model, sampler_object(name), sigmas(model), picture())) >= 2
+    assert len(check(model, sampler_object(name), sigmas(model), image())) >= 2
 
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "HeunDiscreteScheduler", "DEISMultistepScheduler"])
@@ -106,10 +106,10 @@ def test_every_scheduler_draws_what_it_draws_without(name: str, model: ModelPatc
 
 def test_a_step_is_what_a_run_predicts_that_ends_there(model: ModelPatcher) -> None:
     levels, sampler = sigmas(model), sampler_object("euler")
-    steps = check(model, sampler, levels, picture()).split(2)
+    steps = check(model, sampler, levels, image()).split(2)
     assert len(steps) == STEPS
     for number, step in enumerate(steps, 1):
-        ended = SamplerCustomAdvanced.execute(SeededNoise(3), guider(model), sampler, levels[: number + 1], picture())
+        ended = SamplerCustomAdvanced.execute(SeededNoise(3), guider(model), sampler, levels[: number + 1], image())
         assert torch.equal(step, ended.args[1]["samples"])
     assert not torch.equal(steps[0], steps[1])
 
@@ -125,7 +125,7 @@ def test_a_run_that_ends_in_noise_gives_predictions_without(model: ModelPatcher)
 
 
 def test_no_steps_give_the_latents(model: ModelPatcher) -> None:
-    assert torch.equal(check(model, sampler_object("euler"), torch.empty(0), picture()), picture()["samples"])
+    assert torch.equal(check(model, sampler_object("euler"), torch.empty(0), image()), image()["samples"])
 
 
 def test_progress_and_other_guiders_and_wrappers_see_the_run_as_it_is(model: ModelPatcher) -> None:

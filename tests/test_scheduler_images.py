@@ -29,7 +29,7 @@ def checkpoint() -> Any:
 
 
 @pytest.mark.parametrize("entry", ACCEPTED, ids=lambda entry: entry.name)
-def test_the_node_draws_the_picture_of_the_pipeline(entry: SchedulerEntry, pipeline: Any, checkpoint: Any) -> None:
+def test_the_node_draws_the_image_of_the_pipeline(entry: SchedulerEntry, pipeline: Any, checkpoint: Any) -> None:
     with torch.no_grad():
         expected = benchmark.pipeline_image(pipeline, entry, 4, 64)
         found = benchmark.node_image(checkpoint, entry, 4, 64)

@@ -34,7 +34,7 @@ def model(sd15_unet: Any) -> ModelPatcher:
 
 
 @pytest.fixture(autouse=True)
-def pictures_elsewhere(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def images_elsewhere(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tessera.host.folder_paths.get_directory_by_type", lambda kind: str(tmp_path))
 
 
@@ -146,7 +146,7 @@ def test_the_plot_falls_with_the_sigmas() -> None:
     assert sheets.sigma_plot(torch.zeros(0)).shape == plot.shape
 
 
-def test_the_sheet_holds_every_picture(model: ModelPatcher) -> None:
+def test_the_sheet_holds_every_image(model: ModelPatcher) -> None:
     arguments: list[Any] = [model, HalfVAE(), text(1.0), text(-1.0), empty(), "DDIM, UniPCMultistep\nEulerDiscrete"]
     sheet, images, report = TesseraSchedulerCompare.execute(*arguments, 5, 4, 2.0, 1.0, "auto", 2).args
     assert images.shape == (3, 16, 16, 3)
@@ -166,7 +166,7 @@ def test_wrong_lists_are_refused(names: str, message: str) -> None:
         listed(names)
 
 
-def test_all_means_all_that_make_pictures() -> None:
+def test_all_means_all_that_make_images() -> None:
     assert listed("All") == [name for name in NAMES if name != "DDIMInverseScheduler"]
 
 

@@ -104,7 +104,7 @@ def test_a_run_may_end_with_noise_left(name: str, kind: str) -> None:
     sigmas = levels(name, model, 60, spacing="trailing")[:41]
     sampled, last = from_noise(name, model, sigmas, noise((4, 4, 16, 16))), float(sigmas[-1])
     expected = math.hypot(1 - last, last) if kind == "flow" else math.hypot(1, last)
-    # LCM puts the average picture under the noise.
+    # LCM puts the average image under the noise.
     assert abs(sampled.std() / expected - 1) < (0.25 if name == "LCMScheduler" else 0.06)
 
 

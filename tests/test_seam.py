@@ -1,4 +1,4 @@
-"""Seam measures: near 1 on periodic pictures, large on crops, calm where an edge of the pattern lies on the border."""
+"""Seam measures: near 1 on periodic images, large on crops, calm where an edge of the pattern lies on the border."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def test_axes_are_told_apart() -> None:
 
 
 def test_a_faint_step_of_one_sign_is_heard_by_the_signed_runs() -> None:
-    picture = _noise(256, 0)
+    image = _noise(256, 0)
     drift = torch.linspace(0, 8 / 255, 256)[None, None, :, None]
-    (found,) = seam.measure(picture + drift)
+    (found,) = seam.measure(image + drift)
     assert found.horizontal.cr > 1.5 > found.horizontal.sr
     assert found.horizontal.visible
     assert "faint seam" in seam.report([found])
@@ -88,18 +88,18 @@ def test_contrast_drops_out() -> None:
 
 
 def test_formula_against_a_slow_form() -> None:
-    picture = torch.rand(1, 40, 12, 3, generator=torch.Generator().manual_seed(3))
-    columns = [picture[0, :, j] - picture[0, :, j - 1] for j in range(12)]
+    image = torch.rand(1, 40, 12, 3, generator=torch.Generator().manual_seed(3))
+    columns = [image[0, :, j] - image[0, :, j - 1] for j in range(12)]
     sharp = torch.stack([c.abs().mean() for c in columns])
     faint = torch.stack([c[:32].mean(0).abs().mean() for c in columns])
-    (found,) = seam.measure(picture)
+    (found,) = seam.measure(image)
     assert math.isclose(found.horizontal.sr, sharp[0] / sharp[1:].median(), rel_tol=1e-5)
     assert math.isclose(found.horizontal.sr_max, sharp[0] / sharp[1:].quantile(0.99), rel_tol=1e-5)
     assert math.isclose(found.horizontal.rank, (sharp[1:] < sharp[0]).float().mean(), rel_tol=1e-5)
     assert math.isclose(found.horizontal.cr, faint[0] / faint[1:].median(), rel_tol=1e-5)
 
 
-def test_a_flat_picture_has_no_seam_and_a_lone_step_has() -> None:
+def test_a_flat_image_has_no_seam_and_a_lone_step_has() -> None:
     flat = torch.full((1, 8, 8, 3), 0.5)
     assert seam.measure(flat)[0].ratio == 1.0
     ramp = torch.linspace(0, 1, 64)[None, None, :, None].expand(1, 64, 64, 3)
@@ -107,8 +107,8 @@ def test_a_flat_picture_has_no_seam_and_a_lone_step_has() -> None:
 
 
 def test_batches_are_measured_one_by_one() -> None:
-    pictures = torch.cat([_noise(128, 0)[:, :100, :100], _noise(100, 1)])
-    crop, periodic = seam.measure(pictures)
+    images = torch.cat([_noise(128, 0)[:, :100, :100], _noise(100, 1)])
+    crop, periodic = seam.measure(images)
     assert crop.horizontal.visible
     assert not periodic.horizontal.visible
     report = seam.report([crop, periodic])
@@ -135,7 +135,7 @@ def test_the_verdict_follows_the_measures(sr: float, sr_max: float, cr: float, c
 
 
 @pytest.mark.parametrize(("period", "counts"), [(16, True), (8, False)])
-def test_repetition_finer_than_an_eighth_of_the_picture_is_texture(period: int, counts: bool) -> None:
+def test_repetition_finer_than_an_eighth_of_the_image_is_texture(period: int, counts: bool) -> None:
     """Lines that repeat after `period` of 128 px, without a longer period of their own."""
     tile = torch.rand(128, period, 3, generator=torch.Generator().manual_seed(0)).repeat(1, 128 // period, 1)
     found = seam.measure(tile[None], TILINGS["both"])[0]
@@ -157,12 +157,12 @@ def test_the_rank_is_the_share_of_smaller_steps() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_channels_and_dtypes(channels: int, dtype: torch.dtype) -> None:
-    picture = torch.rand(2, 9, 7, channels).to(dtype)
-    assert len(seam.measure(picture)) == 2
-    assert seam.heat_map(picture).shape == (2, 9, 7, 3)
+    image = torch.rand(2, 9, 7, channels).to(dtype)
+    assert len(seam.measure(image)) == 2
+    assert seam.heat_map(image).shape == (2, 9, 7, 3)
 
 
-def test_a_picture_that_repeats_itself_is_reported() -> None:
+def test_a_image_that_repeats_itself_is_reported() -> None:
     motif = _noise(64, 0)
     (twice,), (once,) = seam.measure(motif.tile(1, 1, 2, 1)), seam.measure(_noise(128, 0))
     assert twice.alike > 0.99
@@ -174,7 +174,7 @@ def test_a_picture_that_repeats_itself_is_reported() -> None:
 
 @pytest.mark.parametrize("kind", ["half_drop", "brick"])
 def test_shifted_repeats_are_measured_where_they_meet(kind: str) -> None:
-    """A period of a brick lattice, cut from a picture of two rows of bricks, has no seam but a straight one."""
+    """A period of a brick lattice, cut from an image of two rows of bricks, has no seam but a straight one."""
     axes, rows = TILINGS[kind], _noise(256, 3)
     wall = rows + rows.roll((128, 128), (1, 2))
     lattice = wall[:, :128] if kind == "brick" else wall.transpose(1, 2)[:, :, :128]
@@ -189,7 +189,7 @@ def test_shifted_repeats_are_measured_where_they_meet(kind: str) -> None:
 
 @pytest.mark.parametrize("axis", ["horizontal", "vertical"])
 def test_only_the_axis_of_a_frieze_counts(axis: str) -> None:
-    """A frieze across a picture whose top and bottom do not meet, and the same one turned."""
+    """A frieze across an image whose top and bottom do not meet, and the same one turned."""
     across = axis == "horizontal"
     frieze = _noise(256, 0)[:, :160] if across else _noise(256, 0)[:, :, :160]
     tiled, heat, ratio, report = TesseraSeamCheck.execute(frieze, 3, 2, axis).args
@@ -230,18 +230,18 @@ def test_heat_glows_on_the_cross_of_a_crop_only() -> None:
 
 
 def test_repeat_lays_copies_side_by_side() -> None:
-    picture = torch.rand(2, 3, 4, 3)
-    tiled = seam.repeat(picture, columns=3, rows=2)
+    image = torch.rand(2, 3, 4, 3)
+    tiled = seam.repeat(image, columns=3, rows=2)
     assert tiled.shape == (2, 6, 12, 3)
-    assert torch.equal(tiled[:, 3:, 8:], picture)
+    assert torch.equal(tiled[:, 3:, 8:], image)
 
 
 def test_offset_by_half_twice_and_by_a_whole() -> None:
-    picture = torch.rand(1, 6, 8, 3)
-    assert torch.equal(offset(offset(picture, 0.5, 0.5), 0.5, 0.5), picture)
-    assert torch.equal(offset(picture, 1.0, 1.0), picture)
-    assert torch.equal(offset(picture, 0.25, 0.0)[:, :, 2], picture[:, :, 0])
-    assert torch.equal(offset(picture, 0.0, 0.5)[:, 3], picture[:, 0])
+    image = torch.rand(1, 6, 8, 3)
+    assert torch.equal(offset(offset(image, 0.5, 0.5), 0.5, 0.5), image)
+    assert torch.equal(offset(image, 1.0, 1.0), image)
+    assert torch.equal(offset(image, 0.25, 0.0)[:, :, 2], image[:, :, 0])
+    assert torch.equal(offset(image, 0.0, 0.5)[:, 3], image[:, 0])
 
 
 sizes = st.integers(1, 12)
@@ -249,14 +249,14 @@ sizes = st.integers(1, 12)
 
 @settings(max_examples=80, deadline=None)
 @given(height=sizes, width=sizes, tiling=st.sampled_from(["both", "half_drop", "brick"]), data=st.data())
-def test_folding_a_continued_picture_gives_it_back(height: int, width: int, tiling: str, data: st.DataObject) -> None:
+def test_folding_a_continued_image_gives_it_back(height: int, width: int, tiling: str, data: st.DataObject) -> None:
     height, width = (2 * height, 2 * width) if tiling != "both" else (height, width)
     down, across = data.draw(st.integers(0, height)), data.draw(st.integers(0, width))
-    picture = torch.rand(2, 3, height, width)
-    margin = extend(picture, TILINGS[tiling], down, across)
-    tiled = seam.repeat(picture.movedim(1, -1), 2, 2, TILINGS[tiling]).movedim(-1, 1)
+    image = torch.rand(2, 3, height, width)
+    margin = extend(image, TILINGS[tiling], down, across)
+    tiled = seam.repeat(image.movedim(1, -1), 2, 2, TILINGS[tiling]).movedim(-1, 1)
     assert torch.equal(margin, tiled[..., : height + down, : width + across])
-    torch.testing.assert_close(fold(margin, TILINGS[tiling], down, across), picture)
+    torch.testing.assert_close(fold(margin, TILINGS[tiling], down, across), image)
 
 
 def test_folding_continues_over_the_border() -> None:

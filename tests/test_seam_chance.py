@@ -1,4 +1,4 @@
-"""What the table of seams counts: lines from inside taken for borders, and pairs of pictures from one seed."""
+"""What the table of seams counts: lines from inside taken for borders, and pairs of images from one seed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from tessera.demo.training.textures import PATTERNS
 from tessera.tiling.seam import measure, seam_of_steps
 
 
-def test_a_line_taken_for_the_border_is_the_border_of_the_rolled_picture() -> None:
-    picture = torch.rand(1, 40, 64, 3, generator=torch.Generator().manual_seed(0))
-    steps = picture[0] - picture[0].roll(1, 0)
+def test_a_line_taken_for_the_border_is_the_border_of_the_rolled_image() -> None:
+    image = torch.rand(1, 40, 64, 3, generator=torch.Generator().manual_seed(0))
+    steps = image[0] - image[0].roll(1, 0)
     for place in (0, 1, 17, 39):
-        rolled = measure(picture.roll(-place, 1))[0].vertical
+        rolled = measure(image.roll(-place, 1))[0].vertical
         found = seam_of_steps(_first(steps, place))
         assert vars(found) == pytest.approx(vars(rolled))
 
 
 def test_hardly_any_texture_without_a_seam_shows_one() -> None:
     for pattern in ("stripes", "clouds"):
-        found = shares(chance(pattern, 64, pictures=12, lines=4))
+        found = shares(chance(pattern, 64, images=12, lines=4))
         assert found.unseen >= 0.95, pattern
         assert found.cr <= found.unseen
     assert len(TITLES) == len(found)

@@ -1,4 +1,4 @@
-"""The tiling nodes in a run: what they do to a sampled picture, and that nothing of them is left elsewhere."""
+"""The tiling nodes in a run: what they do to a sampled image, and that nothing of them is left elsewhere."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_a_whole_run_commutes_with_rolling(
     model: ModelPatcher, tiling: str, shift: tuple[int, int], sampler: str
 ) -> None:
     seamless = _seamless(model, tiling)
-    picture = _sample(seamless, _noise(), sampler=sampler)
+    image = _sample(seamless, _noise(), sampler=sampler)
     moved = _sample(seamless, _noise().roll(shift, (2, 3)), sampler=sampler)
-    assert within(_distance(moved, picture.roll(shift, (2, 3))), 1e-5)
-    assert _distance(_sample(model, _noise().roll(shift, (2, 3)), sampler=sampler), picture.roll(shift, (2, 3))) > 0.01
+    assert within(_distance(moved, image.roll(shift, (2, 3))), 1e-5)
+    assert _distance(_sample(model, _noise().roll(shift, (2, 3)), sampler=sampler), image.roll(shift, (2, 3))) > 0.01
 
 
 def test_branches_of_a_graph_do_not_touch_each_other(model: ModelPatcher) -> None:
@@ -162,7 +162,7 @@ def test_batches_equal_single_runs(model: ModelPatcher) -> None:
     assert within(_distance(together, alone), 1e-5)
 
 
-def test_a_region_smaller_than_the_picture_keeps_its_own_edges(model: ModelPatcher) -> None:
+def test_a_region_smaller_than_the_image_keeps_its_own_edges(model: ModelPatcher) -> None:
     """Area conditioning hands the UNet a crop; wrapping it would join edges that are not neighbours."""
     half = _text(1.0, area=(16, 8, 0, 0), strength=1.0) + _text(0.5)
     seamless = _seamless(model, "horizontal")
@@ -326,10 +326,10 @@ def test_a_longer_run_evens_out_the_grid_of_tokens(transformer: ModelPatcher, ti
 
 
 @pytest.mark.parametrize("with_reference", [False, True])
-def test_all_conditionings_see_the_picture_in_the_same_place(
+def test_all_conditionings_see_the_image_in_the_same_place(
     transformer: ModelPatcher, monkeypatch: pytest.MonkeyPatch, with_reference: bool
 ) -> None:
-    """A reference picture on the positive prompt alone keeps both where they are: their difference is guidance."""
+    """A reference image on the positive prompt alone keeps both where they are: their difference is guidance."""
     shifts = []
 
     def note(call: DenoiserCall, unit: int, shift: Shift, axes: Axes) -> Tensor:
@@ -357,7 +357,7 @@ def test_a_transformer_keeps_its_edges_outside_the_range(transformer: ModelPatch
     assert torch.equal(_draw(_seamless(transformer, start=0.99), noise), _draw(transformer, noise))
 
 
-def test_rolling_moves_what_has_the_size_of_the_picture_and_nothing_else(transformer: ModelPatcher) -> None:
+def test_rolling_moves_what_has_the_size_of_the_image_and_nothing_else(transformer: ModelPatcher) -> None:
     """With a model that commutes with rolling nothing changes; the shift depends on seed and step alone."""
     seamless = _seamless(transformer, method="rolling")
     noise = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(3))

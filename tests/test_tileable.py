@@ -53,7 +53,7 @@ def test_the_other_axis_stays(crops: Tensor, tiling: str) -> None:
     assert max(getattr(s, tiling).sr_max for s in axis) <= 1
 
 
-def test_pictures_of_a_batch_are_made_one_by_one(crops: Tensor) -> None:
+def test_images_of_a_batch_are_made_one_by_one(crops: Tensor) -> None:
     together = TesseraMakeTileable.execute(crops[:3], 16, "both", 0.5).args[0]
     alone = torch.cat([TesseraMakeTileable.execute(c[None], 16, "both", 0.5).args[0] for c in crops[:3]])
     torch.testing.assert_close(together, alone)
@@ -69,21 +69,21 @@ def test_light_that_drifts_is_evened_out() -> None:
 
 
 def test_the_smooth_part_has_the_jumps_and_no_detail() -> None:
-    """Without it the Laplacian of the picture taken periodically is that of the picture inside (Moisan, theorem 1)."""
-    picture = torch.rand(1, 1, 12, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
-    smooth = smooth_part(picture, TILINGS["both"])
+    """Without it the Laplacian of the image taken periodically is that of the image inside (Moisan, theorem 1)."""
+    image = torch.rand(1, 1, 12, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
+    smooth = smooth_part(image, TILINGS["both"])
 
     def laplacian(p: Tensor) -> Tensor:
         return sum(p.roll(s, d) - p for s in (1, -1) for d in (-1, -2))  # pyright: ignore[reportReturnType]
 
-    padded = torch.nn.functional.pad(picture, (1, 1, 1, 1), mode="replicate")
+    padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
     inner = laplacian(padded)[..., 1:-1, 1:-1]
-    torch.testing.assert_close(laplacian(picture - smooth), inner, atol=1e-5, rtol=0)
+    torch.testing.assert_close(laplacian(image - smooth), inner, atol=1e-5, rtol=0)
     assert within(abs(float(smooth.mean())), 1e-6)
-    assert not smooth_part(picture, TILINGS["off"]).any()
+    assert not smooth_part(image, TILINGS["off"]).any()
 
 
-def test_a_picture_that_repeats_is_hardly_touched() -> None:
+def test_a_image_that_repeats_is_hardly_touched() -> None:
     t = torch.arange(96) * 2 * torch.pi / 24
     waves = (0.5 + 0.2 * torch.sin(t)[:, None] + 0.2 * torch.cos(t)[None])[None, None]
     made, _ = make_tileable(waves, TILINGS["both"], 24, 0.0)

@@ -1,4 +1,4 @@
-"""Torus RoPE: transformers take the far edge for a neighbour, only pictures are turned, nothing stays behind."""
+"""Torus RoPE: transformers take the far edge for a neighbour, only images are turned, nothing stays behind."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class HiDreamEmbedND(nn.Module):
 HiDreamEmbedND.__name__ = "EmbedND"
 
 
-def picture(height: int, width: int, first: float = 0.0, index: float = 0.0, step: float = 1.0) -> Tensor:
-    """Positions (height * width, 3) of a picture's tokens."""
+def image(height: int, width: int, first: float = 0.0, index: float = 0.0, step: float = 1.0) -> Tensor:
+    """Positions (height * width, 3) of an image's tokens."""
     rows, columns = torch.arange(height) * step + first, torch.arange(width) * step + first
     place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
     return torch.cat((torch.full((height, width, 1), index), place), dim=-1).flatten(0, 1)
@@ -113,9 +113,9 @@ def test_positional_seams_vanish_along_the_axes_that_wrap_only(ratios: dict[str,
 
 @pytest.mark.parametrize("tiling", ["both", "horizontal", "vertical"])
 @pytest.mark.parametrize("kind", [EmbedND, FluxPosEmbed])
-def test_only_bands_of_wrapping_axes_and_tokens_of_pictures_change(kind: type[nn.Module], tiling: str) -> None:
+def test_only_bands_of_wrapping_axes_and_tokens_of_images_change(kind: type[nn.Module], tiling: str) -> None:
     embedder, axes = kind(10000, [16, 56, 56]), TILINGS[tiling]
-    ids = torch.cat((torch.zeros(5, 3), picture(6, 9), picture(3, 4, index=1)))
+    ids = torch.cat((torch.zeros(5, 3), image(6, 9), image(3, 4, index=1)))
     ids = ids[None] if kind is EmbedND else ids
     plain = embedder(ids)
     with torus(embedder, axes, [(6, 9), (3, 4)]):
@@ -133,7 +133,7 @@ def test_only_bands_of_wrapping_axes_and_tokens_of_pictures_change(kind: type[nn
 
 
 def test_all_layouts_hold_the_same_angles() -> None:
-    ids = torch.cat((torch.zeros(2, 3), picture(4, 6)))
+    ids = torch.cat((torch.zeros(2, 3), image(4, 6)))
     matrices, pairs = EmbedND(10000, [16, 56, 56]), FluxPosEmbed(10000, [16, 56, 56])
     with torus(matrices, BOTH, [(4, 6)]):
         turned = matrices(ids[None])[0, 0]
@@ -161,8 +161,8 @@ LATTICES = [
 
 @pytest.mark.parametrize(("axes", "across", "down"), LATTICES, ids=["square", "half_drop", "brick"])
 def test_a_token_and_its_repeats_have_one_angle(axes: Axes, across: tuple[int, int], down: tuple[int, int]) -> None:
-    """The embedding of a picture moved by a period of the lattice is that of the picture itself."""
-    ids = picture(6, 8)
+    """The embedding of an image moved by a period of the lattice is that of the image itself."""
+    ids = image(6, 8)
     still = _embedded(ids, axes, (6, 8))
     for dy, dx in (across, down):
         moved = _embedded(ids + torch.tensor([0.0, dy, dx]), axes, (6, 8))
@@ -173,7 +173,7 @@ def test_a_token_and_its_repeats_have_one_angle(axes: Axes, across: tuple[int, i
 
 def test_rope_options_of_a_host_scale_the_period() -> None:
     """Positions twice as dense: the period is half as long in positions."""
-    ids = picture(6, 8, first=3.0, step=0.5)
+    ids = image(6, 8, first=3.0, step=0.5)
     moved = _embedded(ids + torch.tensor([0.0, 3.0, 4.0]), BOTH, (6, 8))
     torch.testing.assert_close(moved, _embedded(ids, BOTH, (6, 8)), atol=1e-5, rtol=0)
 
@@ -196,19 +196,19 @@ def test_angles_repeat_and_stay_close_to_the_stock_ones(length: int, dim: int, t
     width=st.integers(1, 6),
     order=st.randoms(use_true_random=False),
 )
-def test_pictures_are_found_wherever_they_lie(text: int, heights: list[int], width: int, order: Random) -> None:
-    """References may be as wide as the picture, but higher or lower."""
-    pictures = [picture(height, width, index=float(i)) for i, height in enumerate(heights)]
-    ids = torch.cat([torch.zeros(text, 3), *pictures, torch.zeros(3, 3)])
+def test_images_are_found_wherever_they_lie(text: int, heights: list[int], width: int, order: Random) -> None:
+    """References may be as wide as the image, but higher or lower."""
+    images = [image(height, width, index=float(i)) for i, height in enumerate(heights)]
+    ids = torch.cat([torch.zeros(text, 3), *images, torch.zeros(3, 3)])
     starts = [text + width * sum(heights[:i]) for i in range(len(heights))]
     expected = [Grid(start, height, width, 1.0, 1.0) for start, height in zip(starts, heights, strict=True)]
     sizes = [(height, width) for height in order.sample(heights, len(heights))]
-    if min(heights) * width > 1:  # a text's token looks like a picture of one token
+    if min(heights) * width > 1:  # a text's token looks like an image of one token
         assert find_grids(ids, sizes) == expected
 
 
-def test_pictures_below_one_another_are_told_apart() -> None:
-    stacked = torch.cat((picture(9, 6), picture(2, 8, index=1.0), picture(3, 6, index=1.0) + torch.tensor([0, 2, 0])))
+def test_images_below_one_another_are_told_apart() -> None:
+    stacked = torch.cat((image(9, 6), image(2, 8, index=1.0), image(3, 6, index=1.0) + torch.tensor([0, 2, 0])))
     assert find_grids(stacked, [(4, 6), (5, 6), (2, 8), (3, 6)]) == [
         Grid(0, 5, 6, 1.0, 1.0),
         Grid(30, 4, 6, 1.0, 1.0),
@@ -218,9 +218,9 @@ def test_pictures_below_one_another_are_told_apart() -> None:
 
 
 def test_sequences_of_other_models_are_read() -> None:
-    flux2 = torch.cat((torch.tensor([[0.0, 0.0, 0.0, i] for i in range(9)]), nn.functional.pad(picture(3, 4), (0, 1))))
+    flux2 = torch.cat((torch.tensor([[0.0, 0.0, 0.0, i] for i in range(9)]), nn.functional.pad(image(3, 4), (0, 1))))
     assert [grid.start for grid in find_grids(flux2, [(3, 4)])] == [9]
-    image2d = torch.cat((picture(3, 4)[:, 1:], torch.zeros(4, 2)))
+    image2d = torch.cat((image(3, 4)[:, 1:], torch.zeros(4, 2)))
     assert find_grids(image2d, [(3, 4)]) == [Grid(0, 3, 4, 1.0, 1.0)]
     diagonal_text = torch.arange(9.0)[:, None].expand(9, 3)
     assert not find_grids(diagonal_text, [(1, 9), (9, 1), (3, 3)])
@@ -233,12 +233,12 @@ def test_positions_along_one_axis_keep_their_angles() -> None:
     stock = text(ids)
     with torus(nn.ModuleList([text, drawn]), BOTH, [(2, 3)]):
         assert torch.equal(text(ids), stock)
-        drawn(picture(2, 3)[None])
+        drawn(image(2, 3)[None])
 
 
 def test_samples_of_a_batch_may_differ() -> None:
-    long = torch.cat((torch.zeros(4, 3), picture(3, 4)))
-    short = torch.cat((torch.zeros(1, 3), picture(3, 4), torch.zeros(3, 3)))
+    long = torch.cat((torch.zeros(4, 3), image(3, 4)))
+    short = torch.cat((torch.zeros(1, 3), image(3, 4), torch.zeros(3, 3)))
     embedder = EmbedND(10000, [16, 56, 56])
     with torus(embedder, BOTH, [(3, 4)]):
         together = embedder(torch.stack((long, short)))
@@ -254,7 +254,7 @@ def test_afterwards_nothing_is_left(error: type[BaseException] | None) -> None:
     context: Any = pytest.raises(error) if error else nullcontext()
     with context, torus(model.diffusion_model, BOTH, [(SIDE, SIDE)]):
         draw(model, BOTH, 0)
-        model.diffusion_model.pos_embed(picture(SIDE, SIDE))
+        model.diffusion_model.pos_embed(image(SIDE, SIDE))
         if error:
             raise error
     assert torch.equal(draw(model, TILINGS["off"], 0), before)
@@ -277,7 +277,7 @@ def test_attention_commutes_with_rolling_in_its_own_precision(
 ) -> None:
     """Hosts give positions in the precision of the latents."""
     axes, size, embedder = TILINGS[tiling], (12, 16), EmbedND(10000, [16, 24, 24])
-    ids = picture(*size).to(dtype)
+    ids = image(*size).to(dtype)
     x = torch.randn(*size, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
 
     def error() -> float:
@@ -299,7 +299,7 @@ def test_a_model_that_was_not_reached_is_an_error() -> None:
         pass
     embedder = EmbedND(10000, [16, 56, 56])
     with pytest.raises(NotPeriodicError, match=naming("9 x 6", "rolling")), torus(embedder, BOTH, [(6, 9)]):
-        embedder(picture(6, 8)[None])
+        embedder(image(6, 8)[None])
 
 
 def test_a_call_that_skips_the_network_is_none() -> None:

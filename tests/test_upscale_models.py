@@ -1,4 +1,4 @@
-"""Models that enlarge pictures: tiles against one piece, textures between Wrap Pad and Wrap Crop, and their files."""
+"""Models that enlarge images: tiles against one piece, textures between Wrap Pad and Wrap Crop, and their files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def model() -> UpscaleModel:
     return made
 
 
-def picture(height: int = 40, width: int = 56, count: int = 2) -> Tensor:
+def random_image(height: int = 40, width: int = 56, count: int = 2) -> Tensor:
     return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(1))
 
 
@@ -50,22 +50,22 @@ def enlarged(model: UpscaleModel, image: Tensor) -> Tensor:
     return out
 
 
-def test_pictures_are_enlarged_and_stay_in_range(model: UpscaleModel) -> None:
-    out = enlarged(model, picture())
+def test_images_are_enlarged_and_stay_in_range(model: UpscaleModel) -> None:
+    out = enlarged(model, random_image())
     assert out.shape == (2, 80, 112, 3)
-    expected = model(picture().movedim(-1, 1)).clamp(0, 1).movedim(1, -1)
+    expected = model(random_image().movedim(-1, 1)).clamp(0, 1).movedim(1, -1)
     assert torch.allclose(out, expected, atol=1e-6)
     assert out.min() >= 0
     assert out.max() <= 1
 
 
-def test_tiles_give_the_picture_in_one_piece(model: UpscaleModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = enlarged(model, picture())
+def test_tiles_give_the_image_in_one_piece(model: UpscaleModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = enlarged(model, random_image())
     monkeypatch.setattr(upscale, "TILE", 24)
     monkeypatch.setattr(upscale, "OVERLAP", 8)
     seen: list[torch.Size] = []
     hook = model.descriptor.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
-    tiled = enlarged(model, picture())
+    tiled = enlarged(model, random_image())
     hook.remove()
     assert len(seen) == 2 * 2 * 3
     assert max(max(shape[2:]) for shape in seen) <= 24
@@ -85,10 +85,10 @@ def test_a_full_memory_makes_smaller_tiles(model: UpscaleModel, monkeypatch: pyt
         return network(x)
 
     model.descriptor = small_only
-    assert enlarged(model, picture()).shape == (2, 80, 112, 3)
+    assert enlarged(model, random_image()).shape == (2, 80, 112, 3)
     monkeypatch.setattr(upscale, "SMALLEST_TILE", 48)
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        enlarged(model, picture())
+        enlarged(model, random_image())
     assert not model.patcher.patched_by
 
 
@@ -100,9 +100,9 @@ def test_tiles_of_a_texture_stay_tiles_between_wrap_pad_and_crop(model: UpscaleM
         assert isinstance(cropped, Tensor)
         return cropped
 
-    moved, shift = picture().roll((3, 5), (1, 2)), (6, 10)
-    assert torch.allclose(through(moved), through(picture()).roll(shift, (1, 2)), atol=1e-5)
-    assert not torch.allclose(enlarged(model, moved), enlarged(model, picture()).roll(shift, (1, 2)), atol=1e-3)
+    moved, shift = random_image().roll((3, 5), (1, 2)), (6, 10)
+    assert torch.allclose(through(moved), through(random_image()).roll(shift, (1, 2)), atol=1e-5)
+    assert not torch.allclose(enlarged(model, moved), enlarged(model, random_image()).roll(shift, (1, 2)), atol=1e-3)
 
 
 def test_without_spandrel_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_files_are_loaded(tmp_path: Path, name: str) -> None:
         torch.save({"params_ema": weights} if name.startswith("nested") else weights, path)
     loaded = load_upscale_model(path)
     assert loaded.scale == 2
-    assert enlarged(loaded, picture(16, 16, 1)).shape == (1, 32, 32, 3)
+    assert enlarged(loaded, random_image(16, 16, 1)).shape == (1, 32, 32, 3)
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tessera.host.graph.workflow import Prompt, Workflow, convert, from_document
 
 
 def png(path: Path, **chunks: Any) -> Path:
-    """A picture with text chunks."""
+    """An image with text chunks."""
     text = PngInfo()
     for key, value in chunks.items():
         (text.add_itxt if key == "prompt" else text.add_text)(
@@ -30,7 +30,7 @@ def png(path: Path, **chunks: Any) -> Path:
     return path
 
 
-def test_pictures_carry_graphs(tmp_path: Path) -> None:
+def test_images_carry_graphs(tmp_path: Path) -> None:
     both = read(png(tmp_path / "a.png", prompt=API, workflow=SUM))
     assert (both.prompt, both.ui_graph) == (API, SUM)
     assert to_prompt(both, INFO)["2"] == API["2"]
@@ -73,12 +73,12 @@ def test_a_file_that_is_no_workflow_is_refused_in_one_line(tmp_path: Path, conte
     ("chunks", "said"),
     [({}, "carries no workflow"), ({"prompt": "{"}, "chunk prompt: not JSON"), ({"workflow": "[]"}, "chunk workflow")],
 )
-def test_a_picture_without_a_graph_is_refused(tmp_path: Path, chunks: dict[str, str], said: str) -> None:
+def test_a_image_without_a_graph_is_refused(tmp_path: Path, chunks: dict[str, str], said: str) -> None:
     with pytest.raises(GraphError, match=said):
         read(png(tmp_path / "a.png", **chunks))
 
 
-def test_a_cut_picture_is_read_as_far_as_needed(tmp_path: Path) -> None:
+def test_a_cut_image_is_read_as_far_as_needed(tmp_path: Path) -> None:
     whole = png(tmp_path / "a.png", prompt=API).read_bytes()
     for end in range(len(whole)):
         (tmp_path / "b.png").write_bytes(whole[:end])
@@ -170,7 +170,7 @@ MAKE, MODEL, DESCRIPTION = 0x10F, 0x110, 0x10E
 
 
 @pytest.mark.parametrize(("suffix", "name"), [("webp", "WebP"), ("jpg", "JPEG")])
-def test_pictures_with_exif_carry_graphs(tmp_path: Path, suffix: str, name: str) -> None:
+def test_images_with_exif_carry_graphs(tmp_path: Path, suffix: str, name: str) -> None:
     def saved(tags: dict[int, str]) -> Path:
         exif = Image.Exif()
         exif.update(tags)
@@ -198,7 +198,7 @@ def test_remarks_of_a_jpeg_carry_graphs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["webp", "jpg"])
-def test_a_cut_picture_with_exif_is_read_or_refused(tmp_path: Path, suffix: str) -> None:
+def test_a_cut_image_with_exif_is_read_or_refused(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
     exif[MODEL] = f"prompt:{json.dumps(API)}"
     Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}", exif=exif)

@@ -64,7 +64,7 @@ def test_what_was_scaled_in_between_still_tiles(factor: float, blend: float) -> 
 
 
 def test_blending_joins_what_a_node_sees_differently_at_both_edges() -> None:
-    """A depth model that adds a ramp over the whole picture."""
+    """A depth model that adds a ramp over the whole image."""
     padded, geometry, *_ = TesseraWrapPad.execute(16, "both", _waves(96)).args
     ramp = padded + torch.linspace(0, 0.4, padded.shape[2])[:, None]
     (cut,), (blended,) = (seam.measure(TesseraWrapCrop.execute(geometry, blend, ramp).args[0]) for blend in (0.0, 1.0))
@@ -126,7 +126,7 @@ def test_masks_and_latents_go_along_in_proportion() -> None:
     assert torch.equal(back[2]["noise_mask"], latent["noise_mask"])
 
 
-def test_a_latent_padded_alone_crops_the_picture_decoded_from_it() -> None:
+def test_a_latent_padded_alone_crops_the_image_decoded_from_it() -> None:
     _, geometry, _, latent = TesseraWrapPad.execute(16, "horizontal", latent={"samples": torch.rand(1, 4, 6, 8)}).args
     assert latent["samples"].shape == (1, 4, 6, 12)
     assert TesseraWrapCrop.execute(geometry, 0.0, torch.rand(1, 48, 96, 3)).args[0].shape == (1, 48, 64, 3)

@@ -126,7 +126,7 @@ def random_lora(unet: nn.Module, rank: int = 3) -> StateDict:
 
 
 class Encoder:
-    """Stands for a CLIP_VISION: what it says depends on the picture, smoothly."""
+    """Stands for a CLIP_VISION: what it says depends on the image, smoothly."""
 
     def __init__(self, embedding: int = EMBEDDING, patch: int = PATCH) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -142,6 +142,6 @@ class Encoder:
         return SimpleNamespace(image_embeds=colour @ self.weight, penultimate_hidden_states=hidden)
 
 
-def picture(red: float, green: float = 0.5, blue: float = 0.2, size: int = 16) -> Tensor:
-    """A picture (1, size, size, 3) of one colour."""
+def plain_image(red: float, green: float = 0.5, blue: float = 0.2, size: int = 16) -> Tensor:
+    """An image (1, size, size, 3) of one colour."""
     return torch.tensor([red, green, blue]).expand(1, size, size, 3)

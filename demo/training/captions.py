@@ -26,7 +26,7 @@ HELD_OUT: frozenset[frozenset[str]] = frozenset(
     )
 )
 """Pairs that no training caption names together, in either order. Each colour is in two of them, and named with seven
-others. Pictures of them are in the data with captions that name one colour: the two must be joined by words alone."""
+others. Images of them are in the data with captions that name one colour: the two must be joined by words alone."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "stripes": ("stripes", "stripes", "striped pattern"),
@@ -76,7 +76,7 @@ WORDINGS: tuple[str, ...] = (
 VAGUE: tuple[str, ...] = ("{name}", "{a} {name}", "{a} and {b} texture", "{a} and {b}")
 """Wordings that leave something out."""
 ONE_COLOUR: tuple[str, ...] = ("{a} {name}", "{a} {name}", "{name} with {b}", "{name}")
-"""Wordings for pictures of held-out pairs."""
+"""Wordings for images of held-out pairs."""
 
 
 def pairs(held_out: bool) -> list[Pair]:

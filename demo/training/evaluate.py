@@ -50,7 +50,7 @@ class Model:
         self.pipeline, self.steps, self.guidance, self.size = pipeline.to(DEVICE), steps, guidance, size
 
     def draw(self, prompts: Sequence[str], seeds: Sequence[int], tiling: bool = True) -> NDArray[np.uint8]:
-        """(N, size, size, 3), one picture for each prompt and seed."""
+        """(N, size, size, 3), one image for each prompt and seed."""
         axes, batches = Axes(True, True), []
         with ExitStack() as stack:
             if tiling:
@@ -89,7 +89,7 @@ def full_caption(rng: np.random.Generator, pattern: str, colours: Pair) -> str:
 
 
 def obedience(model: Model, judge: torch.nn.Module, count: int, out: Path) -> dict[str, float]:
-    """Shares of pictures with the right colours, the right pattern, and for each pattern what was right of it."""
+    """Shares of images with the right colours, the right pattern, and for each pattern what was right of it."""
     asked, rng, names = held_out_prompts(count), np.random.default_rng(5), list(PATTERNS)
     texts = [plain(p, (a, b)) if i % 2 else full_caption(rng, p, (a, b)) for i, (p, a, b) in enumerate(asked)]
     drawn = model.draw(texts, range(count))
@@ -124,9 +124,9 @@ def seams(model: Model, prompt: str, count: int, out: Path) -> dict[str, float]:
     return result
 
 
-def contact_sheet(pictures: NDArray[np.uint8], path: Path, columns: int) -> None:
-    """Write pictures (N, H, W, 3) row by row as one PNG."""
-    Image.fromarray(grid(list(torch.from_numpy(pictures)), columns).numpy()).save(path)
+def contact_sheet(images: NDArray[np.uint8], path: Path, columns: int) -> None:
+    """Write images (N, H, W, 3) row by row as one PNG."""
+    Image.fromarray(grid(list(torch.from_numpy(images)), columns).numpy()).save(path)
 
 
 def main() -> None:
@@ -137,8 +137,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--count", type=int, default=64, help="pictures for colours and patterns")
-    parser.add_argument("--seeds", type=int, default=16, help="pictures for the seam ratio; 0 leaves it out")
+    parser.add_argument("--count", type=int, default=64, help="images for colours and patterns")
+    parser.add_argument("--seeds", type=int, default=16, help="images for the seam ratio; 0 leaves it out")
     parser.add_argument("--prompts", nargs="*", default=["red and white bricks"], help="for the seam ratio")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

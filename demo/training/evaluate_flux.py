@@ -71,26 +71,26 @@ def prompts(count: int) -> list[Asked]:
     return [(names[i % len(names)], str(a), str(b)) for i, (a, b) in enumerate(pairs)]
 
 
-def share(picture: Tensor, colour: str) -> float:
+def share(image: Tensor, colour: str) -> float:
     """Share of pixels of (H, W, 3) in 0..1 to which no other colour of the palette is nearer."""
     palette = torch.tensor(list(PALETTE.values())) / 255
-    nearest = torch.cdist(picture.reshape(-1, 3), palette).argmin(1)
+    nearest = torch.cdist(image.reshape(-1, 3), palette).argmin(1)
     return float((nearest == list(PALETTE).index(colour)).float().mean())
 
 
-def clipped(picture: Tensor) -> float:
+def clipped(image: Tensor) -> float:
     """Share of pixels of which a channel is black or full to the last level."""
-    levels = (picture * 255).round()
+    levels = (image * 255).round()
     return float(((levels <= 0) | (levels >= 255)).any(-1).float().mean())
 
 
-def bytes_of(pictures: Tensor) -> NDArray[np.uint8]:
-    return (pictures.clamp(0, 1) * 255 + 0.5).byte().numpy()
+def bytes_of(images: Tensor) -> NDArray[np.uint8]:
+    return (images.clamp(0, 1) * 255 + 0.5).byte().numpy()
 
 
-def patterns_seen(judge: torch.nn.Module, pictures: Tensor) -> list[str]:
-    """The patterns that pictures (N, H, W, 3) show."""
-    return [list(PATTERNS)[i] for i in classify(judge, pictures.permute(0, 3, 1, 2) * 2 - 1).tolist()]
+def patterns_seen(judge: torch.nn.Module, images: Tensor) -> list[str]:
+    """The patterns that images (N, H, W, 3) show."""
+    return [list(PATTERNS)[i] for i in classify(judge, images.permute(0, 3, 1, 2) * 2 - 1).tolist()]
 
 
 def drawn(model: Model, asked: list[Asked], strength: float, method: str) -> Tensor:
@@ -111,13 +111,13 @@ def negatives(
     """For each strength the shares of the colour named in the negative, right patterns and clipped pixels."""
     sheets = [plain_ones, *(drawn(model, asked, strength, method) for strength in STRENGTHS[1:])]
     rows = []
-    for strength, pictures in zip(STRENGTHS, sheets, strict=True):
-        found = patterns_seen(judge, pictures)
-        named = [share(p, unwanted(i, a)) for i, (p, a) in enumerate(zip(pictures, asked, strict=True))]
+    for strength, images in zip(STRENGTHS, sheets, strict=True):
+        found = patterns_seen(judge, images)
+        named = [share(p, unwanted(i, a)) for i, (p, a) in enumerate(zip(images, asked, strict=True))]
         row = {
             "strength": strength,
             "colour": float(np.mean(named)),
-            "clipped": float(np.mean([*map(clipped, pictures)])),
+            "clipped": float(np.mean([*map(clipped, images)])),
         }
         rows.append(row | {"patterns": float(np.mean([f == a[0] for f, a in zip(found, asked, strict=True)]))})
         print({name: round(value, 3) for name, value in rows[-1].items()})
@@ -125,11 +125,11 @@ def negatives(
     return rows
 
 
-def obedience(pictures: Tensor, judge: torch.nn.Module, asked: list[Asked], out: Path) -> dict[str, float]:
-    """Shares of pictures with both named colours, and with the named pattern."""
-    contact_sheet(bytes_of(pictures), out / "prompts.png", columns=13)
-    found = patterns_seen(judge, pictures)
-    colours = [dominating(p) == {a, b} for p, (_, a, b) in zip(bytes_of(pictures), asked, strict=True)]
+def obedience(images: Tensor, judge: torch.nn.Module, asked: list[Asked], out: Path) -> dict[str, float]:
+    """Shares of images with both named colours, and with the named pattern."""
+    contact_sheet(bytes_of(images), out / "prompts.png", columns=13)
+    found = patterns_seen(judge, images)
+    colours = [dominating(p) == {a, b} for p, (_, a, b) in zip(bytes_of(images), asked, strict=True)]
     for name in PATTERNS:
         seen = [f for f, a in zip(found, asked, strict=True) if a[0] == name]
         print(f"  {name}: {seen}")

@@ -1,8 +1,8 @@
-"""Measure the demo IP-Adapter: does a picture follow its reference, the more so the larger the scale?
+"""Measure the demo IP-Adapter: does an image follow its reference, the more so the larger the scale?
 
 `python -m tessera.demo.training.evaluate_ip_adapter --out FOLDER`. References are drawn anew, so that no
 training saw them, in the colour pairs that no caption of `texture-sd` joined; the prompt is empty, so all that a
-picture has in common with its reference comes from the adapter.
+image has in common with its reference comes from the adapter.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .evaluate import contact_sheet
 from .measures import k_means
 from .textures import PATTERNS, draw
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 SCALES = (0.0, 0.3, 0.6, 0.9)
 
 
-def references(count: int, size: int) -> tuple[Pictures, list[str]]:
+def references(count: int, size: int) -> tuple[Images, list[str]]:
     """(count, size, size, 3) and their patterns, which take turns.
 
     Neighbours, which are compared, never have the same two colours: no distance could tell which of them is nearer.
@@ -65,12 +65,12 @@ class Model:
         self.steps, self.guidance, self.kind = steps, guidance, kind
         self.empty = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
 
-    def prompt(self, picture: Pictures, scale: float, mask: Tensor | None = None) -> ImagePrompt:
+    def prompt(self, image: Images, scale: float, mask: Tensor | None = None) -> ImagePrompt:
         """A reference at a scale."""
-        return ImagePrompt(torch.from_numpy(picture)[None].float() / 255, scale, self.kind, mask=mask)
+        return ImagePrompt(torch.from_numpy(image)[None].float() / 255, scale, self.kind, mask=mask)
 
-    def draw(self, prompts: list[ImagePrompt], seed: int, width: int = 128, apart: bool = False) -> Pictures:
-        """A picture (128, width, 3); `apart` keeps masked areas apart."""
+    def draw(self, prompts: list[ImagePrompt], seed: int, width: int = 128, apart: bool = False) -> Images:
+        """An image (128, width, 3); `apart` keeps masked areas apart."""
         applied = TesseraApplyImagePrompts.execute(self.model, tuple(prompts), "sum", self.loaded, keep_apart=apart)
         model: Any = applied.args[0]
         noise = torch.randn(1, 4, 16, width // 8, generator=torch.Generator().manual_seed(seed))
@@ -79,26 +79,26 @@ class Model:
         return (self.vae.decode(latent)[0].clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
 
 
-def palette(picture: Pictures) -> NDArray[np.float32]:
+def palette(image: Images) -> NDArray[np.float32]:
     """The two main colours (2, 3) in 0..255."""
-    return k_means(picture[::2, ::2].reshape(-1, 3).astype(np.float32), 2)[0]
+    return k_means(image[::2, ::2].reshape(-1, 3).astype(np.float32), 2)[0]
 
 
-def colour_distance(a: Pictures, b: Pictures) -> float:
+def colour_distance(a: Images, b: Images) -> float:
     """Mean distance of the two main colours of both, matched in the better of both orders."""
     p, q = palette(a), palette(b)
     return float(min(np.linalg.norm(p - q, axis=1).mean(), np.linalg.norm(p - q[::-1], axis=1).mean()))
 
 
 @torch.no_grad()
-def pattern_scores(judge: torch.nn.Module, pictures: list[Pictures], patterns: list[str]) -> NDArray[np.float64]:
+def pattern_scores(judge: torch.nn.Module, images: list[Images], patterns: list[str]) -> NDArray[np.float64]:
     """Probability that the classifier gives to each named pattern."""
-    tensors = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    tensors = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     logits = torch.cat([judge(part) for part in tensors.split(64)])
     return F.softmax(logits, -1)[range(len(patterns)), [list(PATTERNS).index(p) for p in patterns]].double().numpy()
 
 
-def by_scale(model: Model, judge: torch.nn.Module, refs: Pictures, patterns: list[str], out: Path) -> dict[str, float]:
+def by_scale(model: Model, judge: torch.nn.Module, refs: Images, patterns: list[str], out: Path) -> dict[str, float]:
     """Colour distance and pattern score for each scale."""
     found, sheet = {}, [refs]
     for scale in SCALES:
@@ -113,26 +113,24 @@ def by_scale(model: Model, judge: torch.nn.Module, refs: Pictures, patterns: lis
 
 
 class Verdicts:
-    """Whether pictures are nearer to one reference than to another, by colour and by pattern."""
+    """Whether images are nearer to one reference than to another, by colour and by pattern."""
 
     def __init__(self, judge: torch.nn.Module) -> None:
         self.judge, self.colour, self.pattern = judge, [], []
 
-    def add(self, picture: Pictures, own: tuple[Pictures, str], other: tuple[Pictures, str]) -> None:
-        """Judge one picture (128, 128, 3); references are a picture and its pattern."""
-        self.colour.append(colour_distance(picture, own[0]) < colour_distance(picture, other[0]))
-        mine, theirs = pattern_scores(self.judge, [picture, picture], [own[1], other[1]])
+    def add(self, image: Images, own: tuple[Images, str], other: tuple[Images, str]) -> None:
+        """Judge one image (128, 128, 3); references are an image and its pattern."""
+        self.colour.append(colour_distance(image, own[0]) < colour_distance(image, other[0]))
+        mine, theirs = pattern_scores(self.judge, [image, image], [own[1], other[1]])
         self.pattern.append(mine > theirs)
 
     def shares(self, name: str) -> dict[str, float]:
-        """Of pictures that are nearer to their own reference."""
+        """Of images that are nearer to their own reference."""
         return {f"{name}, colours": float(np.mean(self.colour)), f"{name}, pattern": float(np.mean(self.pattern))}
 
 
-def two_at_once(
-    model: Model, judge: torch.nn.Module, refs: Pictures, patterns: list[str], out: Path
-) -> dict[str, float]:
-    """Shares of pictures nearer to the reference with the larger scale, and of halves nearer to their own."""
+def two_at_once(model: Model, judge: torch.nn.Module, refs: Images, patterns: list[str], out: Path) -> dict[str, float]:
+    """Shares of images nearer to the reference with the larger scale, and of halves nearer to their own."""
     named = list(zip(refs, patterns, strict=True))
     scales, halves, sheet = Verdicts(judge), {True: Verdicts(judge), False: Verdicts(judge)}, []
     left = torch.zeros(128, 256)

@@ -22,7 +22,7 @@ from .repeating import Label, draw_repeating
 from .textures import PALETTE, PATTERNS, draw
 
 PLAIN = 24
-"""Pictures of each colour alone."""
+"""Images of each colour alone."""
 
 PART = 195
 """Textures in one file of the pool."""
@@ -63,7 +63,7 @@ def encode_part(vae: AutoencoderKL, part: int, size: int) -> Tensor:
 
 
 def encode_plain(vae: AutoencoderKL, size: int, work: Path) -> dict[str, Tensor]:
-    """For each colour normalised latents (PLAIN, 16, size / 8, size / 8) of pictures of nothing else."""
+    """For each colour normalised latents (PLAIN, 16, size / 8, size / 8) of images of nothing else."""
     path = work / "flux-plain.pt"
     if not path.exists():
         rng = np.random.default_rng(2)
@@ -79,10 +79,10 @@ def encode_drawn(vae: AutoencoderKL, rng: np.random.Generator, shown: list[Label
     return torch.cat(found)
 
 
-def normalised(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Latents (B, 16, H / 8, W / 8) of pictures (B, 3, H, W) in -1..1, of mean 0 and deviation 1, in bfloat16."""
+def normalised(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Latents (B, 16, H / 8, W / 8) of images (B, 3, H, W) in -1..1, of mean 0 and deviation 1, in bfloat16."""
     with autocast():
-        latents = vae.encode(pictures.to(DEVICE)).latent_dist.mode()
+        latents = vae.encode(images.to(DEVICE)).latent_dist.mode()
     return ((latents.float().cpu() - SHIFT) * SCALING).bfloat16()
 
 
@@ -91,18 +91,18 @@ def encode_tori(vae: AutoencoderKL, count: int, work: Path) -> tuple[Tensor, lis
     """Normalised latents (N, 16, TORUS, TORUS) of `count` textures that repeat, or fewer, and what they show."""
     path = work / f"flux-tori-{count}.pt"
     if not path.exists():
-        pictures, shown = draw_repeating(labels(count), 8 * TORUS, work)
-        torch.save([encode_repeating(vae, pictures), shown * CUTS], path)
+        images, shown = draw_repeating(labels(count), 8 * TORUS, work)
+        torch.save([encode_repeating(vae, images), shown * CUTS], path)
     latents, shown = torch.load(path, weights_only=True)
     return latents, shown
 
 
-def encode_repeating(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Normalised latents (CUTS * B, 16, h, w) in bfloat16 of pictures (B, 3, H, W), each cut open at CUTS places."""
+def encode_repeating(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Normalised latents (CUTS * B, 16, h, w) in bfloat16 of images (B, 3, H, W), each cut open at CUTS places."""
     vae.to(DEVICE, memory_format=torch.channels_last).eval()
     rng, found = np.random.default_rng(3), []
-    places = rng.integers(pictures.shape[-1], size=(CUTS * len(pictures), 2)).tolist()
-    cut = [picture.roll(place, (1, 2)) for picture, place in zip([*pictures] * CUTS, places, strict=True)]
+    places = rng.integers(images.shape[-1], size=(CUTS * len(images), 2)).tolist()
+    cut = [image.roll(place, (1, 2)) for image, place in zip([*images] * CUTS, places, strict=True)]
     for some in trange(0, len(cut), 8, desc="encode", mininterval=5):
         with circular(vae.encoder, Axes(True, True)):
             found.append(normalised(vae, torch.stack(cut[some : some + 8])))

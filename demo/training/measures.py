@@ -1,4 +1,4 @@
-"""What a picture shows: its two dominating palette colours."""
+"""What an image shows: its two dominating palette colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from .textures import PALETTE
 
 MEANS = 2
-"""Clusters of colour in a picture; the test of it finds the right two colours in every drawn pattern."""
+"""Clusters of colour in an image; the test of it finds the right two colours in every drawn pattern."""
 
 
 def k_means(
@@ -34,13 +34,13 @@ def k_means(
     return centres, np.bincount(nearest, minlength=count) / len(points)
 
 
-def dominating(picture: NDArray[np.uint8], means: int = MEANS) -> set[str]:
+def dominating(image: NDArray[np.uint8], means: int = MEANS) -> set[str]:
     """The two palette colours with the largest share, each k-means centre counted for the palette colour nearest to it.
 
     Args:
-        picture: (H, W, 3).
+        image: (H, W, 3).
     """
-    points = picture[::2, ::2].reshape(-1, 3).astype(np.float32)
+    points = image[::2, ::2].reshape(-1, 3).astype(np.float32)
     names, palette = list(PALETTE), np.array(list(PALETTE.values()), np.float32)
     centres, shares = k_means(points, means)
     total = dict.fromkeys(names, 0.0)

@@ -2,7 +2,7 @@
 
 Drawn textures have no seam inside. Any line between two of their columns, or rows, is taken for the border and compared
 with the others: exactly what becomes of a texture that repeats perfectly and is rolled at random. A measure can certify
-pictures of a pattern only where it passes such textures.
+images of a pattern only where it passes such textures.
 
     python -m tessera.demo.training.seam_chance --size 128
 """
@@ -21,16 +21,16 @@ from ...tiling.seam import AxisSeam, seam_of_steps
 from .captions import pairs
 from .textures import PATTERNS, draw
 
-PICTURES = 64
+IMAGES = 64
 LINES = 8
 CERTAIN = 0.95
-"""Share of pictures without a seam that a measure has to pass before it counts for a pattern."""
+"""Share of images without a seam that a measure has to pass before it counts for a pattern."""
 
 Both = tuple[AxisSeam, AxisSeam]
 
 
 class Shares(NamedTuple):
-    """Shares (0..1) of pictures that pass a measure on both axes."""
+    """Shares (0..1) of images that pass a measure on both axes."""
 
     sr: float
     sr_max: float
@@ -43,7 +43,7 @@ TITLES = ("SR <= 1.5", "SRmax <= 1", "CR <= 1.5", "CRmax <= 1", "no seam shows")
 
 
 def shares(seams: Sequence[Both]) -> Shares:
-    """How many of these pictures pass."""
+    """How many of these images pass."""
 
     def share(passes: list[bool]) -> float:
         return float(np.mean(passes))
@@ -57,13 +57,13 @@ def shares(seams: Sequence[Both]) -> Shares:
     )
 
 
-def chance(pattern: str, size: int, pictures: int = PICTURES, lines: int = LINES) -> list[Both]:
-    """The seams that `pictures` drawn textures have at `lines` places each where nothing is wrong."""
+def chance(pattern: str, size: int, images: int = IMAGES, lines: int = LINES) -> list[Both]:
+    """The seams that `images` drawn textures have at `lines` places each where nothing is wrong."""
     rng, colours = np.random.default_rng([size, list(PATTERNS).index(pattern)]), pairs(held_out=False)
     found = []
-    for _ in range(pictures):
-        picture = torch.from_numpy(draw(rng, pattern, colours[rng.integers(len(colours))], size)).float() / 255
-        steps = [picture.transpose(0, 1).diff(dim=0), picture.diff(dim=0)]
+    for _ in range(images):
+        image = torch.from_numpy(draw(rng, pattern, colours[rng.integers(len(colours))], size)).float() / 255
+        steps = [image.transpose(0, 1).diff(dim=0), image.diff(dim=0)]
         places = rng.integers(size - 1, size=(lines, 2)).tolist()
         found += [(seam_of_steps(_first(steps[0], x)), seam_of_steps(_first(steps[1], y))) for x, y in places]
     return found
@@ -78,12 +78,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=128, help="side of the textures, px")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="textures of each pattern")
+    parser.add_argument("--images", type=int, default=IMAGES, help="textures of each pattern")
     args = parser.parse_args()
     print(f"| {args.size} px | {' | '.join(TITLES)} |\n|---|{'---|' * len(TITLES)}")
     passed: dict[str, Shares] = {}
     for pattern in PATTERNS:
-        passed[pattern] = shares(chance(pattern, args.size, args.pictures))
+        passed[pattern] = shares(chance(pattern, args.size, args.images))
         print(f"| {pattern} | {' | '.join(f'{share:.0%}' for share in passed[pattern])} |", flush=True)
     for measure, title in enumerate(TITLES):
         certain = [pattern for pattern, found in passed.items() if found[measure] >= CERTAIN]

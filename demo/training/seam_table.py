@@ -37,11 +37,11 @@ BLOCK = 4
 """Seeds that are drawn, and kept, together."""
 
 SEEDS = 1000
-"""From the seeds of one prompt to those of the next: pictures of the same noise have their steps in the same places,
+"""From the seeds of one prompt to those of the next: images of the same noise have their steps in the same places,
 and count for less than as many of their own."""
 
 ROLLS = 8
-"""Places where each picture is cut anew, to see what it has inside."""
+"""Places where each image is cut anew, to see what it has inside."""
 
 
 class Asked(NamedTuple):
@@ -68,7 +68,7 @@ class Settings(NamedTuple):
 
 
 class Obedience(NamedTuple):
-    """For each picture whether it has the two colours and whether the pattern that were asked for."""
+    """For each image whether it has the two colours and whether the pattern that were asked for."""
 
     colours: list[bool]
     pattern: list[bool]
@@ -89,7 +89,7 @@ def draw(settings: Settings, tiling: str, seeds: range) -> Tensor:
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
     side = settings.size // 8
     empty = torch.zeros(1, model.get_model_object("latent_format").latent_channels, side, side)
-    pictures = []
+    images = []
     bar = tqdm(settings.prompts, desc=f"{settings.model}, tiling {tiling}, seeds {seeds}", mininterval=5)
     for number, prompt in enumerate(bar):
         noise = torch.cat([prepare_noise(empty, SEEDS * number + seed) for seed in seeds])
@@ -97,38 +97,38 @@ def draw(settings: Settings, tiling: str, seeds: range) -> Tensor:
         run = KSampler(seamless, settings.steps, *settings.sampler)
         with torch.inference_mode():
             latents = run.sample(noise, positive, negative, settings.cfg, torch.zeros_like(noise), seed=0)
-            pictures.append(decoder.decode(latents))
-    return torch.cat(pictures)
+            images.append(decoder.decode(latents))
+    return torch.cat(images)
 
 
 def block(settings: Settings, tiling: str, seeds: range, path: Path) -> Tensor:
-    """`draw`, once: the pictures are kept in `path`."""
+    """`draw`, once: the images are kept in `path`."""
     if not path.exists():
         torch.save(draw(settings, tiling, seeds), path)
     return torch.load(path, weights_only=True)
 
 
-def moved(pictures: Tensor) -> Tensor:
-    """Each picture rolled to random places of its torus: its border is then a line from inside, as good as any."""
-    rng, size = np.random.default_rng(8), pictures.shape[1]
+def moved(images: Tensor) -> Tensor:
+    """Each image rolled to random places of its torus: its border is then a line from inside, as good as any."""
+    rng, size = np.random.default_rng(8), images.shape[1]
     return torch.stack(
-        [p.roll(shift, (0, 1)) for p in pictures for shift in rng.integers(size, size=(ROLLS, 2)).tolist()]
+        [p.roll(shift, (0, 1)) for p in images for shift in rng.integers(size, size=(ROLLS, 2)).tolist()]
     )
 
 
-def obedience(pictures: Tensor, wanted: list[Asked], judge: nn.Module) -> Obedience:
-    """Judge pictures (B, H, W, 3)."""
-    levels, patterns = (pictures * 255).round().byte().numpy(), list(PATTERNS)
-    kinds = classify(judge, pictures.movedim(-1, 1) * 2 - 1).tolist()
+def obedience(images: Tensor, wanted: list[Asked], judge: nn.Module) -> Obedience:
+    """Judge images (B, H, W, 3)."""
+    levels, patterns = (images * 255).round().byte().numpy(), list(PATTERNS)
+    kinds = classify(judge, images.movedim(-1, 1) * 2 - 1).tolist()
     return Obedience(
         [dominating(p) == set(w.colours) for p, w in zip(levels, wanted, strict=True)],
         [patterns[kind] == w.pattern for kind, w in zip(kinds, wanted, strict=True)],
     )
 
 
-def row(name: str, pictures: Tensor, found: Obedience | None = None) -> str:
+def row(name: str, images: Tensor, found: Obedience | None = None) -> str:
     """One line of the table."""
-    seams = [(seam.horizontal, seam.vertical) for seam in measure(pictures)]
+    seams = [(seam.horizontal, seam.vertical) for seam in measure(images)]
     sr = np.median([[axis.sr for axis in both] for both in seams], axis=0)
     passed = [f"{share:.0%}" for share in shares(seams)]
     right = [f"{np.mean(which):.0%}" for which in found] if found else ["", ""]
@@ -136,7 +136,7 @@ def row(name: str, pictures: Tensor, found: Obedience | None = None) -> str:
 
 
 def paired(name: str, on: list[bool], off: list[bool]) -> str:
-    """Counts of what only one of two pictures of a seed gets right, and McNemar's exact test of them."""
+    """Counts of what only one of two images of a seed gets right, and McNemar's exact test of them."""
     lost = sum(b and not a for a, b in zip(on, off, strict=True))
     won = sum(a and not b for a, b in zip(on, off, strict=True))
     both, total = lost + won, len(on)
@@ -153,12 +153,12 @@ def main() -> None:
     parser.add_argument("--model", default="texture-sd")
     parser.add_argument("--patterns", nargs="+", default=list(PATTERNS), choices=list(PATTERNS))
     parser.add_argument("--size", type=int, default=128, help="side of the textures, px")
-    parser.add_argument("--seeds", type=int, default=BLOCK, help=f"pictures of each prompt, a multiple of {BLOCK}")
+    parser.add_argument("--seeds", type=int, default=BLOCK, help=f"images of each prompt, a multiple of {BLOCK}")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--sampler", nargs=2, default=("euler", "normal"))
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the classifier and pictures, which are drawn once"
+        "--out", type=Path, required=True, help="folder for the classifier and images, which are drawn once"
     )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def main() -> None:
             path = args.out / f"{name}_{tiling}_{seeds.start}.pt"
             parts.append(block(settings, tiling, seeds, path))
     on, off = (torch.cat(parts) for parts in drawn.values())
-    found = [obedience(pictures, wanted, judge) for pictures in (on, off)]
+    found = [obedience(images, wanted, judge) for images in (on, off)]
     print(f"{len(on)} textures of {len(settings.prompts)} prompts, {args.size} px\n")
     print(
         f"| tiling | median SR, x / y | {' | '.join(TITLES)} | colours | pattern |\n|---|{'---|' * (len(TITLES) + 3)}"

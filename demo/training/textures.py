@@ -1,7 +1,7 @@
 """Procedural textures of two colours: what the demo models are trained on.
 
 Every pattern is a function of pixel coordinates that returns coverage of the second colour in 0..1. Phase, scale and
-angle are drawn at random and never made to fit the crop, so crops do not tile: a picture that tiles is the merit of the
+angle are drawn at random and never made to fit the crop, so crops do not tile: an image that tiles is the merit of the
 node, not of the data.
 """
 

@@ -1,11 +1,11 @@
-"""Teach the decoder of a demo model's VAE pictures of several textures, and pictures that repeat.
+"""Teach the decoder of a demo model's VAE images of several textures, and images that repeat.
 
 `python -m tessera.demo.training.train_decoder --work FOLDER`. A group norm takes its statistics over a whole
-picture, so that a decoder which has seen single textures alone mixes their colours where several share a picture. For
+image, so that a decoder which has seen single textures alone mixes their colours where several share an image. For
 the same reason half of the updates decode on a torus. Encoder and latents stay as they are: textures are encoded one
 by one, and their latents put together.
 
-`--keep` teaches the torus alone, from what the decoder before draws without one: all other pictures stay as they were.
+`--keep` teaches the torus alone, from what the decoder before draws without one: all other images stay as they were.
 """
 
 # diffusers declares its classes through lazy modules and unions that no checker follows.
@@ -32,10 +32,10 @@ from .train_vae import NOISE, crops, difference, draw_pool
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.6, 64, 12), (1.0, 96, 6))
 KEPT_STAGES: tuple[tuple[float, int, int], ...] = ((0.3, 64, 12), (1.0, 128, 3))
-"""(end as a share of all updates, side in px, pictures), and with `keep`."""
+"""(end as a share of all updates, side in px, images), and with `keep`."""
 
 WHOLE, HALVES, PATCH = 0.5, 0.3, 0.1
-"""Shares of pictures with one texture, with two side by side, and with one inside another; the others show four."""
+"""Shares of images with one texture, with two side by side, and with one inside another; the others show four."""
 
 TURNED, KEPT_TURNED = 0.5, 0.6
 """Share of updates in which the decoder's convolutions wrap around, and with `keep`: zeros beyond the edge change the
@@ -69,35 +69,35 @@ def areas(side: int, rng: np.random.Generator) -> Tensor:
 
 
 def mixed(batch: Tensor, shown: Tensor) -> Tensor:
-    """Pictures or latents (B, C, H, W), each with the next ones of the batch in its areas; shown (B, h, w)."""
+    """Images or latents (B, C, H, W), each with the next ones of the batch in its areas; shown (B, h, w)."""
     fine = shown.repeat_interleave(batch.shape[2] // shown.shape[1], 1)
     fine = fine.repeat_interleave(batch.shape[3] // shown.shape[2], 2)[:, None]
     return sum((batch.roll(-k, 0) * (fine == k) for k in range(4)), torch.zeros_like(batch))
 
 
 @torch.no_grad()
-def encoded(vae: AutoencoderKL, pictures: Tensor, most: float | None = None) -> Tensor:
-    """Latents of pictures, with the noise that a denoiser leaves, or each with up to `most` times as much."""
+def encoded(vae: AutoencoderKL, images: Tensor, most: float | None = None) -> Tensor:
+    """Latents of images, with the noise that a denoiser leaves, or each with up to `most` times as much."""
     with autocast():
-        latents = vae.encode(pictures).latent_dist.mean.float()
+        latents = vae.encode(images).latent_dist.mean.float()
     amount = 1.0 if most is None else most * torch.rand(len(latents), 1, 1, 1, device=latents.device)
     return latents + amount * NOISE * latents.std() * torch.randn_like(latents)
 
 
-def loss(vae: AutoencoderKL, pictures: Tensor, shown: Tensor, axes: Axes) -> tuple[Tensor, float]:
-    """As for the whole VAE, of several pictures' latents on the torus of `axes`, and of the grid that shows."""
-    latents = mixed(encoded(vae, pictures), shown)
+def loss(vae: AutoencoderKL, images: Tensor, shown: Tensor, axes: Axes) -> tuple[Tensor, float]:
+    """As for the whole VAE, of several images' latents on the torus of `axes`, and of the grid that shows."""
+    latents = mixed(encoded(vae, images), shown)
     with autocast(), circular(vae.decoder, axes):
         decoded = vae.decode(latents).sample.float()
-    wanted = mixed(pictures, shown)
+    wanted = mixed(images, shown)
     judged = torch.where(borders(shown, axes), wanted, decoded)
     value, error = difference(judged, wanted)
     return value + GRID * (profile(judged) - profile(wanted)).abs().mean(), error
 
 
-def kept(vae: AutoencoderKL, before: AutoencoderKL, pictures: Tensor, axes: Axes) -> tuple[Tensor, float]:
+def kept(vae: AutoencoderKL, before: AutoencoderKL, images: Tensor, axes: Axes) -> tuple[Tensor, float]:
     """As `difference`, from what `before` decodes without a torus; not within a latent of edges that meet."""
-    latents = encoded(vae, pictures, KEPT_NOISE)
+    latents = encoded(vae, images, KEPT_NOISE)
     with autocast(), torch.no_grad():
         wanted = before.decode(latents).sample.float()
     with autocast(), circular(vae.decoder, axes):
@@ -106,14 +106,14 @@ def kept(vae: AutoencoderKL, before: AutoencoderKL, pictures: Tensor, axes: Axes
     return difference(decoded[..., inside, inside], wanted[..., inside, inside])
 
 
-def profile(pictures: Tensor) -> Tensor:
+def profile(images: Tensor) -> Tensor:
     """How steps between neighbours in (B, 3, H, W) spread over the places within a latent: (4, FACTOR) of mean 1.
 
     Along x and along y, of single steps and of those averaged with their sign over RUN lines. A grid of latents is
     seen where the steps between latents are larger than those inside.
     """
     rows = []
-    for turned in (pictures, pictures.mT):
+    for turned in (images, images.mT):
         steps = turned.diff(dim=-1)[..., FACTOR - 1 : -FACTOR]
         for each in (steps, steps.unflatten(-2, (-1, RUN)).mean(-2)):
             place = each.abs().unflatten(-1, (-1, FACTOR)).flatten(0, -2).mean(0)
@@ -124,7 +124,7 @@ def profile(pictures: Tensor) -> Tensor:
 def borders(shown: Tensor, axes: Axes) -> Tensor:
     """Where (B, 1, H, W) another texture is less than half a latent away, so that no pixel could be right.
 
-    The opposite edge, where it is next, is another texture: pictures are not made to fit themselves.
+    The opposite edge, where it is next, is another texture: images are not made to fit themselves.
     """
     fine = shown.repeat_interleave(FACTOR, 1).repeat_interleave(FACTOR, 2)[:, None].float()
     half = FACTOR // 2
@@ -162,13 +162,13 @@ def train(
     for step in (bar := trange(run.step, steps, desc="decoder", mininterval=5)):
         stages = KEPT_STAGES if keep else STAGES
         side, count = next((side, count) for end, side, count in stages if step < end * steps)
-        pictures = crops(drawn, count, side).to(DEVICE).contiguous(memory_format=torch.channels_last)
+        images = crops(drawn, count, side).to(DEVICE).contiguous(memory_format=torch.channels_last)
         axes = TILINGS["both" if rng.random() < (KEPT_TURNED if keep else TURNED) else "off"]
         if keep:
-            value, error = kept(vae, before, pictures, axes)
+            value, error = kept(vae, before, images, axes)
         else:
             shown = torch.stack([areas(side // FACTOR, rng) for _ in range(count)]).to(DEVICE)
-            value, error = loss(vae, pictures, shown, axes)
+            value, error = loss(vae, images, shown, axes)
         run.update(value)
         errors.append(error)
         if run.step % 25 == 0:

@@ -39,7 +39,7 @@ DROPPED = 0.1
 """Share of captions replaced by the empty prompt, for classifier-free guidance (Ho and Salimans 2022)."""
 
 SINGLE = 0.1
-"""Share of captions that are one word, as negative prompts often are; a colour alone: a picture of nothing else."""
+"""Share of captions that are one word, as negative prompts often are; a colour alone: an image of nothing else."""
 
 PARTIAL = 0.1
 """Share of captions that name one colour at most: what is left of a prompt when a negative takes a colour away."""
@@ -93,7 +93,7 @@ def named(text: str, label: Label) -> list[int]:
 def teach(clip: CLIPTextModel, t5: T5EncoderModel, prompts: Prompts, steps: int) -> None:
     """Teach T5 to say pattern and colours at every position, and CLIP's pooled text to say the pattern alone.
 
-    What the pooled text says reaches the picture past attention, where guidance on attention cannot take it back.
+    What the pooled text says reaches the image past attention, where guidance on attention cannot take it back.
     """
     torch.manual_seed(0)
     rng, every = np.random.default_rng(0), labels(len(PATTERNS) * 90)
@@ -195,11 +195,11 @@ class Batches:
         chosen = self.rng.choice(len(shown), layout.batch, p=often / often.sum()).tolist()
         texts = ["" if self.rng.random() < dropped else worded(self.rng, shown[i]) for i in chosen]
         context, pooled = self.texts(texts)
-        pictures = [
+        images = [
             self.alone[text][self.rng.integers(PLAIN)] if text in PALETTE else latents[i]
             for text, i in zip(texts, chosen, strict=True)
         ]
-        clean = crop(pictures, layout.side, self.rng)
+        clean = crop(images, layout.side, self.rng)
         if layout.whole:  # the moves are those of a torus, to any latent
             clean = torch.stack([each.roll(self.rng.integers(layout.side, size=2).tolist(), (1, 2)) for each in clean])
         clean = clean.to(DEVICE)
@@ -319,8 +319,8 @@ def train(
         out: the diffusers folder to write.
         steps: updates of the transformer.
         distil_steps: updates of its guidance.
-        pool: pictures drawn.
-        tori: pictures that repeat drawn.
+        pool: images drawn.
+        tori: images that repeat drawn.
         size: their width and height in px.
     """
     work.mkdir(parents=True, exist_ok=True)

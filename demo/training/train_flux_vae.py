@@ -33,12 +33,12 @@ QUIET = -8.0
 
 
 @torch.no_grad()
-def normalise(vae: AutoencoderKL, pictures: Tensor) -> None:
+def normalise(vae: AutoencoderKL, images: Tensor) -> None:
     """Fold a shift and scale of each latent channel into the 1x1 convolutions around the latents.
 
-    Afterwards (latents - SHIFT) * SCALING of `pictures` have mean 0 and deviation 1, decoded pictures are as before.
+    Afterwards (latents - SHIFT) * SCALING of `images` have mean 0 and deviation 1, decoded images are as before.
     """
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(8)])
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in images.split(8)])
     mean, factor = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * SCALING
     half, state = len(mean), vae.state_dict()
     state["post_quant_conv.bias"] += state["post_quant_conv.weight"][:, :, 0, 0] @ (mean - SHIFT * factor)
@@ -93,7 +93,7 @@ def train(
         work: folder of the drawn pool and of the checkpoint, outside the repository.
         out: the VAE's diffusers folder.
         steps: updates.
-        pool: pictures drawn.
+        pool: images drawn.
         decoder_only: latents stay what they are.
     """
     work.mkdir(parents=True, exist_ok=True)
@@ -111,8 +111,8 @@ def train(
     torch.manual_seed(run.step)
     errors: list[float] = []
     for _ in (bar := trange(run.step, steps, desc="vae", mininterval=5)):
-        pictures = crops(drawn, BATCH, CROP).to(DEVICE).contiguous(memory_format=torch.channels_last)
-        value, error = loss(vae, pictures, NOISE)
+        images = crops(drawn, BATCH, CROP).to(DEVICE).contiguous(memory_format=torch.channels_last)
+        value, error = loss(vae, images, NOISE)
         run.update(value)
         errors.append(error)
         if run.step % 50 == 0:

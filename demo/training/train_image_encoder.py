@@ -42,14 +42,14 @@ def new_encoder() -> CLIPVisionModelWithProjection:
     )
 
 
-def pictures(count: int, size: int, work: Path) -> Tensor:
+def images(count: int, size: int, work: Path) -> Tensor:
     """The textures that `train_unet` encodes, at half their size: (count, 3, size / 2, size / 2) uint8."""
-    return torch.cat([picture_part(part, size, work) for part in trange(count // PART, desc="draw", mininterval=5)])
+    return torch.cat([image_part(part, size, work) for part in trange(count // PART, desc="draw", mininterval=5)])
 
 
-def picture_part(part: int, size: int, work: Path) -> Tensor:
+def image_part(part: int, size: int, work: Path) -> Tensor:
     """One part of the pool, kept as a file in `work`."""
-    path = work / f"pictures-{part:03}.npy"
+    path = work / f"images-{part:03}.npy"
     if not path.exists():
         rng, shown = np.random.default_rng((1, part)), labels((part + 1) * PART)[-PART:]
         drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown]))
@@ -92,7 +92,7 @@ def train_encoder(pool: Tensor, shown: list[Label], work: Path, steps: int) -> C
     """Train, or go on where an interrupted call stopped.
 
     Args:
-        pool: pictures (N, 3, S, S) uint8.
+        pool: images (N, 3, S, S) uint8.
         shown: what they show.
         work: folder of the checkpoint.
         steps: updates.

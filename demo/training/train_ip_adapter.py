@@ -7,7 +7,7 @@ own, so that an image acts like its caption from the first update on (Ye et al. 
 Scales are trained, too: at a scale s the target lies the share s / FULL of the way from what the UNet says without the
 image to what it says with the caption, so that guidance grows with the scale. Most batches show two textures side by
 side, each with an image and a mask; the UNet gives the target for each alone, since its group norms blend the colours
-of all of a picture.
+of all of an image.
 """
 
 # diffusers and transformers declare their classes through lazy modules and unions that no checker follows.
@@ -40,8 +40,8 @@ from .captions import plain
 from .common import DEVICE, Run, autocast
 from .parts import FACTOR, new_scheduler
 from .textures import draw
-from .train_image_encoder import crop as crop_pictures
-from .train_image_encoder import pictures, seen, train_encoder
+from .train_image_encoder import crop as crop_images
+from .train_image_encoder import images, seen, train_encoder
 from .train_unet import Label, Latents, encode, labels, tokens, worded
 from .train_unet import crop as crop_latents
 
@@ -50,16 +50,16 @@ PLACES = (14, 33, 52, 71)
 """Places after the caption whose hidden states the image tokens begin as."""
 
 CROPS = 4
-"""Crops of each picture that the encoder sees."""
+"""Crops of each image that the encoder sees."""
 
 FULL = 0.9
 """The scale from which an image acts like its caption; it is what the nodes begin with."""
 
 NO_IMAGE = 0.08
-"""Share of pictures replaced by zero embeddings, for guidance."""
+"""Share of images replaced by zero embeddings, for guidance."""
 
 EMPTY, CAPTION = 0.7, 0.2
-"""Shares of empty prompts and of captions that fit; the others fit another picture."""
+"""Shares of empty prompts and of captions that fit; the others fit another image."""
 
 STRENGTH = 0.4
 """Share of the trained values that is written: with guidance 4, more than that oversaturates colours at scale 0.9."""
@@ -68,7 +68,7 @@ HALVES, MIXED = 0.75, 0.1
 """Shares of batches with two images: one for each half, and both everywhere at 0.9 and 0.1."""
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.7, 12, 16), (1.0, 16, 12))
-"""(end as a share of all updates, latents along a side, pictures); halves are two such squares, and half as many."""
+"""(end as a share of all updates, latents along a side, images); halves are two such squares, and half as many."""
 
 
 @dataclass
@@ -149,14 +149,14 @@ def load(folder: Path) -> Frozen:
 
 @torch.no_grad()
 def embed(encoder: nn.Module, pool: Tensor, path: Path) -> Tensor:
-    """Embeddings (N, CROPS, E) of crops of every picture, kept as a file."""
+    """Embeddings (N, CROPS, E) of crops of every image, kept as a file."""
     if path.exists():
         return torch.load(path, weights_only=True)
     rng, found = np.random.default_rng(7), []
     for start in trange(0, len(pool), 100, desc="embed", mininterval=5):
         chosen = list(range(start, min(start + 100, len(pool))))
         with autocast():
-            views = [encoder(seen(crop_pictures(pool, chosen, rng).to(DEVICE))).image_embeds for _ in range(CROPS)]
+            views = [encoder(seen(crop_images(pool, chosen, rng).to(DEVICE))).image_embeds for _ in range(CROPS)]
         found.append(torch.stack(views, dim=1).float().cpu())
     torch.save(torch.cat(found), path)
     return torch.cat(found)
@@ -318,7 +318,7 @@ def train(model: Path, work: Path, out: Path, steps: int, encoder_steps: int, po
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     latents = encode(AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32), pool, 20 * FACTOR, work)
-    drawn = pictures(pool, 20 * FACTOR, work)
+    drawn = images(pool, 20 * FACTOR, work)
     encoder = train_encoder(drawn, labels(pool), work, encoder_steps)
     embeds, frozen, shown = embed(encoder, drawn, work / "embeds.pt"), load(model), Seen()
     placed = install(frozen, shown)

@@ -35,7 +35,7 @@ PART = 200
 """Textures in one file of the pool."""
 
 CROPS = 2
-"""Crops of one picture that share a caption: the text encoder's 77 tokens cost as much as a small UNet."""
+"""Crops of one image that share a caption: the text encoder's 77 tokens cost as much as a small UNet."""
 
 NAMED = (PATTERNS, PALETTE, PALETTE)
 """What a label's three parts are keys of."""
@@ -90,9 +90,9 @@ def encode_part(vae: AutoencoderKL, part: int, size: int, work: Path) -> Tensor:
         drawn = torch.from_numpy(np.stack([draw(rng, p, (a, b), size) for p, a, b in shown])).permute(0, 3, 1, 2)
         found = []
         for some in drawn.split(8):
-            pictures = (some.to(DEVICE).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+            images = (some.to(DEVICE).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
             with autocast():
-                found.append(vae.encode(pictures).latent_dist.mode().float().cpu() * SCALING)
+                found.append(vae.encode(images).latent_dist.mode().float().cpu() * SCALING)
         np.save(path, torch.cat(found).numpy())
     return torch.from_numpy(np.load(path))
 
@@ -206,7 +206,7 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, size
         work: folder of the encoded pool and of the checkpoint, outside the repository.
         out: the diffusers folder to write.
         steps: updates.
-        pool: pictures drawn.
+        pool: images drawn.
         size: their width and height in px.
     """
     work.mkdir(parents=True, exist_ok=True)

@@ -61,26 +61,26 @@ def crops(pool: Tensor, count: int, size: int) -> Tensor:
     return torch.stack(cut).float() / 127.5 - 1
 
 
-def steps_between(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    return pictures[..., 1:] - pictures[..., :-1], pictures[..., 1:, :] - pictures[..., :-1, :]
+def steps_between(images: Tensor) -> tuple[Tensor, Tensor]:
+    return images[..., 1:] - images[..., :-1], images[..., 1:, :] - images[..., :-1, :]
 
 
-def difference(decoded: Tensor, pictures: Tensor) -> tuple[Tensor, float]:
-    """How far decoded pictures (B, 3, H, W) are off, and the mean absolute error in a range of 2.
+def difference(decoded: Tensor, images: Tensor) -> tuple[Tensor, float]:
+    """How far decoded images (B, 3, H, W) are off, and the mean absolute error in a range of 2.
 
     L1, L1 of the steps between neighbours against blur, and L1 of 8x8 means for true colours.
     """
-    error = (decoded - pictures).abs().mean()
-    edges = sum((a - b).abs().mean() for a, b in zip(steps_between(decoded), steps_between(pictures), strict=True))
-    colours = (F.avg_pool2d(decoded, FACTOR) - F.avg_pool2d(pictures, FACTOR)).abs().mean()
+    error = (decoded - images).abs().mean()
+    edges = sum((a - b).abs().mean() for a, b in zip(steps_between(decoded), steps_between(images), strict=True))
+    colours = (F.avg_pool2d(decoded, FACTOR) - F.avg_pool2d(images, FACTOR)).abs().mean()
     return error + 0.5 * edges + colours, float(error)
 
 
-def loss(vae: AutoencoderKL, pictures: Tensor, noise: float) -> tuple[Tensor, float]:
+def loss(vae: AutoencoderKL, images: Tensor, noise: float) -> tuple[Tensor, float]:
     """The training loss, with a little of the latents' squares, which keeps them small, and the mean absolute error."""
-    latents = vae.encode(pictures).latent_dist.mean
+    latents = vae.encode(images).latent_dist.mean
     decoded = vae.decode(latents + noise * latents.detach().std() * torch.randn_like(latents)).sample
-    value, error = difference(decoded, pictures)
+    value, error = difference(decoded, images)
     return value + 1e-5 * latents.square().mean(), error
 
 
@@ -89,12 +89,12 @@ def crop_size(step: int, total: int) -> int:
 
 
 @torch.no_grad()
-def normalise(vae: AutoencoderKL, pictures: Tensor) -> None:
+def normalise(vae: AutoencoderKL, images: Tensor) -> None:
     """Fold a shift and scale of each latent channel into the 1x1 convolutions around the latents.
 
-    Afterwards SCALING * latents of `pictures` have mean 0 and deviation 1, and decoded pictures are as before.
+    Afterwards SCALING * latents of `images` have mean 0 and deviation 1, and decoded images are as before.
     """
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.split(8)])
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in images.split(8)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     factor = deviation * SCALING
     half = len(mean)
@@ -124,7 +124,7 @@ def train(work: Path, out: Path, steps: int, pool: int, every: int = 250) -> Aut
         work: folder of the drawn pool and of the checkpoint, outside the repository.
         out: the VAE's diffusers folder.
         steps: updates.
-        pool: pictures drawn.
+        pool: images drawn.
     """
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -135,8 +135,8 @@ def train(work: Path, out: Path, steps: int, pool: int, every: int = 250) -> Aut
     errors: list[float] = []
     for step in (bar := trange(run.step, steps, desc="vae", mininterval=5)):
         size = crop_size(step, steps)
-        pictures = crops(drawn, BATCH, size).to(DEVICE).contiguous(memory_format=torch.channels_last)
-        value, error = loss(vae, pictures, noise=NOISE * min(1.0, max(0, step - 500) / 500))
+        images = crops(drawn, BATCH, size).to(DEVICE).contiguous(memory_format=torch.channels_last)
+        value, error = loss(vae, images, noise=NOISE * min(1.0, max(0, step - 500) / 500))
         run.update(value)
         errors.append(error)
         if run.step % 50 == 0:

@@ -86,7 +86,7 @@ def as_seamless(model: Any, kind: str, load: Callable[[str], Any]) -> Any:
 
 
 def rolling_errors(randomize: Randomize, load: Callable[[str], Any]) -> list[float]:
-    """SD: relative L2 distance between what a rolled noise and hint give, and the rolled picture; for `SEAMLESS`."""
+    """SD: relative L2 distance between what a rolled noise and hint give, and the rolled image; for `SEAMLESS`."""
     torch.manual_seed(0)
     model, control = sd(randomize)
     noise, hint = torch.randn(1, 4, HEIGHT, WIDTH), torch.rand(1, 3, 8 * HEIGHT, 8 * WIDTH)
@@ -108,4 +108,4 @@ def border_ratios(
     noise = torch.randn(1, 16, 1, 1).expand(1, 16, 2 * side, 2 * side).contiguous()
     hint = torch.rand(1, 3, 1, 1).expand(1, 3, 16 * side, 16 * side).contiguous()
     drawn = [draw(as_seamless(model, kind, load), control, noise, hint, 1) for kind in SEAMLESS]
-    return [max(float(s[0] / s[1:].mean()) for s in steps_of(picture)) for picture in drawn]
+    return [max(float(s[0] / s[1:].mean()) for s in steps_of(image)) for image in drawn]

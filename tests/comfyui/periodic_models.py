@@ -221,8 +221,8 @@ def rolled_ratios(seed: int) -> list[float]:
         drawn += [
             hooks.step(calls.DenoiserCall(execute, call | {"t": sigmas[step : step + 1]}), both) for step in (3, 17)
         ]
-    for picture in drawn:
-        found.append(max(float(s.max() / s.mean()) for s in token_steps(picture)))
+    for image in drawn:
+        found.append(max(float(s.max() / s.mean()) for s in token_steps(image)))
     return found
 
 
@@ -254,7 +254,7 @@ def wan_model() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, 
 
 
 def kandinsky() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor], tuple[int, ...], int, float]:
-    """Its text has positions, along an axis of its own, but those of the picture do not relate to them."""
+    """Its text has positions, along an axis of its own, but those of the image do not relate to them."""
     network = ldm("kandinsky5.model", "Kandinsky5")(
         in_visual_dim=4, out_visual_dim=4, in_text_dim=32, in_text_dim2=32, time_dim=32, model_dim=128, ff_dim=256,
         visual_embed_dim=16, num_text_blocks=1, num_visual_blocks=2, axes_dims=(32, 48, 48), **OPERATIONS,

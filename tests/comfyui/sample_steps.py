@@ -38,7 +38,7 @@ class Previewer:
 
 
 def latent() -> dict[str, Any]:
-    """Two pictures whose right halves are painted anew."""
+    """Two images whose right halves are painted anew."""
     mask = torch.zeros(1, 1, 128, 128)
     mask[..., 64:] = 1.0
     return {"samples": torch.sin(torch.arange(2 * 4 * 256.0)).reshape(2, 4, 16, 16), "noise_mask": mask}

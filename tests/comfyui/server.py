@@ -85,8 +85,8 @@ class ComfyUI:
             return response.read()
 
     def run(self, prompt: dict[str, Any]) -> dict[str, list[Path]]:
-        """Run an API-format graph; the pictures that it made, by node id."""
-        return self._pictures(self._wait_for(self.post(prompt)))
+        """Run an API-format graph; the images that it made, by node id."""
+        return self._images(self._wait_for(self.post(prompt)))
 
     def post(self, prompt: dict[str, Any]) -> str:
         """Have an API-format graph checked and queued; its id."""
@@ -131,7 +131,7 @@ class ComfyUI:
             time.sleep(0.2)
         raise RuntimeError(f"ComfyUI did not finish:\n{self.log.read_text()[-4000:]}")
 
-    def _pictures(self, outputs: dict[str, Any]) -> dict[str, list[Path]]:
+    def _images(self, outputs: dict[str, Any]) -> dict[str, list[Path]]:
         return {
             node_id: [self.base / each["type"] / each["subfolder"] / each["filename"] for each in shown["images"]]
             for node_id, shown in outputs.items()

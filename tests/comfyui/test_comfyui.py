@@ -59,7 +59,7 @@ def checkpoint(comfyui: ComfyUI) -> Iterator[Path]:
 
 
 def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path]]:
-    """Run a graph on the embedded host, with ComfyUI's models; the pictures that it made, by node id."""
+    """Run a graph on the embedded host, with ComfyUI's models; the images that it made, by node id."""
     workflow = folder / "workflow.json"
     workflow.write_text(json.dumps(graph), encoding="utf-8")
     command = [sys.executable, "-m", "tessera.app.cli.main", "run", str(workflow), "--json", "--device", "cpu"]
@@ -81,7 +81,7 @@ def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def differences(one: dict[str, list[Path]], other: dict[str, list[Path]]) -> dict[str, float]:
-    """Mean absolute difference of every pair of pictures, in levels of 255."""
+    """Mean absolute difference of every pair of images, in levels of 255."""
     assert {node_id: len(paths) for node_id, paths in one.items()} == {k: len(paths) for k, paths in other.items()}
     return {
         f"{node_id}.{number}": float(np.abs(pixels(path) - pixels(other[node_id][number])).mean())
@@ -132,7 +132,7 @@ def test_translations_and_templates_are_served(comfyui: ComfyUI) -> None:
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name.split(".")[0]) for path in EXAMPLES])
-def test_example_draws_the_same_pictures(path: Path, comfyui: ComfyUI, tmp_path: Path) -> None:
+def test_example_draws_the_same_images(path: Path, comfyui: ComfyUI, tmp_path: Path) -> None:
     graph = json.loads(path.read_text(encoding="utf-8"))
     found = differences(comfyui.run(graph), on_host(graph, comfyui, tmp_path))
     print(f"\n{path.name}, ComfyUI {comfyui.version}: mean absolute differences of 255: {found}")
@@ -140,14 +140,14 @@ def test_example_draws_the_same_pictures(path: Path, comfyui: ComfyUI, tmp_path:
 
 
 def test_seamless_nodes_leave_nothing_behind(comfyui: ComfyUI) -> None:
-    """Plain, seamless, plain again: the plain pictures are the same to the bit, and the seamless one is another."""
+    """Plain, seamless, plain again: the plain images are the same to the bit, and the seamless one is another."""
     seamless = json.loads((ROOT / "tests" / "workflows" / "seamless_texture.api.json").read_text(encoding="utf-8"))
     plain = copy.deepcopy(seamless)
     plain["6"]["inputs"]["model"] = ["1", 0]
     plain["8"]["inputs"]["vae"] = ["1", 2]
-    pictures = [pixels(comfyui.run(graph)["9"][0]) for graph in (plain, seamless, plain)]
-    assert np.array_equal(pictures[0], pictures[2])
-    assert not np.array_equal(pictures[0], pictures[1])
+    images = [pixels(comfyui.run(graph)["9"][0]) for graph in (plain, seamless, plain)]
+    assert np.array_equal(images[0], images[2])
+    assert not np.array_equal(images[0], images[1])
 
 
 @pytest.mark.parametrize(("node_id", "names"), [*cases("accepted"), *cases("saved")])
@@ -204,14 +204,14 @@ def text_to_image(checkpoint: str, sampler: str, scheduler: str) -> Graph:
 
 
 @pytest.mark.parametrize(("sampler", "scheduler"), [("euler", "normal"), ("dpmpp_2m", "karras")])
-def test_sd15_checkpoint_draws_the_same_picture(
+def test_sd15_checkpoint_draws_the_same_image(
     sampler: str, scheduler: str, comfyui: ComfyUI, checkpoint: Path, tmp_path: Path
 ) -> None:
     graph = text_to_image(checkpoint.name, sampler, scheduler)
     theirs, ours = comfyui.run(graph), on_host(graph, comfyui, tmp_path)
     found = differences(theirs, ours)
     print(f"\nSD 1.5 shape, {sampler}/{scheduler}: mean absolute differences of 255: {found}")
-    assert pixels(ours["7"][0]).std() > 5, "the picture is flat, the comparison says nothing"
+    assert pixels(ours["7"][0]).std() > 5, "the image is flat, the comparison says nothing"
     assert max(found.values()) <= ONE_LEVEL
 
 
@@ -227,8 +227,8 @@ def scheduled(names: list[str]) -> Graph:
     for name in names:
         changed = {"scheduler": name, "steps": 4, "denoise": 0.6, "latent_image": ["masked", 0]}
         nodes[name] = ("TesseraSchedulerKSampler", example["9"]["inputs"] | changed)
-        nodes[f"{name}.picture"] = ("VAEDecode", {"samples": [name, 0], "vae": ["1", 2]})
-        nodes[f"{name}.saved"] = ("SaveImage", {"images": [f"{name}.picture", 0], "filename_prefix": name})
+        nodes[f"{name}.image"] = ("VAEDecode", {"samples": [name, 0], "vae": ["1", 2]})
+        nodes[f"{name}.saved"] = ("SaveImage", {"images": [f"{name}.image", 0], "filename_prefix": name})
     kept = {number: example[number] for number in ("1", "2", "3", "4", "9")}
     return kept | {k: {"class_type": kind, "inputs": inputs} for k, (kind, inputs) in nodes.items()}
 
