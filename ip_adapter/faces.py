@@ -19,7 +19,7 @@ from .layers import Layer
 SIZE = 512
 """Width of a face embedding."""
 
-SUFFIXES = (".npy", ".safetensors", ".txt")
+FACE_SUFFIXES = (".npy", ".safetensors", ".txt")
 LARGEST = 2**20
 """Bytes of the largest file that is read as an embedding."""
 
@@ -45,7 +45,7 @@ class Face:
 
 def find_embeddings(folder: Path) -> list[str]:
     """Find files in a folder and below it that may hold embeddings, as paths relative to it."""
-    found = (path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    found = (path for path in folder.rglob("*") if path.suffix in FACE_SUFFIXES and path.is_file())
     return sorted(
         path.relative_to(folder).as_posix() for path in found if not path.name.endswith("reference.safetensors")
     )

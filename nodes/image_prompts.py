@@ -22,7 +22,7 @@ from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encodin
 
 CATEGORY = "Tessera/image prompts"
 DEMO, AUTO = "texture-sd (demo)", "auto"
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+ADAPTER_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 NO_FACE = "none"
 
 
@@ -32,7 +32,7 @@ class TesseraLoadIPAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Declare the node."""
-        adapters = [name for name in folder_paths.get_filename_list("ipadapter") if name.endswith(SUFFIXES)]
+        adapters = [name for name in folder_paths.get_filename_list("ipadapter") if name.endswith(ADAPTER_SUFFIXES)]
         return io.Schema(
             node_id="TesseraLoadIPAdapter",
             display_name="Load IP-Adapter",
