@@ -31,7 +31,7 @@ from tessera.host.errors import GraphError
 from tessera.host.graph.dynamic_prompts import dynamic_prompt
 from tessera.host.graph.validation import validate
 from tessera.host.graph.workflow import Workflow, to_prompt
-from tessera.host.schema.object_info import ObjectInfo, inputs_of
+from tessera.host.schema.object_info import ObjectInfo
 
 PROMPT = {"prompt": "white and teal zigzag"}
 SCENARIO = {**PROMPT, "modelId": "texture-sd"}
@@ -227,14 +227,6 @@ def test_drawing_is_whole_and_runs_from_left_to_right(
         for other in boxes[:i]:
             apart = one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
             assert apart
-
-
-@pytest.mark.parametrize("name", SERVICES)
-def test_tables_name_inputs_that_nodes_have(name: str, info: ObjectInfo) -> None:
-    for row in SERVICES[name].parameters:
-        for place in row.goes:
-            class_type, _, entry = place.partition(":")[2].partition(".")
-            assert entry in inputs_of(info[class_type]), place
 
 
 def test_values_reach_the_nodes(info: ObjectInfo) -> None:

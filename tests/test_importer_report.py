@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,17 +23,21 @@ from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.graph.workflow import Workflow, to_prompt
-from tessera.host.schema.object_info import ObjectInfo
+from tessera.host.schema.object_info import ObjectInfo, inputs_of
 
 FILES = {
     "checkpoints": ["v1-5-moss.safetensors", "base_xl.safetensors", "xl_refiner.safetensors"],
     "controlnet": ["sd15_canny.safetensors", "xl_depth.safetensors"],
     "loras": ["zigzag.safetensors", "moss-5.safetensors"],
-    "vae": ["bright.safetensors"],
+    "vae": ["bright.safetensors", "ae.safetensors"],
     "embeddings": ["zig.safetensors"],
     "upscale_models": ["twice.pth"],
+    "safety_checker": ["nsfw/config.json"],
+    "background_removal": ["cut.safetensors"],
+    "diffusion_models": ["flux1-dev.safetensors"],
+    "text_encoders": ["clip_l.safetensors", "t5xxl.safetensors"],
 }
-MODELS = ["texture-sd", "texture-flux", "v1-5-moss", "base_xl", "flux.1-dev", "fast-flux", "model_abc"]
+MODELS = ["texture-sd", "texture-flux", "v1-5-moss", "base_xl", "flux.1-dev", "flux1-dev", "fast-flux", "model_abc"]
 LORAS = ["zigzag", "moss", "gone"]
 SIZES = [512, 768, 1024]
 FAR_MORE = 10**6
@@ -55,6 +60,7 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectInfo]:
     for folder, names in FILES.items():
         (root / "models" / folder).mkdir(parents=True)
         for name in names:
+            (root / "models" / folder / name).parent.mkdir(exist_ok=True)
             (root / "models" / folder / name).touch()
     yield ObjectInfo(node_classes())
     folder_paths.configure()
@@ -90,6 +96,8 @@ def value(draw: random.Random, row: Parameter) -> Any:
     if "width" in row.name or "height" in row.name:
         return draw.choice(SIZES)
     low, high = row.within
+    if row.kind == "seeds" and draw.random() < 0.3:
+        return draw.sample(range(1, FAR_MORE), 3)
     if row.kind in ("whole", "seed", "seeds"):
         return draw.randint(int(low or 0), int(min(FAR_MORE if high is None else high, FAR_MORE)))
     if row.kind in ("number", "numbers", "strengths"):
@@ -195,6 +203,26 @@ def test_the_report_says_what_the_graph_does(name: str, info: ObjectInfo) -> Non
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_report_says_what_the_graph_does_of_many_bodies(name: str, info: ObjectInfo) -> None:
     try_bodies(name, 2000, info)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_place_of_a_table_is_an_input_that_some_request_sets(name: str, info: ObjectInfo) -> None:
+    draw = random.Random(name)
+    unseen = {place for row in SERVICES[name].parameters for place in row.goes}
+    # Without upscale models, other nodes enlarge.
+    fewer: Any = {key: entry for key, entry in info.items() if key != "UpscaleModelLoader"}
+    for _ in range(3000):
+        nodes, options = draw.choice([info, fewer]), {"background_model": draw.choice(["", "cut"])}
+        try:
+            drawing, _ = convert(SERVICES[name], body(draw, name), nodes, RequestImages({}), 1, **options)
+        except GraphError:
+            continue
+        for node in drawing["nodes"]:
+            role = re.sub(r" \d+", "", node["title"]).lower()
+            unseen -= {f"{role}.{each}" for each in inputs_of(info[node["type"]])} if node["type"] in info else set()
+        if not unseen:
+            return
+    assert not unseen
 
 
 def said(name: str, sent: dict[str, Any], info: ObjectInfo, **options: Any) -> dict[str, Line]:

@@ -160,7 +160,7 @@ def _image_prompts(graph: LaidOutGraph, recipe: Recipe, model: Output, family: s
     if file is None:
         of_family = FAMILIES.get(family, "this model")
         why = f"left out: no IP-Adapter for {of_family} in models/ipadapter, recognised by its name; put one there"
-        roles = ("image prompt", "image prompt adapter", "mask of image prompt")
+        roles = ("image prompt", "image prompt adapter", "image prompt image", "mask of image prompt")
         recipe.missing |= dict.fromkeys(roles, (NOT_YET, why))
         return model
     adapter = graph.add("image prompt adapter", classes[0], ip_adapter=file)
@@ -200,7 +200,7 @@ def _prompts(
         return model, *_pairs(graph, recipe, recipe.pairs, clip)
     if recipe.pairs:
         why = "joined to the first prompt: only SDXL's text encoders read one each"
-        recipe.missing |= dict.fromkeys(PAIRS, (APPROXIMATED, why))
+        recipe.missing |= dict.fromkeys([f"{role}.text_g" for role in PAIRS], (APPROXIMATED, why))
     text = enhance.written(graph, recipe, literal(recipe.prompt))
     positive = graph.add("positive", "CLIPTextEncode", text=text, clip=clip)[0]
     if not family.startswith("flux"):

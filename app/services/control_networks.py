@@ -18,10 +18,10 @@ ROLES = ("control", "control network", "control image", "control edges")
 # Names in models/controlnet that stand for what a service calls so.
 ALIASES = {"pose": ("openpose", "pose"), "edges": ("canny", "edge")}
 
-_STRENGTH = ("control:ControlNetApplyAdvanced.strength",)
-_IMAGE = ("control image:LoadImage.image",)
-_NETWORK = ("control network:ControlNetLoader.control_net_name",)
-_EDGES = ("control edges:Canny.image",)
+_STRENGTH = ("control.strength",)
+_IMAGE = ("control image.image",)
+_NETWORK = ("control network.control_net_name",)
+_EDGES = ("control edges.image",)
 _RAW = "no node draws depth or poses; the image goes in as it is, so send one that is drawn already"
 
 OCTOAI = (
@@ -46,7 +46,7 @@ OCTOAI = (
         "controlnet_early_stop",
         "number",
         MAPPED,
-        ("control:ControlNetApplyAdvanced.end_percent",),
+        ("control.end_percent",),
         "Left out: the ControlNet acts to the end.",
         None,
         (0.0, 1.0),
@@ -70,7 +70,7 @@ LEONARDO = (
         "controlnets",
         "objects",
         APPROXIMATED,
-        (*_STRENGTH, *_IMAGE, *_NETWORK, "image prompt:LoadImage.image"),
+        (*_STRENGTH, *_IMAGE, *_NETWORK, "image prompt image.image"),
         "Each {initImageId, preprocessorId, strengthType or weight}: 19 edges, 20 depth, 21 pose are ControlNets of "
         "that name; 67 style, 133 character, 100 content are image prompts. The public client's numbers.",
     ),

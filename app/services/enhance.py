@@ -13,8 +13,8 @@ from .recipe import Recipe, named_file
 
 _CLASS, _RULES, _FOLDER, _ROLE = "TesseraEnhancePrompt", "rules", "text_generation", "enhance prompt"
 # Where a prompt goes: through Enhance Prompt where there is one.
-PROMPT = (f"{_ROLE}:{_CLASS}.prompt", "positive:CLIPTextEncode.text")
-SWITCH = (f"enhance:{_CLASS}.model",)
+PROMPT = ("enhance prompt.prompt", "positive.text")
+SWITCH = ("enhance prompt.model",)
 HOW = (
     "By the model of --text-model NAME, a folder in models/text_generation; without it, approximated: rules add words."
 )
@@ -22,7 +22,7 @@ INSTRUCTIONS = Parameter(
     "enhancePromptInstructions",
     "text",
     MAPPED,
-    (f"enhance:{_CLASS}.instructions",),
+    ("enhance prompt.instructions",),
     "Beside enhancePrompt, by a model for chats; without one, approximated: nothing follows them.",
     needs="enhancePrompt",
 )
@@ -40,7 +40,7 @@ def written(graph: LaidOutGraph, recipe: Recipe, text: str) -> str | Output:
     node = graph.add(_ROLE, _CLASS, prompt=text, model=model or _RULES, **given)
     if not follows:
         said = f"node {graph.number(_ROLE)} {_CLASS}.model; {_why(recipe, model)}"
-        recipe.missing["enhance"] = (APPROXIMATED, said)
+        recipe.missing |= dict.fromkeys((f"{_ROLE}.model", f"{_ROLE}.instructions"), (APPROXIMATED, said))
     return node[0]
 
 

@@ -22,10 +22,10 @@ UPSCALE = Parameter(
     "number",
     MAPPED,
     (
-        "enlarge:ImageUpscaleWithModel.upscale_model",
-        "enlarge size:ImageScale.width",
-        "enlarge:ImageScale.width",
-        "enlarge:ImageScaleBy.scale_by",
+        "enlarge.upscale_model",
+        "enlarge size.width",
+        "enlarge.width",
+        "enlarge.scale_by",
     ),
     "With the first file in models/upscale_models. The document has no range; up to 8.",
     within=(1.0, 8.0),
@@ -34,12 +34,11 @@ TRANSPARENCY = Parameter(
     "transparency",
     "choice",
     MAPPED,
-    ("foreground:RemoveBackground.image", "cut out:TesseraCutOut.image"),
+    ("foreground.image", "cut out.image"),
     "foreground_only: with --background-model NAME, a file in models/background_removal, which ComfyUI runs; without "
     "it, approximated: what has the colour of the border is transparent.",
     choices=("disabled", "foreground_only"),
 )
-_FILTER = "safety:TesseraSafetyFilter."
 # ModelsLab's words for the methods of Safety Filter.
 METHODS = {"blur": "blur", "sensitive_content_text": "text", "pixelate": "pixelate", "black": "black"}
 SAFETY = (
@@ -47,7 +46,7 @@ SAFETY = (
         "safety_checker",
         "yes/no",
         MAPPED,
-        (f"{_FILTER}checker",),
+        ("safety.checker",),
         "With the first checker in models/safety_checker.",
         True,
     ),
@@ -55,7 +54,7 @@ SAFETY = (
         "safety_checker_type",
         "choice",
         MAPPED,
-        (f"{_FILTER}method",),
+        ("safety.method",),
         "sensitive_content_text: words on black.",
         "sensitive_content_text",
         choices=tuple(METHODS),

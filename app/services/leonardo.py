@@ -17,15 +17,15 @@ from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
 
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
-_CONTRAST = ("contrast:AdjustContrast.factor",)
-_UNZOOM = tuple(f"unzoom:ImagePadForOutpaint.{side}" for side in ("left", "top", "right", "bottom"))
+_CONTRAST = ("contrast.factor",)
+_UNZOOM = tuple(f"unzoom.{side}" for side in ("left", "top", "right", "bottom"))
 MOST_UNZOOM = 4.0
 """Largest margin around an image, in parts of its size."""
 _CANVAS = "Say which file it is with --image."
 
 
 def _side(name: str, default: int) -> Parameter:
-    return Parameter(name, "whole", MAPPED, (f"size:EmptyLatentImage.{name}",), "", default, LEONARDO_SIDE, step=STEP)
+    return Parameter(name, "whole", MAPPED, (f"size.{name}",), "", default, LEONARDO_SIDE, step=STEP)
 
 
 def _switch(name: str, outcome: str, how: str, default: bool | None = None, goes: tuple[str, ...] = ()) -> Parameter:
@@ -33,7 +33,7 @@ def _switch(name: str, outcome: str, how: str, default: bool | None = None, goes
 
 
 def _elements(name: str, key: str) -> Parameter:
-    goes = ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model")
+    goes = ("lora.lora_name", "lora.strength_model")
     return Parameter(name, "objects", MAPPED, goes, f"Each {{{key}, weight}} is a LoRA file of that name.")
 
 
@@ -57,7 +57,7 @@ PARAMETERS = (
         "guidance_scale",
         "number",
         MAPPED,
-        ("sampler:KSampler.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler.cfg", "guidance.guidance"),
         "Left out: the recommended 7; for Flux 3.5.",
         None,
         (1.0, 20.0),
@@ -69,16 +69,14 @@ PARAMETERS = (
         APPROXIMATED,
         "A second pass at twice the size; the service's is not public.",
         None,
-        ("second pass:KSampler.latent_image", "second pass:TesseraSchedulerKSampler.latent_image"),
+        ("second pass.latent_image",),
     ),
-    Parameter(
-        "imagePrompts", "texts", MAPPED, ("image prompt:LoadImage.image",), "Say which file each is with --image."
-    ),
+    Parameter("imagePrompts", "texts", MAPPED, ("image prompt image.image",), "Say which file each is with --image."),
     Parameter(
         "imagePromptWeight",
         "number",
         MAPPED,
-        ("image prompt:TesseraImagePrompt.scale",),
+        ("image prompt.scale",),
         "Of every image prompt; the document has no range, 0.9 where it is left out.",
         needs="imagePrompts",
     ),
@@ -86,21 +84,21 @@ PARAMETERS = (
         "init_generation_image_id",
         "text",
         MAPPED,
-        ("init image:LoadImage.image",),
+        ("init image.image",),
         "Say which file it is with --image.",
     ),
     Parameter(
         "init_image_id",
         "text",
         MAPPED,
-        ("init image:LoadImage.image",),
+        ("init image.image",),
         "Say which file it is with --image. Ignored beside init_generation_image_id.",
     ),
     Parameter(
         "init_strength",
         "number",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.denoise", "sampler:KSampler.denoise"),
+        ("sampler.denoise",),
         "How much of the image stays: denoise is 1 minus it. Left out: 0.5.",
         None,
         (0.1, 0.9),
@@ -110,16 +108,16 @@ PARAMETERS = (
         "modelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        ("model.ckpt_name", "model.name", "model.unet_name"),
         "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
         "b24e16ff-06e3-43eb-8d33-4416c2d75876",
     ),
-    Parameter("negative_prompt", "text", MAPPED, ("negative:CLIPTextEncode.text",)),
+    Parameter("negative_prompt", "text", MAPPED, ("negative.text",)),
     Parameter(
         "num_images",
         "whole",
         MAPPED,
-        ("size:EmptyLatentImage.batch_size", "count:RepeatLatentBatch.amount"),
+        ("size.batch_size", "count.amount"),
         "Up to 4 where width or height is above 768.",
         4,
         COUNTS["Leonardo"],
@@ -128,7 +126,7 @@ PARAMETERS = (
         "num_inference_steps",
         "whole",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.steps", "sampler:KSampler.steps"),
+        ("sampler.steps",),
         "",
         15,
         STEPS["Leonardo"],
@@ -170,7 +168,7 @@ PARAMETERS = (
         "scheduler",
         "choice",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.scheduler",),
+        ("sampler.scheduler",),
         "The names are those of the public client; LEONARDO is not public, DPMSolverMultistepScheduler replaces it.",
         "EULER_DISCRETE",
         choices=(*LEONARDO, *DIFFUSERS),
@@ -180,7 +178,7 @@ PARAMETERS = (
         "sd_version",
         "choice",
         APPROXIMATED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        ("model.ckpt_name", "model.name", "model.unet_name"),
         "The names are those of the public client. Tells the family where modelId is left out; --model names the file.",
         "v1_5",
         choices=(
@@ -201,13 +199,13 @@ PARAMETERS = (
         "seed",
         "seed",
         MAPPED,
-        ("sampler:KSampler.seed",),
+        ("sampler.seed",),
         "Left out: random, or the one given with --seed.",
         None,
         (0, 9999999998),
         family_within=dict.fromkeys(("flux-dev", "flux-pro"), (0, 2147483637)),
     ),
-    _switch("tiling", MAPPED, "On both axes.", None, ("seamless model:TesseraSeamlessModel.tiling",)),
+    _switch("tiling", MAPPED, "On both axes.", None, ("seamless model.tiling",)),
     finishing.TRANSPARENCY,
     _switch("ultra", NO_EFFECT, "A pipeline of the service that is not public; refused beside alchemy."),
     _switch("unzoom", MAPPED, "Grey all around the image, which is painted.", None, _UNZOOM),
@@ -223,20 +221,18 @@ PARAMETERS = (
     finishing.UPSCALE,
     _side("width", 1024),
     *control_networks.LEONARDO_OLD,
-    _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image:LoadImage.image",)),
+    _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image.image",)),
     Parameter(
         "canvasRequestType",
         "choice",
         APPROXIMATED,
-        ("init image:LoadImage.image",),
+        ("init image.image",),
         "INPAINT and OUTPAINT paint what is white in the mask, the public client's SKETCH2IMG and IMG2IMG everything.",
         choices=("INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"),
         needs="canvasRequest and canvasMaskId",
     ),
-    Parameter("canvasInitId", "text", MAPPED, ("init image:LoadImage.image",), _CANVAS, needs="canvasRequest"),
-    Parameter(
-        "canvasMaskId", "text", MAPPED, ("mask:LoadImage.image",), _CANVAS, needs="canvasRequest and canvasInitId"
-    ),
+    Parameter("canvasInitId", "text", MAPPED, ("init image.image",), _CANVAS, needs="canvasRequest"),
+    Parameter("canvasMaskId", "text", MAPPED, ("mask.image",), _CANVAS, needs="canvasRequest and canvasInitId"),
     _switch("enhancePrompt", MAPPED, enhance.HOW, None, enhance.SWITCH),
     enhance.INSTRUCTIONS,
 )

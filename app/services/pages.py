@@ -22,6 +22,8 @@ what became of it. This page is what `tessera params --markdown` prints: do not 
   unless it has its default.
 * **without meaning**: it is about the service, not about the image.
 
+`sampler.cfg` is the input `cfg` of the node with the title "Sampler".
+
 Ranges and defaults are those of the services' documents. The pages of Scenario and Leonardo describe most parameters
 without their names, and they and OctoAI's leave out the values of some lists: such names and values are those of public
 clients.
@@ -68,7 +70,7 @@ def _section(service: Service) -> str:
 
 
 def _where(parameter: Parameter) -> str:
-    places = ", ".join(f"`{place.partition(':')[2]}`" for place in parameter.goes)
+    places = ", ".join(f"`{place}`" for place in parameter.goes)
     return "".join(f" {part}" for part in (f"to {places}." if places else "", parameter.how) if part)
 
 

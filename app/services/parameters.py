@@ -48,7 +48,7 @@ class Parameter:
         name: as it stands in a request.
         kind: a key of KINDS.
         outcome: MAPPED, APPROXIMATED, NOT_YET, NO_EFFECT or MEANINGLESS.
-        goes: where its value goes, each "role:NodeClass.input"; a role names one node of the imported workflow.
+        goes: where its value goes, each "role.input"; a role names one node of the imported workflow.
         how: what is done with it, or why nothing is.
         default: what an omitted parameter gets; None where the service documents none.
         within: the least and the greatest value, of each item in a list.

@@ -79,7 +79,7 @@ class Recipe:
         fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
         remarks: what is said in addition of a parameter that acts.
-        missing: what became of the parameters that go to a role, where a file is missing.
+        missing: what became of the parameters that go to a role, or first to an input, where a file is missing.
     """
 
     prompt: str

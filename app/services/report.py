@@ -25,6 +25,9 @@ AS_BY_DEFAULT = "as by default"
 MOST_PLACES = 3
 """Number of inputs that are named where the table of the service names none that changed."""
 
+_NUMBER = re.compile(r" \d+")
+"""The number in a role of which there are several: "lora 5", "image prompt 2 image"."""
+
 # What the table says about a value that is left out.
 _DEFAULTS = re.compile(r";?\s*(?:Left out:|The document has no default;).*?(?:\.(?=\s|$)|$)")
 
@@ -121,7 +124,8 @@ class Report:
         return self._acts(parameter, other, given and not changed)
 
     def _note(self, parameter: Parameter) -> Note | None:
-        missing = [self.recipe.missing[role] for role in _roles(parameter) if role in self.recipe.missing]
+        keys = [*_roles(parameter), *parameter.goes[:1]]
+        missing = [self.recipe.missing[key] for key in keys if key in self.recipe.missing]
         return self.recipe.notes.get(parameter.name) or next(iter(missing), None)
 
     def _acts(self, parameter: Parameter, other: Nodes | None, usual: bool) -> Note:
@@ -158,8 +162,9 @@ class Report:
 
     def _offered(self, place: str) -> list[str]:
         """Return what the list of an input offers."""
-        class_type, _, name = place.partition(":")[2].partition(".")
-        spec = inputs_of(self.graph.info[class_type]).get(name) if class_type in self.graph.info else None
+        role, _, name = place.partition(".")
+        node = self.graph.nodes.get(role)
+        spec = inputs_of(self.graph.info[node.class_type]).get(name) if node else None
         return list(spec.options.get("options") or []) if spec else []
 
     def _why_not(self, parameter: Parameter) -> str:
@@ -190,13 +195,9 @@ class Report:
         return spec is not None and spec.is_widget and isinstance(node.inputs.get(name), tuple)
 
     def _is_at(self, role: str, name: str, entry: str) -> bool:
-        of_role, _, target = entry.partition(":")
-        class_type, _, of_name = target.partition(".")
-        node = self.graph.nodes[role]
         # The cfg of a model that has its guidance elsewhere is 1.
         elsewhere = name == "cfg" and "guidance" in self.graph.nodes
-        same = role == of_role or (role.startswith(f"{of_role} ") and node.class_type == class_type)
-        return same and name == of_name and not elsewhere
+        return f"{_NUMBER.sub('', role)}.{name}" == entry and not elsewhere
 
 
 def _is_same(other: Nodes | None, node: Node, name: str) -> bool:
@@ -205,7 +206,7 @@ def _is_same(other: Nodes | None, node: Node, name: str) -> bool:
 
 
 def _roles(parameter: Parameter) -> list[str]:
-    return [place.partition(":")[0] for place in parameter.goes]
+    return [place.partition(".")[0] for place in parameter.goes]
 
 
 def _unknown(request: Request, name: str) -> Line:

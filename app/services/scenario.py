@@ -24,7 +24,7 @@ USUAL_SCALE = 0.9
 
 
 def _side(name: str) -> Parameter:
-    goes = (f"size:EmptyLatentImage.{name}",)
+    goes = (f"size.{name}",)
     return Parameter(name, "whole", MAPPED, goes, "", 512, ANY_SIDE, step=STEP, family_within=_SIZES)
 
 
@@ -34,7 +34,7 @@ COMMON = (
         "seed",
         "seed",
         MAPPED,
-        ("sampler:KSampler.seed", "noise:RandomNoise.noise_seed"),
+        ("sampler.seed", "noise.noise_seed"),
         "Left out: random, or the one given with --seed.",
         None,
         (0, 2**64 - 1),
@@ -43,7 +43,7 @@ COMMON = (
         "modelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        ("model.ckpt_name", "model.name", "model.unet_name"),
         "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
         required=True,
     ),
@@ -51,7 +51,7 @@ COMMON = (
         "modelEpoch",
         "text",
         MAPPED,
-        ("lora:LoraLoader.lora_name",),
+        ("lora.lora_name",),
         "The LoRA file named modelId-modelEpoch, on top of baseModelId.",
         needs="a LoRA of that epoch",
     ),
@@ -60,14 +60,14 @@ COMMON = (
         "negativePrompt",
         "text",
         MAPPED,
-        ("negative:CLIPTextEncode.text",),
+        ("negative.text",),
         "Without effect where guidance is below 1. Flux needs negativePromptStrength above 0.",
     ),
     Parameter(
         "scheduler",
         "choice",
         MAPPED,
-        ("sampler:TesseraSchedulerKSampler.scheduler", "schedule:TesseraScheduler.scheduler"),
+        ("sampler.scheduler", "schedule.scheduler"),
         "The document lists no names; these are those of diffusers. Left out: euler on the model's usual noise levels.",
         choices=DIFFUSERS,
         is_open=True,
@@ -76,7 +76,7 @@ COMMON = (
         "intermediateImages",
         "flag",
         MAPPED,
-        ("sampler:TesseraSampleSteps.every", "intermediate images:SaveImage.images"),
+        ("sampler.every", "intermediate images.images"),
         "The image as it stood at each step, saved with names of its own.",
         False,
     ),
@@ -84,14 +84,14 @@ COMMON = (
         "concepts",
         "objects",
         MAPPED,
-        ("lora:LoraLoader.lora_name", "lora:LoraLoader.strength_model"),
+        ("lora.lora_name", "lora.strength_model"),
         "Each {modelId, scale} is a LoRA file of that name; scale 1 where it is left out.",
     ),
     Parameter(
         "guidance",
         "number",
         MAPPED,
-        ("sampler:KSampler.cfg", "guider:CFGGuider.cfg", "guidance:FluxGuidance.guidance"),
+        ("sampler.cfg", "guider.cfg", "guidance.guidance"),
         "Stable Diffusion: the guidance scale, where below 1 means none. Flux: the guidance it was trained with.",
         None,
         (0.0, 20.0),
@@ -103,22 +103,20 @@ COMMON = (
         "whole",
         MAPPED,
         (
-            "sampler:TesseraSchedulerKSampler.steps",
-            "sampler:KSampler.steps",
-            "schedule:TesseraScheduler.steps",
-            "schedule:BasicScheduler.steps",
+            "sampler.steps",
+            "schedule.steps",
         ),
         "",
         30,
         STEPS["Scenario"],
     ),
-    Parameter("numSamples", "whole", MAPPED, ("size:EmptyLatentImage.batch_size",), "", 4, COUNTS["Scenario"]),
+    Parameter("numSamples", "whole", MAPPED, ("size.batch_size",), "", 4, COUNTS["Scenario"]),
     _side("width"),
     Parameter(
         "negativePromptStrength",
         "number",
         MAPPED,
-        ("flux negative:TesseraFluxNegative.strength",),
+        ("flux negative.strength",),
         "Flux only. The service takes it for txt2img, img2img and controlnet alone; here it works everywhere.",
         0.0,
         (0.0, 10.0),
@@ -128,17 +126,17 @@ COMMON = (
         "baseModelId",
         "text",
         MAPPED,
-        ("model:CheckpointLoaderSimple.ckpt_name", "model:TesseraDemoCheckpoint.name", "model:UNETLoader.unet_name"),
+        ("model.ckpt_name", "model.name", "model.unet_name"),
         "As modelId, which then names a LoRA on top of it.",
     ),
-    Parameter("prompt", "text", MAPPED, ("positive:CLIPTextEncode.text",), required=True),
+    Parameter("prompt", "text", MAPPED, ("positive.text",), required=True),
     _side("height"),
 )
 
 TEXTURE = COMMON
 
-_PICTURES = ("image prompt:LoadImage.image",)
-_SCALE = ("image prompt:TesseraImagePrompt.scale",)
+_PICTURES = ("image prompt image.image",)
+_SCALE = ("image prompt.scale",)
 
 IP_ADAPTER = (
     *COMMON,
@@ -172,7 +170,7 @@ IP_ADAPTER = (
         "ipAdapterType",
         "choice",
         MAPPED,
-        ("image prompt:TesseraImagePrompt.type",),
+        ("image prompt.type",),
         "",
         "style",
         choices=("style", "character"),
@@ -182,7 +180,7 @@ IP_ADAPTER = (
         "aspectRatio",
         "text",
         APPROXIMATED,
-        ("size:EmptyLatentImage.width", "size:EmptyLatentImage.height"),
+        ("size.width", "size.height"),
         "For flux.1.1-pro-ultra where no size is given: that ratio on one megapixel, in steps of 16.",
         "1:1",
     ),
