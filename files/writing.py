@@ -1,13 +1,27 @@
-"""Write files so that a reader sees a whole file or none, also while other processes write into the same folder."""
+"""Write files so that a reader sees a whole file or none, also while other processes write into the same folder.
+
+Where the system can, a file is written without a name, which it gets when it is whole: whatever ends the process,
+nothing else is left. Elsewhere it is first a hidden `.tessera-*.part`, which a lock marks as in use; those of processes
+that were killed are removed by the next one that writes into the folder.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from . import locks
+
+PART = re.compile(r"\.tessera-[0-9a-f]{32}\.part")
+"""Names of unfinished files."""
 
 
 def replace(path: str | Path, content: bytes) -> None:
@@ -17,8 +31,17 @@ def replace(path: str | Path, content: bytes) -> None:
         OSError: the folder cannot be written; the message names it.
     """
     path = Path(os.path.abspath(path))
-    with _explained(path), _temporary(path.parent, content) as temporary:
-        os.replace(temporary, path)
+    with _explained(path):
+        remove_abandoned(path.parent)
+        part = _part(path.parent, uuid.uuid4().hex)
+        if _create_at_once(part, content):
+            try:
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+            return
+        with _written(part, content):
+            os.replace(part, path)
 
 
 def create(path: str | Path, content: bytes) -> bool:
@@ -31,9 +54,14 @@ def create(path: str | Path, content: bytes) -> bool:
         OSError: the folder cannot be written; the message names it.
     """
     path = Path(os.path.abspath(path))
-    with _explained(path), _temporary(path.parent, content) as temporary:
+    with _explained(path):
+        remove_abandoned(path.parent)
         try:
-            _take_name(temporary, path)
+            if not _create_at_once(path, content):
+                # Writers of one name share the name of its part: one of them gets it, and looks before it renames.
+                part = _part(path.parent, hashlib.sha256(os.fsencode(path.name)).hexdigest())
+                with _written(part, content):
+                    _take_name(part, path)
         except FileExistsError:
             return False
     return True
@@ -63,35 +91,111 @@ def create_series(folder: str | Path, stem: str, suffix: str, contents: Iterable
     return names
 
 
+@functools.lru_cache(maxsize=256)
+def remove_abandoned(folder: Path) -> None:
+    """Remove unfinished files that a process left in a folder when it was killed; looks once in the life of ours."""
+    with suppress(OSError):
+        for part in [entry.path for entry in os.scandir(folder) if PART.fullmatch(entry.name)]:
+            _remove_if_abandoned(part)
+
+
+def _remove_if_abandoned(part: str) -> None:
+    with suppress(OSError):
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            # Its owner may have renamed the file that we opened.
+            if locks.take(descriptor) and os.path.samestat(os.fstat(descriptor), os.stat(part)):
+                os.unlink(part)
+        finally:
+            os.close(descriptor)
+
+
+def _part(folder: Path, digits: str) -> Path:
+    return folder / f".tessera-{digits[:32]}.part"
+
+
+def _create_at_once(path: Path, content: bytes) -> bool:
+    """Write a file that gets its name when it is whole.
+
+    Returns:
+        False where system or file system cannot do that.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except (OSError, AttributeError):
+        return False
+    with open(descriptor, "wb") as file:
+        if os.path.lexists(path):
+            raise FileExistsError
+        _fill(file, content)
+        try:
+            # The link in /proc is only followed where a folder is named as well.
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+        except FileExistsError:
+            raise
+        except OSError:
+            return False
+    return True
+
+
 @contextmanager
-def _temporary(folder: Path, content: bytes) -> Iterator[Path]:
-    """Make a file under a name that no other process uses, and remove that name at the end."""
-    path = folder / f".{uuid.uuid4().hex}.part"
+def _written(part: Path, content: bytes) -> Iterator[None]:
+    """Write an unfinished file, and remove its name at the end.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    file = _open_locked(part)
     try:
-        with open(path, "xb") as file:
-            file.write(content)
-            file.flush()
-            # Without this, a power failure after the rename could leave an empty file.
-            os.fsync(file.fileno())
-        yield path
+        _fill(file, content)
+        if not locks.CAN_LOCK:
+            file.close()  # Windows does not rename what is open.
+        yield
     finally:
-        path.unlink(missing_ok=True)
+        _remove(part, file)
 
 
-def _take_name(temporary: Path, path: Path) -> None:
-    """Give a file its final name unless that is taken, in one step: a rename would replace what is there."""
+def _open_locked(part: Path) -> BinaryIO:
+    while True:
+        file = open(part, "xb")  # noqa: SIM115 - the lock lasts until it is closed
+        if locks.hold(file.fileno()):
+            return file
+        # It was taken for abandoned in the moment before it was locked.
+        file.close()
+
+
+def _remove(part: Path, file: BinaryIO) -> None:
+    """Remove the name of an unfinished file, unless it was renamed and the name is another writer's by now."""
+    with suppress(OSError):
+        if not locks.CAN_LOCK:
+            file.close()
+            part.unlink()
+        elif os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+            part.unlink()
+    file.close()
+
+
+def _fill(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
+    file.flush()
+    # Without this, a power failure after the rename could leave an empty file.
+    os.fsync(file.fileno())
+
+
+def _take_name(part: Path, path: Path) -> None:
+    """Give a file its final name unless that is taken."""
     try:
-        os.link(temporary, path)
+        os.link(part, path)
     except FileExistsError:
         raise
     except OSError:
-        # A file system without hard links, such as exFAT: an empty file reserves the name.
-        path.touch(exist_ok=False)
-        try:
-            os.replace(temporary, path)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        # A file system without hard links, such as exFAT. Windows' rename refuses a name that is taken by itself.
+        if os.path.lexists(path):
+            raise FileExistsError from None
+        os.rename(part, path)
 
 
 @contextmanager

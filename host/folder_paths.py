@@ -5,10 +5,14 @@ A model is a file or, beyond ComfyUI, a diffusers folder (one with a `model_inde
 
 from __future__ import annotations
 
+import functools
 import os
-import tempfile
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..files.temporary import make_folder
 
 supported_pt_extensions = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
 """Suffixes of model files, under ComfyUI's name."""
@@ -36,6 +40,9 @@ LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
 DIFFUSERS_CONFIGS = {"model_index.json", "config.json"}
 """A folder with one of these files is a model."""
 
+MOST_NAMES = 16
+"""Paths to one folder that a walk follows; folders that link to each other have more than a walk could end."""
+
 models_dir = ""
 folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
 _input = _output = _temp = ""
@@ -53,7 +60,8 @@ def configure(
         models_dir: `models` in the working folder by default.
         input_dir: `input` in the working folder by default.
         output_dir: `output` in the working folder by default.
-        temp_dir: of previews; a new folder by default, made when it is first asked for.
+        temp_dir: of previews; by default a folder of this process, made when it is first asked for and removed at its
+            end.
     """
     global _input, _output, _temp
     _set_models_dir(os.path.abspath(models_dir or "models"))
@@ -91,10 +99,12 @@ def get_output_directory() -> str:
 
 def get_temp_directory() -> str:
     """Return the folder of previews, made on the first call."""
-    global _temp
-    if not _temp:
-        _temp = tempfile.mkdtemp(prefix="tessera-")
-    return _temp
+    return _temp or _own_temp()
+
+
+@functools.cache
+def _own_temp() -> str:
+    return make_folder()
 
 
 def get_directory_by_type(type_name: str) -> str | None:
@@ -123,12 +133,20 @@ def get_filename_list(folder_name: str) -> list[str]:
 
 
 def _models_below(root: str, extensions: set[str]) -> Iterator[str]:
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    seen: Counter[Path] = Counter()
+    # Breadth first, so that the shortest of a folder's names are among those that are followed.
+    waiting = deque([(root, frozenset(Path(os.path.realpath(root)).parents))])
+    while waiting:
+        folder, outer = waiting.popleft()
+        real = Path(os.path.realpath(folder))
+        seen[real] += 1
+        if real in outer or seen[real] > MOST_NAMES:
+            continue
+        _, subfolders, names = next(os.walk(folder), (folder, [], []))
         if folder != root and DIFFUSERS_CONFIGS & set(names):
-            subfolders.clear()
             yield folder
             continue
-        subfolders[:] = [name for name in subfolders if name != ".git"]
+        waiting.extend((os.path.join(folder, name), outer | {real}) for name in subfolders if name != ".git")
         yield from (os.path.join(folder, name) for name in filter_files_extensions(names, extensions))
 
 

@@ -14,7 +14,8 @@ import pytest
 from naming import naming
 from PIL import Image
 from tessera.app.cli.import_request import write
-from tessera.files import writing
+from tessera.files import locks, writing
+from tessera.files.reading import read_file
 from tessera.files.writing import create, create_series, replace
 from tessera.host.errors import GraphError
 
@@ -73,7 +74,17 @@ def test_processes_that_write_into_one_folder_lose_nothing(tmp_path: Path, node:
                 assert image.convert("L").getextrema() == (level, level)
 
 
-def test_a_series_skips_what_is_taken_and_leaves_it(tmp_path: Path) -> None:
+@pytest.fixture(params=["at once", "part"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How files are written: without a name until they are whole, or under another name where the system cannot."""
+    if request.param == "part":
+        monkeypatch.delattr(writing.os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("files without a name are Linux's")
+    return request.param
+
+
+def test_a_series_skips_what_is_taken_and_leaves_it(tmp_path: Path, way: str) -> None:
     (tmp_path / "a_00002_.txt").write_bytes(b"mine")
     assert create_series(tmp_path, "a", ".txt", [b"x", b"y"]) == ["a_00001_.txt", "a_00003_.txt"]
     assert create_series(tmp_path, "%batch_num%", ".txt", [b"x", b"y"], 7) == ["0_00007_.txt", "1_00008_.txt"]
@@ -82,8 +93,10 @@ def test_a_series_skips_what_is_taken_and_leaves_it(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 5
 
 
-def test_a_file_system_without_hard_links_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
+def test_a_file_system_without_hard_links_is_written_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(writing.os, "link", refuse)
@@ -98,12 +111,12 @@ def test_a_file_system_without_hard_links_is_written_too(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
 @pytest.mark.parametrize(
     ("writer", "calls"),
-    [(replace, ["fsync"]), (replace, ["replace"]), (create, ["fsync"]), (create, ["link", "replace"])],
+    [(replace, ["fsync"]), (replace, ["replace"]), (create, ["fsync"]), (create, ["link", "rename"])],
 )
 def test_nothing_is_left_of_a_file_that_could_not_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Any, calls: list[str], failure: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: Any, calls: list[str], failure: BaseException, way: str
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise failure
 
     for call in calls:
@@ -125,6 +138,81 @@ def test_a_file_is_replaced_with_the_rights_that_the_user_gives_new_files(tmp_pa
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED = """
+import os, signal, sys
+from tessera.files import locks, writing
+from tessera.files.reading import read_file
+
+delattr(writing.os, "O_TMPFILE") if hasattr(os, "O_TMPFILE") else None
+writing.os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+writing.create(sys.argv[1], b"half")
+"""
+
+
+@pytest.mark.skipif(not locks.CAN_LOCK, reason="the system has no such locks")
+def test_what_a_killed_process_left_is_removed_and_nothing_that_is_in_use(tmp_path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "moss.txt")], check=False)
+    assert killed.returncode < 0
+    (left,) = tmp_path.iterdir()
+    assert writing.PART.fullmatch(left.name)
+    used = tmp_path / f".tessera-{'0' * 32}.part"
+    with used.open("xb") as file:
+        assert locks.hold(file.fileno())
+        writing.remove_abandoned.cache_clear()
+        assert create(tmp_path / "moss.txt", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"moss.txt", used.name}
+    writing.remove_abandoned.cache_clear()
+    replace(tmp_path / "moss.txt", b"more")
+    assert [path.name for path in tmp_path.iterdir()] == ["moss.txt"]
+
+
+FOLDER = """
+import os, signal, sys
+from pathlib import Path
+from tessera.files.temporary import make_folder
+
+folder = Path(make_folder())
+(folder / "preview.png").write_bytes(b"x")
+print(folder, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not locks.CAN_LOCK, reason="the system has no such locks")
+def test_temporary_folders_do_not_outlive_their_process(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", FOLDER]
+
+    def start() -> tuple[subprocess.Popen[str], Path]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen(command, env=environment, text=True, **pipes)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        assert process.stdout is not None
+        return process, Path(process.stdout.readline().strip())
+
+    killed, left = start()
+    killed.kill()
+    killed.communicate()
+    assert (left / "preview.png").exists()
+    first, one = start()
+    assert not left.exists()
+    second, other = start()
+    assert one.exists() and other.exists()
+    for process in (first, second):
+        process.communicate("\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pipes_devices_and_folders_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="not a file"):
+            read_file(path, 10)
+    (tmp_path / "file").write_bytes(b"1234")
+    assert read_file(tmp_path / "file", 4) == b"1234"
+    with pytest.raises(OSError, match="more than 3 bytes"):
+        read_file(tmp_path / "file", 3)
 
 
 def test_a_workflow_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
