@@ -1,15 +1,19 @@
-"""Open files that end: no pipe, device or socket, on which a reader could wait for ever."""
+"""Read what ends: no pipe, device or socket on which to wait for ever, no JSON that grows beyond the memory."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 WITHOUT_END = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
 """What is not read, by the type that its mode tells."""
+
+MOST_VALUES = 10_000_000
+"""Values in a JSON document: each takes up to 100 bytes of memory, however few it has in the file."""
 
 OPENED_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 """Flags that open a pipe without waiting for a writer, should one have taken the file's place."""
@@ -46,6 +50,17 @@ def read_file(path: str | Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes", str(path))
     return content
+
+
+def parse_json(content: str | bytes) -> Any:
+    """Parse JSON, or raise ValueError where it is none, is nested too deeply or has too many values."""
+    marks = (",", "[", "{") if isinstance(content, str) else (b",", b"[", b"{")
+    if sum(content.count(mark) for mark in marks) > MOST_VALUES:  # pyright: ignore[reportArgumentType]
+        raise ValueError(f"more than {MOST_VALUES} values")
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _refuse(path: str | Path, mode: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -11,17 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.reading import open_file, parse_json, read_file
+from .safetensors_files import LENGTH_BYTES, MAX_HEADER, parse_header, read_header, read_tensors
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 SAFETENSORS = (".safetensors", ".sft")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 DOWNLOAD = "download it again"
-MAX_HEADER = 100_000_000
-"""Longest header that the safetensors format allows, in bytes."""
+MOST_JSON = 2**28
+"""Bytes of a JSON file; tokenizers have some ten million."""
+
 HEAD, SHOWN = 4096, 60
 """Bytes read to recognise a page or a message, and characters of it that are shown."""
-_LENGTH = 8
 _LFS = b"version https://git-lfs.github.com/spec"
 _TEXTS = (".txt", ".json", ".jinja")
 _REFUSED = re.compile(r"GLOBAL|Unsupported (global|class)|Trying to|Can only|legacy \.tar|operand \d")
@@ -98,10 +100,27 @@ def read_safetensors(path: Path, remedy: str = DOWNLOAD) -> dict[str, Tensor]:
     Raises:
         BrokenFileError: it is broken.
     """
-    from safetensors.torch import load_file
+    return read_described(path, remedy)[0]
 
-    with reading(path, remedy):
-        return load_file(path)
+
+def read_described(path: Path, remedy: str = DOWNLOAD) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file.
+
+    Raises:
+        BrokenFileError: it is broken.
+    """
+    with reading(path, remedy), open_file(path) as file:
+        return read_tensors(file)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of a safetensors file's tensors, and nothing else of it.
+
+    Raises:
+        BrokenFileError: its header is broken.
+    """
+    with reading(path), open_file(path) as file:
+        return {entry.key: entry.shape for entry in read_header(file)[0]}
 
 
 def read_pickle(path: Path) -> Any:
@@ -150,7 +169,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     with reading(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_file(path, MOST_JSON).decode("utf-8"))
     if not isinstance(content, dict):
         raise broken(path, f"a {type(content).__name__}, expected a JSON object")
     return content
@@ -159,7 +178,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def damage(path: Path) -> str | None:
     """Say what is wrong with a model file, as far as its bytes show; None where nothing is."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(HEAD)
     if not head:
         return "an empty file"
@@ -181,10 +200,10 @@ def damage(path: Path) -> str | None:
 
 
 def _no_json(path: Path, size: int) -> str | None:
-    content = path.read_bytes()
+    content = read_file(path, MOST_JSON)
     try:
-        json.loads(content)
-    except (ValueError, RecursionError) as error:
+        parse_json(content)
+    except ValueError as error:
         what = "not JSON" if content.rstrip().endswith((b"}", b"]")) else "not JSON, or cut short"
         return f"{size} bytes that are {what}: {_first_line(error)}"
     return None
@@ -193,15 +212,15 @@ def _no_json(path: Path, size: int) -> str | None:
 def _no_safetensors(path: Path, head: bytes, size: int) -> str | None:
     if _is_pickle(head):
         return "a pickle"
-    length = int.from_bytes(head[:_LENGTH], "little")
-    if size < _LENGTH or size < _LENGTH + length <= MAX_HEADER:
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    if size < LENGTH_BYTES or size < LENGTH_BYTES + length <= MAX_HEADER:
         return f"{size} bytes, cut short in the header of a safetensors file"
     if length > MAX_HEADER:
         return f"{size} bytes that are not a safetensors file"
     ends = _ends(path, length)
     if ends is None:
         return f"{size} bytes with a damaged header"
-    whole = _LENGTH + length + max(ends, default=0)
+    whole = LENGTH_BYTES + length + max(ends, default=0)
     if size == whole:
         return None
     return f"{size} of {whole} bytes, cut short" if size < whole else f"{size} bytes, {size - whole} too many"
@@ -209,12 +228,12 @@ def _no_safetensors(path: Path, head: bytes, size: int) -> str | None:
 
 def _ends(path: Path, length: int) -> list[int] | None:
     """Return where tensors end, counted from the end of a safetensors header; None where it is damaged."""
-    with path.open("rb") as file:
-        file.seek(_LENGTH)
+    with open_file(path) as file:
+        file.seek(LENGTH_BYTES)
         header = file.read(length)
     try:
-        return [int(about["data_offsets"][1]) for key, about in json.loads(header).items() if key != "__metadata__"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return [int(about["data_offsets"][1]) for key, about in parse_header(header).items() if key != "__metadata__"]
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
         return None
 
 
@@ -233,13 +252,13 @@ def _is_pickle(head: bytes) -> bool:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    return int.from_bytes(head[:_LENGTH], "little") <= MAX_HEADER and head[_LENGTH : _LENGTH + 1] == b"{"
+    return int.from_bytes(head[:LENGTH_BYTES], "little") <= MAX_HEADER and head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
 
 
 def _better_ending(path: Path) -> str | None:
     """Return the extension that a file of weights should have, where it has the wrong one."""
     ending = path.suffix.lower()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(HEAD)
     if ending in SAFETENSORS and _is_pickle(head):
         return ".pt"
