@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..weights.files import DOWNLOAD, damage
+from ..weights.files import DOWNLOAD, damage, read_shapes
 from . import projectors
 from .formats import Adapter
 
@@ -80,18 +80,14 @@ def file_widths(path: Path) -> Widths | None:
     return shapes[key][embedding], shapes[key][patch]
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Read the shapes of the weights that tell image encoders apart."""
-    from safetensors import SafetensorError, safe_open
-
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of an image encoder's weights; none of a file that is broken."""
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or files[0].suffix != ".safetensors":
         return {}
     try:
-        with safe_open(files[0], "pt") as file:
-            keys = {*_PROJECTIONS, *_PLACES}.intersection(file.keys())
-            return {key: file.get_slice(key).get_shape() for key in keys}
-    except SafetensorError:
+        return read_shapes(files[0])
+    except ValueError:
         return {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..weights.files import DOWNLOAD, reading
+from ..weights.files import DOWNLOAD, read_described, reading
 from .reference import Reference
 
 SUFFIX = ".reference.safetensors"
@@ -33,11 +33,8 @@ def load_reference(path: Path) -> Reference:
     Raises:
         ValueError: the file is not a reference, or its values are not finite.
     """
-    from safetensors import safe_open
-
-    with reading(path, REMEDY), safe_open(path, "pt") as file:
-        about = file.metadata() or {}
-        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - no container
+    stored, about = read_described(path, REMEDY)
+    tensors = {key: tensor.float() for key, tensor in stored.items()}
     if about.get("format") != FORMAT:
         raise ValueError(f"{path.name} is not a saved reference of Tessera; make one with Save Reference.")
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
