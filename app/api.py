@@ -123,10 +123,11 @@ def prepare(
     models_dir: str | Path | None = None,
     device: str | None = None,
     dtype: str | None = None,
+    any_model: bool = False,
 ) -> Run:
     """Read, change and check a workflow, and set folders and device for it.
 
-    Args, Raises: as for `run`.
+    Args, Raises: as for `run`; with `any_model` every file that it names is taken to be there.
     """
     # The file is read before the slow imports, so that a wrong name shows at once.
     found = _read(workflow)
@@ -142,7 +143,7 @@ def prepare(
     info = registry.object_info()
     found.prompt = to_prompt(found, info)
     found = apply(_plain(settings or {}, "the settings"), found, info)
-    prompt, outputs = validate(found.prompt, info)
+    prompt, outputs = validate(found.prompt, info, any_model)
     _choose_device(device, dtype)
     where = (folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory())
     return Run(prompt, outputs, info, _cache((*where, device, dtype)), extra_pnginfo=found.extra_pnginfo)

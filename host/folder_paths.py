@@ -126,10 +126,14 @@ def get_folder_paths(folder_name: str) -> list[str]:
     return list(folder_names_and_paths[LEGACY_NAMES.get(folder_name, folder_name)][0])
 
 
-def get_filename_list(folder_name: str) -> list[str]:
+class FileNames(list[str]):
+    """Names of files to choose from, which are others on another machine."""
+
+
+def get_filename_list(folder_name: str) -> FileNames:
     """Return the models of one kind, as sorted paths relative to their folders."""
     paths, extensions = folder_names_and_paths[LEGACY_NAMES.get(folder_name, folder_name)]
-    return sorted({os.path.relpath(found, path) for path in paths for found in _models_below(path, extensions)})
+    return FileNames(sorted({os.path.relpath(f, path) for path in paths for f in _models_below(path, extensions)}))
 
 
 def _models_below(root: str, extensions: set[str]) -> Iterator[str]:

@@ -95,6 +95,24 @@ def test_check_runs_nothing(tessera: Tessera, graph: Path, tmp_path: Path) -> No
     assert not (tmp_path / "output").exists()
 
 
+def test_check_takes_any_model_to_be_there(tessera: Tessera, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.app.registry.node_classes", node_classes)
+    loads = {
+        "1": node("CheckpointLoaderSimple", ckpt_name="nowhere.safetensors"),
+        "2": node("LoadImage", image="nowhere.png"),
+        "3": node("PreviewImage", images=["2", 0]),
+        "4": node("PreviewAny", source=["1", 0]),
+    }
+    path = tmp_path / "loads.json"
+    path.write_text(json.dumps(loads))
+    code, _, err = tessera("check", path)
+    assert code == 2
+    assert ["nowhere.safetensors" in line or "nowhere.png" in line for line in err] == [True, True]
+    assert tessera("check", path, "--any-model")[0] == 0
+    path.write_text(json.dumps(loads | {"5": node("Nowhere")}))
+    assert tessera("check", path, "--any-model")[0] == 2
+
+
 def test_every_error_is_a_line_and_nothing_runs(tessera: Tessera, tmp_path: Path) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(GRAPH | {"1": node("Paint", batch=9), "4": node("Show", value=["9", 0])}))

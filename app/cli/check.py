@@ -12,6 +12,9 @@ from .assignments import parse
 def declare(commands: Any, parents: list[Parser]) -> None:
     """Add the command."""
     check = commands.add_parser("check", parents=parents, help="validate a workflow without running it")
+    check.add_argument(
+        "--any-model", action="store_true", help="take every model and image that the workflow names to be there"
+    )
     check.set_defaults(command=command)
 
 
@@ -19,6 +22,6 @@ def command(options: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     from ..api import prepare
 
-    ready = prepare(options.workflow, parse(options.set), **folders_of(options))
+    ready = prepare(options.workflow, parse(options.set), any_model=options.any_model, **folders_of(options))
     print(f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}")
     return DONE

@@ -22,11 +22,16 @@ TYPES_IN_WORDS = {"INT": "a whole number", "FLOAT": "a number", "STRING": "text"
 CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
-def validate(prompt: Prompt, object_info: ObjectInfo) -> tuple[Prompt, list[str]]:
+def validate(prompt: Prompt, object_info: ObjectInfo, any_file: bool = False) -> tuple[Prompt, list[str]]:
     """Check a graph.
 
     Only what outputs need is looked at, but every class has to be known. Values become the type of their input, as in
     ComfyUI: "5" is a whole number, 7 is text.
+
+    Args:
+        prompt: the graph.
+        object_info: the nodes that are known.
+        any_file: whether every file that the graph names is taken to be there.
 
     Returns:
         The graph with its values converted, and the ids of its output nodes.
@@ -42,7 +47,7 @@ def validate(prompt: Prompt, object_info: ObjectInfo) -> tuple[Prompt, list[str]
         lines.append("the graph has no outputs; add a node that saves or shows something, such as SaveImage")
     checked = dict(known)
     for node_id in needed(known, outputs):
-        check = _Check(node_id, known, prompt, object_info)
+        check = _Check(node_id, known, prompt, object_info, any_file)
         lines.extend(check.run())
         checked[node_id] = known[node_id] | {"inputs": check.inputs}
     circle = find_circle(known, outputs)
@@ -106,6 +111,7 @@ class _Check:
     known: Mapping[str, Mapping[str, Any]]
     prompt: Prompt
     object_info: ObjectInfo
+    any_file: bool = False
 
     def __post_init__(self) -> None:
         self.class_type = self.prompt[self.node_id]["class_type"]
@@ -146,7 +152,9 @@ class _Check:
         except (TypeError, ValueError, OverflowError):
             return f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
         self.inputs[spec.name] = value
-        return None if self._own_checks(spec.name) else _check_value(spec, value)
+        if self._own_checks(spec.name) or (self.any_file and _names_file(spec)):
+            return None
+        return _check_value(spec, value)
 
     def _own_checks(self, name: str) -> bool:
         return self.own_takes_all or name in self.own_names
@@ -185,6 +193,8 @@ class _Check:
             name: [None] if is_link(value) else [value] for name, value in self.inputs.items() if name in self.specs
         }
         asked = {name: value for name, value in given.items() if self._own_checks(name)}
+        if self.any_file and any(_names_file(self.specs[name]) for name in asked):
+            return []
         if "input_types" in self.own_names:
             asked["input_types"] = [self._received_types()]
         if not asked:
@@ -216,6 +226,10 @@ class _Check:
             if 0 <= slot < len(given):
                 received[name] = given[slot]
         return received
+
+
+def _names_file(spec: InputInfo) -> bool:
+    return isinstance(spec.options.get("options"), folder_paths.FileNames)
 
 
 def _check_value(spec: InputInfo, value: Any) -> str | None:

@@ -20,12 +20,12 @@ IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tif
 CHANNELS = ["alpha", "red", "green", "blue"]
 
 
-def _input_images() -> list[str]:
+def _input_images() -> folder_paths.FileNames:
     folder = folder_paths.get_input_directory()
     if not os.path.isdir(folder):
-        return []
+        return folder_paths.FileNames()
     names = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    return sorted(name for name in names if os.path.splitext(name)[1].lower() in IMAGE_ENDINGS)
+    return folder_paths.FileNames(sorted(n for n in names if os.path.splitext(n)[1].lower() in IMAGE_ENDINGS))
 
 
 def _file_input() -> io.Combo.Input:

@@ -260,7 +260,9 @@ class Combo(ComfyType):
                 extra_dict=extra_dict,
                 advanced=advanced,
             )
-            self.options = [o.value if isinstance(o, Enum) else o for o in options]
+            # A list of a kind of its own stays one: names of files are told from fixed choices by it.
+            kind: type[list[Any]] = type(options) if isinstance(options, list) else list
+            self.options = kind(o.value if isinstance(o, Enum) else o for o in options)
             self.control_after_generate = control_after_generate
             self.upload = upload
             self.image_folder = image_folder
