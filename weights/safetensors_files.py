@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from io import BufferedReader
+from typing import TYPE_CHECKING, Any
 
 from ..files.reading import parse_json
 
@@ -60,7 +61,7 @@ class Entry:
     end: int
 
 
-def read_header(file: BinaryIO) -> tuple[list[Entry], dict[str, str]]:
+def read_header(file: BufferedReader) -> tuple[list[Entry], dict[str, str]]:
     """Read what a file holds, from its beginning.
 
     Returns:
@@ -100,7 +101,7 @@ def _entry(key: str, about: Any) -> Entry:
     return entry
 
 
-def read_tensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of an open file.
 
     Raises:
@@ -119,7 +120,7 @@ def read_tensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _read(file: BinaryIO, entry: Entry) -> Tensor:
+def _read(file: BufferedReader, entry: Entry) -> Tensor:
     import torch
 
     dtype = _dtype(entry)
