@@ -193,7 +193,7 @@ def test_request_becomes_a_valid_workflow(
 def test_the_report_is_true(name: str, body: dict[str, Any], info: ObjectInfo, files: dict[str, Path]) -> None:
     """What is said to be somewhere is there, with its value where nothing is said of a change."""
     _, lines, prompt = imported(name, body, info, files)
-    known = SERVICES[name].by_name
+    known = SERVICES[name].table()
     for line in lines:
         places = re.findall(r"node (\d+) (\w+)\.(\w+)", line.text)
         found = [prompt[number]["inputs"][entry] for number, _, entry in places]
@@ -202,7 +202,7 @@ def test_the_report_is_true(name: str, body: dict[str, Any], info: ObjectInfo, f
         assert line.text or line.outcome in (MAPPED, APPROXIMATED)
         is_plain = line.outcome == MAPPED and line.name in body and not known[line.name].how and len(found) == 1
         # With unzoom, the size is that of the picture and its margin together.
-        if is_plain and known[line.name].kind in ("whole", "number") and "unzoom" not in body:
+        if is_plain and known[line.name].type in (int, float) and "unzoom" not in body:
             assert float(body[line.name]) == found[0], line
 
 
@@ -392,7 +392,7 @@ JSON = st.recursive(
 def test_any_object_gives_a_valid_workflow_or_lines(name: str, info: ObjectInfo, data: st.DataObject) -> None:
     known = data.draw(st.sampled_from(BODIES[name]))
     changes = data.draw(
-        st.dictionaries(st.sampled_from(list(SERVICES[name].by_name)) | st.text(max_size=5), JSON, max_size=3)
+        st.dictionaries(st.sampled_from(list(SERVICES[name].table())) | st.text(max_size=5), JSON, max_size=3)
     )
     options = {"strict": data.draw(st.booleans()), "family": data.draw(st.sampled_from([None, *FAMILIES]))}
     try:

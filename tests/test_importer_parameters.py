@@ -16,16 +16,16 @@ from tessera.app.services.model_names import family_of
 from tessera.app.services.parameters import (
     APPROXIMATED,
     FAMILIES,
-    KINDS,
     MAPPED,
     MEANINGLESS,
     NO_EFFECT,
     NOT_YET,
+    WORDS,
     Parameter,
 )
-from tessera.app.services.request import parse
 from tessera.app.services.services import SERVICES
 from tessera.app.services.styles import PHOTO_WORDS
+from tessera.app.services.tables import parse
 from tessera.host.errors import GraphError, listed
 
 ROOT = Path(__file__).parents[1]
@@ -46,25 +46,25 @@ def refused(name: str, request: Any, family: str | None = None) -> list[str]:
 
 @services
 def test_table_has_every_documented_parameter_and_no_other(name: str) -> None:
-    assert sorted(SERVICES[name].by_name) == sorted(DOCUMENTS[name]["names"])
-    assert len(SERVICES[name].parameters) == len(DOCUMENTS[name]["names"])
+    assert sorted(SERVICES[name].table()) == sorted(DOCUMENTS[name]["names"])
+    assert len(SERVICES[name].table()) == len(DOCUMENTS[name]["names"])
 
 
 @services
 def test_every_row_says_where_a_value_goes_or_why_it_does_not(name: str) -> None:
-    for row in SERVICES[name].parameters:
-        assert row.kind in KINDS
+    for row in SERVICES[name].table().values():
+        assert row.type in WORDS or row.choices
         assert row.outcome in (MAPPED, APPROXIMATED, NOT_YET, NO_EFFECT, MEANINGLESS)
-        assert bool(row.goes) == (row.outcome in (MAPPED, APPROXIMATED)), row.name
+        assert bool(row.to.places) == (row.outcome in (MAPPED, APPROXIMATED)), row.name
         assert row.how or row.outcome == MAPPED, row.name
-        assert all(place.count(".") == 1 for place in row.goes)
+        assert all(place.count(".") == 1 for place in row.to.places)
 
 
 @services
 def test_required_and_deprecated_are_as_documented(name: str) -> None:
-    rows = SERVICES[name].parameters
+    rows = SERVICES[name].table().values()
     assert sorted(row.name for row in rows if row.required) == sorted(DOCUMENTS[name]["required"])
-    assert sorted(row.name for row in rows if row.instead) == sorted(DOCUMENTS[name]["deprecated"])
+    assert sorted(row.name for row in rows if row.to.instead) == sorted(DOCUMENTS[name]["deprecated"])
     for missing in DOCUMENTS[name]["required"]:
         others = {key: value for key, value in smallest(name).items() if key != missing}
         assert refused(name, others) == [f"{missing}: missing; expected text"]
@@ -80,15 +80,15 @@ def test_omitted_parameters_get_the_documented_defaults(name: str) -> None:
 
 def bodies_with(name: str, row: Parameter, value: Any) -> dict[str, Any]:
     """A request that sets one number, beside what it cannot be without."""
-    beside = {"strengths": {"lora_model": "a"}, "numbers": {}}.get(row.kind, {})
+    beside = {"lora_model": "a"} if row.name == "lora_strength" else {}
     # Eight pictures need sides up to 768.
     small = {"width": 768} if name == "leonardo" and row.name == "num_images" else {}
-    return smallest(name) | beside | small | {row.name: [value] if row.kind == "numbers" else value}
+    return smallest(name) | beside | small | {row.name: [value] if row.type == list[float] else value}
 
 
 def beyond(row: Parameter, bound: float, sign: int) -> list[float]:
     """What lies just outside of a range; infinity and the next number of double precision among it."""
-    if row.kind in ("whole", "seed", "seeds"):
+    if row.type in (int, int | list[int]):
         return [bound + sign * (row.step or 1), bound + sign * 10**30]
     return [math.nextafter(bound, sign * math.inf), bound + sign, sign * math.inf]
 
@@ -96,22 +96,22 @@ def beyond(row: Parameter, bound: float, sign: int) -> list[float]:
 RANGED = [
     pytest.param(name, row, family, id=f"{name}-{row.name}-{family}")
     for name, service in SERVICES.items()
-    for row in service.parameters
-    for family in (None, *row.family_within)
-    if row.range_for(family) != (None, None) and row.kind != "weights"
+    for row in service.table().values()
+    for family in (None, *row.by_family.within)
+    if row.range_for(family) != (None, None) and row.type != dict[str, float]
 ]
 
 
 @services
 def test_ranges_are_as_documented(name: str) -> None:
     for parameter, (low, high) in DOCUMENTS[name]["ranges"].items():
-        row = SERVICES[name].by_name[parameter]
+        row = SERVICES[name].table()[parameter]
         assert high is None or row.within[1] == high, parameter
         assert low is None or row.within[0] == low, parameter
     for parameter, ranges in DOCUMENTS[name]["family_ranges"].items():
-        found = {family: list(within) for family, within in SERVICES[name].by_name[parameter].family_within.items()}
+        found = {family: list(within) for family, within in SERVICES[name].table()[parameter].by_family.within.items()}
         assert found == ranges, parameter
-    undocumented = {row.name for row in SERVICES[name].parameters if row.family_within}
+    undocumented = {row.name for row in SERVICES[name].table().values() if row.by_family.within}
     assert undocumented == DOCUMENTS[name]["family_ranges"].keys()
 
 
@@ -129,18 +129,18 @@ def test_number_is_taken_up_to_the_ends_of_its_range_and_no_further(
     outside += beyond(row, low, -1) if low is not None else []
     outside += [low] if row.above and low is not None else []
     outside += [low + 1] if row.step and low is not None else []
-    outside += [] if row.kind == "strengths" else [True, "many", math.nan]
+    outside += [] if row.name == "lora_strength" else [True, "many", math.nan]
     for value in outside:
         (line,) = refused(name, bodies_with(name, row, value), family)
         assert line.startswith(f"{row.name}: found ")
         assert f"; expected {row.expected(family)}" in line
-        assert line.endswith("--family which other family the model is of") == (family in row.family_within)
+        assert line.endswith("--family which other family the model is of") == (family in row.by_family.within)
 
 
 @services
 def test_choices_are_as_documented_and_only_numbers_are_taken_to_the_nearest(name: str) -> None:
     for parameter, choices in DOCUMENTS[name]["choices"].items():
-        row = SERVICES[name].by_name[parameter]
+        row = SERVICES[name].table()[parameter]
         assert set(choices) <= set(row.choices), parameter
         for choice in row.choices:
             beside: dict[str, Any] = {"alchemy": False} if choice == "LEONARDO" else {}
@@ -151,19 +151,19 @@ def test_choices_are_as_documented_and_only_numbers_are_taken_to_the_nearest(nam
         for wrong in ["", "many", math.inf, True, [choices[0]]] if numeric else ["", choices[0] + "x", 1, True]:
             (line,) = refused(name, smallest(name) | {parameter: wrong})
             assert line.startswith(f"{parameter}: found ")
-            open_text = row.is_open and isinstance(wrong, str)
+            open_text = row.known and isinstance(wrong, str)
             assert line.endswith(f"; expected {f'one of {listed(choices)}' if open_text else row.expected()}")
 
 
 def nearest_cases() -> list[tuple[str, Parameter]]:
     """Every list of numbers that a document prints."""
-    return [(name, row) for name in DOCUMENTS for row in SERVICES[name].parameters if row.takes_nearest]
+    return [(name, row) for name in DOCUMENTS for row in SERVICES[name].table().values() if row.nearest]
 
 
 @pytest.mark.parametrize(("name", "row"), nearest_cases(), ids=lambda case: getattr(case, "name", case))
 def test_numbers_between_those_of_a_list_are_taken_to_the_nearest(name: str, row: Parameter) -> None:
     low, high = min(row.choices), max(row.choices)
-    whole = row.kind == "whole"
+    whole = row.type is int
     between = [low + (high - low) * part / 16 for part in range(-8, 25)] + [10**400 if whole else 1e300]
     for value in [round(each) if whole else each for each in between]:
         for written in (value, str(value)) if value < 10**300 else (value,):
@@ -171,8 +171,10 @@ def test_numbers_between_those_of_a_list_are_taken_to_the_nearest(name: str, row
             taken = request[row.name]
             assert taken in row.choices
             assert all(abs(taken - value) <= abs(each - value) for each in row.choices)
-            assert (row.name in request.moved) == (value not in row.choices)
-            assert f"the nearest is taken, {taken}" in request.moved.get(row.name, f"the nearest is taken, {taken}")
+            assert bool(request.beside_list(row.name)) == (value not in row.choices)
+            assert f"the nearest is taken, {taken}" in (
+                request.beside_list(row.name) or f"the nearest is taken, {taken}"
+            )
 
 
 @services
@@ -184,8 +186,9 @@ def test_defaults_of_families_are_as_documented(name: str) -> None:
 
 @services
 def test_null_stands_for_a_parameter_left_out(name: str) -> None:
-    nulls = dict.fromkeys(SERVICES[name].by_name) | smallest(name)
-    assert parse(SERVICES[name], nulls).values == parse(SERVICES[name], smallest(name)).values
+    nulls = dict.fromkeys(SERVICES[name].table()) | smallest(name)
+    for parameter in SERVICES[name].table():
+        assert parse(SERVICES[name], nulls)[parameter] == parse(SERVICES[name], smallest(name))[parameter]
 
 
 def test_sizes_of_scenario_differ_by_family() -> None:
@@ -295,15 +298,15 @@ def test_page_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["params", "--markdown"]) == 0
     page = capsys.readouterr().out
     assert page == (ROOT / "app" / "services" / "README.md").read_text(encoding="utf-8")
-    assert all(f"| `{row.name}` |" in page for service in SERVICES.values() for row in service.parameters)
+    assert all(f"| `{row.name}` |" in page for service in SERVICES.values() for row in service.table().values())
 
 
 def test_params_prints_one_service_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["params", "modelslab"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + len(SERVICES["modelslab"].parameters)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(SERVICES["modelslab"].table())
     assert main(["params", "modelslab", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in printed["modelslab"]] == list(SERVICES["modelslab"].by_name)
+    assert [row["name"] for row in printed["modelslab"]] == list(SERVICES["modelslab"].table())
     assert main(["params", "modelab"]) == 2
     assert capsys.readouterr().err == '"modelab": no such service; did you mean "modelslab"?\n'
 

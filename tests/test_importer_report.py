@@ -91,32 +91,34 @@ def value(draw: random.Random, row: Parameter) -> Any:
     """A value that the document of a service allows, or nearly so."""
     if row.choices:
         return draw.choice(row.choices)
-    if row.kind in ("flag", "yes/no"):
+    if row.type is bool:
         return draw.random() < 0.7
     if "width" in row.name or "height" in row.name:
         return draw.choice(SIZES)
     low, high = row.within
-    if row.kind == "seeds" and draw.random() < 0.3:
+    if row.type == int | list[int] and draw.random() < 0.3:
         return draw.sample(range(1, FAR_MORE), 3)
-    if row.kind in ("whole", "seed", "seeds"):
+    if row.type in (int, int | list[int]):
         return draw.randint(int(low or 0), int(min(FAR_MORE if high is None else high, FAR_MORE)))
-    if row.kind in ("number", "numbers", "strengths"):
+    if row.type in (float, list[float]):
         ends = (low or 0.0, 4.0 if high is None else high)
         number = round(draw.uniform(*ends), draw.choice([0, 2])) or ends[1]
-        return [number] if row.kind == "numbers" else number
-    kinds: dict[str, Any] = {
-        "texts": draw.sample(IMAGES, 2),
-        "objects": draw.sample(OBJECTS.get(row.name, [{}]), 1),
-        "weights": {draw.choice(LORAS): 0.5},
-        "names": {"zig": "zigzag"},
-        "samples": {"moss": [IMAGES[0]]},
-    }
-    return kinds[row.kind] if row.kind in kinds else draw.choice(TEXTS.get(row.name, IMAGES))
+        return number if row.type is float or row.name == "lora_strength" else [number]
+    if row.type == list[dict[str, Any]]:
+        return draw.sample(OBJECTS.get(row.name, [{}]), 1)
+    others: list[tuple[Any, Any]] = [
+        (list[str], draw.sample(IMAGES, 2)),
+        (dict[str, float], {draw.choice(LORAS): 0.5}),
+        (dict[str, str], {"zig": "zigzag"}),
+        (dict[str, list[str]], {"moss": [IMAGES[0]]}),
+    ]
+    found = [each for kind, each in others if kind == row.type]
+    return found[0] if found else draw.choice(TEXTS.get(row.name, IMAGES))
 
 
 def body(draw: random.Random, name: str) -> dict[str, Any]:
     share = draw.choice([0.1, 0.3, 0.6])
-    rows = SERVICES[name].parameters
+    rows = SERVICES[name].table().values()
     return {row.name: value(draw, row) for row in rows if row.required or draw.random() < share}
 
 
@@ -208,7 +210,7 @@ def test_the_report_says_what_the_graph_does_of_many_bodies(name: str, info: Obj
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_place_of_a_table_is_an_input_that_some_request_sets(name: str, info: ObjectInfo) -> None:
     draw = random.Random(name)
-    unseen = {place for row in SERVICES[name].parameters for place in row.goes}
+    unseen = {place for row in SERVICES[name].table().values() for place in row.to.places}
     # Without upscale models, other nodes enlarge.
     fewer: Any = {key: entry for key, entry in info.items() if key != "UpscaleModelLoader"}
     for _ in range(3000):

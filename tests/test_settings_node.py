@@ -122,6 +122,6 @@ def test_limits_are_those_of_the_documents() -> None:
         rules: list(within) for rules, within in STEPS.items()
     }
     # OctoAI's document gives no range of num_images; the request's own is the node's.
-    assert SERVICES["octoai"].by_name["num_images"].within == COUNTS["OctoAI"]
+    assert SERVICES["octoai"].table()["num_images"].within == COUNTS["OctoAI"]
     counts = {rules: DOCUMENTS[service]["ranges"].get(count) for rules, (service, _, count) in PLACES.items()}
     assert counts == {"Scenario": list(COUNTS["Scenario"]), "OctoAI": None, "Leonardo": list(COUNTS["Leonardo"])}

@@ -9,9 +9,9 @@ from ...host.schema.object_info import inputs_of
 from . import geometry
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET, Parameter
+from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from .recipe import FindImage, Guide, ImagePrompt, Recipe, named_file
-from .request import Request
+from .tables import Parameter, Request
 
 STRONGEST = 10.0
 ROLES = ("control", "control network", "control image", "control edges")

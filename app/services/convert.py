@@ -14,7 +14,7 @@ from .images import RequestImages
 from .model_names import family_of
 from .recipe import FindImage, Recipe
 from .report import Line, Report
-from .request import Request, Service, parse
+from .tables import Request, Service, parse
 
 MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")
 """Parameters that name a model, the telling one first."""
@@ -57,7 +57,9 @@ class _Import:
         said = self.family or family_of(*(name for name in names if isinstance(name, str)))
         # A demo model replaces the request's own; it does not change what the service's document says.
         demo = self.model in choices(self.info, "TesseraDemoCheckpoint", "name")
-        return said or (self.service.family if demo else None) or family_of(self.model) or self.service.family
+        return (
+            said or (self.service.usual_family if demo else None) or family_of(self.model) or self.service.usual_family
+        )
 
     def without(self, request: Request, name: str) -> Request:
         """Return a request without one of its parameters."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from ...host.folder_paths import get_full_path
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, MAPPED, Parameter
+from .parameters import APPROXIMATED, MAPPED
 from .recipe import Recipe, named_file
+from .tables import Parameter
 
 _CLASS, _RULES, _FOLDER, _ROLE = "TesseraEnhancePrompt", "rules", "text_generation", "enhance prompt"
 # Where a prompt goes: through Enhance Prompt where there is one.

@@ -7,8 +7,9 @@ from fractions import Fraction
 
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, MAPPED, NOT_YET, Parameter
+from .parameters import APPROXIMATED, MAPPED, NOT_YET
 from .recipe import Recipe, named_file
+from .tables import Parameter
 
 AROUND = 32
 """Width in px of what an enlargement sees of the other side of a texture."""

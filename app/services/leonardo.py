@@ -10,11 +10,11 @@ from ...host.errors import listed, shown
 from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
 from . import control_networks, enhance, finishing
 from .geometry import margins
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT
 from .recipe import FindImage, ImagePrompt, Recipe, named_weights
-from .request import Request
 from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
+from .tables import Parameter, Request
 
 _ALCHEMY = "Alchemy is a pipeline of the service that is not public."
 _CONTRAST = ("contrast.factor",)

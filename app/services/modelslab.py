@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from . import enhance, finishing
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, Parameter
+from .parameters import APPROXIMATED, MAPPED, MEANINGLESS
 from .recipe import FindImage, Recipe
-from .request import Request
 from .scheduler_names import DIFFUSERS
+from .tables import Parameter, Request
 
 
 def _side(name: str) -> Parameter:

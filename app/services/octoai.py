@@ -8,11 +8,11 @@ from ...host.errors import listed, shown
 from ...host.folder_paths import get_filename_list
 from ...images.service_limits import COUNTS, STEPS, octoai_sizes
 from . import control_networks
-from .parameters import APPROXIMATED, FAMILIES, MAPPED, NO_EFFECT, NOT_YET, OTHER_FAMILY, Parameter
+from .parameters import APPROXIMATED, FAMILIES, MAPPED, NO_EFFECT, NOT_YET, OTHER_FAMILY
 from .recipe import FindImage, ImagePrompt, Pairs, Recipe, named_file
-from .request import Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
+from .tables import Parameter, Request
 
 # The scale of an image that no scale is given for.
 TRANSFERRED = 0.9

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .parameters import FAMILIES, Parameter
-from .request import Service
 from .services import SERVICES
+from .tables import Service
 
 _HEAD = """# Requests of hosted image services as workflows
 
@@ -36,22 +36,22 @@ def text(services: Sequence[Service]) -> str:
 
 
 def _block(service: Service) -> Iterator[str]:
-    yield f"{service.name} ({service.title})"
-    width = max(len(parameter.name) for parameter in service.parameters)
-    for parameter in service.parameters:
-        what = "; ".join(part for part in (", ".join(parameter.goes), parameter.how.rstrip(".")) if part)
+    yield f"{service.service} ({service.title})"
+    width = max(len(parameter.name) for parameter in service.table().values())
+    for parameter in service.table().values():
+        what = "; ".join(part for part in (", ".join(parameter.to.places), parameter.how.rstrip(".")) if part)
         yield f"  {parameter.name:<{width}}  {parameter.outcome:<16}  {takes(parameter)}; {what}"
 
 
 def takes(parameter: Parameter) -> str:
     """The values of a parameter, its default and its replacement in words."""
-    families = [parameter.expected(family) for family in parameter.family_within]
-    defaults = [f"{value:g} for {FAMILIES[family]}" for family, value in parameter.family_default.items()]
+    families = [parameter.expected(family) for family in parameter.by_family.within]
+    defaults = [f"{value:g} for {FAMILIES[family]}" for family, value in parameter.by_family.default.items()]
     parts = [
         "; ".join(dict.fromkeys([parameter.expected(), *families])),
         "required" if parameter.required else "",
         f"default {', '.join(defaults) or parameter.default}" if defaults or parameter.default is not None else "",
-        f"deprecated, use {parameter.instead}" if parameter.instead else "",
+        f"deprecated, use {parameter.to.instead}" if parameter.to.instead else "",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -64,29 +64,29 @@ def markdown() -> str:
 def _section(service: Service) -> str:
     rows = "".join(
         f"| `{parameter.name}` | {takes(parameter)} | **{parameter.outcome}**{_where(parameter)} |\n"
-        for parameter in service.parameters
+        for parameter in service.table().values()
     )
-    return f"\n## {service.title}: `{service.name}`\n\n| parameter | takes | here |\n|---|---|---|\n{rows}"
+    return f"\n## {service.title}: `{service.service}`\n\n| parameter | takes | here |\n|---|---|---|\n{rows}"
 
 
 def _where(parameter: Parameter) -> str:
-    places = ", ".join(f"`{place}`" for place in parameter.goes)
+    places = ", ".join(f"`{place}`" for place in parameter.to.places)
     return "".join(f" {part}" for part in (f"to {places}." if places else "", parameter.how) if part)
 
 
 def records(services: Sequence[Service]) -> dict[str, list[dict[str, Any]]]:
     """For programs."""
     return {
-        service.name: [
+        service.service: [
             {
                 "name": parameter.name,
                 "takes": takes(parameter),
                 "default": parameter.default,
                 "outcome": parameter.outcome,
-                "goes": list(parameter.goes),
+                "goes": list(parameter.to.places),
                 "how": parameter.how,
             }
-            for parameter in service.parameters
+            for parameter in service.table().values()
         ]
         for service in services
     }

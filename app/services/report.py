@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...host.errors import listed, one_line, shown
+from ...host.errors import one_line, shown
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Node
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
 from .recipe import Note, Recipe
-from .request import Request, hint_at
+from .request import hint_at
+from .tables import Request
 
 Nodes = Mapping[str, Node]
 
@@ -75,16 +76,16 @@ class Report:
 
     def lines(self) -> list[Line]:
         """Return a line for each parameter that has a value, and for each name that is not documented."""
-        told = [self._line(each) for each in self.request.service.parameters if self._has_value(each)]
+        told = [self._line(each) for each in self.request.table().values() if self._has_value(each)]
         return told + [_unknown(self.request, name) for name in self.request.unknown]
 
     def _has_value(self, parameter: Parameter) -> bool:
-        if self.request[parameter.name] is not None or parameter.name in self.request.strange:
+        if self.request[parameter.name] is not None or self.request.is_strange(parameter.name):
             return True
         # A model that stands in for one that is not named is told as well.
         stands_in = "model" in self.recipe.missing and "model" in _roles(parameter)
         return stands_in and all(
-            self.request[each.name] is None for each in self.request.service.parameters if "model" in _roles(each)
+            self.request[each.name] is None for each in self.request.table().values() if "model" in _roles(each)
         )
 
     def _line(self, parameter: Parameter) -> Line:
@@ -102,9 +103,8 @@ class Report:
 
     def _outcome(self, parameter: Parameter, given: bool) -> Note:
         value, acting = self.request[parameter.name], self.acting
-        if parameter.name in self.request.strange:
-            known = listed(parameter.choices)
-            return NOT_YET, f"left out: {shown(self.request.strange[parameter.name])} is none of {known}"
+        if self.request.is_strange(parameter.name):
+            return NOT_YET, self.request.beside_list(parameter.name)
         if parameter.outcome == MEANINGLESS:
             return MEANINGLESS, parameter.how
         other = self.redraw(self.without(parameter.name)) if given else acting
@@ -124,14 +124,14 @@ class Report:
         return self._acts(parameter, other, given and not changed)
 
     def _note(self, parameter: Parameter) -> Note | None:
-        keys = [*_roles(parameter), *parameter.goes[:1]]
+        keys = [*_roles(parameter), *parameter.to.places[:1]]
         missing = [self.recipe.missing[key] for key in keys if key in self.recipe.missing]
         return self.recipe.notes.get(parameter.name) or next(iter(missing), None)
 
     def _acts(self, parameter: Parameter, other: Nodes | None, usual: bool) -> Note:
         """Return what is said of a parameter that acts; `other` is the graph with another value of it."""
         name = parameter.name
-        moved, remark = self.request.moved.get(name, ""), self.recipe.remarks.get(name, "")
+        moved, remark = self.request.beside_list(name), self.recipe.remarks.get(name, "")
         how = _DEFAULTS.sub("", parameter.how) if name in self.request.given else parameter.how
         said = [", ".join(self._places(parameter, other)), moved, remark, how, AS_BY_DEFAULT if usual else ""]
         outcome = MAPPED if parameter.outcome == NO_EFFECT else parameter.outcome
@@ -149,14 +149,14 @@ class Report:
     def _others(self, parameter: Parameter) -> list[Any]:
         """Return other values of a parameter, enough to see whether one changes the graph."""
         value = self.request[parameter.name]
-        if parameter.kind in ("flag", "yes/no"):
+        if parameter.type is bool:
             return [not value]
         if isinstance(value, int | float) and not parameter.choices:
             bounds = parameter.range_for(self.request.family)
             ends = [bound for bound in bounds if bound is not None and bound != value]
             return ends or [value + (parameter.step or 1), value - (parameter.step or 1)]
         offered = (
-            [each for place in parameter.goes for each in self._offered(place)] if parameter.kind == "text" else []
+            [each for place in parameter.to.places for each in self._offered(place)] if parameter.type is str else []
         )
         return [each for each in (*parameter.choices, *offered) if each != value]
 
@@ -172,7 +172,7 @@ class Report:
             return "the model is the one given with --model"
         if parameter.outcome == NO_EFFECT:
             return parameter.how
-        return f"needs {parameter.needs}" if parameter.needs else "nothing in this workflow takes it"
+        return f"needs {parameter.to.needs}" if parameter.to.needs else "nothing in this workflow takes it"
 
     def _places(self, parameter: Parameter, other: Nodes | None) -> list[str]:
         """Return the changed inputs, first those that the table names; the roles "lora 5" and "lora" are one."""
@@ -183,7 +183,7 @@ class Report:
             if not _is_same(other, node, name) and not self._is_linked_widget(node, name)
         ]
         changed.sort(key=lambda place: list(self.graph.nodes).index(place[0]))
-        tabled = [place for entry in parameter.goes for place in changed if self._is_at(*place, entry)]
+        tabled = [place for entry in parameter.to.places for place in changed if self._is_at(*place, entry)]
         inputs = {role: self.graph.nodes[role].inputs for role, _ in changed}
         values = [(role, name) for role, name in changed if not isinstance(inputs[role].get(name, ()), tuple)]
         found = [*dict.fromkeys(tabled)] or values[:MOST_PLACES]
@@ -206,16 +206,16 @@ def _is_same(other: Nodes | None, node: Node, name: str) -> bool:
 
 
 def _roles(parameter: Parameter) -> list[str]:
-    return [place.partition(".")[0] for place in parameter.goes]
+    return [place.partition(".")[0] for place in parameter.to.places]
 
 
 def _unknown(request: Request, name: str) -> Line:
-    title, hint = request.service.title, hint_at(request.service, name)
+    title, hint = request.title, hint_at(request.table(), name)
     return Line(name, UNKNOWN, f"{title} documents no such parameter; left out{hint}", True)
 
 
 def _text(parameter: Parameter, request: Request, text: str) -> str:
     given, value = parameter.name in request.given, request[parameter.name]
     default = "" if given else "left out" if value is None else f"left out, so {shown(value)}"
-    deprecated = f"deprecated, use {parameter.instead}" if parameter.instead and given else ""
+    deprecated = f"deprecated, use {parameter.to.instead}" if parameter.to.instead and given else ""
     return "; ".join(part.rstrip(".") for part in (default, text, deprecated) if part)

@@ -1,231 +1,184 @@
-"""Requests checked against what the services document, by pydantic models that are made from the tables."""
+"""Requests checked against what the services document."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import cache, reduce
+from operator import or_
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from ...host.errors import GraphError, closest, listed, shown
-from .parameters import OTHER_FAMILY, Parameter
+from .parameters import MOST_ITEMS, OTHER_FAMILY, Parameter
 from .recipe import FindImage, Recipe
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from typing_extensions import Self
 
-MOST_NUMBERS = 128
 MOST_NESTED = 32
 
-
-@dataclass(frozen=True, eq=False)
-class Service:
-    """One endpoint of a hosted service.
-
-    Attributes:
-        name: on the command line.
-        title: in messages and pages.
-        parameters: what its document names, in that order.
-        refusals: the lines on what the document forbids across parameters.
-        recipe: what a request asks for; takes the request, the finder of images and a seed.
-        family: of its models, where nothing tells another.
-    """
-
-    name: str
-    title: str
-    parameters: Sequence[Parameter]
-    refusals: Callable[[Request], list[str]]
-    recipe: Callable[[Request, FindImage, int], Recipe]
-    family: str | None = None
-
-    @cached_property
-    def by_name(self) -> dict[str, Parameter]:
-        """The parameters by name."""
-        return {parameter.name: parameter for parameter in self.parameters}
-
-    def defaults(self, family: str | None) -> dict[str, Any]:
-        """Return what omitted parameters get for models of a family; "" for required ones."""
-        needed = {parameter.name: "" for parameter in self.parameters if parameter.required}
-        parsed = _model(self, family).model_validate(needed)
-        return {parameter.name: getattr(parsed, parameter.name) for parameter in self.parameters}
+MOST = Field(max_length=MOST_ITEMS)
+Texts = Annotated[list[str], MOST]
+Objects = Annotated[list[dict[str, Any]], MOST]
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request that its service would take.
+class Request(BaseModel):
+    """A request that its service would take: a subclass has a field for each parameter of one endpoint.
 
     Attributes:
-        service: the service it is for.
-        family: the family of its model, a key of FAMILIES; None where it is not known.
-        values: every parameter's value; omitted ones have their default, or None.
-        given: the names of the parameters that the request sets.
-        unknown: names that the service does not document.
-        moved: the names of numbers that are none of those which the service lists, and what became of them, in words.
-        strange: unknown texts of open lists, by the names of their parameters, which have their defaults instead.
+        service: its name on the command line.
+        title: its name in messages and pages.
+        usual_family: of its models, where nothing tells another.
     """
 
-    service: Service
-    family: str | None
-    values: dict[str, Any]
-    given: set[str] = field(default_factory=set)
-    unknown: list[str] = field(default_factory=list)
-    moved: dict[str, str] = field(default_factory=dict)
-    strange: dict[str, str] = field(default_factory=dict)
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    service: ClassVar[str]
+    title: ClassVar[str]
+    usual_family: ClassVar[str | None] = None
+
+    _family: str | None = PrivateAttr(None)
+    _sent: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    @cache
+    def table(cls) -> dict[str, Parameter]:
+        """Return the parameters by name, in the order of the document."""
+        return {name: Parameter(name, _plain(info.annotation), info) for name, info in cls.model_fields.items()}
+
+    @classmethod
+    def read(cls, document: Any, family: str | None = None) -> Self:
+        """Check a request body. null is a parameter that is left out, in every service.
+
+        Args:
+            family: of the model that is asked for, a key of FAMILIES; None where it is not known.
+
+        Raises:
+            GraphError: a line for each value that the service's document does not allow.
+        """
+        sent = _sent(document, cls.title)
+        try:
+            made = cls.model_validate(cls._usual(family) | sent, context={"family": family})
+        except ValidationError as error:
+            raise GraphError(_lines(cls, error.errors(include_url=False), family)) from None
+        made = made._of(family, sent)
+        if wrong := made.refusals():
+            raise GraphError(wrong)
+        return made
+
+    @classmethod
+    def _usual(cls, family: str | None) -> dict[str, Any]:
+        """Return the defaults that models of a family have."""
+        of_family = {name: parameter.by_family.default for name, parameter in cls.table().items()}
+        return {name: default[family] for name, default in of_family.items() if family in default}
+
+    def _of(self, family: str | None, sent: dict[str, Any]) -> Self:
+        self._family, self._sent = family, sent
+        return self
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _take_no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else [value]
+        is_flag = any(isinstance(each, bool) for each in items)
+        if is_flag and _has_numbers(cls.table()[info.field_name or ""].type):
+            raise ValueError("a flag is not a number")
+        return value
+
+    def refusals(self) -> list[str]:
+        """Return a line for each thing that the document forbids across parameters."""
+        return []
+
+    def recipe(self, find_image: FindImage, seed: int) -> Recipe:
+        """Return what the request asks for; `seed` is taken where it names none."""
+        raise NotImplementedError
+
+    @property
+    def family(self) -> str | None:
+        """The family of its model, a key of FAMILIES; None where it is not known."""
+        return self._family
+
+    @property
+    def given(self) -> set[str]:
+        """The names of the parameters that the request sets."""
+        return self._sent.keys() & self.table().keys()
+
+    @property
+    def unknown(self) -> list[str]:
+        """The names that the service does not document."""
+        return sorted(self._sent.keys() - self.table().keys())
 
     def __getitem__(self, name: str) -> Any:
-        return self.values[name]
+        return getattr(self, name)
 
-    def without(self, name: str, family: str | None) -> Request:
+    def beside_list(self, name: str) -> str:
+        """Say what became of a value that is not in the list of its parameter; "" where it is."""
+        parameter, given = self.table()[name], self._sent.get(name)
+        if given is None:
+            return ""
+        if parameter.nearest:
+            return parameter.nearest.note(given, self[name])
+        return f"left out: {shown(given)} is none of {listed(parameter.choices)}" if self.is_strange(name) else ""
+
+    def is_strange(self, name: str) -> bool:
+        """Whether the request has an unknown text of an open list, instead of which the default is taken."""
+        known, given = self.table()[name].known, self._sent.get(name)
+        return known is not None and given is not None and known.spelled(given) is None
+
+    def without(self, name: str, family: str | None) -> Self:
         """Return the same request where a parameter is left out, for models of `family`; nothing is checked."""
-        given = self.given - {name}
-        defaults = self.service.defaults(family)
-        values = {key: value if key in given else defaults[key] for key, value in self.values.items()}
-        return replace(self, family=family, values=values, given=given)
+        values = {key: self[key] for key in self.given - {name}}
+        left = self._usual(family) | ({name: ""} if self.table()[name].required else {})
+        made = self.model_construct(**left | values)
+        return made._of(family, {key: value for key, value in self._sent.items() if key != name})
 
-    def changed(self, name: str, value: Any) -> Request:
+    def changed(self, name: str, value: Any) -> Self:
         """Return the same request with another value of a parameter; nothing is checked."""
-        return replace(self, values=self.values | {name: value}, given=self.given | {name})
+        return self.model_copy(update={name: value})._of(self.family, self._sent | {name: value})
 
 
-def parse(service: Service, document: Any, family: str | None = None) -> Request:
-    """Check a request body. null is a parameter that is left out, in every service.
+def hint_at(table: dict[str, Parameter], name: str) -> str:
+    """What an undocumented name may have meant."""
+    return closest(name, table)
 
-    Raises:
-        GraphError: a line for each value that the service's document does not allow.
-    """
+
+def _sent(document: Any, title: str) -> dict[str, Any]:
+    """Return what a body sets."""
     if not _is_shallow(document):
         raise GraphError([f"found lists more than {MOST_NESTED} deep; expected the JSON object that a service takes"])
     if not isinstance(document, dict):
-        raise GraphError([f"found {shown(document)}; expected the JSON object that is sent to {service.title}"])
-    given = {name: value for name, value in document.items() if value is not None}
-    if broken := [name for name, value in given.items() if not _is_unicode([name, value])]:
+        raise GraphError([f"found {shown(document)}; expected the JSON object that is sent to {title}"])
+    sent = {name: value for name, value in document.items() if value is not None}
+    if broken := [name for name, value in sent.items() if not _is_unicode([name, value])]:
         raise GraphError(f"{name}: found half of a surrogate pair; expected Unicode text" for name in broken)
-    model = _model(service, family)
-    from pydantic import ValidationError
-
-    try:
-        parsed = model.model_validate(given)
-    except ValidationError as error:
-        raise GraphError(_lines(service, error.errors(include_url=False), family)) from None
-    values = {parameter.name: getattr(parsed, parameter.name) for parameter in service.parameters}
-    names = set(given) & service.by_name.keys()
-    values, strange = _known(service, values, service.defaults(family))
-    moved = _moved(service, given, values)
-    request = Request(service, family, values, names, sorted(given.keys() - service.by_name.keys()), moved, strange)
-    if wrong := service.refusals(request):
-        raise GraphError(wrong)
-    return request
+    return sent
 
 
-def hint_at(service: Service, name: str) -> str:
-    """What an undocumented name may have meant."""
-    return closest(name, service.by_name)
-
-
-def _moved(service: Service, given: dict[str, Any], values: dict[str, Any]) -> dict[str, str]:
-    """The numbers for which the nearest listed one was taken."""
-    return {
-        parameter.name: f"{shown(given[parameter.name])} is none of {listed(parameter.choices)}; the nearest is taken, "
-        f"{shown(values[parameter.name])}"
-        for parameter in service.parameters
-        if parameter.takes_nearest and parameter.name in given and not _is_one(given[parameter.name], parameter.choices)
-    }
-
-
-def _known(service: Service, values: dict[str, Any], defaults: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Spell the texts of open lists as they are known, and take the unknown ones out."""
-    strange = {}
-    for parameter in service.parameters:
-        value = values[parameter.name]
-        if parameter.is_open and value is not None:
-            found = next((each for each in parameter.choices if _spelling(each) == _spelling(value)), None)
-            values = values | {parameter.name: defaults[parameter.name] if found is None else found}
-            strange |= {parameter.name: value} if found is None else {}
-    return values, strange
-
-
-def _spelling(name: str) -> str:
-    """Return what two spellings of a name have in common: letters and digits, without "Scheduler" at the end."""
-    return re.sub(r"[^a-z0-9+]", "", name.lower()).removesuffix("scheduler")
-
-
-def _is_one(value: Any, numbers: Sequence[float]) -> bool:
-    """Whether a number, or one written as text, is among others."""
-    try:
-        return float(value) in numbers
-    except OverflowError:
-        return False
-
-
-def _lines(service: Service, errors: list[Any], family: str | None) -> list[str]:
+def _lines(service: type[Request], errors: list[Any], family: str | None) -> list[str]:
     found = {}
     for error in errors:
         name = error["loc"][0]
         what = "missing" if error["type"] == "missing" else f"found {shown(error['input'])}"
-        parameter = service.by_name[name]
-        hint = OTHER_FAMILY if family in parameter.family_within else ""
+        parameter = service.table()[name]
+        hint = OTHER_FAMILY if family in parameter.by_family.within else ""
         found.setdefault(name, f"{name}: {what}; expected {parameter.expected(family)}{hint}")
     return list(found.values())
 
 
-@cache
-def _model(service: Service, family: str | None) -> type[BaseModel]:
-    """Make the pydantic model of a service's requests, for models of a family."""
-    try:
-        import pydantic
-    except ModuleNotFoundError as error:
-        line = 'pydantic is not installed, which reads requests; install it: pip install "tessera-nodes[host]"'
-        raise GraphError([line]) from error
-    fields: dict[str, Any] = {
-        parameter.name: (
-            (_type(parameter, family), ...)
-            if parameter.required
-            else (_type(parameter, family) | None, parameter.default_for(family))
-        )
-        for parameter in service.parameters
-    }
-    config = pydantic.ConfigDict(protected_namespaces=(), validate_default=True)
-    return pydantic.create_model(service.name, __config__=config, **fields)
+def _plain(hint: Any) -> Any:
+    """Return a type without None, and without what it and its parts are annotated with."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _plain(parts[0])
+    if origin in (Union, UnionType):
+        return reduce(or_, [_plain(each) for each in parts if each is not type(None)])
+    return origin[tuple(map(_plain, parts))] if origin in (list, dict) else hint
 
 
-def _type(parameter: Parameter, family: str | None) -> Any:
-    """The annotated type of a parameter's values; numbers may be written as text, as the services' own pages do."""
-    from pydantic import AfterValidator, BeforeValidator, Field
-
-    low, high = parameter.range_for(family)
-    bounds: dict[str, Any] = {"gt" if parameter.above else "ge": low, "le": high, "multiple_of": parameter.step}
-    within = Field(**{name: bound for name, bound in bounds.items() if bound is not None})
-    no_flag = BeforeValidator(_no_flag)
-    whole: Any = Annotated[int, no_flag, within]
-    number: Any = Annotated[float, no_flag, Field(allow_inf_nan=False), within]
-    if parameter.takes_nearest:
-        found = whole if parameter.kind == "whole" else number
-        return Annotated[
-            found, AfterValidator(lambda value: min(parameter.choices, key=lambda each: abs(each - value)))
-        ]
-    if parameter.is_open:
-        return str
-    if parameter.choices and parameter.kind != "yes/no":
-        return Literal[parameter.choices]
-    types: dict[str, Any] = {
-        "text": str,
-        "whole": whole,
-        "number": number,
-        "flag": bool,
-        "yes/no": bool,
-        "seed": whole,
-        "seeds": whole | Annotated[list[whole], Field(min_length=1, max_length=MOST_NUMBERS)],
-        "texts": Annotated[list[str], Field(max_length=MOST_NUMBERS)],
-        "numbers": Annotated[list[number], Field(max_length=MOST_NUMBERS)],
-        "objects": Annotated[list[dict[str, Any]], Field(max_length=MOST_NUMBERS)],
-        "weights": dict[str, number | None],
-        "names": dict[str, str | None],
-        "samples": dict[str, list[str] | None],
-        "strengths": Annotated[list[number], BeforeValidator(_split), Field(max_length=MOST_NUMBERS)],
-    }
-    return types[parameter.kind]
+def _has_numbers(hint: Any) -> bool:
+    return hint in (int, float) or any(map(_has_numbers, get_args(hint)))
 
 
 def _is_shallow(document: Any) -> bool:
@@ -245,13 +198,3 @@ def _is_unicode(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _no_flag(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a flag is no number")
-    return value
-
-
-def _split(value: Any) -> Any:
-    return value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value

@@ -7,268 +7,218 @@ The documents name few of their parameters beside the descriptions; names are th
 from __future__ import annotations
 
 import re
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from ...host.errors import GraphError, shown
 from ...images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
-from .parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, NO_EFFECT, Parameter
+from .parameters import FAMILIES, MODEL, MODEL_FILE, NO_EFFECT, Approximated, ByFamily, Known, Meaningless, To, within
 from .recipe import FindImage, ImagePrompt, Recipe, named_weights
-from .request import Request
+from .request import MOST, Objects, Request, Texts
 from .scheduler_names import DIFFUSERS
-
-_FAMILIES = {key: name for key, name in FAMILIES.items() if name in GUIDANCE}
-_GUIDANCE = {key: GUIDANCE[name][0] for key, name in _FAMILIES.items()}
-_GUIDANCE_RANGES = {key: GUIDANCE[name][1] for key, name in _FAMILIES.items()}
-_SIZES = {key: SIDES[name] for key, name in _FAMILIES.items() if name in SIDES}
 
 USUAL_SCALE = 0.9
 
+_FAMILIES = {key: name for key, name in FAMILIES.items() if name in GUIDANCE}
+_GUIDANCE = ByFamily(
+    {key: GUIDANCE[name][1] for key, name in _FAMILIES.items()},
+    {key: GUIDANCE[name][0] for key, name in _FAMILIES.items()},
+)
+_SIDES = ByFamily({key: SIDES[name] for key, name in _FAMILIES.items() if name in SIDES})
+_SIDE = within(ANY_SIDE, multiple_of=STEP)
+_SCALE = To("image prompt.scale", needs="a reference image")
+_IMAGES = "image prompt image.image"
 
-def _side(name: str) -> Parameter:
-    goes = (f"size.{name}",)
-    return Parameter(name, "whole", MAPPED, goes, "", 512, ANY_SIDE, step=STEP, family_within=_SIZES)
 
+class ScenarioRequest(Request):
+    """What the endpoints of Scenario have in common."""
 
-COMMON = (
-    Parameter("originalAssets", "text", MEANINGLESS, how="Files are saved as they were made."),
-    Parameter(
-        "seed",
-        "seed",
-        MAPPED,
-        ("sampler.seed", "noise.noise_seed"),
-        "Left out: random, or the one given with --seed.",
-        None,
-        (0, 2**64 - 1),
-    ),
-    Parameter(
-        "modelId",
-        "text",
-        MAPPED,
-        ("model.ckpt_name", "model.name", "model.unet_name"),
-        "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
-        required=True,
-    ),
-    Parameter(
-        "modelEpoch",
-        "text",
-        MAPPED,
-        ("lora.lora_name",),
-        "The LoRA file named modelId-modelEpoch, on top of baseModelId.",
-        needs="a LoRA of that epoch",
-    ),
-    Parameter("hideResults", "flag", MEANINGLESS, how="There is no gallery to hide from.", default=False),
-    Parameter(
-        "negativePrompt",
-        "text",
-        MAPPED,
-        ("negative.text",),
-        "Without effect where guidance is below 1. Flux needs negativePromptStrength above 0.",
-    ),
-    Parameter(
-        "scheduler",
-        "choice",
-        MAPPED,
-        ("sampler.scheduler", "schedule.scheduler"),
-        "The document lists no names; these are those of diffusers. Left out: euler on the model's usual noise levels.",
-        choices=DIFFUSERS,
-        is_open=True,
-    ),
-    Parameter(
-        "intermediateImages",
-        "flag",
-        MAPPED,
-        ("sampler.every", "intermediate images.images"),
-        "The image as it stood at each step, saved with names of its own.",
-        False,
-    ),
-    Parameter(
-        "concepts",
-        "objects",
-        MAPPED,
-        ("lora.lora_name", "lora.strength_model"),
-        "Each {modelId, scale} is a LoRA file of that name; scale 1 where it is left out.",
-    ),
-    Parameter(
-        "guidance",
-        "number",
-        MAPPED,
-        ("sampler.cfg", "guider.cfg", "guidance.guidance"),
-        "Stable Diffusion: the guidance scale, where below 1 means none. Flux: the guidance it was trained with.",
-        None,
-        (0.0, 20.0),
-        family_within=_GUIDANCE_RANGES,
-        family_default=_GUIDANCE,
-    ),
-    Parameter(
-        "numInferenceSteps",
-        "whole",
-        MAPPED,
-        (
-            "sampler.steps",
-            "schedule.steps",
+    originalAssets: Annotated[str | None, Meaningless("Files are saved as they were made.")] = None
+    seed: Annotated[
+        int | None,
+        within((0, 2**64 - 1), description="Left out: random, or the one given with --seed."),
+        To("sampler.seed", "noise.noise_seed"),
+    ] = None
+    modelId: Annotated[str, MODEL_FILE, MODEL]
+    modelEpoch: Annotated[
+        str | None,
+        Field(description="The LoRA file named modelId-modelEpoch, on top of baseModelId."),
+        To("lora.lora_name", needs="a LoRA of that epoch"),
+    ] = None
+    hideResults: Annotated[bool, Meaningless("There is no gallery to hide from.")] = False
+    negativePrompt: Annotated[
+        str | None,
+        Field(description="Without effect where guidance is below 1. Flux needs negativePromptStrength above 0."),
+        To("negative.text"),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        Field(
+            description="The document lists no names; these are those of diffusers. "
+            "Left out: euler on the model's usual noise levels."
         ),
-        "",
-        30,
-        STEPS["Scenario"],
-    ),
-    Parameter("numSamples", "whole", MAPPED, ("size.batch_size",), "", 4, COUNTS["Scenario"]),
-    _side("width"),
-    Parameter(
-        "negativePromptStrength",
-        "number",
-        MAPPED,
-        ("flux negative.strength",),
-        "Flux only. The service takes it for txt2img, img2img and controlnet alone; here it works everywhere.",
-        0.0,
-        (0.0, 10.0),
-        needs="a Flux model and negativePrompt",
-    ),
-    Parameter(
-        "baseModelId",
-        "text",
-        MAPPED,
-        ("model.ckpt_name", "model.name", "model.unet_name"),
-        "As modelId, which then names a LoRA on top of it.",
-    ),
-    Parameter("prompt", "text", MAPPED, ("positive.text",), required=True),
-    _side("height"),
-)
+        Known(DIFFUSERS),
+        To("sampler.scheduler", "schedule.scheduler"),
+    ] = None
+    intermediateImages: Annotated[
+        bool,
+        Field(description="The image as it stood at each step, saved with names of its own."),
+        To("sampler.every", "intermediate images.images"),
+    ] = False
+    concepts: Annotated[
+        Objects | None,
+        Field(description="Each {modelId, scale} is a LoRA file of that name; scale 1 where it is left out."),
+        To("lora.lora_name", "lora.strength_model"),
+    ] = None
+    guidance: Annotated[
+        float | None,
+        within(
+            (0.0, 20.0),
+            description="Stable Diffusion: the guidance scale, where below 1 means none. "
+            "Flux: the guidance it was trained with.",
+        ),
+        _GUIDANCE,
+        To("sampler.cfg", "guider.cfg", "guidance.guidance"),
+    ] = None
+    numInferenceSteps: Annotated[int, within(STEPS["Scenario"]), To("sampler.steps", "schedule.steps")] = 30
+    numSamples: Annotated[int, within(COUNTS["Scenario"]), To("size.batch_size")] = 4
+    width: Annotated[int, _SIDE, _SIDES, To("size.width")] = 512
+    negativePromptStrength: Annotated[
+        float,
+        within(
+            (0.0, 10.0),
+            description="Flux only. The service takes it for txt2img, img2img and controlnet alone; "
+            "here it works everywhere.",
+        ),
+        To("flux negative.strength", needs="a Flux model and negativePrompt"),
+    ] = 0.0
+    baseModelId: Annotated[
+        str | None, Field(description="As modelId, which then names a LoRA on top of it."), MODEL
+    ] = None
+    prompt: Annotated[str, To("positive.text")]
+    height: Annotated[int, _SIDE, _SIDES, To("size.height")] = 512
 
-TEXTURE = COMMON
+    def refusals(self) -> list[str]:
+        """Return what the documents forbid across parameters."""
+        weak = self.negativePrompt and not self.negativePromptStrength
+        if self.family not in ("flux-dev", "flux-pro") or not weak:
+            return []
+        return ["negativePromptStrength: missing beside negativePrompt; a Flux model needs a number above 0 up to 10"]
 
-_PICTURES = ("image prompt image.image",)
-_SCALE = ("image prompt.scale",)
-
-IP_ADAPTER = (
-    *COMMON,
-    Parameter(
-        "ipAdapterImageIds",
-        "texts",
-        MAPPED,
-        _PICTURES,
-        "Say which file each is with --image. Ignored beside ipAdapterImages.",
-    ),
-    Parameter(
-        "ipAdapterImageId",
-        "text",
-        MAPPED,
-        _PICTURES,
-        "Refused beside ipAdapterImage, ignored beside ipAdapterImageIds.",
-        instead="ipAdapterImageIds",
-    ),
-    Parameter(
-        "ipAdapterScale",
-        "number",
-        MAPPED,
-        _SCALE,
-        "Ignored beside ipAdapterScales.",
-        0.9,
-        (0.0, 1.0),
-        instead="ipAdapterScales",
-        needs="a reference image",
-    ),
-    Parameter(
-        "ipAdapterType",
-        "choice",
-        MAPPED,
-        ("image prompt.type",),
-        "",
-        "style",
-        choices=("style", "character"),
-        needs="a reference image",
-    ),
-    Parameter(
-        "aspectRatio",
-        "text",
-        APPROXIMATED,
-        ("size.width", "size.height"),
-        "For flux.1.1-pro-ultra where no size is given: that ratio on one megapixel, in steps of 16.",
-        "1:1",
-    ),
-    Parameter(
-        "ipAdapterScales",
-        "numbers",
-        MAPPED,
-        _SCALE,
-        "One for each image; a missing one is 0.9.",
-        None,
-        (0.0, 1.0),
-        needs="a reference image",
-    ),
-    Parameter(
-        "ipAdapterImage", "text", MAPPED, _PICTURES, "Ignored beside ipAdapterImages.", instead="ipAdapterImages"
-    ),
-    Parameter("ipAdapterImages", "texts", MAPPED, _PICTURES, "Data URLs, written to the input folder."),
-)
-
-
-def refusals(request: Request) -> list[str]:
-    """What the documents forbid across parameters."""
-    lines = []
-    if (
-        request.family in ("flux-dev", "flux-pro")
-        and request["negativePrompt"]
-        and not request["negativePromptStrength"]
-    ):
-        lines.append(
-            "negativePromptStrength: missing beside negativePrompt; a Flux model needs a number above 0 up to 10"
+    def recipe(self, find_image: FindImage, seed: int) -> Recipe:
+        """Return what the request asks for."""
+        on_base = self.baseModelId or self.modelEpoch
+        made = Recipe(
+            prompt=self.prompt,
+            size=(self.width, self.height),
+            seeds=[seed if self.seed is None else self.seed],
+            negative=self.negativePrompt or "",
+            negative_strength=self.negativePromptStrength,
+            model=self.baseModelId or self.modelId,
+            lora_on_base="-".join(filter(None, [self.modelId, self.modelEpoch])) if on_base else "",
+            count=self.numSamples,
+            steps=self.numInferenceSteps,
+            guidance=self.guidance,
+            scheduler=self.scheduler,
+            loras=named_weights("concepts", self.concepts, "modelId", "scale"),
+            intermediate=self.intermediateImages,
         )
-    if {"ipAdapterImageId", "ipAdapterImage"} <= request.given:
-        lines.append("ipAdapterImageId: found beside ipAdapterImage; expected one of the two")
-    return lines
+        if self.family == "flux-schnell" and self.negativePrompt:
+            remark = "the service documents it for other Flux models; here it acts on Fast-Flux, too"
+            made.remarks |= dict.fromkeys(("negativePrompt", "negativePromptStrength"), remark)
+        return made
 
 
-def recipe(request: Request, find_image: FindImage, seed: int) -> Recipe:
-    """What a request asks for; `seed` is taken where it names none."""
-    made = Recipe(
-        prompt=request["prompt"],
-        size=(request["width"], request["height"]),
-        seeds=[seed if request["seed"] is None else request["seed"]],
-        negative=request["negativePrompt"] or "",
-        negative_strength=request["negativePromptStrength"],
-        model=request["baseModelId"] or request["modelId"],
-        lora_on_base="-".join(filter(None, [request["modelId"], request["modelEpoch"]]))
-        if request["baseModelId"] or request["modelEpoch"]
-        else "",
-        count=request["numSamples"],
-        steps=request["numInferenceSteps"],
-        guidance=request["guidance"],
-        scheduler=request["scheduler"],
-        loras=named_weights("concepts", request["concepts"], "modelId", "scale"),
-        tiling=request.service.name == "scenario-texture",
-        intermediate=request["intermediateImages"],
+class TextureRequest(ScenarioRequest):
+    """Scenario: txt2img-texture."""
+
+    service = "scenario-texture"
+    title = "Scenario txt2img-texture"
+
+    def recipe(self, find_image: FindImage, seed: int) -> Recipe:
+        """Return what the request asks for."""
+        made = super().recipe(find_image, seed)
+        made.tiling = True
+        return made
+
+
+class IPAdapterRequest(ScenarioRequest):
+    """Scenario: txt2img-ip-adapter."""
+
+    service = "scenario-ip-adapter"
+    title = "Scenario txt2img-ip-adapter"
+
+    ipAdapterImageIds: Annotated[
+        Texts | None,
+        Field(description="Say which file each is with --image. Ignored beside ipAdapterImages."),
+        To(_IMAGES),
+    ] = None
+    ipAdapterImageId: Annotated[
+        str | None,
+        Field(description="Refused beside ipAdapterImage, ignored beside ipAdapterImageIds."),
+        To(_IMAGES, instead="ipAdapterImageIds"),
+    ] = None
+    ipAdapterScale: Annotated[
+        float,
+        within((0.0, 1.0), description="Ignored beside ipAdapterScales."),
+        To(*_SCALE.places, needs=_SCALE.needs, instead="ipAdapterScales"),
+    ] = 0.9
+    ipAdapterType: Annotated[Literal["style", "character"], To("image prompt.type", needs="a reference image")] = (
+        "style"
     )
-    if request.family == "flux-schnell" and request["negativePrompt"]:
-        remark = "the service documents it for other Flux models; here it acts on Fast-Flux, too"
-        made.remarks |= dict.fromkeys(("negativePrompt", "negativePromptStrength"), remark)
-    if request.service.name == "scenario-ip-adapter":
-        _reference(request, find_image, made)
-    return made
+    aspectRatio: Annotated[
+        str,
+        Field(
+            description="For flux.1.1-pro-ultra where no size is given: that ratio on one megapixel, in steps of 16."
+        ),
+        Approximated("size.width", "size.height"),
+    ] = "1:1"
+    ipAdapterScales: Annotated[
+        Annotated[list[Annotated[float, within((0.0, 1.0))]], MOST] | None,
+        Field(description="One for each image; a missing one is 0.9."),
+        _SCALE,
+    ] = None
+    ipAdapterImage: Annotated[
+        str | None, Field(description="Ignored beside ipAdapterImages."), To(_IMAGES, instead="ipAdapterImages")
+    ] = None
+    ipAdapterImages: Annotated[
+        Texts | None, Field(description="Data URLs, written to the input folder."), To(_IMAGES)
+    ] = None
+
+    def refusals(self) -> list[str]:
+        """Return what the documents forbid across parameters."""
+        both = {"ipAdapterImageId", "ipAdapterImage"} <= self.given
+        line = "ipAdapterImageId: found beside ipAdapterImage; expected one of the two"
+        return super().refusals() + [line] * both
+
+    def recipe(self, find_image: FindImage, seed: int) -> Recipe:
+        """Return what the request asks for: lists go before their deprecated forms, data URLs before asset ids."""
+        made = super().recipe(find_image, seed)
+        name = next((each for each in _FIRST_TO_LAST if self[each]), "")
+        values = self[name] if name else []
+        files = [find_image(name, value) for value in (values if isinstance(values, list) else [values])]
+        scales = [*(self.ipAdapterScales or [self.ipAdapterScale] * len(files)), *[USUAL_SCALE] * len(files)]
+        made.image_prompts = [
+            ImagePrompt(file, scale, self.ipAdapterType) for file, scale in zip(files, scales, strict=False)
+        ]
+        ignored = (set(_FIRST_TO_LAST) - {name}) & self.given
+        made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))
+        if self.ipAdapterScales:
+            made.notes["ipAdapterScale"] = (NO_EFFECT, "ignored beside ipAdapterScales")
+        if "ultra" in self.modelId and not {"width", "height"} & self.given:
+            made.size = size_of_ratio(self.aspectRatio)
+        else:
+            made.notes["aspectRatio"] = (NO_EFFECT, "the service takes it for flux.1.1-pro-ultra without a size alone")
+        return made
 
 
-def _reference(request: Request, find_image: FindImage, made: Recipe) -> None:
-    """Add the reference images: lists go before their deprecated forms, data URLs before asset ids."""
-    name = next((each for each in ("ipAdapterImages", "ipAdapterImageIds") if request[each]), None)
-    name = name or next((each for each in ("ipAdapterImage", "ipAdapterImageId") if request[each]), "")
-    values = request[name] if name else []
-    files = [find_image(name, value) for value in (values if isinstance(values, list) else [values])]
-    scales = request["ipAdapterScales"] or [request["ipAdapterScale"]] * len(files)
-    scales = [*scales, *[USUAL_SCALE] * len(files)]
-    made.image_prompts = [
-        ImagePrompt(file, scale, request["ipAdapterType"]) for file, scale in zip(files, scales, strict=False)
-    ]
-    ignored = {"ipAdapterImages", "ipAdapterImageIds", "ipAdapterImage", "ipAdapterImageId"} - {name}
-    made.notes |= dict.fromkeys(ignored & request.given, (NO_EFFECT, f"ignored beside {name}"))
-    if request["ipAdapterScales"]:
-        made.notes["ipAdapterScale"] = (NO_EFFECT, "ignored beside ipAdapterScales")
-    ultra = "ultra" in request["modelId"] and not {"width", "height"} & request.given
-    if ultra:
-        made.size = size_of_ratio(request["aspectRatio"])
-    else:
-        made.notes["aspectRatio"] = (NO_EFFECT, "the service takes it for flux.1.1-pro-ultra without a size alone")
+_FIRST_TO_LAST = ("ipAdapterImages", "ipAdapterImageIds", "ipAdapterImage", "ipAdapterImageId")
+"""Reference images in the order in which they count."""
 
 
 def size_of_ratio(ratio: str) -> tuple[int, int]:
-    """The size of about one megapixel, in steps of 16, of an aspect ratio "width:height".
+    """Return the size of about one megapixel, in steps of 16, of an aspect ratio "width:height".
 
     >>> size_of_ratio("16:9")
     (1360, 768)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from ...host.errors import GraphError, closest, listed, shown
 from . import leonardo, modelslab, octoai, scenario
-from .request import Service
+from .tables import Service
 
 SERVICES = {
-    service.name: service
+    service.service: service
     for service in (
-        Service("scenario-texture", "Scenario txt2img-texture", scenario.TEXTURE, scenario.refusals, scenario.recipe),
-        Service(
-            "scenario-ip-adapter",
-            "Scenario txt2img-ip-adapter",
-            scenario.IP_ADAPTER,
-            scenario.refusals,
-            scenario.recipe,
-        ),
+        scenario.TextureRequest,
+        scenario.IPAdapterRequest,
         Service("modelslab", "ModelsLab", modelslab.PARAMETERS, modelslab.refusals, modelslab.recipe),
         Service("octoai", "OctoAI Generate SDXL", octoai.PARAMETERS, octoai.refusals, octoai.recipe, "sdxl"),
         Service(
