@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...host.errors import GraphError, listed, shown
 from ...host.schema.object_info import inputs_of
@@ -13,55 +13,17 @@ from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from .recipe import FindImage, Guide, ImagePrompt, Recipe, named_file
 from .tables import Parameter, Request
 
+if TYPE_CHECKING:
+    from .octoai import OctoAIRequest
+
 STRONGEST = 10.0
 ROLES = ("control", "control network", "control image", "control edges")
 # Names in models/controlnet that stand for what a service calls so.
 ALIASES = {"pose": ("openpose", "pose"), "edges": ("canny", "edge")}
 
-_STRENGTH = ("control.strength",)
-_IMAGE = ("control image.image",)
-_NETWORK = ("control network.control_net_name",)
-_EDGES = ("control edges.image",)
+STRENGTH, IMAGE, NETWORK = "control.strength", "control image.image", "control network.control_net_name"
+"""Places in the workflow of the first ControlNet."""
 _RAW = "no node draws depth or poses; the image goes in as it is, so send one that is drawn already"
-
-OCTOAI = (
-    Parameter(
-        "controlnet",
-        "text",
-        MAPPED,
-        _NETWORK,
-        "The file of that name in models/controlnet, or the first that has it in its name. Needs controlnet_image.",
-    ),
-    Parameter(
-        "controlnet_conditioning_scale",
-        "number",
-        MAPPED,
-        _STRENGTH,
-        "The document has no range; ControlNetApplyAdvanced takes up to 10.",
-        1.0,
-        (0.0, STRONGEST),
-        needs="controlnet",
-    ),
-    Parameter(
-        "controlnet_early_stop",
-        "number",
-        MAPPED,
-        ("control.end_percent",),
-        "Left out: the ControlNet acts to the end.",
-        None,
-        (0.0, 1.0),
-        needs="controlnet",
-    ),
-    Parameter("controlnet_image", "text", MAPPED, _IMAGE, "Base64, written to the input folder.", needs="controlnet"),
-    Parameter(
-        "controlnet_preprocess",
-        "flag",
-        APPROXIMATED,
-        _EDGES,
-        "Edges for a ControlNet with canny in its name; others get the image as it is.",
-        needs="controlnet",
-    ),
-)
 
 # The trio acts through the image that the request starts from, as `controlnets` does through its own.
 _TRIO = "Follows the init image, which is not painted over then. Ignored beside controlnets."
@@ -70,18 +32,18 @@ LEONARDO = (
         "controlnets",
         "objects",
         APPROXIMATED,
-        (*_STRENGTH, *_IMAGE, *_NETWORK, "image prompt image.image"),
+        (STRENGTH, IMAGE, NETWORK, "image prompt image.image"),
         "Each {initImageId, preprocessorId, strengthType or weight}: 19 edges, 20 depth, 21 pose are ControlNets of "
         "that name; 67 style, 133 character, 100 content are image prompts. The public client's numbers.",
     ),
 )
 LEONARDO_OLD = (
-    Parameter("controlNet", "flag", APPROXIMATED, _IMAGE, _TRIO, instead="controlnets"),
+    Parameter("controlNet", "flag", APPROXIMATED, (IMAGE,), _TRIO, instead="controlnets"),
     Parameter(
         "controlNetType",
         "choice",
         APPROXIMATED,
-        _NETWORK,
+        (NETWORK,),
         "The first file with that word in its name. CANNY finds edges first, the others take the image as it is.",
         choices=("POSE", "CANNY", "DEPTH"),
         instead="controlnets",
@@ -91,7 +53,7 @@ LEONARDO_OLD = (
         "weighting",
         "number",
         MAPPED,
-        _STRENGTH,
+        (STRENGTH,),
         "The document has no range; ControlNetApplyAdvanced takes up to 10. Left out: 1.",
         None,
         (0.0, STRONGEST),
@@ -107,24 +69,24 @@ STRONGEST_CLASS = 2.0
 """End of the range of weights. An image prompt has this part of its scale of 0 to 1."""
 
 
-def octoai_refusals(request: Request) -> list[str]:
+def octoai_refusals(request: OctoAIRequest) -> list[str]:
     """What the document forbids."""
-    if request["controlnet"] and not request["controlnet_image"]:
+    if request.controlnet and not request.controlnet_image:
         return ["controlnet: found without controlnet_image; expected both, or neither"]
     return []
 
 
-def octoai(request: Request, find_image: FindImage, made: Recipe) -> None:
+def octoai(request: OctoAIRequest, find_image: FindImage, made: Recipe) -> None:
     """Add what the five parameters ask for."""
-    name = request["controlnet"]
-    if not name or not request["controlnet_image"]:
+    name = request.controlnet
+    if not name or not request.controlnet_image:
         return
-    edges = bool(request["controlnet_preprocess"]) and "canny" in name.lower()
-    if request["controlnet_preprocess"] and not edges:
+    edges = bool(request.controlnet_preprocess) and "canny" in name.lower()
+    if request.controlnet_preprocess and not edges:
         made.notes["controlnet_preprocess"] = (NOT_YET, _RAW)
-    end = request["controlnet_early_stop"]
-    file = find_image("controlnet_image", request["controlnet_image"])
-    made.guides.append(Guide(file, name, request["controlnet_conditioning_scale"], 1.0 if end is None else end, edges))
+    end = request.controlnet_early_stop
+    file = find_image("controlnet_image", request.controlnet_image)
+    made.guides.append(Guide(file, name, request.controlnet_conditioning_scale, 1.0 if end is None else end, edges))
 
 
 def leonardo(request: Request, find_image: FindImage, made: Recipe) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from pydantic import Field
+
 from ...host.folder_paths import get_full_path
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, MAPPED
+from .parameters import APPROXIMATED, MAPPED, To
 from .recipe import Recipe, named_file
 from .tables import Parameter
 
 _CLASS, _RULES, _FOLDER, _ROLE = "TesseraEnhancePrompt", "rules", "text_generation", "enhance prompt"
 # Where a prompt goes: through Enhance Prompt where there is one.
-PROMPT = ("enhance prompt.prompt", "positive.text")
-SWITCH = ("enhance prompt.model",)
-HOW = (
-    "By the model of --text-model NAME, a folder in models/text_generation; without it, approximated: rules add words."
+PROMPT = To("enhance prompt.prompt", "positive.text")
+SWITCH = To("enhance prompt.model")
+HOW = Field(
+    description="By the model of --text-model NAME, a folder in models/text_generation; "
+    "without it, approximated: rules add words."
 )
 INSTRUCTIONS = Parameter(
     "enhancePromptInstructions",

@@ -42,26 +42,6 @@ TRANSPARENCY = Parameter(
 )
 # ModelsLab's words for the methods of Safety Filter.
 METHODS = {"blur": "blur", "sensitive_content_text": "text", "pixelate": "pixelate", "black": "black"}
-SAFETY = (
-    Parameter(
-        "safety_checker",
-        "yes/no",
-        MAPPED,
-        ("safety.checker",),
-        "With the first checker in models/safety_checker.",
-        True,
-    ),
-    Parameter(
-        "safety_checker_type",
-        "choice",
-        MAPPED,
-        ("safety.method",),
-        "sensitive_content_text: words on black.",
-        "sensitive_content_text",
-        choices=tuple(METHODS),
-        needs="safety_checker and a checker",
-    ),
-)
 
 
 def _files(graph: LaidOutGraph, class_type: str, name: str) -> list[str]:

@@ -47,13 +47,23 @@ def takes(parameter: Parameter) -> str:
     """The values of a parameter, its default and its replacement in words."""
     families = [parameter.expected(family) for family in parameter.by_family.within]
     defaults = [f"{value:g} for {FAMILIES[family]}" for family, value in parameter.by_family.default.items()]
+    if not defaults and parameter.default is not None:
+        defaults = [_in_words(parameter, parameter.default)]
     parts = [
         "; ".join(dict.fromkeys([parameter.expected(), *families])),
         "required" if parameter.required else "",
-        f"default {', '.join(defaults) or parameter.default}" if defaults or parameter.default is not None else "",
+        f"default {', '.join(defaults) or _in_words(parameter, parameter.default)}"
+        if defaults or parameter.default is not None
+        else "",
         f"deprecated, use {parameter.to.instead}" if parameter.to.instead else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _in_words(parameter: Parameter, value: Any) -> str:
+    if not isinstance(value, bool):
+        return str(value)
+    return ("no", "yes")[value] if parameter.expected().startswith('"yes"') else str(value).lower()
 
 
 def markdown() -> str:

@@ -179,7 +179,8 @@ def _is_one(value: Any, numbers: tuple[float, ...]) -> bool:
         return False
 
 
-def _split(value: Any) -> Any:
+def split(value: Any) -> Any:
+    """Return the parts of a text with commas, or a lone number, as a list."""
     return value.split(",") if isinstance(value, str) else [value] if isinstance(value, int | float) else value
 
 

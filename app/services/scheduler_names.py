@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-DIFFUSERS = (
+from typing import Literal, get_args
+
+DiffusersName = Literal[
     "DDPMScheduler",
     "DDIMScheduler",
     "PNDMScheduler",
@@ -21,7 +23,8 @@ DIFFUSERS = (
     "KarrasVeScheduler",
     "ScoreSdeVeScheduler",
     "LCMScheduler",
-)
+]
+DIFFUSERS: tuple[str, ...] = get_args(DiffusersName)
 
 # Leonardo's list is in its public SDK, not in the page; LEONARDO is its own, close to nothing that is public.
 LEONARDO = {

@@ -11,8 +11,8 @@ SERVICES = {
     for service in (
         scenario.TextureRequest,
         scenario.IPAdapterRequest,
-        Service("modelslab", "ModelsLab", modelslab.PARAMETERS, modelslab.refusals, modelslab.recipe),
-        Service("octoai", "OctoAI Generate SDXL", octoai.PARAMETERS, octoai.refusals, octoai.recipe, "sdxl"),
+        modelslab.ModelsLabRequest,
+        octoai.OctoAIRequest,
         Service(
             "leonardo",
             "Leonardo Create a Generation of Images",
