@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from tessera.app.services.parameters import (
 )
 from tessera.app.services.services import SERVICES
 from tessera.app.services.styles import PHOTO_WORDS
-from tessera.app.services.tables import parse
 from tessera.host.errors import GraphError, listed
 
 ROOT = Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def smallest(name: str) -> dict[str, Any]:
 
 def refused(name: str, request: Any, family: str | None = None) -> list[str]:
     with pytest.raises(GraphError) as caught:
-        parse(SERVICES[name], request, family)
+        SERVICES[name].read(request, family)
     return caught.value.lines
 
 
@@ -72,7 +72,7 @@ def test_required_and_deprecated_are_as_documented(name: str) -> None:
 
 @services
 def test_omitted_parameters_get_the_documented_defaults(name: str) -> None:
-    request = parse(SERVICES[name], smallest(name))
+    request = SERVICES[name].read(smallest(name))
     for parameter, default in DOCUMENTS[name]["defaults"].items():
         assert request[parameter] == default, parameter
     assert request.given == set(DOCUMENTS[name]["required"])
@@ -124,7 +124,7 @@ def test_number_is_taken_up_to_the_ends_of_its_range_and_no_further(
     if row.above:
         inside.append(5e-324)
     for value in (bound for bound in inside if bound is not None):
-        assert parse(SERVICES[name], bodies_with(name, row, value), family)[row.name] in (value, [value])
+        assert SERVICES[name].read(bodies_with(name, row, value), family)[row.name] in (value, [value])
     outside = beyond(row, high, 1) if high is not None else []
     outside += beyond(row, low, -1) if low is not None else []
     outside += [low] if row.above and low is not None else []
@@ -145,7 +145,7 @@ def test_choices_are_as_documented_and_only_numbers_are_taken_to_the_nearest(nam
         for choice in row.choices:
             beside: dict[str, Any] = {"alchemy": False} if choice == "LEONARDO" else {}
             beside |= {"photoReal": True} if choice in PHOTO_WORDS else {}
-            request = parse(SERVICES[name], smallest(name) | beside | {parameter: choice})
+            request = SERVICES[name].read(smallest(name) | beside | {parameter: choice})
             assert request[parameter] == choice
         numeric = isinstance(choices[0], int | float)
         for wrong in ["", "many", math.inf, True, [choices[0]]] if numeric else ["", choices[0] + "x", 1, True]:
@@ -167,7 +167,7 @@ def test_numbers_between_those_of_a_list_are_taken_to_the_nearest(name: str, row
     between = [low + (high - low) * part / 16 for part in range(-8, 25)] + [10**400 if whole else 1e300]
     for value in [round(each) if whole else each for each in between]:
         for written in (value, str(value)) if value < 10**300 else (value,):
-            request = parse(SERVICES[name], smallest(name) | {row.name: written})
+            request = SERVICES[name].read(smallest(name) | {row.name: written})
             taken = request[row.name]
             assert taken in row.choices
             assert all(abs(taken - value) <= abs(each - value) for each in row.choices)
@@ -181,14 +181,14 @@ def test_numbers_between_those_of_a_list_are_taken_to_the_nearest(name: str, row
 def test_defaults_of_families_are_as_documented(name: str) -> None:
     for parameter, defaults in DOCUMENTS[name]["family_defaults"].items():
         for family, default in defaults.items():
-            assert parse(SERVICES[name], smallest(name), family)[parameter] == default
+            assert SERVICES[name].read(smallest(name), family)[parameter] == default
 
 
 @services
 def test_null_stands_for_a_parameter_left_out(name: str) -> None:
     nulls = dict.fromkeys(SERVICES[name].table()) | smallest(name)
     for parameter in SERVICES[name].table():
-        assert parse(SERVICES[name], nulls)[parameter] == parse(SERVICES[name], smallest(name))[parameter]
+        assert SERVICES[name].read(nulls)[parameter] == SERVICES[name].read(smallest(name))[parameter]
 
 
 def test_sizes_of_scenario_differ_by_family() -> None:
@@ -196,7 +196,7 @@ def test_sizes_of_scenario_differ_by_family() -> None:
     refused("scenario-texture", request | {"width": 504}, "sdxl")
     refused("scenario-texture", request | {"height": 1032}, "sd15")
     refused("scenario-texture", request | {"width": 516})
-    parse(SERVICES["scenario-texture"], request | {"width": 64, "height": 1024}, "sd15")
+    SERVICES["scenario-texture"].read(request | {"width": 64, "height": 1024}, "sd15")
 
 
 @pytest.mark.parametrize("strength", [{}, {"negativePromptStrength": 0}])
@@ -204,8 +204,8 @@ def test_negative_prompt_on_flux_needs_a_strength(strength: dict[str, float]) ->
     request = smallest("scenario-texture") | {"negativePrompt": "blur"} | strength
     (line,) = refused("scenario-texture", request, "flux-dev")
     assert line.startswith("negativePromptStrength: missing beside negativePrompt")
-    parse(SERVICES["scenario-texture"], request, "sdxl")
-    parse(SERVICES["scenario-texture"], request | {"negativePromptStrength": 0.1}, "flux-dev")
+    SERVICES["scenario-texture"].read(request, "sdxl")
+    SERVICES["scenario-texture"].read(request | {"negativePromptStrength": 0.1}, "flux-dev")
 
 
 @pytest.mark.parametrize(
@@ -232,9 +232,9 @@ def test_what_documents_forbid_is_refused(name: str, values: dict[str, Any], sai
 
 def test_octoai_takes_the_listed_sizes_only() -> None:
     request = smallest("octoai")
-    assert parse(SERVICES["octoai"], request, "sdxl")["width"] == 1024
-    assert parse(SERVICES["octoai"], request, "sd15")["height"] == 512
-    parse(SERVICES["octoai"], request | {"width": 640, "height": 1536}, "sdxl")
+    assert SERVICES["octoai"].read(request, "sdxl")["width"] == 1024
+    assert SERVICES["octoai"].read(request, "sd15")["height"] == 512
+    SERVICES["octoai"].read(request | {"width": 640, "height": 1536}, "sdxl")
     (line,) = refused("octoai", request | {"width": 512, "height": 512}, "sdxl")
     assert "1536x640" in line
     assert "for SDXL" in line
@@ -243,7 +243,7 @@ def test_octoai_takes_the_listed_sizes_only() -> None:
 
 def test_seed_of_leonardo_is_bounded_by_family() -> None:
     request = smallest("leonardo") | {"seed": 9999999998}
-    parse(SERVICES["leonardo"], request)
+    SERVICES["leonardo"].read(request)
     assert "2147483637" in refused("leonardo", request, "flux-dev")[0]
 
 
@@ -288,7 +288,7 @@ def test_any_object_is_taken_or_refused_in_lines(name: str, data: st.DataObject)
     names = st.sampled_from(DOCUMENTS[name]["names"]) | st.text(max_size=8)
     document = data.draw(st.dictionaries(names, JSON, max_size=6)) | data.draw(st.just(smallest(name)) | st.just({}))
     try:
-        parse(SERVICES[name], document, data.draw(st.sampled_from([None, *FAMILIES])))
+        SERVICES[name].read(document, data.draw(st.sampled_from([None, *FAMILIES])))
     except GraphError as error:
         assert error.lines
         assert all("\n" not in line for line in error.lines)
@@ -313,3 +313,26 @@ def test_params_prints_one_service_as_text_and_as_json(capsys: pytest.CaptureFix
 
 def test_text_lists_every_service() -> None:
     assert all(service.title in pages.text(list(SERVICES.values())) for service in SERVICES.values())
+
+
+def test_params_prints_the_schema_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["params", "leonardo", "--schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)["leonardo"]
+    assert list(schema["properties"]) == list(SERVICES["leonardo"].table())
+    assert schema["required"] == ["prompt"]
+    steps, trio = (schema["properties"][name] for name in ("num_inference_steps", "controlNet"))
+    assert (steps["minimum"], steps["maximum"], steps["default"]) == (10, 60, 15)
+    assert trio["deprecated"] is True
+
+
+def test_missing_pydantic_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [each for each in sys.modules if each.startswith("tessera.app.services")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    for command in (["params"], ["import", "octoai", "r.json", "-o", str(tmp_path / "w.json")]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("pydantic is not installed")
+        assert "pip install" in line

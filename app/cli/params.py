@@ -15,6 +15,7 @@ def declare(commands: Any) -> None:
     params.add_argument("service", nargs="?", metavar="SERVICE", help="only this one")
     shape = params.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="as JSON")
+    shape.add_argument("--schema", action="store_true", help="as JSON schemas of the requests")
     shape.add_argument("--markdown", action="store_true", help="as the page in app/services")
     params.set_defaults(command=command, verbose=False)
 
@@ -29,6 +30,8 @@ def command(options: argparse.Namespace) -> int:
         print(pages.markdown(), end="")
     elif options.json:
         print(json.dumps(pages.records(services), indent=1))
+    elif options.schema:
+        print(json.dumps({service.service: service.model_json_schema() for service in services}, indent=1))
     else:
         print(pages.text(services))
     return DONE

@@ -9,11 +9,11 @@ from ...host.schema.object_info import inputs_of
 from . import geometry
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
+from .parameters import NO_EFFECT, NOT_YET
 from .recipe import FindImage, Guide, ImagePrompt, Recipe, named_file
-from .tables import Parameter, Request
 
 if TYPE_CHECKING:
+    from .leonardo import LeonardoRequest
     from .octoai import OctoAIRequest
 
 STRONGEST = 10.0
@@ -25,42 +25,6 @@ STRENGTH, IMAGE, NETWORK = "control.strength", "control image.image", "control n
 """Places in the workflow of the first ControlNet."""
 _RAW = "no node draws depth or poses; the image goes in as it is, so send one that is drawn already"
 
-# The trio acts through the image that the request starts from, as `controlnets` does through its own.
-_TRIO = "Follows the init image, which is not painted over then. Ignored beside controlnets."
-LEONARDO = (
-    Parameter(
-        "controlnets",
-        "objects",
-        APPROXIMATED,
-        (STRENGTH, IMAGE, NETWORK, "image prompt image.image"),
-        "Each {initImageId, preprocessorId, strengthType or weight}: 19 edges, 20 depth, 21 pose are ControlNets of "
-        "that name; 67 style, 133 character, 100 content are image prompts. The public client's numbers.",
-    ),
-)
-LEONARDO_OLD = (
-    Parameter("controlNet", "flag", APPROXIMATED, (IMAGE,), _TRIO, instead="controlnets"),
-    Parameter(
-        "controlNetType",
-        "choice",
-        APPROXIMATED,
-        (NETWORK,),
-        "The first file with that word in its name. CANNY finds edges first, the others take the image as it is.",
-        choices=("POSE", "CANNY", "DEPTH"),
-        instead="controlnets",
-        needs="controlNet",
-    ),
-    Parameter(
-        "weighting",
-        "number",
-        MAPPED,
-        (STRENGTH,),
-        "The document has no range; ControlNetApplyAdvanced takes up to 10. Left out: 1.",
-        None,
-        (0.0, STRONGEST),
-        instead="controlnets",
-        needs="controlNet",
-    ),
-)
 # The public client's `preprocessorId` and `strengthType`; the service puts weights of 0..2 into five equal classes.
 NETWORKS = {19: "canny", 20: "depth", 21: "pose"}
 REFERENCES = {67: "style", 133: "character", 100: "composition"}
@@ -89,25 +53,25 @@ def octoai(request: OctoAIRequest, find_image: FindImage, made: Recipe) -> None:
     made.guides.append(Guide(file, name, request.controlnet_conditioning_scale, 1.0 if end is None else end, edges))
 
 
-def leonardo(request: Request, find_image: FindImage, made: Recipe) -> None:
+def leonardo(request: LeonardoRequest, find_image: FindImage, made: Recipe) -> None:
     """Add the list, or where there is none what the deprecated trio asks for."""
-    if request["controlnets"]:
-        _listed(request["controlnets"], find_image, made)
+    if request.controlnets:
+        _listed(request.controlnets, find_image, made)
         old = [name for name in ("controlNet", "controlNetType", "weighting") if request[name] is not None]
         made.notes |= dict.fromkeys(old, (NO_EFFECT, "ignored beside controlnets"))
-    elif request["controlNet"]:
+    elif request.controlNet:
         _trio(request, made)
 
 
-def _trio(request: Request, made: Recipe) -> None:
-    kind = (request["controlNetType"] or "").lower()
+def _trio(request: LeonardoRequest, made: Recipe) -> None:
+    kind = (request.controlNetType or "").lower()
     if not made.init_image or not kind:
         missing = "init image" if kind else "controlNetType"
         made.notes["controlNet"] = (NOT_YET, f"left out: the request has no {missing} beside it")
         return
-    strength = 1.0 if request["weighting"] is None else request["weighting"]
+    strength = 1.0 if request.weighting is None else request.weighting
     made.guides.append(Guide(made.init_image, kind, strength, 1.0, kind == "canny"))
-    if request["init_strength"] is None and not made.mask and not made.unzoom:
+    if request.init_strength is None and not made.mask and not made.unzoom:
         made.init_image, made.strength = None, 1.0
 
 

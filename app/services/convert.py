@@ -14,7 +14,7 @@ from .images import RequestImages
 from .model_names import family_of
 from .recipe import FindImage, Recipe
 from .report import Line, Report
-from .tables import Request, Service, parse
+from .request import Request
 
 MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")
 """Parameters that name a model, the telling one first."""
@@ -43,7 +43,7 @@ class _Import:
     Attributes: those of `convert`.
     """
 
-    service: Service
+    service: type[Request]
     info: Mapping[str, Mapping[str, Any]]
     seed: int
     model: str | None
@@ -68,7 +68,7 @@ class _Import:
 
     def draw(self, request: Request, find: FindImage) -> tuple[Recipe, LaidOutGraph]:
         """Return what a request asks for, and its graph."""
-        recipe = self.service.recipe(request, find, self.seed)
+        recipe = request.recipe(find, self.seed)
         recipe.model = self.model or recipe.model
         recipe.text_model = self.text_model
         recipe.background_model = self.background_model
@@ -83,7 +83,7 @@ class _Import:
 
 
 def convert(
-    service: Service,
+    service: type[Request],
     document: Any,
     info: Mapping[str, Mapping[str, Any]],
     images: RequestImages,
@@ -114,7 +114,7 @@ def convert(
     """
     asked = document if isinstance(document, dict) else {}
     drawn = _Import(service, info, seed, model, family, text_model, background_model)
-    request = parse(service, document, drawn.family_for(asked))
+    request = service.read(document, drawn.family_for(asked))
     find = _Finder(images)
     recipe, graph = drawn.draw(request, find)
     report = Report(

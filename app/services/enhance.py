@@ -10,9 +10,8 @@ from pydantic import Field
 from ...host.folder_paths import get_full_path
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, MAPPED, To
+from .parameters import APPROXIMATED, To
 from .recipe import Recipe, named_file
-from .tables import Parameter
 
 _CLASS, _RULES, _FOLDER, _ROLE = "TesseraEnhancePrompt", "rules", "text_generation", "enhance prompt"
 # Where a prompt goes: through Enhance Prompt where there is one.
@@ -21,14 +20,6 @@ SWITCH = To("enhance prompt.model")
 HOW = Field(
     description="By the model of --text-model NAME, a folder in models/text_generation; "
     "without it, approximated: rules add words."
-)
-INSTRUCTIONS = Parameter(
-    "enhancePromptInstructions",
-    "text",
-    MAPPED,
-    ("enhance prompt.instructions",),
-    "Beside enhancePrompt, by a model for chats; without one, approximated: nothing follows them.",
-    needs="enhancePrompt",
 )
 
 

@@ -7,9 +7,8 @@ from fractions import Fraction
 
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, MAPPED, NOT_YET
+from .parameters import APPROXIMATED, NOT_YET
 from .recipe import Recipe, named_file
-from .tables import Parameter
 
 AROUND = 32
 """Width in px of what an enlargement sees of the other side of a texture."""
@@ -18,28 +17,6 @@ MOST_AROUND = 128
 
 Size = tuple[int, int]
 
-UPSCALE = Parameter(
-    "upscaleRatio",
-    "number",
-    MAPPED,
-    (
-        "enlarge.upscale_model",
-        "enlarge size.width",
-        "enlarge.width",
-        "enlarge.scale_by",
-    ),
-    "With the first file in models/upscale_models. The document has no range; up to 8.",
-    within=(1.0, 8.0),
-)
-TRANSPARENCY = Parameter(
-    "transparency",
-    "choice",
-    MAPPED,
-    ("foreground.image", "cut out.image"),
-    "foreground_only: with --background-model NAME, a file in models/background_removal, which ComfyUI runs; without "
-    "it, approximated: what has the colour of the border is transparent.",
-    choices=("disabled", "foreground_only"),
-)
 # ModelsLab's words for the methods of Safety Filter.
 METHODS = {"blur": "blur", "sensitive_content_text": "text", "pixelate": "pixelate", "black": "black"}
 

@@ -6,356 +6,370 @@ of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNe
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from ...host.errors import listed, shown
 from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
-from . import control_networks, enhance, finishing
+from . import control_networks, enhance
 from .geometry import margins
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT
+from .parameters import (
+    APPROXIMATED,
+    MAPPED,
+    MODEL,
+    MODEL_FILE,
+    NO_EFFECT,
+    Approximated,
+    ByFamily,
+    Known,
+    Meaningless,
+    Nearest,
+    NoEffect,
+    To,
+    within,
+)
 from .recipe import FindImage, ImagePrompt, Recipe, named_weights
+from .request import Objects, Request, Texts
 from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
-from .tables import Parameter, Request
 
-_ALCHEMY = "Alchemy is a pipeline of the service that is not public."
-_CONTRAST = ("contrast.factor",)
-_UNZOOM = tuple(f"unzoom.{side}" for side in ("left", "top", "right", "bottom"))
 MOST_UNZOOM = 4.0
 """Largest margin around an image, in parts of its size."""
-_CANVAS = "Say which file it is with --image."
-
-
-def _side(name: str, default: int) -> Parameter:
-    return Parameter(name, "whole", MAPPED, (f"size.{name}",), "", default, LEONARDO_SIDE, step=STEP)
-
-
-def _switch(name: str, outcome: str, how: str, default: bool | None = None, goes: tuple[str, ...] = ()) -> Parameter:
-    return Parameter(name, "flag", outcome, goes, how, default)
-
-
-def _elements(name: str, key: str) -> Parameter:
-    goes = ("lora.lora_name", "lora.strength_model")
-    return Parameter(name, "objects", MAPPED, goes, f"Each {{{key}, weight}} is a LoRA file of that name.")
-
-
-PARAMETERS = (
-    _switch("alchemy", NO_EFFECT, _ALCHEMY, True),
-    Parameter("contrastRatio", "number", APPROXIMATED, _CONTRAST, "A factor from 0.75 to 1.25.", None, (0.0, 1.0)),
-    Parameter(
-        "contrast",
-        "number",
-        APPROXIMATED,
-        _CONTRAST,
-        "3 changes nothing; the factor is 0.6 at 1 and 1.3 at 4.5. Goes before contrastRatio and highContrast.",
-        choices=(1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5),
-    ),
-    *control_networks.LEONARDO,
-    _elements("elements", "akUUID"),
-    _elements("userElements", "userLoraId"),
-    _switch("expandedDomain", NO_EFFECT, _ALCHEMY),
-    _switch("fantasyAvatar", NO_EFFECT, "A feature of the service that is not public."),
-    Parameter(
-        "guidance_scale",
-        "number",
-        MAPPED,
-        ("sampler.cfg", "guidance.guidance"),
-        "Left out: the recommended 7; for Flux 3.5.",
-        None,
-        (1.0, 20.0),
-    ),
-    _side("height", 768),
-    _switch("highContrast", APPROXIMATED, "A factor of 1.15.", None, _CONTRAST),
-    _switch(
-        "highResolution",
-        APPROXIMATED,
-        "A second pass at twice the size; the service's is not public.",
-        None,
-        ("second pass.latent_image",),
-    ),
-    Parameter("imagePrompts", "texts", MAPPED, ("image prompt image.image",), "Say which file each is with --image."),
-    Parameter(
-        "imagePromptWeight",
-        "number",
-        MAPPED,
-        ("image prompt.scale",),
-        "Of every image prompt; the document has no range, 0.9 where it is left out.",
-        needs="imagePrompts",
-    ),
-    Parameter(
-        "init_generation_image_id",
-        "text",
-        MAPPED,
-        ("init image.image",),
-        "Say which file it is with --image.",
-    ),
-    Parameter(
-        "init_image_id",
-        "text",
-        MAPPED,
-        ("init image.image",),
-        "Say which file it is with --image. Ignored beside init_generation_image_id.",
-    ),
-    Parameter(
-        "init_strength",
-        "number",
-        MAPPED,
-        ("sampler.denoise",),
-        "How much of the image stays: denoise is 1 minus it. Left out: 0.5.",
-        None,
-        (0.1, 0.9),
-        needs="an init image",
-    ),
-    Parameter(
-        "modelId",
-        "text",
-        MAPPED,
-        ("model.ckpt_name", "model.name", "model.unet_name"),
-        "The file of that name, or the one given with --model; a demo model replaces one that is missing.",
-        "b24e16ff-06e3-43eb-8d33-4416c2d75876",
-    ),
-    Parameter("negative_prompt", "text", MAPPED, ("negative.text",)),
-    Parameter(
-        "num_images",
-        "whole",
-        MAPPED,
-        ("size.batch_size", "count.amount"),
-        "Up to 4 where width or height is above 768.",
-        4,
-        COUNTS["Leonardo"],
-    ),
-    Parameter(
-        "num_inference_steps",
-        "whole",
-        MAPPED,
-        ("sampler.steps",),
-        "",
-        15,
-        STEPS["Leonardo"],
-    ),
-    _switch("photoReal", APPROXIMATED, "Words of our own behind the prompt.", None, enhance.PROMPT.places),
-    Parameter("photoRealVersion", "choice", NO_EFFECT, how="There is one wording for both.", choices=("v1", "v2")),
-    Parameter(
-        "photoRealStrength",
-        "number",
-        APPROXIMATED,
-        enhance.PROMPT.places,
-        "Depth of field, in words behind the prompt.",
-        0.55,
-        choices=(0.55, 0.5, 0.45),
-        needs="photoReal",
-    ),
-    Parameter(
-        "presetStyle",
-        "choice",
-        APPROXIMATED,
-        enhance.PROMPT.places,
-        "Words of our own behind the prompt; DYNAMIC, LEONARDO and NONE add none.",
-        "DYNAMIC",
-        choices=(*LEONARDO_STYLES, *PHOTO_WORDS),
-        is_open=True,
-    ),
-    Parameter("prompt", "text", MAPPED, enhance.PROMPT.places, "", "A majestic cat in the snow", required=True),
-    _switch(
-        "promptMagic",
-        APPROXIMATED,
-        "A fixed rule adds words on quality to the prompt; the service's is not public.",
-        None,
-        enhance.PROMPT.places,
-    ),
-    Parameter("promptMagicStrength", "number", NO_EFFECT, how="The fixed rule has no strength.", within=(0.1, 1.0)),
-    Parameter("promptMagicVersion", "choice", NO_EFFECT, how="There is one fixed rule.", choices=("v2", "v3")),
-    _switch("public", MEANINGLESS, "There is no feed to show it in."),
-    Parameter(
-        "scheduler",
-        "choice",
-        MAPPED,
-        ("sampler.scheduler",),
-        "The names are those of the public client; LEONARDO is not public, DPMSolverMultistepScheduler replaces it.",
-        "EULER_DISCRETE",
-        choices=(*LEONARDO, *DIFFUSERS),
-        is_open=True,
-    ),
-    Parameter(
-        "sd_version",
-        "choice",
-        APPROXIMATED,
-        ("model.ckpt_name", "model.name", "model.unet_name"),
-        "The names are those of the public client. Tells the family where modelId is left out; --model names the file.",
-        "v1_5",
-        choices=(
-            "v1_5",
-            "v2",
-            "v3",
-            "SDXL_0_8",
-            "SDXL_0_9",
-            "SDXL_1_0",
-            "SDXL_LIGHTNING",
-            "PHOENIX",
-            "FLUX",
-            "FLUX_DEV",
-        ),
-        is_open=True,
-    ),
-    Parameter(
-        "seed",
-        "seed",
-        MAPPED,
-        ("sampler.seed",),
-        "Left out: random, or the one given with --seed.",
-        None,
-        (0, 9999999998),
-        family_within=dict.fromkeys(("flux-dev", "flux-pro"), (0, 2147483637)),
-    ),
-    _switch("tiling", MAPPED, "On both axes.", None, ("seamless model.tiling",)),
-    finishing.TRANSPARENCY,
-    _switch("ultra", NO_EFFECT, "A pipeline of the service that is not public; refused beside alchemy."),
-    _switch("unzoom", MAPPED, "Grey all around the image, which is painted.", None, _UNZOOM),
-    Parameter(
-        "unzoomAmount",
-        "number",
-        APPROXIMATED,
-        _UNZOOM,
-        "The document has no unit; taken as the margin in parts of the image, up to 4.",
-        within=(0.0, None),
-        needs="unzoom and init_image_id",
-    ),
-    finishing.UPSCALE,
-    _side("width", 1024),
-    *control_networks.LEONARDO_OLD,
-    _switch("canvasRequest", MAPPED, "Turns the four canvas parameters on.", None, ("init image.image",)),
-    Parameter(
-        "canvasRequestType",
-        "choice",
-        APPROXIMATED,
-        ("init image.image",),
-        "INPAINT and OUTPAINT paint what is white in the mask, the public client's SKETCH2IMG and IMG2IMG everything.",
-        choices=("INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"),
-        needs="canvasRequest and canvasMaskId",
-    ),
-    Parameter("canvasInitId", "text", MAPPED, ("init image.image",), _CANVAS, needs="canvasRequest"),
-    Parameter("canvasMaskId", "text", MAPPED, ("mask.image",), _CANVAS, needs="canvasRequest and canvasInitId"),
-    _switch("enhancePrompt", MAPPED, str(enhance.HOW.description), None, enhance.SWITCH.places),
-    enhance.INSTRUCTIONS,
+VERSIONS = (
+    "v1_5",
+    "v2",
+    "v3",
+    "SDXL_0_8",
+    "SDXL_0_9",
+    "SDXL_1_0",
+    "SDXL_LIGHTNING",
+    "PHOENIX",
+    "FLUX",
+    "FLUX_DEV",
 )
 
-
-def refusals(request: Request) -> list[str]:
-    """What the document forbids across parameters."""
-    alchemy = request["alchemy"]
-    style = request.strange.get("presetStyle", request["presetStyle"])
-    large = max(request["width"], request["height"]) > LARGE
-    photo_real = request["photoReal"]
-    phoenix = request["sd_version"] == "PHOENIX" or request.family == "phoenix"
-    sides = "width or height is"
-    wrong = {
-        f"num_images: found {request['num_images']}; expected 1 to {LARGE_COUNT} where {sides} above {LARGE}": large
-        and request["num_images"] > LARGE_COUNT,
-        "ultra: found beside alchemy; expected one of the two": request["ultra"]
-        and "alchemy" in request.given
-        and alchemy,
-        f"presetStyle: found {style}; expected LEONARDO or NONE where alchemy is false": not alchemy
-        and "presetStyle" in request.given
-        and style not in ("LEONARDO", "NONE"),
-        "presetStyle: found LEONARDO; expected another style where alchemy is true, which is its default": alchemy
-        and "presetStyle" in request.given
-        and style == "LEONARDO",
-        f"presetStyle: found {shown(style)}; expected one of {listed(LEONARDO_STYLES)}": alchemy
-        and not photo_real
-        and style not in LEONARDO_STYLES,
-        f"contrast: found {request['contrast']}; expected 2.5 or more for PHOENIX where alchemy is true": alchemy
-        and phoenix
-        and (request["contrast"] or 2.5) < 2.5,
-        "photoReal: found without alchemy; expected both": photo_real and not alchemy,
-        "photoReal: found beside modelId; expected no modelId for photoRealVersion v1": photo_real
-        and "modelId" in request.given
-        and request["photoRealVersion"] == "v1",
-        "unzoom: found without unzoomAmount and init_image_id; expected all three": request["unzoom"]
-        and not {"unzoomAmount", "init_image_id"} <= request.given,
-    }
-    return [line for line, is_wrong in wrong.items() if is_wrong]
+_ALCHEMY = NoEffect("Alchemy is a pipeline of the service that is not public.")
+_CONTRAST = Approximated("contrast.factor")
+_FILE = Field(description="Say which file it is with --image.")
+_INIT = To("init image.image")
+_LORAS = To("lora.lora_name", "lora.strength_model")
+_MARGINS = ("unzoom.left", "unzoom.top", "unzoom.right", "unzoom.bottom")
+_SIDE = within(LEONARDO_SIDE, multiple_of=STEP)
+_WORDS = Approximated(*enhance.PROMPT.places)
 
 
-def recipe(request: Request, find_image: FindImage, seed: int) -> Recipe:
-    """What a request asks for; `seed` is taken where it names none."""
-    made = Recipe(
-        prompt=described(request["prompt"], *_additions(request)),
-        size=(request["width"], request["height"]),
-        seeds=[seed if request["seed"] is None else request["seed"]],
-        negative=request["negative_prompt"] or "",
-        model=request["modelId"],
-        count=request["num_images"],
-        steps=request["num_inference_steps"],
-        guidance=request["guidance_scale"],
-        scheduler=LEONARDO.get(request["scheduler"], request["scheduler"]),
-        loras=[
-            *named_weights("elements", request["elements"], "akUUID", "weight"),
-            *named_weights("userElements", request["userElements"], "userLoraId", "weight"),
-        ],
-        tiling=bool(request["tiling"]),
-        enhance=bool(request["enhancePrompt"]),
-        instructions=request["enhancePromptInstructions"] or "",
+class LeonardoRequest(Request):
+    """Leonardo: the parameters in the order of its page."""
+
+    service = "leonardo"
+    title = "Leonardo Create a Generation of Images"
+
+    alchemy: Annotated[bool, _ALCHEMY] = True
+    contrastRatio: Annotated[
+        float | None,
+        within((0.0, 1.0), description="A factor from 0.75 to 1.25."),
+        _CONTRAST,
+    ] = None
+    contrast: Annotated[
+        float | None,
+        Field(
+            description="3 changes nothing; the factor is 0.6 at 1 and 1.3 at 4.5. "
+            "Goes before contrastRatio and highContrast."
+        ),
+        Nearest((1.0, 1.3, 1.8, 2.5, 3.0, 3.5, 4.0, 4.5)),
+        _CONTRAST,
+    ] = None
+    controlnets: Annotated[
+        Objects | None,
+        Field(
+            description="Each {initImageId, preprocessorId, strengthType or weight}: 19 edges, 20 depth, 21 pose are "
+            "ControlNets of that name; 67 style, 133 character, 100 content are image prompts. "
+            "The public client's numbers."
+        ),
+        Approximated(
+            control_networks.STRENGTH, control_networks.IMAGE, control_networks.NETWORK, "image prompt image.image"
+        ),
+    ] = None
+    elements: Annotated[
+        Objects | None, Field(description="Each {akUUID, weight} is a LoRA file of that name."), _LORAS
+    ] = None
+    userElements: Annotated[
+        Objects | None, Field(description="Each {userLoraId, weight} is a LoRA file of that name."), _LORAS
+    ] = None
+    expandedDomain: Annotated[bool | None, _ALCHEMY] = None
+    fantasyAvatar: Annotated[bool | None, NoEffect("A feature of the service that is not public.")] = None
+    guidance_scale: Annotated[
+        float | None,
+        within((1.0, 20.0), description="Left out: the recommended 7; for Flux 3.5."),
+        To("sampler.cfg", "guidance.guidance"),
+    ] = None
+    height: Annotated[int, _SIDE, To("size.height")] = 768
+    highContrast: Annotated[bool | None, Field(description="A factor of 1.15."), _CONTRAST] = None
+    highResolution: Annotated[
+        bool | None,
+        Field(description="A second pass at twice the size; the service's is not public."),
+        Approximated("second pass.latent_image"),
+    ] = None
+    imagePrompts: Annotated[
+        Texts | None, Field(description="Say which file each is with --image."), To("image prompt image.image")
+    ] = None
+    imagePromptWeight: Annotated[
+        float | None,
+        Field(description="Of every image prompt; the document has no range, 0.9 where it is left out."),
+        To("image prompt.scale", needs="imagePrompts"),
+    ] = None
+    init_generation_image_id: Annotated[str | None, _FILE, _INIT] = None
+    init_image_id: Annotated[
+        str | None,
+        Field(description="Say which file it is with --image. Ignored beside init_generation_image_id."),
+        _INIT,
+    ] = None
+    init_strength: Annotated[
+        float | None,
+        within((0.1, 0.9), description="How much of the image stays: denoise is 1 minus it. Left out: 0.5."),
+        To("sampler.denoise", needs="an init image"),
+    ] = None
+    modelId: Annotated[str, MODEL_FILE, MODEL] = "b24e16ff-06e3-43eb-8d33-4416c2d75876"
+    negative_prompt: Annotated[str | None, To("negative.text")] = None
+    num_images: Annotated[
+        int,
+        within(COUNTS["Leonardo"], description="Up to 4 where width or height is above 768."),
+        To("size.batch_size", "count.amount"),
+    ] = 4
+    num_inference_steps: Annotated[int, within(STEPS["Leonardo"]), To("sampler.steps")] = 15
+    photoReal: Annotated[bool | None, Field(description="Words of our own behind the prompt."), _WORDS] = None
+    photoRealVersion: Annotated[Literal["v1", "v2"] | None, NoEffect("There is one wording for both.")] = None
+    photoRealStrength: Annotated[
+        float,
+        Field(description="Depth of field, in words behind the prompt."),
+        Nearest(tuple(DEPTH_OF_FIELD)),
+        Approximated(*enhance.PROMPT.places, needs="photoReal"),
+    ] = 0.55
+    presetStyle: Annotated[
+        str,
+        Field(description="Words of our own behind the prompt; DYNAMIC, LEONARDO and NONE add none."),
+        Known((*LEONARDO_STYLES, *PHOTO_WORDS)),
+        _WORDS,
+    ] = "DYNAMIC"
+    prompt: Annotated[str, enhance.PROMPT]
+    promptMagic: Annotated[
+        bool | None,
+        Field(description="A fixed rule adds words on quality to the prompt; the service's is not public."),
+        _WORDS,
+    ] = None
+    promptMagicStrength: Annotated[float | None, within((0.1, 1.0)), NoEffect("The fixed rule has no strength.")] = None
+    promptMagicVersion: Annotated[Literal["v2", "v3"] | None, NoEffect("There is one fixed rule.")] = None
+    public: Annotated[bool | None, Meaningless("There is no feed to show it in.")] = None
+    scheduler: Annotated[
+        str,
+        Field(
+            description="The names are those of the public client; LEONARDO is not public, "
+            "DPMSolverMultistepScheduler replaces it."
+        ),
+        Known((*LEONARDO, *DIFFUSERS)),
+        To("sampler.scheduler"),
+    ] = "EULER_DISCRETE"
+    sd_version: Annotated[
+        str,
+        Field(
+            description="The names are those of the public client. Tells the family where modelId is left out; "
+            "--model names the file."
+        ),
+        Known(VERSIONS),
+        Approximated(*MODEL.places),
+    ] = "v1_5"
+    seed: Annotated[
+        int | None,
+        within((0, 9999999998), description="Left out: random, or the one given with --seed."),
+        ByFamily(dict.fromkeys(("flux-dev", "flux-pro"), (0, 2147483637))),
+        To("sampler.seed"),
+    ] = None
+    tiling: Annotated[bool | None, Field(description="On both axes."), To("seamless model.tiling")] = None
+    transparency: Annotated[
+        Literal["disabled", "foreground_only"] | None,
+        Field(
+            description="foreground_only: with --background-model NAME, a file in models/background_removal, which "
+            "ComfyUI runs; without it, approximated: what has the colour of the border is transparent."
+        ),
+        To("foreground.image", "cut out.image"),
+    ] = None
+    ultra: Annotated[bool | None, NoEffect("A pipeline of the service that is not public; refused beside alchemy.")] = (
+        None
     )
-    if "modelId" in request.given and request.family is None:
-        made.remarks["modelId"] = "its name tells no family; say it with --family"
-    if request["guidance_scale"] is None and not (request.family or "").startswith("flux"):
-        made.guidance = 7.0
-    weight = request["imagePromptWeight"]
-    scale = 0.9 if weight is None else min(max(weight, 0.0), 1.0)
-    if weight is not None and weight != scale and request["imagePrompts"]:
-        made.notes["imagePromptWeight"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
-    made.image_prompts = [
-        ImagePrompt(find_image("imagePrompts", each), scale, "full") for each in request["imagePrompts"] or []
-    ]
-    _first_image(request, find_image, made)
-    control_networks.leonardo(request, find_image, made)
-    made.contrast = _contrast(request)
-    made.enlarge = request["upscaleRatio"] or 1.0
-    made.second_pass = bool(request["highResolution"])
-    made.foreground_only = request["transparency"] == "foreground_only"
-    if request["presetStyle"] in ("NONE", "LEONARDO"):
-        made.notes["presetStyle"] = (MAPPED, "adds no words")
-    return made
+    unzoom: Annotated[bool | None, Field(description="Grey all around the image, which is painted."), To(*_MARGINS)] = (
+        None
+    )
+    unzoomAmount: Annotated[
+        float | None,
+        Field(ge=0.0, description="The document has no unit; taken as the margin in parts of the image, up to 4."),
+        Approximated(*_MARGINS, needs="unzoom and init_image_id"),
+    ] = None
+    upscaleRatio: Annotated[
+        float | None,
+        within(
+            (1.0, 8.0),
+            description="With the first file in models/upscale_models. The document has no range; up to 8.",
+        ),
+        To("enlarge.upscale_model", "enlarge size.width", "enlarge.width", "enlarge.scale_by"),
+    ] = None
+    width: Annotated[int, _SIDE, To("size.width")] = 1024
+    controlNet: Annotated[
+        bool | None,
+        Field(description="Follows the init image, which is not painted over then. Ignored beside controlnets."),
+        Approximated(control_networks.IMAGE, instead="controlnets"),
+    ] = None
+    controlNetType: Annotated[
+        Literal["POSE", "CANNY", "DEPTH"] | None,
+        Field(
+            description="The first file with that word in its name. CANNY finds edges first, the others take the "
+            "image as it is."
+        ),
+        Approximated(control_networks.NETWORK, needs="controlNet", instead="controlnets"),
+    ] = None
+    weighting: Annotated[
+        float | None,
+        within(
+            (0.0, control_networks.STRONGEST),
+            description="The document has no range; ControlNetApplyAdvanced takes up to 10. Left out: 1.",
+        ),
+        To(control_networks.STRENGTH, needs="controlNet", instead="controlnets"),
+    ] = None
+    canvasRequest: Annotated[bool | None, Field(description="Turns the four canvas parameters on."), _INIT] = None
+    canvasRequestType: Annotated[
+        Literal["INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"] | None,
+        Field(
+            description="INPAINT and OUTPAINT paint what is white in the mask, the public client's SKETCH2IMG and "
+            "IMG2IMG everything."
+        ),
+        Approximated("init image.image", needs="canvasRequest and canvasMaskId"),
+    ] = None
+    canvasInitId: Annotated[str | None, _FILE, To("init image.image", needs="canvasRequest")] = None
+    canvasMaskId: Annotated[str | None, _FILE, To("mask.image", needs="canvasRequest and canvasInitId")] = None
+    enhancePrompt: Annotated[bool | None, enhance.HOW, enhance.SWITCH] = None
+    enhancePromptInstructions: Annotated[
+        str | None,
+        Field(
+            description="Beside enhancePrompt, by a model for chats; without one, approximated: nothing follows them."
+        ),
+        To("enhance prompt.instructions", needs="enhancePrompt"),
+    ] = None
+
+    def refusals(self) -> list[str]:
+        """Return what the document forbids across parameters."""
+        alchemy = self.alchemy
+        style = self.asked("presetStyle")
+        large = max(self.width, self.height) > LARGE
+        photo_real = self.photoReal
+        phoenix = self.sd_version == "PHOENIX" or self.family == "phoenix"
+        sides = "width or height is"
+        wrong = {
+            f"num_images: found {self.num_images}; expected 1 to {LARGE_COUNT} where {sides} above {LARGE}": large
+            and self.num_images > LARGE_COUNT,
+            "ultra: found beside alchemy; expected one of the two": self.ultra and "alchemy" in self.given and alchemy,
+            f"presetStyle: found {style}; expected LEONARDO or NONE where alchemy is false": not alchemy
+            and "presetStyle" in self.given
+            and style not in ("LEONARDO", "NONE"),
+            "presetStyle: found LEONARDO; expected another style where alchemy is true, which is its default": alchemy
+            and "presetStyle" in self.given
+            and style == "LEONARDO",
+            f"presetStyle: found {shown(style)}; expected one of {listed(LEONARDO_STYLES)}": alchemy
+            and not photo_real
+            and style not in LEONARDO_STYLES,
+            f"contrast: found {self.contrast}; expected 2.5 or more for PHOENIX where alchemy is true": alchemy
+            and phoenix
+            and (self.contrast or 2.5) < 2.5,
+            "photoReal: found without alchemy; expected both": photo_real and not alchemy,
+            "photoReal: found beside modelId; expected no modelId for photoRealVersion v1": photo_real
+            and "modelId" in self.given
+            and self.photoRealVersion == "v1",
+            "unzoom: found without unzoomAmount and init_image_id; expected all three": self.unzoom
+            and not {"unzoomAmount", "init_image_id"} <= self.given,
+        }
+        return [line for line, is_wrong in wrong.items() if is_wrong]
+
+    def recipe(self, find_image: FindImage, seed: int) -> Recipe:
+        """Return what the request asks for."""
+        made = Recipe(
+            prompt=described(self.prompt, *_additions(self)),
+            size=(self.width, self.height),
+            seeds=[seed if self.seed is None else self.seed],
+            negative=self.negative_prompt or "",
+            model=self.modelId,
+            count=self.num_images,
+            steps=self.num_inference_steps,
+            guidance=self.guidance_scale,
+            scheduler=LEONARDO.get(self.scheduler, self.scheduler),
+            loras=[
+                *named_weights("elements", self.elements, "akUUID", "weight"),
+                *named_weights("userElements", self.userElements, "userLoraId", "weight"),
+            ],
+            tiling=bool(self.tiling),
+            enhance=bool(self.enhancePrompt),
+            instructions=self.enhancePromptInstructions or "",
+        )
+        if "modelId" in self.given and self.family is None:
+            made.remarks["modelId"] = "its name tells no family; say it with --family"
+        if self.guidance_scale is None and not (self.family or "").startswith("flux"):
+            made.guidance = 7.0
+        weight = self.imagePromptWeight
+        scale = 0.9 if weight is None else min(max(weight, 0.0), 1.0)
+        if weight is not None and weight != scale and self.imagePrompts:
+            made.notes["imagePromptWeight"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
+        made.image_prompts = [
+            ImagePrompt(find_image("imagePrompts", each), scale, "full") for each in self.imagePrompts or []
+        ]
+        _first_image(self, find_image, made)
+        control_networks.leonardo(self, find_image, made)
+        made.contrast = _contrast(self)
+        made.enlarge = self.upscaleRatio or 1.0
+        made.second_pass = bool(self.highResolution)
+        made.foreground_only = self.transparency == "foreground_only"
+        if self.presetStyle in ("NONE", "LEONARDO"):
+            made.notes["presetStyle"] = (MAPPED, "adds no words")
+        return made
 
 
-def _additions(request: Request) -> list[str]:
+def _additions(request: LeonardoRequest) -> list[str]:
     """The words that go behind the prompt."""
-    words = [(WORDS | PHOTO_WORDS)[request["presetStyle"]]]
-    if request["photoReal"]:
-        words += [PHOTO_REAL, DEPTH_OF_FIELD[request["photoRealStrength"]]]
-    return [*words, QUALITY if request["promptMagic"] else ""]
+    words = [(WORDS | PHOTO_WORDS)[request.presetStyle]]
+    if request.photoReal:
+        words += [PHOTO_REAL, DEPTH_OF_FIELD[request.photoRealStrength]]
+    return [*words, QUALITY if request.promptMagic else ""]
 
 
-def _contrast(request: Request) -> float:
-    if request["contrast"] is not None:
-        return round(1.0 + (request["contrast"] - 3.0) / 5.0, 3)
-    if request["contrastRatio"] is not None:
-        return round(0.75 + request["contrastRatio"] / 2.0, 3)
-    return 1.15 if request["highContrast"] else 1.0
+def _contrast(request: LeonardoRequest) -> float:
+    if request.contrast is not None:
+        return round(1.0 + (request.contrast - 3.0) / 5.0, 3)
+    if request.contrastRatio is not None:
+        return round(0.75 + request.contrastRatio / 2.0, 3)
+    return 1.15 if request.highContrast else 1.0
 
 
-def _first_image(request: Request, find_image: FindImage, made: Recipe) -> None:
+def _first_image(request: LeonardoRequest, find_image: FindImage, made: Recipe) -> None:
     """Add the image to start from: the canvas, a generated one, or an uploaded one, in this order."""
-    canvas = request["canvasRequest"]
+    canvas = request.canvasRequest
     names = ("canvasInitId",) * bool(canvas) + ("init_generation_image_id", "init_image_id")
     name = next((each for each in names if request[each]), None)
     if name is None:
         return
     made.init_image = find_image(name, request[name])
-    masked = canvas and request["canvasMaskId"] and request["canvasRequestType"] in (None, "INPAINT", "OUTPAINT")
+    masked = canvas and request.canvasMaskId and request.canvasRequestType in (None, "INPAINT", "OUTPAINT")
     if masked:
-        made.mask = find_image("canvasMaskId", request["canvasMaskId"])
-    if request["unzoom"]:
-        made.unzoom, made.fill_mask = min(request["unzoomAmount"] or 0.0, MOST_UNZOOM), True
+        made.mask = find_image("canvasMaskId", request.canvasMaskId)
+    if request.unzoom:
+        made.unzoom, made.fill_mask = min(request.unzoomAmount or 0.0, MOST_UNZOOM), True
         _tell_margins(request, made)
     masked = masked or made.unzoom
-    kept = request["init_strength"]
+    kept = request.init_strength
     made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
     ignored = [each for each in names if each != name and request[each]]
     made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))
 
 
-def _tell_margins(request: Request, made: Recipe) -> None:
+def _tell_margins(request: LeonardoRequest, made: Recipe) -> None:
     """Say what an unzoomed image and its margin have of the size."""
-    if request["unzoomAmount"] and request["unzoomAmount"] > MOST_UNZOOM:
+    if request.unzoomAmount and request.unzoomAmount > MOST_UNZOOM:
         made.notes["unzoomAmount"] = (APPROXIMATED, f"{MOST_UNZOOM:g} is used, the most")
     for name, side, margin in zip(("width", "height"), made.size, margins(made.size, made.unzoom), strict=True):
         made.remarks[name] = f"{side} px are those of the image, {side - 2 * margin}, and of its margin, twice {margin}"

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .parameters import FAMILIES, Parameter
+from .request import Request
 from .services import SERVICES
-from .tables import Service
 
 _HEAD = """# Requests of hosted image services as workflows
 
@@ -30,12 +30,12 @@ clients.
 """
 
 
-def text(services: Sequence[Service]) -> str:
+def text(services: Sequence[type[Request]]) -> str:
     """For a terminal: a line for each parameter."""
     return "\n".join(line for service in services for line in _block(service))
 
 
-def _block(service: Service) -> Iterator[str]:
+def _block(service: type[Request]) -> Iterator[str]:
     yield f"{service.service} ({service.title})"
     width = max(len(parameter.name) for parameter in service.table().values())
     for parameter in service.table().values():
@@ -71,7 +71,7 @@ def markdown() -> str:
     return _HEAD + "".join(_section(service) for service in SERVICES.values())
 
 
-def _section(service: Service) -> str:
+def _section(service: type[Request]) -> str:
     rows = "".join(
         f"| `{parameter.name}` | {takes(parameter)} | **{parameter.outcome}**{_where(parameter)} |\n"
         for parameter in service.table().values()
@@ -84,7 +84,7 @@ def _where(parameter: Parameter) -> str:
     return "".join(f" {part}" for part in (f"to {places}." if places else "", parameter.how) if part)
 
 
-def records(services: Sequence[Service]) -> dict[str, list[dict[str, Any]]]:
+def records(services: Sequence[type[Request]]) -> dict[str, list[dict[str, Any]]]:
     """For programs."""
     return {
         service.service: [

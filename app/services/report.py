@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...host.errors import one_line, shown
+from ...host.errors import closest, one_line, shown
 from ...host.schema.object_info import inputs_of
 from .graph_layout import LaidOutGraph, Node
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
 from .recipe import Note, Recipe
-from .request import hint_at
-from .tables import Request
+from .request import Request
 
 Nodes = Mapping[str, Node]
 
@@ -210,7 +209,7 @@ def _roles(parameter: Parameter) -> list[str]:
 
 
 def _unknown(request: Request, name: str) -> Line:
-    title, hint = request.title, hint_at(request.table(), name)
+    title, hint = request.title, closest(name, request.table())
     return Line(name, UNKNOWN, f"{title} documents no such parameter; left out{hint}", True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
-from ...host.errors import GraphError, closest, listed, shown
+from ...host.errors import GraphError, listed, shown
 from .parameters import MOST_ITEMS, OTHER_FAMILY, Parameter
 from .recipe import FindImage, Recipe
 
@@ -113,6 +113,10 @@ class Request(BaseModel):
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
 
+    def asked(self, name: str) -> Any:
+        """Return the value of a parameter as the request has it, where it has one."""
+        return self._sent.get(name, self[name])
+
     def beside_list(self, name: str) -> str:
         """Say what became of a value that is not in the list of its parameter; "" where it is."""
         parameter, given = self.table()[name], self._sent.get(name)
@@ -137,11 +141,6 @@ class Request(BaseModel):
     def changed(self, name: str, value: Any) -> Self:
         """Return the same request with another value of a parameter; nothing is checked."""
         return self.model_copy(update={name: value})._of(self.family, self._sent | {name: value})
-
-
-def hint_at(table: dict[str, Parameter], name: str) -> str:
-    """What an undocumented name may have meant."""
-    return closest(name, table)
 
 
 def _sent(document: Any, title: str) -> dict[str, Any]:

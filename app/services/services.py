@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from ...host.errors import GraphError, closest, listed, shown
 from . import leonardo, modelslab, octoai, scenario
-from .tables import Service
+from .request import Request
 
-SERVICES = {
-    service.service: service
-    for service in (
+SERVICES: dict[str, type[Request]] = {
+    made.service: made
+    for made in (
         scenario.TextureRequest,
         scenario.IPAdapterRequest,
         modelslab.ModelsLabRequest,
         octoai.OctoAIRequest,
-        Service(
-            "leonardo",
-            "Leonardo Create a Generation of Images",
-            leonardo.PARAMETERS,
-            leonardo.refusals,
-            leonardo.recipe,
-        ),
+        leonardo.LeonardoRequest,
     )
 }
 
 
-def find_service(name: str) -> Service:
-    """The service of a name.
+def find_service(name: str) -> type[Request]:
+    """Return the service of a name.
 
     Raises:
         GraphError: there is none.
