@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -122,10 +121,7 @@ class RepeatLatentBatch(io.ComfyNode):
         made = {**samples, "samples": found.repeat(amount, *[1] * (found.ndim - 1))}
         mask = samples.get("noise_mask")
         if mask is not None and mask.shape[0] > 1:
-            repeats = math.ceil(found.shape[0] / mask.shape[0])
-            made["noise_mask"] = mask.repeat(repeats, *[1] * (mask.ndim - 1))[: found.shape[0]].repeat(
-                amount, *[1] * (mask.ndim - 1)
-            )
+            made["noise_mask"] = mask.repeat(amount, *[1] * (mask.ndim - 1))
         places = samples.get("batch_index")
         if places is not None:
             step = max(places) - min(places) + 1

@@ -73,6 +73,15 @@ class CONDCrossAttn(CONDRegular):
         return torch.cat([text.repeat(1, length // text.shape[1], 1) for text in texts])
 
 
+def with_values(conditioning: Conditioning, append: bool = False, **values: Any) -> Conditioning:
+    """Return a CONDITIONING with more values; `append` adds them to the lists that are there already."""
+
+    def combined(old: dict[str, Any]) -> dict[str, Any]:
+        return {name: old[name] + new if append and old.get(name) is not None else new for name, new in values.items()}
+
+    return [[embedding, {**old, **combined(old)}] for embedding, old in conditioning]
+
+
 def convert_cond(conditioning: Conditioning) -> list[Cond]:
     """Return a CONDITIONING as dictionaries; `uuid` names each one through the run."""
     out = []

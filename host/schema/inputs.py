@@ -339,6 +339,18 @@ class ControlNet(ComfyTypeIO):
     io_type = "CONTROL_NET"
 
 
+class StyleModel(ComfyTypeIO):
+    """What turns an encoded image into tokens of a prompt."""
+
+    io_type = "STYLE_MODEL"
+
+
+class LatentOperation(ComfyTypeIO):
+    """A function of latents."""
+
+    io_type = "LATENT_OPERATION"
+
+
 class UpscaleModel(ComfyTypeIO):
     """A model that enlarges images."""
 
