@@ -252,11 +252,9 @@ def _keep_what_was_loaded(done: Run) -> None:
 
     The others run again in the next call: files are saved into its folder, and every node's texts are told once more.
     """
-    from ..host.graph.mapping import is_link
-
-    loaders = (node_id for node_id in done.entries if not any(map(is_link, done.prompt[node_id]["inputs"].values())))
-    kept = {id(done.entries[node_id]) for node_id in loaders if not done.entries[node_id].ui}
-    done.cache.entries = {signature: entry for signature, entry in done.cache.entries.items() if id(entry) in kept}
+    # After Ctrl-C the cache is empty, and stays so.
+    known = done.cache.entries
+    done.cache.entries = {signature: entry for signature, entry in done.loaded().items() if signature in known}
 
 
 def _open(path: str) -> Image.Image:

@@ -21,10 +21,17 @@ class GraphError(Exception):
 
 
 class NodeError(Exception):
-    """A node failed while it ran. `bad_input` tells whether what it was given is at fault."""
+    """A node failed while it ran.
 
-    def __init__(self, line: str, bad_input: bool) -> None:
-        self.line = one_line(line)
+    Attributes:
+        line: the node, and why it failed.
+        reason: why it failed.
+        bad_input: whether what it was given is at fault.
+    """
+
+    def __init__(self, node: str, reason: str, bad_input: bool) -> None:
+        self.line = one_line(f"{node}: {reason}")
+        self.reason = one_line(reason)
         self.bad_input = bad_input
         super().__init__(self.line)
 

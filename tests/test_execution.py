@@ -331,3 +331,19 @@ def test_object_info_is_json_in_comfyuis_shape() -> None:
     assert info["input"]["hidden"] == {"unique_id": ["UNIQUE_ID"]}
     assert info["output"] == ["INT", "STRING"]
     assert info["output_name"] == ["INT", "STRING"]
+
+
+def test_a_run_tells_what_was_kept_and_what_came_of_it() -> None:
+    """A kept result is told of where it is an output's: that is shown once more."""
+    cache = Cache()
+    told: list[Any] = []
+
+    def watched(prompt: Prompt) -> list[Any]:
+        told.clear()
+        run(prompt, cache, on_cached=told.append, on_result=lambda node_id, result: told.append((node_id, result.ui)))
+        return list(told)
+
+    assert watched(SHARED) == [[], ("1", {}), ("2", {}), ("0", {"text": ["8"]})]
+    assert watched(SHARED) == [["1", "2", "0"], ("0", {"text": ["8"]})]
+    changed = SHARED | {"2": node("Add", a=["1", 0], b=5)}
+    assert watched(changed) == [["1"], ("2", {}), ("0", {"text": ["9"]})]

@@ -12,7 +12,8 @@ from graph_nodes import CLASSES, INFO, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.host.errors import GraphError
-from tessera.host.graph.validation import validate
+from tessera.host.graph.faults import Kind
+from tessera.host.graph.validation import examine, needed, validate
 from tessera.host.graph.workflow import Prompt, from_document, to_prompt
 from tessera.host.schema import io
 from tessera.host.schema.object_info import ObjectInfo
@@ -222,3 +223,48 @@ def test_random_documents_are_accepted_or_refused_in_single_lines(document: Any)
     except GraphError as refused:
         assert refused.lines
         assert all(line and line.isprintable() for line in refused.lines)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        (node("Number"), Kind.MISSING),
+        (node("Number", value="many"), Kind.WRONG_TYPE),
+        (node("Number", value=-1), Kind.TOO_SMALL),
+        (node("Number", value=11), Kind.TOO_BIG),
+        (node("Number", value=1, weight=math.nan), Kind.TOO_SMALL),
+        (node("Number", value=1, colour="gren"), Kind.NOT_IN_LIST),
+        (node("Number", value=["9", 0]), Kind.BAD_LINK),
+        (node("Number", value=["4", 0]), Kind.MISMATCH),
+        (node("Even", value=3), Kind.REFUSED),
+        (node("Number", value=["1", 0]), Kind.CYCLE),
+    ],
+)
+def test_outputs_that_depend_on_nothing_wrong_can_run(wrong: dict[str, Any], kind: Kind) -> None:
+    prompt = {"1": wrong, "2": node("Number", value=2), "4": node("Paint", batch=1)}
+    prompt |= {"5": node("Show", value=["1", 0]), "6": node("Show", value=["2", 0])}
+    examined = examine(prompt, INFO)
+    assert [(fault.kind, fault.node_ids) for fault in examined.faults] == [(kind, ("1",))]
+    assert examined.runnable == ["6"]
+    assert examine(prompt, INFO, wanted=["6"]).faults == []
+
+
+def test_nothing_of_a_graph_with_an_unknown_class_can_run() -> None:
+    prompt = {"1": node("Numbr"), "2": node("Number", value=2), "3": node("Show", value=["2", 0])}
+    examined = examine(prompt, INFO)
+    assert [fault.kind for fault in examined.faults] == [Kind.UNKNOWN_CLASS]
+    assert examined.runnable == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 7)), min_size=8, max_size=8))
+def test_an_output_can_run_where_no_circle_is_among_what_it_needs(links: list[tuple[int, int, int]]) -> None:
+    prompt = {str(i): node("Add", a=[str(a), 0], b=[str(b), 0]) for i, (a, b, _) in enumerate(links)}
+    prompt |= {f"out{i}": node("Show", value=[str(shown), 0]) for i, (_, _, shown) in enumerate(links)}
+    sources = {i: {a, b} for i, (a, b, _) in enumerate(links)}
+    reached = {i: set(after) for i, after in sources.items()}
+    for _ in links:
+        reached = {i: after.union(*(reached[j] for j in after)) for i, after in reached.items()}
+    in_circles = {str(i) for i, after in reached.items() if i in after}
+    examined = examine(prompt, INFO)
+    good = [each for each in examined.outputs if in_circles.isdisjoint(needed(prompt, [each]))]
+    assert examined.runnable == good

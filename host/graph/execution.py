@@ -55,7 +55,9 @@ class Run:
         prompt: the graph, from `validation.validate`.
         outputs: the ids of its output nodes.
         extra_pnginfo: what saved images carry beside the graph: `{"workflow": <UI-format>}`.
+        on_cached: called before anything runs, with the ids of the needed nodes whose results are kept from before.
         on_node: called with a node's id and class before it runs.
+        on_result: called with a node's id and result when it has run, and with an output's whose result was kept.
     """
 
     prompt: Prompt
@@ -63,7 +65,9 @@ class Run:
     object_info: ObjectInfo
     cache: Cache = field(default_factory=Cache)
     extra_pnginfo: Mapping[str, Any] | None = None
+    on_cached: Callable[[list[str]], None] = lambda node_ids: None
     on_node: Callable[[str, str], None] = lambda node_id, class_type: None
+    on_result: Callable[[str, NodeResult], None] = lambda node_id, result: None
 
     def __post_init__(self) -> None:
         self.entries: dict[str, NodeResult] = {}
@@ -91,6 +95,7 @@ class Run:
             self._signatures[node_id] = self._signature(node_id)
         known = set(self._signatures.values())
         self.cache.entries = {key: entry for key, entry in self.cache.entries.items() if key in known}
+        self.on_cached([node_id for node_id in self.needed if self._signatures[node_id] in self.cache.entries])
         with torch.inference_mode():
             pending = list(reversed(self.outputs))
             while pending:
@@ -104,11 +109,19 @@ class Run:
                     throw_exception_if_processing_interrupted()
                     self._execute(node_id)
 
+    def loaded(self) -> dict[str, NodeResult]:
+        """Return by signature what nodes without links made and do not show, such as models."""
+        loaders = (each for each in self.entries if not any(map(is_link, self.prompt[each]["inputs"].values())))
+        return {self._signatures[each]: self.entries[each] for each in loaders if not self.entries[each].ui}
+
     def _recall(self, node_id: str) -> bool:
         entry = self.cache.entries.get(self._signatures[node_id])
-        if entry is not None:
-            self.entries[node_id] = entry
-        return entry is not None
+        if entry is None:
+            return False
+        self.entries[node_id] = entry
+        if node_id in self.outputs:
+            self.on_result(node_id, entry)
+        return True
 
     def _missing(self, node_id: str) -> list[str]:
         """Return the nodes that have to run first; a lazy input counts when the node asks for it."""
@@ -121,7 +134,7 @@ class Run:
         if missing or not waiting:
             return missing
         with self._blamed(node_id):
-            asked = call_mapped(self._class(node_id), "check_lazy_status", self._inputs(node_id), self._info(node_id))
+            asked = call_mapped(self._class(node_id), "check_lazy_status", self.inputs(node_id), self._info(node_id))
         wanted = {name for names in asked if isinstance(names, list) for name in names}
         return [links[name] for name in waiting if name in wanted]
 
@@ -130,12 +143,13 @@ class Run:
         self.on_node(node_id, class_type)
         info = self._info(node_id)
         with self._blamed(node_id):
-            made = call_mapped(self._class(node_id), "execute", self._inputs(node_id), info, self._hidden(node_id))
+            made = call_mapped(self._class(node_id), "execute", self.inputs(node_id), info, self._hidden(node_id))
             entry = _merge([_normalized(each) for each in made], info)
         self.entries[node_id] = self.cache.entries[self._signatures[node_id]] = entry
+        self.on_result(node_id, entry)
 
-    def _inputs(self, node_id: str) -> dict[str, list[Any]]:
-        """Return lists of values by input name; a lazy input that was not asked for is None."""
+    def inputs(self, node_id: str) -> dict[str, list[Any]]:
+        """Return lists of values by input name; a lazy input that was not asked for, or has not run, is None."""
         specs = inputs_of(self._info(node_id))
         found = {}
         for name, value in self.prompt[node_id]["inputs"].items():
@@ -211,7 +225,7 @@ class _Blame:
         if not isinstance(error, Exception) or isinstance(error, InterruptProcessingException):
             return
         log.debug("%s failed", self.node, exc_info=error)
-        raise NodeError(f"{self.node}: {explain(error)}", isinstance(error, (ValueError, FileNotFoundError))) from error
+        raise NodeError(self.node, explain(error), isinstance(error, (ValueError, FileNotFoundError))) from error
 
 
 def explain(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from .. import folder_paths
 from ..errors import GraphError, closest, listed, named, one_line, shown
 from ..schema.node import overrides
 from ..schema.object_info import InputInfo, ObjectInfo, accepts, inputs_of
+from .circles import Circle, find_circles, linked_nodes
+from .faults import Fault, Kind, Wrong
 from .mapping import call_mapped, is_link
 from .workflow import Prompt
 
@@ -20,6 +22,28 @@ log = logging.getLogger(__name__)
 
 TYPES_IN_WORDS = {"INT": "a whole number", "FLOAT": "a number", "STRING": "text", "BOOLEAN": "true or false"}
 CONVERSIONS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A graph and what is wrong with it.
+
+    Attributes:
+        prompt: the nodes whose classes are known, with their values converted.
+        outputs: the ids of its output nodes.
+        faults: everything that is wrong.
+    """
+
+    prompt: Prompt
+    outputs: list[str]
+    faults: list[Fault]
+
+    @property
+    def runnable(self) -> list[str]:
+        """The outputs that depend on nothing that is wrong; none where the graph as a whole is."""
+        wrong = {node_id for fault in self.faults for node_id in fault.node_ids}
+        whole = any(not fault.node_ids or fault.kind is Kind.UNKNOWN_CLASS for fault in self.faults)
+        return [] if whole else [each for each in self.outputs if wrong.isdisjoint(needed(self.prompt, [each]))]
 
 
 def validate(prompt: Prompt, object_info: ObjectInfo, any_file: bool = False) -> tuple[Prompt, list[str]]:
@@ -39,39 +63,55 @@ def validate(prompt: Prompt, object_info: ObjectInfo, any_file: bool = False) ->
     Raises:
         GraphError: something is wrong; one line for each thing that is.
     """
-    unknown = [_unknown(node_id, node, object_info) for node_id, node in prompt.items()]
-    lines = [line for line in unknown if line]
+    examined = examine(prompt, object_info, any_file=any_file)
+    if examined.faults:
+        raise GraphError(fault.line for fault in examined.faults)
+    return examined.prompt, examined.outputs
+
+
+def examine(
+    prompt: Prompt, object_info: ObjectInfo, wanted: Iterable[str] | None = None, any_file: bool = False
+) -> Examined:
+    """Check a graph as `validate` does, and tell what is wrong instead of raising it.
+
+    Args:
+        wanted: the outputs that shall run, by id; all of them by default.
+        any_file: as for `validate`.
+    """
+    faults = [_unknown(node_id, node, object_info) for node_id, node in prompt.items()]
+    faults = [fault for fault in faults if fault]
     known = {node_id: node for node_id, node in prompt.items() if node["class_type"] in object_info}
     outputs = [node_id for node_id, node in known.items() if object_info[node["class_type"]]["output_node"]]
-    if not outputs and not lines:
-        lines.append("the graph has no outputs; add a node that saves or shows something, such as SaveImage")
+    if wanted is not None:
+        chosen = set(wanted)
+        outputs = [node_id for node_id in outputs if node_id in chosen]
+    if not outputs and not faults:
+        line = "the graph has no outputs; add a node that saves or shows something, such as SaveImage"
+        faults.append(Fault(Kind.NO_OUTPUTS, line))
     checked = dict(known)
     for node_id in needed(known, outputs):
         check = _Check(node_id, known, prompt, object_info, any_file)
-        lines.extend(check.run())
+        faults.extend(check.run())
         checked[node_id] = known[node_id] | {"inputs": check.inputs}
-    circle = find_circle(known, outputs)
-    if circle:
-        drawn = " -> ".join(f"{one_line(i)} {one_line(known[i]['class_type'])}" for i in circle)
-        lines.append(f"the links run in a circle: {drawn}; take one of them away")
-    if lines:
-        raise GraphError(lines)
-    return checked, outputs
+    faults.extend(_cycle(circle, known) for circle in find_circles(known, outputs))
+    return Examined(checked, outputs, faults)
 
 
-def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo) -> str | None:
+def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo) -> Fault | None:
     class_type = node["class_type"]
     if class_type in object_info:
         return None
     hint = (
         closest(class_type, object_info) or "; take it out, or open the workflow in ComfyUI with the pack that has it"
     )
-    return f"{named(node_id, class_type)}: unknown node type; expected one that tessera nodes lists{hint}"
+    line = f"{named(node_id, class_type)}: unknown node type; expected one that tessera nodes lists{hint}"
+    return Fault(Kind.UNKNOWN_CLASS, line, (node_id,))
 
 
-def linked_nodes(node: Mapping[str, Any]) -> Iterator[str]:
-    """Return the ids that a node's links name."""
-    return (value[0] for value in node["inputs"].values() if is_link(value))
+def _cycle(circle: Circle, known: Prompt) -> Fault:
+    drawn = " -> ".join(f"{one_line(i)} {one_line(known[i]['class_type'])}" for i in circle)
+    line = f"the links run in a circle: {drawn}; take one of them away"
+    return Fault(Kind.CYCLE, line, circle[:-1], found=circle)
 
 
 def needed(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
@@ -84,23 +124,6 @@ def needed(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[
             found.add(node_id)
             pending.extend(linked_nodes(prompt[node_id]))
     return [node_id for node_id in prompt if node_id in found]
-
-
-def find_circle(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
-    """Return the ids along one circle of links, its first id repeated at the end; [] where there is none."""
-    finished: set[str] = set()
-    for output in outputs:
-        path = {output: linked_nodes(prompt[output])}
-        while path:
-            source = next(path[next(reversed(path))], None)
-            if source is None:
-                finished.add(path.popitem()[0])
-            elif source in path:
-                along = list(path)
-                return [*along[along.index(source) :], source]
-            elif source in prompt and source not in finished:
-                path[source] = linked_nodes(prompt[source])
-    return []
 
 
 @dataclass
@@ -124,20 +147,25 @@ class _Check:
         # As in ComfyUI, which does not see arguments behind a star.
         self.own_names = set(signature.args[1:]) if self.has_own else set()
 
-    def run(self) -> list[str]:
+    def run(self) -> list[Fault]:
         self._warn_of_unknown()
         wrong = [(spec, found) for spec in self.specs.values() if (found := self._check_input(spec))]
-        lines = [f"{named(self.node_id, self.class_type, spec.name)}: {found}" for spec, found in wrong]
-        return lines + (self._own_check(sure=not lines) if self.has_own else [])
+        faults = [self._fault(spec, found) for spec, found in wrong]
+        return faults + (self._own_check(sure=not faults) if self.has_own else [])
+
+    def _fault(self, spec: InputInfo, wrong: Wrong) -> Fault:
+        line = f"{named(self.node_id, self.class_type, spec.name)}: {wrong.text}"
+        return Fault(wrong.kind, line, (self.node_id,), (spec,), self.inputs.get(spec.name), wrong.reason)
 
     def _warn_of_unknown(self) -> None:
         for name in self.inputs.keys() - self.specs.keys():
             hint = closest(name, self.specs)
             log.warning("%s: unknown input, left out%s", named(self.node_id, self.class_type, name), hint)
 
-    def _check_input(self, spec: InputInfo) -> str | None:
+    def _check_input(self, spec: InputInfo) -> Wrong | None:
         if spec.name not in self.inputs:
-            return f"missing; expected {expected(spec)}; {_remedy(spec)}" if spec.required else None
+            text = f"missing; expected {expected(spec)}; {_remedy(spec)}"
+            return Wrong(Kind.MISSING, text) if spec.required else None
         value = self.inputs[spec.name]
         if isinstance(value, list):
             return self._check_link(spec, value)
@@ -146,11 +174,13 @@ class _Check:
         if not spec.takes_values:
             if value is None and not spec.required:
                 return None
-            return f"found {shown(value)}; expected a link to {spec.type}; {_remedy(spec)}"
+            text = f"found {shown(value)}; expected a link to {spec.type}; {_remedy(spec)}"
+            return Wrong(Kind.WRONG_TYPE, text, "a value, not a link")
         try:
             value = CONVERSIONS.get(spec.type, lambda same: same)(value)
-        except (TypeError, ValueError, OverflowError):
-            return f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
+        except (TypeError, ValueError, OverflowError) as error:
+            text = f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
+            return Wrong(Kind.WRONG_TYPE, text, str(error))
         self.inputs[spec.name] = value
         if self._own_checks(spec.name) or (self.any_file and _names_file(spec)):
             return None
@@ -159,28 +189,32 @@ class _Check:
     def _own_checks(self, name: str) -> bool:
         return self.own_takes_all or name in self.own_names
 
-    def _check_link(self, spec: InputInfo, link: list[Any]) -> str | None:
+    def _check_link(self, spec: InputInfo, link: list[Any]) -> Wrong | None:
         if not is_link(link):
-            return f'found {shown(link)}; expected a link ["node id", output number]; connect it anew'
+            text = f'found {shown(link)}; expected a link ["node id", output number]; connect it anew'
+            return Wrong(Kind.BAD_LINK, text)
         source, slot = link
         if source not in self.prompt:
             hint = closest(source, self.prompt) or "; connect it anew"
-            return f"linked to node {shown(source)}, which is not there{hint}"
+            text = f"linked to node {shown(source)}, which is not there{hint}"
+            return Wrong(Kind.BAD_LINK, text, f"there is no node {shown(source)}")
         if source not in self.known:
             return None  # That class is unknown, which is reported by itself.
         class_type = self.prompt[source]["class_type"]
         given = self.object_info[class_type]["output"]
         if not 0 <= slot < len(given):
             last = f"0 to {len(given) - 1}" if given else "none"
-            return f"linked to output {slot} of {named(source, class_type)}; it has {last}; connect it anew"
+            text = f"linked to output {slot} of {named(source, class_type)}; it has {last}; connect it anew"
+            return Wrong(Kind.BAD_LINK, text, f"there is no output {slot}")
         if "input_types" in self.own_names or accepts(spec.type, given[slot]):
             return None
-        return (
+        text = (
             f"linked to output {slot} of {named(source, class_type)}, which gives {given[slot]}; "
             f"expected {spec.type}; connect an output of that type"
         )
+        return Wrong(Kind.MISMATCH, text, given[slot])
 
-    def _own_check(self, sure: bool) -> list[str]:
+    def _own_check(self, sure: bool) -> list[Fault]:
         """Ask the node itself; linked inputs are None to it, and those that the graph leaves out are left out.
 
         As in ComfyUI, what the node says belongs to the inputs that it was asked for; where there are none, it says
@@ -211,7 +245,9 @@ class _Check:
             for answer in answers
             if answer is not True
         ]
-        return [f"{self._where(reason, asked)}: {reason}" for reason in dict.fromkeys(reasons)]
+        specs = tuple(self.specs[name] for name in asked if name in self.specs)
+        lines = {reason: f"{self._where(reason, asked)}: {reason}" for reason in reasons}
+        return [Fault(Kind.REFUSED, line, (self.node_id,), specs, None, reason) for reason, line in lines.items()]
 
     def _where(self, reason: str, asked: Iterable[str]) -> str:
         """Return the node, and its inputs that a reason names; all that it was asked for where it names none."""
@@ -232,15 +268,16 @@ def _names_file(spec: InputInfo) -> bool:
     return isinstance(spec.options.get("options"), folder_paths.FileNames)
 
 
-def _check_value(spec: InputInfo, value: Any) -> str | None:
+def _check_value(spec: InputInfo, value: Any) -> Wrong | None:
     if spec.type == "COMBO":
         options = spec.options.get("options", [])
-        return None if value in options else _not_in_list(spec, value, options)
+        return None if value in options else Wrong(Kind.NOT_IN_LIST, _not_in_list(spec, value, options))
     low, high = spec.options.get("min"), spec.options.get("max")
+    text = f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
     # Written so that NaN, which compares false with everything, is out of range.
-    if (low is None or value >= low) and (high is None or value <= high):
-        return None
-    return f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
+    if low is not None and not value >= low:
+        return Wrong(Kind.TOO_SMALL, text)
+    return Wrong(Kind.TOO_BIG, text) if high is not None and not value <= high else None
 
 
 def _not_in_list(spec: InputInfo, value: Any, options: list[Any]) -> str:
