@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from . import load_demo
 from .protocols import Loaded
@@ -27,4 +29,13 @@ def demo_checkpoint(name: str) -> Loaded:
     folder = DEMO_MODELS / name
     if not folder.is_dir():
         raise FileNotFoundError(f"The demo model {name} is missing from {folder}; install the pack again.")
-    return load_demo(folder)
+    model, clip, vae = load_demo(folder)
+    _show_colours(model, folder)
+    return model, clip, vae
+
+
+def _show_colours(model: Any, folder: Path) -> None:
+    """Tell a MODEL's previews the colours of its latents, which are not those of its family."""
+    colours = json.loads((folder / "latent_colours.json").read_text(encoding="utf-8"))
+    latent_format = model.model.latent_format
+    latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = colours["factors"], colours["bias"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..progress import ProgressBar
 from ..runtime.patcher import ModelPatcher
+from ..sampling import latent_preview
 from ..sampling.conds import Conditioning
 from ..sampling.guiders import CFGGuider as Guider
 from ..sampling.noise import fix_empty_latent_channels, prepare_empty_noise, prepare_noise
@@ -60,14 +61,14 @@ class BasicGuide(Guider):
         self.inner_set_conds({"positive": positive})
 
 
-def progress_callback(steps: int, x0_output: dict[str, Tensor] | None = None) -> Callback:
-    """Return a callback that reports each step and, in `x0_output`, keeps the latest prediction as "x0"."""
+def progress_callback(model: ModelPatcher, steps: int, x0_output: dict[str, Tensor] | None = None) -> Callback:
+    """Return a callback that reports each step, with a preview where one is wanted, and keeps the last x0 as "x0"."""
     bar = ProgressBar(steps)
 
     def callback(step: int, x0: Tensor, x: Tensor, total_steps: int) -> None:
         if x0_output is not None:
             x0_output["x0"] = x0
-        bar.update_absolute(step + 1, total_steps)
+        bar.update_absolute(step + 1, total_steps, latent_preview.preview(x0, model.model.latent_format))
 
     return callback
 
@@ -91,7 +92,7 @@ def sample_custom(
         sampler,
         sigmas,
         denoise_mask=latent.get("noise_mask"),
-        callback=progress_callback(sigmas.shape[-1] - 1, x0_output),
+        callback=progress_callback(model, sigmas.shape[-1] - 1, x0_output),
         seed=noise.seed,
     )
     out = finished(latent, samples.to("cpu", torch.float32))

@@ -48,7 +48,7 @@ def ksampler(
         last_step=last_step,
         force_full_denoise=force_full_denoise,
         denoise_mask=latent.get("noise_mask"),
-        callback=progress_callback(steps),
+        callback=progress_callback(model, steps),
         seed=seed,
     )
     return io.NodeOutput(finished(latent, samples))
