@@ -23,7 +23,11 @@ from ..patching.wrappers import Hook
 from .formulas import Sequence, cfg, joint_nag, soft_cfg
 
 KEY = "tessera_flux_negative"
-METHODS = ("nag", "cfg", "cfg_soft")
+IN_ATTENTION = ("nag_strong", "nag")
+METHODS = (*IN_ATTENTION, "cfg", "cfg_soft")
+DOUBLED = 4.0
+"""Strength at which nag_strong has twice the strength of nag. Chosen so that, over the whole schedule, 4 halves a named
+colour in most images and 10 removes it; the card of texture-flux has what is left."""
 
 Cond = dict[str, Any]
 Conditioning = list[list[Any]]
@@ -64,6 +68,15 @@ def check_whole(negative: Conditioning) -> None:
                 )
 
 
+def of_nag(strength: float, method: str) -> float:
+    """Return the strength of `nag` in a method of IN_ATTENTION.
+
+    >>> [of_nag(strength, "nag_strong") for strength in (1.0, 4.0, 10.0)]
+    [1.25, 8.0, 35.0]
+    """
+    return strength * (1 + strength / DOUBLED) if method == "nag_strong" else strength
+
+
 @dataclass
 class RunState:
     """What one run of a sampler knows: the negative's tokens while they are to be joined, and whether that works."""
@@ -78,7 +91,7 @@ class FluxNegative:
 
     Attributes:
         negative: the conditioning to steer away from.
-        strength: above 0; scales of guidance are 1 + strength.
+        strength: above 0; see `of_nag` for what nag_strong makes of it; scales of guidance are one more.
         method: one of METHODS.
         schedule: the part of it in which guidance acts.
         convert: the host's `convert_cond`.
@@ -96,7 +109,7 @@ class FluxNegative:
     def hooks(self) -> dict[type[Call], Hook]:
         """By the kind of call that they surround."""
         always: dict[type[Call], Hook] = {SamplingRun: self.around_run, NoisePrediction: self.around_prediction}
-        return {**always, FluxCall: self.around_transformer} if self.method == "nag" else always
+        return {**always, FluxCall: self.around_transformer} if self.method in IN_ATTENTION else always
 
     def around_run(self, run: SamplingRun) -> Tensor:
         """Let the host prepare the negative like its own conditionings."""
@@ -110,7 +123,7 @@ class FluxNegative:
         conds = self.acting(call)
         if not conds:
             return call.proceed()
-        if self.method == "nag" and not state.rewired:
+        if self.method in IN_ATTENTION and not state.rewired:
             state.context = torch.cat([cond["model_conds"]["c_crossattn"].cond for cond in conds], 1)
             try:
                 guided = call.proceed()
@@ -146,7 +159,8 @@ class FluxNegative:
         context = call.context
         picked = None if len(rows) == len(context) else torch.tensor(rows, device=context.device)
         negative = state.context.to(context).expand(len(context), -1, -1)
-        joined = JoinedAttention(call.options, negative.shape[1], self.strength, picked)
+        strength = of_nag(self.strength, self.method)
+        joined = JoinedAttention(call.options, negative.shape[1], strength, picked)
         options = joined.installed(call.options)
         output = call.proceed_with(options, context=torch.cat([negative, context], 1))
         state.rewired = joined.calls < call.network.flux_blocks

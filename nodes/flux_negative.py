@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from ..contract import calc_cond_batch, convert_cond, io
-from ..guidance.flux_negative import KEY, METHODS, FluxNegative, check_flux, check_text, check_whole
+from ..guidance.flux_negative import IN_ATTENTION, KEY, METHODS, FluxNegative, check_flux, check_text, check_whole
 from ..patching.networks import describe
 from ..patching.schedule import ScheduleRange
 from ..patching.wrappers import install
@@ -39,21 +39,23 @@ class TesseraFluxNegative(io.ComfyNode):
                     min=0.0,
                     max=STRONGEST,
                     step=0.1,
-                    tooltip="0 changes nothing and costs nothing; 4 is a good start. The guidance scale is one more.",
+                    tooltip="0 changes nothing and costs nothing; 4 is a good start, 10 removes most of it.",
                 ),
                 io.Combo.Input(
                     "method",
-                    options=["auto", *METHODS],
-                    default="auto",
+                    options=[*METHODS, "auto"],
+                    default="nag_strong",
                     optional=True,
-                    tooltip="nag guides attention and takes about a quarter more time; cfg runs a second pass and "
-                    "oversaturates when strong; cfg_soft also runs one, without oversaturating; auto is nag.",
+                    tooltip="nag_strong and the weaker nag guide attention and take about a quarter more "
+                    "time; cfg runs a second pass and oversaturates when strong; cfg_soft also runs one, without "
+                    "oversaturating; auto, of older workflows, is nag.",
                 ),
                 percent("start_percent", 0.0, "Fraction of the schedule at which the negative prompt starts to act."),
                 percent(
                     "end_percent",
-                    0.5,
-                    "Fraction of the schedule after which it no longer acts, which saves time.",
+                    1.0,
+                    "Fraction of the schedule after which it no longer acts; 0.5 saves time, but later steps bring "
+                    "some of it back.",
                 ),
             ],
             outputs=[
@@ -71,7 +73,10 @@ class TesseraFluxNegative(io.ComfyNode):
         start_percent: float = 0.0,
         end_percent: float = 0.5,
     ) -> io.NodeOutput:
-        """Patch a clone of the model; at strength 0 return the model itself."""
+        """Patch a clone of the model; at strength 0 return the model itself.
+
+        The defaults are those of the first version, for prompts that leave them out; new nodes have the schema's.
+        """
         check_steering(strength, start_percent, end_percent)
         if strength == 0.0:
             _log.info("Flux Negative Prompt: strength is 0, so the negative prompt has no effect; try 4.")
@@ -107,9 +112,9 @@ def checked(model: Any, negative: Any, method: str) -> str:
     if not negative:
         raise ValueError("The negative prompt is empty; link a CONDITIONING to negative, or set strength to 0.")
     check_whole(negative)
-    if method in ("auto", "nag"):
+    method = "nag" if method == "auto" else method
+    if method in IN_ATTENTION:
         network = describe(model)
         check_flux(network)
         check_text(network, negative)
-        return "nag"
     return method

@@ -1,7 +1,8 @@
 """What saved workflows rely on: node ids, inputs in order with types, defaults and choices, outputs in order.
 
 Beside it lies what API prompts hold that a landed version has written or taken: `accepted`, the smallest sets of inputs
-that it took, and `saved`, all inputs with the values that they then had.
+that it took, and `saved`, all inputs with the values that they then had. The default of an optional input may change
+for new nodes in the editor; a prompt that leaves the input out goes on to mean the first one (`meant`).
 
 `python tests/node_contract.py` writes the present state into both files. Do that for an addition only (a new node, a
 new optional input behind the last one, a new choice, wider limits, an input that may be left out), and read the
@@ -110,6 +111,11 @@ def present() -> dict[str, Any]:
 def landed() -> dict[str, dict[str, list[Any]]]:
     """The inputs of prompts of all versions, by node id."""
     return json.loads(LANDED.read_text(encoding="utf-8"))
+
+
+def meant(node_id: str, name: str) -> Any:
+    """What an optional input is where a prompt leaves it out: the default of the version that it came with."""
+    return next(each[name] for each in landed()[node_id]["saved"] if name in each)
 
 
 def with_version(

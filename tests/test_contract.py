@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from graph_nodes import Show
 from landed_prompts import MORE, cases, prompt_around, runs
-from node_contract import breaks, golden, is_widget, landed, present, with_version
+from node_contract import breaks, golden, is_widget, landed, meant, present, with_version
 from tessera.app.registry import node_classes
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
@@ -114,8 +114,8 @@ def test_a_trailing_input_with_a_default_may_become_optional() -> None:
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_execute_has_the_default_of_an_optional_input(node: Any) -> None:
-    signature = inspect.signature(node.execute)
+def test_a_prompt_without_an_optional_input_means_what_it_did_when_that_input_came(node: Any) -> None:
+    signature, node_id = inspect.signature(node.execute), node.GET_SCHEMA().node_id
     takes_all = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
     for each in node.GET_SCHEMA().inputs:
         if not each.optional:
@@ -123,7 +123,7 @@ def test_execute_has_the_default_of_an_optional_input(node: Any) -> None:
         if each.id not in signature.parameters:
             assert takes_all, each.id
         elif getattr(each, "default", None) is not None:
-            assert signature.parameters[each.id].default == each.default, each.id
+            assert signature.parameters[each.id].default == meant(node_id, each.id), each.id
         else:
             assert not signature.parameters[each.id].default, each.id
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from tessera.contract.demo import DEMO_MODELS
-from tessera.demo.training import train_flux
+from tessera.demo.training import negative_table, train_flux
+from tessera.demo.training.captions import HELD_OUT
 from tessera.demo.training.evaluate_flux import STRENGTHS, Model, clipped, share
 from tessera.demo.training.flux_parts import new_transformer, new_vae, patchify
 from tessera.demo.training.flux_pool import CUTS, encode_repeating
@@ -41,6 +42,21 @@ def test_a_negative_takes_its_colour_away(shares: dict[float, list[float]]) -> N
     means = [sum(each) for each in shares.values()]
     assert means == sorted(means, reverse=True)
     assert means[-1] < 0.5 * means[0]
+
+
+def test_the_defaults_take_more_of_it_than_those_of_old_workflows() -> None:
+    model, settings = Model(DEMO_MODELS / "texture-flux", 10, 3.5, 128), negative_table.defaults()
+    left = {
+        name: [share(model.draw(text, seed, negative, 4.0, **acts), negative) for text, negative, seed in ASKED]
+        for name, acts in (("new", settings), ("old", settings | negative_table.FORMER))
+    }
+    assert sum(left["new"]) < 0.5 * sum(left["old"])
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_prompts_that_measure_a_scale_are_not_those_that_it_was_chosen_on(held_out: bool) -> None:
+    asked = negative_table.prompts(64, held_out)
+    assert len(set(asked)) == 64 and {frozenset(pair) in HELD_OUT for _, *pair in asked} == {held_out}
 
 
 def test_it_fits_into_a_repository() -> None:

@@ -12,6 +12,7 @@ import pytest
 PUBLIC = ("guidance", "samplers", "tiling")
 MODULES = (
     "guidance",
+    "guidance.flux_negative",
     "guidance.formulas",
     "patching.schedule",
     "samplers",

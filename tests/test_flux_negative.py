@@ -12,6 +12,7 @@ import torch
 from double_precision import double_precision
 from margins import within
 from naming import naming
+from tessera.guidance.flux_negative import METHODS
 from tessera.guidance.formulas import nag
 from tessera.host.models.attention_hooks import optimized_attention
 from tessera.host.models.model_base import SD15, Flux
@@ -84,10 +85,26 @@ def test_strength_zero_is_the_same_object_and_says_so(model: ModelPatcher, caplo
     assert "strength is 0" in caplog.text
 
 
+@pytest.mark.parametrize(("strong", "nag"), [(0.4, 0.44), (1.0, 1.25), (2.0, 3.0), (4.0, 8.0)])
+def test_nag_strong_is_nag_at_a_strength_that_grows_faster(model: ModelPatcher, strong: float, nag: float) -> None:
+    assert torch.equal(_sample(_steered(model, strong, "nag_strong")), _sample(_steered(model, nag, "nag")))
+
+
+def test_new_nodes_act_in_the_whole_schedule_and_old_prompts_as_they_did(model: ModelPatcher) -> None:
+    new: dict[str, Any] = {each.id: each.default for each in TesseraFluxNegative.define_schema().inputs[3:]}  # pyright: ignore[reportAttributeAccessIssue]
+    assert new == {"method": "nag_strong", "start_percent": 0.0, "end_percent": 1.0}
+    found = _sample(TesseraFluxNegative.execute(model, NEGATIVE, 4.0, **new).args[0])
+    without = _sample(TesseraFluxNegative.execute(model, NEGATIVE, 4.0).args[0])
+    assert torch.equal(found, _sample(_steered(model, 8.0, "nag", 0.0, 1.0)))
+    assert torch.equal(without, _sample(_steered(model, 4.0, "auto", 0.0, 0.5)))
+    assert not torch.equal(found, without)
+
+
+@pytest.mark.parametrize("method", ["nag", "nag_strong"])
 @pytest.mark.parametrize("strength", [0.5, 4.0, 10.0])
-def test_nag_makes_as_many_forwards_as_steps(model: ModelPatcher, strength: float) -> None:
+def test_nag_makes_as_many_forwards_as_steps(model: ModelPatcher, strength: float, method: str) -> None:
     counted, texts = _counted(model)
-    _sample(_steered(counted, strength, end=0.5))
+    _sample(_steered(counted, strength, method, end=0.5))
     assert len(texts) == STEPS and {len(text) for text in texts} == {1}
 
 
@@ -102,12 +119,12 @@ def test_second_passes_are_made_within_the_interval_alone(model: ModelPatcher, m
     assert len(texts) == STEPS + guided
 
 
-@pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_negative_equal_to_the_positive_changes_nothing(model: ModelPatcher, method: str) -> None:
     assert within((_sample(_steered(model, 5.0, method, negative=POSITIVE)) - _sample(model)).abs().max(), 1e-5)
 
 
-@pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_effect_grows_from_zero(model: ModelPatcher, method: str) -> None:
     plain = _sample(model)
     changes = [_rms(_sample(_steered(model, s, method)) - plain) for s in (0.01, 0.1, 0.5, 1.0, 2.0)]
@@ -187,7 +204,7 @@ def test_cfg_is_diffusers_true_cfg_scale(model: ModelPatcher, flux_transformer: 
     assert within((found - expected).abs().max(), 1e-4 * max(1.0, float(expected.abs().max())))
 
 
-@pytest.mark.parametrize("method", ["nag", "cfg", "cfg_soft"])
+@pytest.mark.parametrize("method", METHODS)
 def test_samples_of_a_batch_do_not_see_each_other(model: ModelPatcher, method: str) -> None:
     with double_precision():
         exact = ModelPatcher(copy.deepcopy(model.model).double(), "cpu", "cpu")
@@ -365,7 +382,7 @@ def test_an_interval_that_ends_before_it_begins_is_refused(model: ModelPatcher) 
 
 def test_other_models_get_cfg_or_a_hint(sd15_unet: Any) -> None:
     model = ModelPatcher(SD15(sd15_unet), "cpu", "cpu")
-    for method in ("auto", "nag"):
+    for method in ("auto", "nag", "nag_strong"):
         with pytest.raises(ValueError, match=naming("UNet2DConditionModel", "KSampler", "cfg", "negative")):
             _steered(model, 3.0, method)
     with double_precision():

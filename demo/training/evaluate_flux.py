@@ -51,10 +51,20 @@ class Model:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text), add_dict={"guidance": self.guidance})
 
     @torch.inference_mode()
-    def draw(self, text: str, seed: int, negative: str = "", strength: float = 0.0, method: str = "auto") -> Tensor:
+    def draw(
+        self,
+        text: str,
+        seed: int,
+        negative: str = "",
+        strength: float = 0.0,
+        method: str = "auto",
+        start_percent: float = 0.0,
+        end_percent: float | None = None,
+    ) -> Tensor:
         """(size, size, 3) in 0..1."""
         assert self.vae is not None
-        model = TesseraFluxNegative.execute(self.model, self.encode(negative), strength, method, 0.0, self.end).args[0]
+        acts = method, start_percent, self.end if end_percent is None else end_percent
+        model = TesseraFluxNegative.execute(self.model, self.encode(negative), strength, *acts).args[0]
         empty = torch.zeros(1, 16, self.size // 8, self.size // 8)
         sampler = KSampler(model, self.steps, "euler", "simple")
         positive = self.encode(text)
