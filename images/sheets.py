@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 PAPER, GRID, LINE, INK = "#202124", "#3c4043", "#8ab4f8", "#e8eaed"
 PLOT = (480, 240)
 MARGIN = 34
+DIM = 0.5
+"""Brightness of an image below a heat map, 0 to 1."""
 
 
 def sigma_plot(sigmas: Tensor) -> Tensor:
@@ -95,3 +98,33 @@ def _label(text: str, width: int) -> Tensor:
 
 def _to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image).copy())[None].float() / 255
+
+
+def thumbnail(images: Tensor, label: str, side: int = 192) -> Tensor:
+    """Shrink images to `side` px at most and write a label above each.
+
+    Args:
+        images: (B, H, W, 3), 0..1.
+
+    Returns:
+        (B, label + h, w, 3).
+    """
+    scale = min(1.0, side / max(images.shape[1:3]))
+    height, width = (max(1, round(scale * length)) for length in images.shape[1:3])
+    small = F.interpolate(images.movedim(-1, 1).float().cpu(), (height, width), mode="area").movedim(1, -1)
+    return torch.cat([contact_sheet([cell], [label], 1) for cell in small])
+
+
+def overlay(image: Tensor, maps: Tensor) -> Tensor:
+    """Lay glowing maps over an image in dark grey.
+
+    Args:
+        image: (H, W, 3), 0..1.
+        maps: (N, h, w, 3), black where nothing glows; resized to the image.
+
+    Returns:
+        (N, H, W, 3).
+    """
+    glow = F.interpolate(maps.movedim(-1, 1).float().cpu(), image.shape[:2], mode="bilinear").movedim(1, -1)
+    grey = image.float().cpu().mean(-1, keepdim=True) * DIM
+    return torch.maximum(grey.expand(*image.shape[:2], 3), glow)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..contract import io
+from .compare_images import TesseraCompareImages
 from .cut_out import TesseraCutOut
 from .demo import TesseraDemoCheckpoint
 from .enhance_prompt import TesseraEnhancePrompt
@@ -51,4 +52,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraSampleSteps,
     TesseraCutOut,
     TesseraEnhancePrompt,
+    TesseraCompareImages,
 ]

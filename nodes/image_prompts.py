@@ -19,6 +19,7 @@ from ..ip_adapter.presets import read_block_weights
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
 from .checks import verdict
 from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, face_inputs
+from .shown import labelled
 
 CATEGORY = "Tessera/image prompts"
 DEMO, AUTO = "texture-sd (demo)", "auto"
@@ -162,7 +163,7 @@ class TesseraImagePrompt(io.ComfyNode):
         )
         stack = (*previous, *added)
         check_count(stack)
-        return io.NodeOutput(stack)
+        return io.NodeOutput(stack, ui=labelled(image, f"{type} {scale:.2f}"))
 
     @classmethod
     def validate_inputs(

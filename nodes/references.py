@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ..contract import folder_paths, io, ui
+from ..contract import folder_paths, io
 from ..contract.demo import DEMO_ADAPTER
 from ..contract.sampling import look_at_noise_level
 from ..files.writing import create_series
+from ..images import sheets
 from ..ip_adapter.encoders import check_image
 from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
@@ -23,6 +24,7 @@ from .checks import verdict
 from .file_names import check_prefix
 from .image_prompts import CATEGORY, check_acting
 from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, percent
+from .shown import files_of, shown
 
 DEMO = "red zigzag (demo)"
 
@@ -75,7 +77,7 @@ class TesseraSaveReference(io.ComfyNode):
         layers = list(ip_adapter.adapter.layers)
         made = (encode_reference(make_reference(prompt, ip_adapter, layers)) for prompt in prompts)
         written = [str(Path(folder) / name) for name in create_series(folder, stem, SUFFIX, made, number)]
-        return io.NodeOutput("\n".join(written), ui=ui.PreviewText("\n".join(written)))
+        return io.NodeOutput("\n".join(written), ui=shown("\n".join(written)))
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None = "references/reference") -> bool | str:
@@ -156,6 +158,9 @@ class TesseraReferenceMap(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The prompt of the image."),
                 io.Latent.Input("latent", tooltip="The image's latents, from the sampler."),
                 percent("percent", 0.5, "Fraction of the schedule to look at; noise of that level is added."),
+                io.Image.Input(
+                    "image", optional=True, tooltip="The image itself, to see in the node where on it the maps lie."
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -166,7 +171,9 @@ class TesseraReferenceMap(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, positive: Any, latent: dict[str, Any], percent: float = 0.5) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, positive: Any, latent: dict[str, Any], percent: float = 0.5, image: Tensor | None = None
+    ) -> io.NodeOutput:
         """Run the model once and show what its attention recorded."""
         count = len(images_in(model))
         if not count:
@@ -177,4 +184,6 @@ class TesseraReferenceMap(io.ComfyNode):
         look_at_noise_level(watched, positive, samples, percent)
         height, width = samples.shape[-2:]
         pixels = describe(model).pixels
-        return io.NodeOutput(heat_maps(record, count, (pixels * height, pixels * width)))
+        maps = heat_maps(record, count, (pixels * height, pixels * width))
+        look = maps if image is None else sheets.overlay(image[0], maps)
+        return io.NodeOutput(maps, ui={"images": files_of(look)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..contract import io, throw_exception_if_processing_interrupted, ui
+from ..contract import io, throw_exception_if_processing_interrupted
 from ..contract.sampling import sample_latent, sampler_of
 from ..images import sheets
 from ..patching.model_sampling import sampling_of
@@ -28,7 +28,7 @@ from .scheduler_inputs import (
     scheduler_input,
     spacing_input,
 )
-from .shown import shown
+from .shown import files_of, named, shown
 
 if TYPE_CHECKING:
     from ..contract.sampling import KSAMPLER
@@ -94,8 +94,8 @@ class TesseraScheduler(io.ComfyNode):
     ) -> io.NodeOutput:
         """Choose, and show the noise levels."""
         chosen = choose(model, scheduler, steps, denoise, spacing, final_sigma, noise, options)
-        plot = ui.PreviewImage(sheets.sigma_plot(chosen[1]), cls=cls)
-        return io.NodeOutput(*chosen, ui=plot.as_dict() | shown(chosen[2]))
+        plot = {"images": files_of(sheets.sigma_plot(chosen[1])), "sigmas": tuple(chosen[1].tolist())}
+        return io.NodeOutput(*chosen, ui=plot | shown(chosen[2]))
 
     @classmethod
     def validate_inputs(
@@ -250,7 +250,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
         labels = [find(each).short for each in entries]
         sheet = sheets.contact_sheet(list(images), labels, columns)
         told = "\n\n".join(said for _, _, said in chosen)
-        look = ui.PreviewImage(sheet, cls=cls).as_dict() | shown(told)
+        look = {"images": files_of(sheet)} | named(images, labels) | shown(told)
         return io.NodeOutput(sheet, images, told, ui=look)
 
     @classmethod

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..contract import io, ui
+from ..contract import io
 from ..tiling import seam
 from ..tiling.axes import REPEATS
 from .inputs import repeat_input
-from .shown import shown
+from .shown import files_of, shown
 
 
 class TesseraSeamCheck(io.ComfyNode):
@@ -70,5 +70,10 @@ class TesseraSeamCheck(io.ComfyNode):
         axes = REPEATS[repeat]
         seams = seam.measure(images, axes)
         heat, ratio, report = seam.heat_map(images, axes), max(found.ratio for found in seams), seam.report(seams)
-        look = ui.PreviewImage(heat, cls=cls).as_dict() | shown(report, seam_ratio=ratio)
+        look = shown(report, seam_ratio=ratio) | {
+            "images": files_of(heat),
+            "textures": files_of(images),
+            "layout": (columns, rows, repeat),
+            "seam_visible": (any(found.visible for found in seams),),
+        }
         return io.NodeOutput(seam.repeat(images, columns, rows, axes), heat, ratio, report, ui=look)

@@ -1,9 +1,15 @@
-"""Text and numbers that a node shows: kept in ComfyUI's history and in `--json` of the command line."""
+"""What a node shows: text, numbers and images, kept in ComfyUI's history and in `--json` of the command line."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
+
+from ..contract import ui
+from ..images.sheets import thumbnail
 
 
 def shown(text: str, **numbers: float) -> dict[str, Any]:
@@ -13,3 +19,19 @@ def shown(text: str, **numbers: float) -> dict[str, Any]:
     {'text': ('no seam',), 'seam_ratio': (1.5,)}
     """
     return {"text": (text,)} | {name: (value if math.isfinite(value) else None,) for name, value in numbers.items()}
+
+
+def files_of(images: Tensor) -> list[dict[str, str]]:
+    """Save images (B, H, W, 3) in the temporary folder; return their names for the `ui` of a node's output."""
+    return ui.PreviewImage(images).as_dict()["images"]
+
+
+def named(images: Sequence[Tensor] | Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Return images (H, W, 3) with their names, for a sheet in the node whose images open large."""
+    files = [file for image in images for file in files_of(image[None])]
+    return {"sheet": files, "names": tuple(names)}
+
+
+def labelled(images: Tensor, label: str) -> dict[str, Any]:
+    """Return small images of a batch (B, H, W, 3) with a label below each, which the editor shows as they are."""
+    return {"images": files_of(thumbnail(images, label))}

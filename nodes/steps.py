@@ -10,6 +10,7 @@ from ..contract import io
 from ..contract.sampling import sample_watched
 from ..patching.latents import to_vae
 from ..samplers.steps import StepKeeper
+from .shown import named
 
 if TYPE_CHECKING:
     from ..contract.sampling import KSAMPLER
@@ -53,6 +54,7 @@ class TesseraSampleSteps(io.ComfyNode):
                     optional=True,
                     tooltip="Keep every n-th step and the last: 1 keeps all; 5 keeps the 5th, 10th and 12th of 12.",
                 ),
+                io.Vae.Input("vae", optional=True, tooltip="Decodes the kept steps, to see them in the node."),
             ],
             outputs=[
                 io.Latent.Output(display_name="output", tooltip="The sampled latents, as from SamplerCustomAdvanced."),
@@ -73,6 +75,7 @@ class TesseraSampleSteps(io.ComfyNode):
         sigmas: Tensor,
         latent_image: dict[str, Any],
         every: int = 1,
+        vae: Any = None,
     ) -> io.NodeOutput:
         """Sample; without any step to run, the steps are the latents themselves."""
         if latent_image["samples"].is_nested:
@@ -82,4 +85,5 @@ class TesseraSampleSteps(io.ComfyNode):
         kept = keeper.batch()
         samples = denoised["samples"] if kept is None else to_vae(guider, kept)
         shared = {name: value for name, value in output.items() if name not in OF_ONE_BATCH}
-        return io.NodeOutput(output, denoised, {**shared, "samples": samples})
+        look = None if vae is None or kept is None else named(vae.decode(samples), keeper.names())
+        return io.NodeOutput(output, denoised, {**shared, "samples": samples}, ui=look)

@@ -18,7 +18,9 @@ def scheduler_class(name: str) -> Any:
         RuntimeError: diffusers, the class in it, or what the class needs is missing.
     """
     try:
-        import diffusers
+        # Its import ends by replacing its module: a thread that waited for another's was given the one without classes.
+        _diffusers()
+        diffusers = _diffusers()
     except ImportError as error:
         raise RuntimeError(
             f"{name} needs diffusers, which is not installed; run: pip install 'diffusers>={OLDEST}'"
@@ -33,6 +35,12 @@ def scheduler_class(name: str) -> Any:
         needed = " ".join(found._backends)
         raise RuntimeError(f"{name} needs packages that are not installed; run: pip install {needed}")
     return found
+
+
+def _diffusers() -> Any:
+    import diffusers
+
+    return diffusers
 
 
 def make(name: str, arguments: Mapping[str, Any]) -> Any:

@@ -33,3 +33,11 @@ class StepKeeper:
         step, x0 = self._newest
         earlier = [kept for number, kept in self._kept.items() if number != step]
         return torch.cat([*earlier, x0.cpu()])
+
+    def names(self) -> list[str]:
+        """Return a name for each prediction in the batch, as `batch` orders them: "step 5", counted from 1."""
+        if self._newest is None:
+            return []
+        last, x0 = self._newest
+        steps = [*(number for number in self._kept if number != last), last]
+        return [f"step {step + 1}" for step in steps for _ in range(len(x0))]

@@ -36,7 +36,8 @@ NOT_INSTALLED = ("demo/training", "tools")
 HEAVY = {"diffusers", "transformers", "scipy", "peft"}
 PYTHON_TRIPWIRES = re.compile(
     r"\bsubprocess\b|\bos\.(environ|system|popen|getenv)\b|\beval\(|\bexec\(|importlib\.import_module|__import__"
-    r"|sys\.modules|\burllib\b|\brequests\b|\baiohttp\b|\bhttp\.client\b|\bsocket\b|\bsqlite3?\b|\.(bind|connect|send|recv)\("
+    r"|sys\.modules|\burllib\b|\brequests\b|\baiohttp\b(?! import web$)"
+    r"|\bhttp\.client\b|\bsocket\b|\bsqlite3?\b|\.(bind|connect|send|recv)\("
 )
 JAVASCRIPT_TRIPWIRES = re.compile(r"\.(bind|connect|send|recv)\(|\beval\(|new Function\(|document\.cookie")
 TEXT = {".py", ".md", ".toml", ".txt", ".json", ".js", ".css", ".yml", ".yaml", ""}

@@ -81,11 +81,17 @@ class Seam:
     @property
     def ratio(self) -> float:
         """The seam ratio: sr of the worse axis of those that repeat."""
-        return max(
-            seam.sr
-            for seam, meets in ((self.horizontal, self.axes.horizontal), (self.vertical, self.axes.vertical))
-            if meets
-        )
+        return max(seam.sr for seam in self._meeting)
+
+    @property
+    def visible(self) -> bool:
+        """Whether the seam of an axis that repeats is visible."""
+        return any(seam.visible for seam in self._meeting)
+
+    @property
+    def _meeting(self) -> list[AxisSeam]:
+        both = ((self.horizontal, self.axes.horizontal), (self.vertical, self.axes.vertical))
+        return [seam for seam, meets in both if meets]
 
 
 def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:

@@ -18,6 +18,7 @@ from comfy_api.latest import ComfyExtension, io, ui
 from ...weights.files import check_model
 from ..folders import register
 from ..protocols import MODEL, Loaded
+from .server import add_replacement, add_route
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,8 @@ __all__ = [
     "ComfyExtension",
     "ProgressBar",
     "add_lora",
+    "add_replacement",
+    "add_route",
     "calc_cond_batch",
     "convert_cond",
     "folder_paths",

@@ -12,7 +12,7 @@ from ...host.progress import ProgressBar, throw_exception_if_processing_interrup
 from ...host.sampling.cond_batch import calc_cond_batch
 from ...host.sampling.conds import convert_cond
 from ...host.schema import io, ui
-from ...host.schema.extension import ComfyExtension
+from ...host.schema.extension import ComfyExtension, add_replacement, add_route
 from ...weights.files import check_model
 from ..folders import register
 from ..protocols import MODEL, Loaded
@@ -26,6 +26,8 @@ __all__ = [
     "ComfyExtension",
     "ProgressBar",
     "add_lora",
+    "add_replacement",
+    "add_route",
     "calc_cond_batch",
     "convert_cond",
     "folder_paths",
