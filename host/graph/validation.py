@@ -114,6 +114,26 @@ def _cycle(circle: Circle, known: Prompt) -> Fault:
     return Fault(Kind.CYCLE, line, circle[:-1], found=circle)
 
 
+def check_again(prompt: Prompt, changed: Iterable[str], object_info: ObjectInfo) -> Prompt:
+    """Check nodes of a graph whose other nodes `validate` has found right.
+
+    Args:
+        prompt: the graph, with values that were changed and the same links.
+        changed: the ids of the nodes that they belong to.
+
+    Returns:
+        The graph with their values converted.
+
+    Raises:
+        GraphError: something is wrong; one line for each thing that is.
+    """
+    checks = [_Check(node_id, prompt, prompt, object_info) for node_id in changed]
+    faults = [fault for check in checks for fault in check.run()]
+    if faults:
+        raise GraphError(fault.line for fault in faults)
+    return {**prompt, **{check.node_id: {**prompt[check.node_id], "inputs": check.inputs} for check in checks}}
+
+
 def needed(prompt: Mapping[str, Mapping[str, Any]], outputs: list[str]) -> list[str]:
     """Return the ids of the outputs and of all they depend on, in the order of the graph."""
     found: set[str] = set()
@@ -159,6 +179,8 @@ class _Check:
 
     def _warn_of_unknown(self) -> None:
         for name in self.inputs.keys() - self.specs.keys():
+            if name.partition(".")[0] in self.specs:
+                continue  # One of the inputs that a group such as `images` grows: `images.image0`.
             hint = closest(name, self.specs)
             log.warning("%s: unknown input, left out%s", named(self.node_id, self.class_type, name), hint)
 
@@ -297,9 +319,9 @@ def expected(spec: InputInfo) -> str:
         return f"a link to {spec.type}"
     low, high = spec.options.get("min"), spec.options.get("max")
     if low is not None and high is not None:
-        return f"{TYPES_IN_WORDS[spec.type]} from {low} to {high}"
+        return f"{TYPES_IN_WORDS.get(spec.type, spec.type)} from {low} to {high}"
     bounds = [f" of at least {low}"] * (low is not None) + [f" of at most {high}"] * (high is not None)
-    return TYPES_IN_WORDS[spec.type] + "".join(bounds)
+    return TYPES_IN_WORDS.get(spec.type, spec.type) + "".join(bounds)
 
 
 def _remedy(spec: InputInfo) -> str:

@@ -74,16 +74,21 @@ def _from_image(path: str | Path, kind: str, content: bytes) -> Workflow:
     return found
 
 
-def to_prompt(workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
+def to_prompt(
+    workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]], now: time.struct_time | None = None
+) -> Prompt:
     """Return the API-format graph of a workflow; a UI-format one is converted as ComfyUI's interface does it.
 
     Where a file has both, the API-format graph is what was run, and the other adds what newer nodes ask for.
+
+    Args:
+        now: what dates in file names are filled in with; the time of this call by default.
 
     Raises:
         GraphError: it is not what either format says.
     """
     if workflow.prompt is None:
-        return convert(workflow.ui_graph or {}, object_info)
+        return convert(workflow.ui_graph or {}, object_info, now)
     wrong = [
         f"node {shown(node_id)}: found {shown(node)}; expected an object with class_type and inputs; export it again"
         for node_id, node in (
@@ -122,15 +127,22 @@ def _complete(prompt: Prompt, ui_graph: Mapping[str, Any], object_info: Mapping[
             node["inputs"] = values | node["inputs"]
 
 
-def convert(document: Mapping[str, Any], object_info: Mapping[str, Mapping[str, Any]]) -> Prompt:
+def convert(
+    document: Mapping[str, Any],
+    object_info: Mapping[str, Mapping[str, Any]],
+    now: time.struct_time | None = None,
+) -> Prompt:
     """Return a UI-format document as an API-format graph.
+
+    Args:
+        now: what dates in file names are filled in with; the time of this call by default.
 
     Raises:
         GraphError: the document is not what the format says, or its links lead nowhere.
     """
     top = read_graph(unfold(unique_ids(document), object_info))
     promote_all(top)
-    tokens = Tokens(top, object_info, time.localtime())
+    tokens = Tokens(top, object_info, now or time.localtime())
     prompt: Prompt = {}
     wrong: list[str] = []
     for graph, node in every_node(top):
