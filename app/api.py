@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from ..host.errors import GraphError, NodeError
+from .engines.address import is_server
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,8 +75,9 @@ def run(
     device: str | None = None,
     dtype: str | None = None,
     progress: Progress | None = None,
+    engine: str | None = None,
 ) -> Results:
-    """Run a ComfyUI workflow, without ComfyUI.
+    """Run a ComfyUI workflow, without ComfyUI or on a server of it.
 
     Models stay loaded for the next call, as long as folders, device and precision are the same. One call runs at a
     time; others wait.
@@ -90,6 +92,8 @@ def run(
         dtype: "fp16", "bf16" or "fp32"; what suits the model and the device by default.
         progress: called with (node id, value, maximum) when a node begins, (id, 0, 1), and after each of its steps;
             what it raises ends the run.
+        engine: the address of a ComfyUI server that runs it instead, such as "http://127.0.0.1:8188"; folders of
+            models, devices and precision are its own then.
 
     Returns:
         The saved images.
@@ -97,8 +101,11 @@ def run(
     Raises:
         GraphError: the workflow, a setting or an option is wrong; nothing ran.
         NodeError: a node failed; files that were saved before stay.
+        EngineLost: the server cannot be reached, or does not answer as ComfyUI does.
         KeyboardInterrupt: Ctrl-C; files that were saved before stay.
     """
+    if is_server(engine):
+        return run_on(str(engine), workflow, settings, input_dir, output_dir, progress)
     with _one_at_a_time:
         started = time.monotonic()
         ready = prepare(
@@ -112,6 +119,32 @@ def run(
         )
         execute(ready, progress)
         return collect(ready, started)
+
+
+def run_on(
+    server: str,
+    workflow: str | Path | Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    input_dir: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Run a workflow on a ComfyUI server, and save its files here.
+
+    Args, Raises: as for `run`.
+    """
+    from .engines import remote
+    from .engines.server import ServerEngine
+
+    started = time.monotonic()
+    found = _read(workflow)
+    engine = ServerEngine(server)
+    try:
+        task = remote.task_of(engine, found, _plain(settings or {}, "the settings"), os.fspath(input_dir or "input"))
+        made = engine.run(task, progress)
+    finally:
+        engine.close()
+    return Results(*remote.save(made, os.path.abspath(output_dir or "output")), round(time.monotonic() - started, 3))
 
 
 def prepare(
@@ -144,13 +177,17 @@ def prepare(
     found.prompt = to_prompt(found, info)
     found = apply(_plain(settings or {}, "the settings"), found, info)
     prompt, outputs = validate(found.prompt, info, any_model)
-    _choose_device(device, dtype)
+    choose_device(device, dtype)
     where = (folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory())
     return Run(prompt, outputs, info, _cache((*where, device, dtype)), extra_pnginfo=found.extra_pnginfo)
 
 
-def execute(ready: Run, progress: Progress | None = None) -> None:
+def execute(ready: Run, progress: Progress | None = None, keep: Callable[[Run], None] | None = None) -> None:
     """Run what `prepare` returned; what was made until an error stays in it.
+
+    Args:
+        progress: as for `run`.
+        keep: leaves in the cache of the run what the next one may use; what nodes without links made by default.
 
     Raises:
         NodeError: a node failed.
@@ -187,7 +224,7 @@ def execute(ready: Run, progress: Progress | None = None) -> None:
         raise
     finally:
         set_progress_bar_global_hook(None)
-        _keep_what_was_loaded(ready)
+        (keep or _keep_what_was_loaded)(ready)
 
 
 def collect(done: Run, started: float) -> Results:
@@ -228,7 +265,12 @@ def _plain_value(value: Any) -> Any:
     raise TypeError(f"found a {type(value).__name__}")
 
 
-def _choose_device(device: str | None, dtype: str | None) -> None:
+def choose_device(device: str | None, dtype: str | None) -> None:
+    """Set where models run, and with how many bits.
+
+    Raises:
+        GraphError: there is no such device or precision.
+    """
     from ..host.runtime import devices
 
     try:
