@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..engines.address import is_server
+from . import on_engine
 from .arguments import DONE, Parser, folders_of
 from .assignments import parse
 
@@ -15,11 +17,14 @@ def declare(commands: Any, parents: list[Parser]) -> None:
     check.add_argument(
         "--any-model", action="store_true", help="take every model and image that the workflow names to be there"
     )
+    on_engine.declare(check)
     check.set_defaults(command=command)
 
 
 def command(options: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
+    if is_server(options.engine):
+        return on_engine.check(options)
     from ..api import prepare
 
     ready = prepare(options.workflow, parse(options.set), any_model=options.any_model, **folders_of(options))

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ...host.progress import interrupt_current_processing, processing_interrupted
 
 if TYPE_CHECKING:
-    from ...host.graph.execution import Run
+    from ...host.graph.workflow import Prompt
 
 
 class ProgressDisplay:
     """One bar for the whole graph, including the steps inside a node. Silent where standard error is not a terminal."""
 
-    def __init__(self, ready: Run) -> None:
-        self.prompt = ready.prompt
+    def __init__(self, prompt: Prompt, count: int) -> None:
+        self.prompt = prompt
         self.bar: Any = None
         self.node_id = ""
         self.started = 0
@@ -26,7 +26,7 @@ class ProgressDisplay:
             from tqdm import tqdm
 
             shape = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}]"
-            self.bar = tqdm(total=len(ready.needed), bar_format=shape, leave=False, file=sys.stderr)
+            self.bar = tqdm(total=count, bar_format=shape, leave=False, file=sys.stderr)
 
     def update(self, node_id: str, value: float, maximum: float) -> None:
         """Show that `value` of `maximum` steps of a node are done, and all nodes before it."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...host.errors import GraphError, NodeError
+from ..engines.address import is_server
+from . import on_engine
 from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders_of
 from .assignments import parse
 
@@ -33,6 +35,7 @@ def declare(commands: Any, parents: list[Parser]) -> None:
     run.add_argument("--webhook", metavar="URL", help="where one JSON report is sent when the run has ended")
     run.add_argument("--track-id", metavar="ID", help="included in that report")
     run.add_argument("--webhook-private", action="store_true", help="allow a webhook whose address is not public")
+    on_engine.declare(run)
     run.set_defaults(command=command)
 
 
@@ -42,6 +45,8 @@ def command(options: argparse.Namespace) -> int:
 
     started = time.monotonic()
     hook = _webhook(options)
+    if is_server(options.engine):
+        return _on_server(options, hook)
     try:
         chosen = {"device": options.device, "dtype": options.dtype} | folders_of(options)
         ready = prepare(options.workflow, parse(options.set), **chosen)
@@ -54,13 +59,24 @@ def command(options: argparse.Namespace) -> int:
     return fail(code or FAILED, *errors, *unsent) if errors or unsent else code
 
 
+def _on_server(options: argparse.Namespace, hook: Webhook | None) -> int:
+    try:
+        code, errors, made = on_engine.run(options)
+    except GraphError as error:
+        raise GraphError([*error.lines, *_send(hook, error.lines)]) from error
+    if made is not None:
+        _print(made, options.json)
+    unsent = _send(hook, errors, made)
+    return fail(code or FAILED, *errors, *unsent) if errors or unsent else code
+
+
 def _execute(ready: Run) -> tuple[int, list[str]]:
     """Run the graph; what was made until an error or Ctrl-C stays in `ready`."""
     from ..api import execute
     from .progress_bar import ProgressDisplay, stop_on_ctrl_c
 
     try:
-        with stop_on_ctrl_c(), ProgressDisplay(ready) as display:
+        with stop_on_ctrl_c(), ProgressDisplay(ready.prompt, len(ready.needed)) as display:
             execute(ready, display.update)
     except NodeError as error:
         return BAD_INPUT if error.bad_input else FAILED, [error.line]

@@ -1,0 +1,82 @@
+"""`tessera run --engine URL` and `tessera check --engine URL`: the workflow on a ComfyUI server."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import AbstractContextManager, closing
+from typing import TYPE_CHECKING
+
+from ...host.errors import GraphError, NodeError
+from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, fail
+from .assignments import parse
+
+if TYPE_CHECKING:
+    from ..api import Results
+    from ..engines.engine import Engine, Task
+
+ENGINE_HELP = "embedded (the default), or a ComfyUI server that runs it, with its nodes and models: http://HOST:PORT"
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Add the option to a command."""
+    parser.add_argument("--engine", metavar="URL", help=ENGINE_HELP)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Validate a workflow with the nodes of a server, and return the exit code."""
+    from ..engines.engine import EngineLost
+
+    try:
+        with _opened(options) as engine:
+            task = _task(engine, options)
+    except EngineLost as error:
+        return fail(FAILED, error.line)
+    nodes, outputs = len(task.prompt), ", ".join(task.outputs)
+    print(f"{options.workflow}: {nodes} nodes, nothing wrong on {engine.name}; outputs: {outputs}")
+    return DONE
+
+
+def run(options: argparse.Namespace) -> tuple[int, list[str], Results | None]:
+    """Run a workflow on a server and save its files here.
+
+    Returns:
+        The exit code, what went wrong, and what was made.
+
+    Raises:
+        GraphError: the workflow cannot run there.
+    """
+    from ..api import Results
+    from ..engines.engine import EngineLost
+    from ..engines.remote import save
+    from .progress_bar import ProgressDisplay
+
+    started = time.monotonic()
+    try:
+        with _opened(options) as engine:
+            task = _task(engine, options)
+            with ProgressDisplay(task.prompt, len(task.prompt)) as display:
+                made = engine.run(task, display.update)
+    except EngineLost as error:
+        return FAILED, [error.line], None
+    except NodeError as error:
+        return BAD_INPUT if error.bad_input else FAILED, [error.line], None
+    except KeyboardInterrupt:
+        return STOPPED, ["stopped"], None
+    paths, outputs = save(made, options.output_dir or "output")
+    return DONE, [], Results(paths, outputs, round(time.monotonic() - started, 3))
+
+
+def _opened(options: argparse.Namespace) -> AbstractContextManager[Engine]:
+    from ..engines.server import ServerEngine
+
+    if getattr(options, "device", None) or getattr(options, "dtype", None) or options.models_dir:
+        raise GraphError(["--device, --dtype and --models-dir are the server's own with --engine URL; leave them out"])
+    return closing(ServerEngine(options.engine))
+
+
+def _task(engine: Engine, options: argparse.Namespace) -> Task:
+    from ...host.graph.workflow import read
+    from ..engines.remote import task_of
+
+    return task_of(engine, read(options.workflow), parse(options.set), options.input_dir or "input")
