@@ -126,7 +126,7 @@ class Run:
     def _missing(self, node_id: str) -> list[str]:
         """Return the nodes that have to run first; a lazy input counts when the node asks for it."""
         links = {name: value[0] for name, value in self.prompt[node_id]["inputs"].items() if is_link(value)}
-        specs = inputs_of(self._info(node_id))
+        specs = inputs_of(self._info(node_id), self.prompt[node_id]["inputs"])
         lazy = {name for name in links if name in specs and specs[name].options.get("lazy")}
         first = [source for name, source in links.items() if name in specs and name not in lazy]
         missing = [source for source in first if source not in self.entries]
@@ -150,12 +150,14 @@ class Run:
 
     def inputs(self, node_id: str) -> dict[str, list[Any]]:
         """Return lists of values by input name; a lazy input that was not asked for, or has not run, is None."""
-        specs = inputs_of(self._info(node_id))
+        given = self.prompt[node_id]["inputs"]
+        specs = inputs_of(self._info(node_id), given)
+        takes_all = self._class(node_id).GET_SCHEMA().accept_all_inputs
         found = {}
-        for name, value in self.prompt[node_id]["inputs"].items():
+        for name, value in given.items():
             if name in specs and is_link(value):
                 found[name] = self.entries[value[0]].values[value[1]] if value[0] in self.entries else [None]
-            elif name in specs:
+            elif name in specs or takes_all:
                 found[name] = [value]
         return found
 
@@ -177,7 +179,8 @@ class Run:
         parts: list[Any] = [node["class_type"], self._fingerprint(node_id)]
         if Hidden.unique_id.name in info["input"].get("hidden", {}) or self._class(node_id).GET_SCHEMA().not_idempotent:
             parts.append(node_id)
-        known = inputs_of(info)
+        schema = self._class(node_id).GET_SCHEMA()
+        known = node["inputs"] if schema.accept_all_inputs else inputs_of(info, node["inputs"])
         for name, value in sorted(node["inputs"].items()):
             if name in known:
                 parts.append((name, (self._signatures[value[0]], value[1]) if is_link(value) else _frozen(value)))
@@ -188,7 +191,7 @@ class Run:
         if not overrides(node, "fingerprint_inputs"):
             return ""
         given = self.prompt[node_id]["inputs"]
-        specs = inputs_of(self._info(node_id))
+        specs = inputs_of(self._info(node_id), given)
         constants = {name: [None] if is_link(value) else [value] for name, value in given.items() if name in specs}
         try:
             return _frozen(call_mapped(node, "fingerprint_inputs", constants, self._info(node_id)))

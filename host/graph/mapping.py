@@ -9,6 +9,7 @@ from typing import Any
 
 from ..progress import throw_exception_if_processing_interrupted
 from ..schema.node import ComfyNode, Hidden, bound
+from ..schema.object_info import nest
 
 
 def is_link(value: Any) -> bool:
@@ -38,7 +39,7 @@ def call_mapped(
     results = []
     for arguments in [dict(inputs)] if info["is_input_list"] else _items(inputs):
         throw_exception_if_processing_interrupted()
-        results.append(function(**arguments))
+        results.append(function(**nest(info, arguments)))
     if any(inspect.isawaitable(result) for result in results):
         return asyncio.run(_gather(results))
     return results

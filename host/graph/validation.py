@@ -160,7 +160,7 @@ class _Check:
         self.class_type = self.prompt[self.node_id]["class_type"]
         self.inputs = dict(self.prompt[self.node_id]["inputs"])
         self.node = self.object_info.classes[self.class_type]
-        self.specs = inputs_of(self.object_info[self.class_type])
+        self.specs = inputs_of(self.object_info[self.class_type], self.inputs)
         self.has_own = overrides(self.node, "validate_inputs")
         signature = inspect.getfullargspec(self.node.validate_inputs)
         self.own_takes_all = self.has_own and signature.varkw is not None
@@ -178,6 +178,8 @@ class _Check:
         return Fault(wrong.kind, line, (self.node_id,), (spec,), self.inputs.get(spec.name), wrong.reason)
 
     def _warn_of_unknown(self) -> None:
+        if self.node.GET_SCHEMA().accept_all_inputs:
+            return
         for name in self.inputs.keys() - self.specs.keys():
             if name.partition(".")[0] in self.specs:
                 continue  # One of the inputs that a group such as `images` grows: `images.image0`.
@@ -291,6 +293,9 @@ def _names_file(spec: InputInfo) -> bool:
 
 
 def _check_value(spec: InputInfo, value: Any) -> Wrong | None:
+    if spec.is_dynamic:
+        keys = [option["key"] for option in spec.options["options"]]
+        return None if value in keys else Wrong(Kind.NOT_IN_LIST, _not_in_list(spec, value, keys))
     if spec.type == "COMBO":
         options = spec.options.get("options", [])
         return None if value in options else Wrong(Kind.NOT_IN_LIST, _not_in_list(spec, value, options))
@@ -313,6 +318,8 @@ def _not_in_list(spec: InputInfo, value: Any, options: list[Any]) -> str:
 
 def expected(spec: InputInfo) -> str:
     """Say in words what an input takes."""
+    if spec.is_dynamic:
+        return f"one of {listed([option['key'] for option in spec.options['options']])}"
     if spec.type == "COMBO":
         return f"one of {listed(spec.options.get('options', []))}"
     if not spec.is_widget:
@@ -321,7 +328,7 @@ def expected(spec: InputInfo) -> str:
     if low is not None and high is not None:
         return f"{TYPES_IN_WORDS.get(spec.type, spec.type)} from {low} to {high}"
     bounds = [f" of at least {low}"] * (low is not None) + [f" of at most {high}"] * (high is not None)
-    return TYPES_IN_WORDS.get(spec.type, spec.type) + "".join(bounds)
+    return TYPES_IN_WORDS.get(spec.widget_type, "a value") + "".join(bounds)
 
 
 def _remedy(spec: InputInfo) -> str:

@@ -17,6 +17,9 @@ EMPTY = {
     "COLOR": "#000000",
     "IMAGECOMPARE": ["", ""],
 }
+MADE_BY_SCRIPT = {"CustomCombo": {"index": 1}}
+"""Inputs that a script of the interface adds to a class, and where their values stand in a file."""
+
 OLD_SAMPLER_PREFIX = "sample_"
 """Samplers had this before their names once; the interface takes it away."""
 
@@ -42,6 +45,10 @@ def stored_values(node: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str,
             values[widget.name] = _renamed(node, widget, value)
         if widget.is_dynamic:
             pending += [each for each in reversed(nested_inputs(widget, value)) if each.is_widget]
+    saved = node.get("widgets_values")
+    for name, place in MADE_BY_SCRIPT.get(str(node.get("type")), {}).items():
+        if isinstance(saved, list) and len(saved) > place and isinstance(saved[place], int):
+            values[name] = saved[place]
     return values
 
 

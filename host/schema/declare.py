@@ -70,6 +70,7 @@ class Nodes(list[type[io.ComfyNode]]):
         category: str | None = None,
         validate: Callable[..., bool | str] | None = None,
         fingerprint: Callable[..., Any] | None = None,
+        lazy: Callable[..., list[str]] | None = None,
         **schema: Any,
     ) -> Callable[[Function], Function]:
         """Declare a node.
@@ -79,7 +80,7 @@ class Nodes(list[type[io.ComfyNode]]):
             inputs: declared, or a function that declares those whose choices are files.
             outputs: their types, with a name where the type's does not do.
             category: the module's by default.
-            validate, fingerprint: `validate_inputs` and `fingerprint_inputs` of the node.
+            validate, fingerprint, lazy: `validate_inputs`, `fingerprint_inputs` and `check_lazy_status` of the node.
 
         Returns:
             A decorator for the node's `execute`, a function of its inputs by name (and of `hidden`, if it has such an
@@ -102,10 +103,8 @@ class Nodes(list[type[io.ComfyNode]]):
                 "define_schema": classmethod(declare),
                 "execute": classmethod(_execute(function)),
             }
-            if validate is not None:
-                methods["validate_inputs"] = _without_class(validate)
-            if fingerprint is not None:
-                methods["fingerprint_inputs"] = _without_class(fingerprint)
+            optional = {"validate_inputs": validate, "fingerprint_inputs": fingerprint, "check_lazy_status": lazy}
+            methods |= {name: _without_class(method) for name, method in optional.items() if method is not None}
             self.append(type(node_id, (io.ComfyNode,), {**methods, "__doc__": function.__doc__}))
             return function
 

@@ -279,6 +279,34 @@ class Combo(ComfyType):
         options: list[Any] = field(default_factory=list)
 
 
+class Color(ComfyType):
+    """A colour, "#rrggbb"."""
+
+    io_type = "COLOR"
+    Type = str
+
+    class Input(WidgetInput):
+        """A colour that is picked."""
+
+    class Output(_Result):
+        """A colour."""
+
+
+class BoundingBox(ComfyTypeIO):
+    """A rectangle in pixels: a dictionary of x, y, width and height."""
+
+    io_type = "BOUNDING_BOX"
+
+
+class ImageCompare(ComfyType):
+    """A view of two images with a slider between them."""
+
+    io_type = "IMAGECOMPARE"
+
+    class Input(WidgetInput):
+        """The view."""
+
+
 class Image(ComfyTypeIO):
     """Images: floats (B, H, W, C) in 0..1."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
+from .dynamic import declared
 from .inputs import Input, Output
 
 
@@ -52,6 +53,7 @@ class Schema:
     not_idempotent: bool = False
     essentials_category: str | None = None
     has_intermediate_output: bool = False
+    accept_all_inputs: bool = False
 
     def validate(self) -> None:
         """Raise ValueError where two inputs, or two outputs, have one id."""
@@ -97,10 +99,7 @@ class Schema:
         }
 
     def _input_types(self) -> dict[str, dict[str, tuple[Any, ...]]]:
-        kinds: dict[str, dict[str, tuple[Any, ...]]] = {"required": {}}
-        for each in self.inputs:
-            options = {name: value for name, value in each.as_dict().items() if name != "optional"}
-            kinds.setdefault("optional" if each.optional else "required", {})[each.id] = (each.get_io_type(), options)
+        kinds: dict[str, dict[str, tuple[Any, ...]]] = {**declared(self.inputs)}
         if self.hidden:
             kinds["hidden"] = {hidden.name: (hidden.value,) for hidden in self.hidden}
         return kinds

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .dynamic import AUTOGROW, DYNAMIC_COMBO, MATCH
 from .node import ComfyNode
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
-DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 OTHER_WIDGET_TYPES = {
     "BOUNDING_BOX",
     "BOUNDING_BOXES",
@@ -80,9 +80,15 @@ class InputInfo:
         return bool(types & (WIDGET_TYPES | OTHER_WIDGET_TYPES | {"*"}))
 
 
-def inputs_of(info: Mapping[str, Any]) -> dict[str, InputInfo]:
-    """Return the inputs of a class by name, in the order of the interface: the required ones first."""
-    return _read_inputs(info["input"], "")
+def inputs_of(info: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> dict[str, InputInfo]:
+    """Return the inputs of a class by name, in the order of the interface: the required ones first.
+
+    Args:
+        info: the class's entry in /object_info.
+        given: values of a node, where its dynamic inputs are to be unfolded into those that it has with them.
+    """
+    found = _read_inputs(info["input"], "")
+    return found if given is None else _unfolded(found.values(), given)
 
 
 def nested_inputs(widget: InputInfo, chosen: Any) -> list[InputInfo]:
@@ -93,15 +99,66 @@ def nested_inputs(widget: InputInfo, chosen: Any) -> list[InputInfo]:
     return []
 
 
+def grown_inputs(row: InputInfo) -> list[InputInfo]:
+    """Return all inputs that a row may have, each named after it: `row.input`."""
+    template = row.options["template"]
+    names = template.get("names") or [f"{template['prefix']}{index}" for index in range(template["max"])]
+    (inner,) = _read_inputs(template["input"], "").values()
+    return [
+        replace(inner, name=f"{row.name}.{name}", required=inner.required and index < template["min"])
+        for index, name in enumerate(names)
+    ]
+
+
+def nest(info: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node's arguments: those of a dynamic input as one dictionary, which holds a choice by its own name."""
+    dynamic = {each.name: each for each in inputs_of(info).values() if each.widget_type in (AUTOGROW, DYNAMIC_COMBO)}
+    if not dynamic:
+        return dict(values)
+    # Nodes that take lists get the choice as a list of one.
+    chosen = {name: value[0] if isinstance(value, list) and value else value for name, value in values.items()}
+    specs = inputs_of(info, chosen)
+    made: dict[str, Any] = {name: {} for name, each in dynamic.items() if each.widget_type == AUTOGROW}
+    for name, value in values.items():
+        *path, last = name.split(".") if name in specs else [name]
+        place = made
+        for part in path:
+            place = place.setdefault(part, {})
+        if name in specs and specs[name].is_dynamic:
+            place.setdefault(last, {})[last] = value
+        else:
+            place[last] = value
+    return made
+
+
+def _unfolded(inputs: Iterable[InputInfo], given: Mapping[str, Any]) -> dict[str, InputInfo]:
+    found: dict[str, InputInfo] = {}
+    for each in inputs:
+        if each.type == AUTOGROW:
+            found |= {inner.name: inner for inner in grown_inputs(each)}
+            continue
+        found[each.name] = each
+        if each.is_dynamic:
+            found |= _unfolded(nested_inputs(each, given.get(each.name)), given)
+    return found
+
+
 def _read_inputs(groups: Mapping[str, Any], prefix: str) -> dict[str, InputInfo]:
     return {
-        f"{prefix}{name}": InputInfo(f"{prefix}{name}", kind[0], group == "required", kind[1] if len(kind) > 1 else {})
+        f"{prefix}{name}": _input(f"{prefix}{name}", kind[0], group == "required", kind[1] if len(kind) > 1 else {})
         for group in ("required", "optional")
         for name, kind in groups.get(group, {}).items()
     }
 
 
+def _input(name: str, kind: str, required: bool, options: Mapping[str, Any]) -> InputInfo:
+    kind = options["template"]["allowed_types"] if kind == MATCH else kind
+    return InputInfo(name, kind, required, options)
+
+
 def accepts(wanted: str, received: str) -> bool:
     """Return whether an input takes an output: the types "A,B" meet where they share one, and "*" meets all."""
+    if received == MATCH:
+        return True
     one, other = ({part.strip() for part in union.split(",")} for union in (wanted, received))
     return "*" in one | other or bool(one & other)

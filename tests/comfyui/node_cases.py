@@ -41,6 +41,11 @@ def cases() -> dict[str, Case]:
 
     _conditionings(add, conditioning, random)
     _latents(add, latent, random)
+    _masks(add, random)
+    _images(add, image, random)
+    _sizes(add, image, random)
+    _values(add)
+    _texts(add)
     return found
 
 
@@ -123,3 +128,141 @@ def _latents(add: Any, latent: Any, random: Any) -> None:
         add("LatentUpscaleBy", samples=latent(), upscale_method=method, scale_by=1.3)
     add("RepeatLatentBatch", samples=latent(3, batch_index=[4, 5, 6], noise_mask=random(2, 1, 8, 8)), amount=2)
     add("SetLatentNoiseMask", samples=latent(), mask=random(9, 7))
+
+
+def _masks(add: Any, random: Any) -> None:
+    mask = random(2, 9, 13)
+    for each in (mask, mask[0]):
+        add("MaskToImage", mask=each)
+        add("CropMask", mask=each, x=3, y=2, width=5, height=20)
+        add("FeatherMask", mask=each, left=3, top=20, right=1, bottom=4)
+        add("ThresholdMask", mask=each, value=0.4)
+        add("InvertMask", mask=each)
+        for expand in (-2, 0, 1, 3):
+            for tapered in (True, False):
+                add("GrowMask", mask=each, expand=expand, tapered_corners=tapered)
+    image = (random(2, 5, 4, 3) > 0.5).float()
+    add("ImageColorToMask", image=image, color=0xFF00FF)
+    add("SolidMask", value=0.3, width=5, height=7)
+    for operation in ("multiply", "add", "subtract", "and", "or", "xor"):
+        add("MaskComposite", destination=mask, source=random(2, 6, 6), x=9, y=1, operation=operation)
+    add("BatchMasksNode", masks={"mask0": mask, "mask1": random(1, 6, 6), "mask2": mask + 1})
+    add("ImageToMask", image=random(2, 5, 4, 4), channel="alpha")
+
+
+def _images(add: Any, image: Any, random: Any) -> None:
+    add("ImageInvert", image=image())
+    add("EmptyImage", width=5, height=4, batch_size=2, color=0x10C0F0)
+    for x, y in ((3, 5), (99, 99)):
+        add("ImageCrop", image=image(), width=9, height=400, x=x, y=y)
+    add("RepeatImageBatch", image=image(), amount=3)
+    for index in (0, 2, -1, 9):
+        add("ImageFromBatch", image=image(3), batch_index=index, length=2)
+    add("ImageAddNoise", image=image(), seed=5, strength=0.3)
+    for turn in ("none", "90 degrees", "180 degrees", "270 degrees"):
+        add("ImageRotate", image=image(), rotation=turn)
+    for method in ("x-axis: vertically", "y-axis: horizontally"):
+        add("ImageFlip", image=image(), flip_method=method)
+    for mode in ("normal", "multiply", "screen", "overlay", "soft_light", "difference"):
+        add("ImageBlend", image1=image(), image2=image(), blend_factor=0.6, blend_mode=mode)
+    add("ImageBlend", image1=image(channels=4), image2=image(2, 20, 20), blend_factor=0.6, blend_mode="normal")
+    for radius, sigma in ((1, 1.0), (5, 0.4)):
+        add("ImageBlur", image=image(), blur_radius=radius, sigma=sigma)
+        add("ImageSharpen", image=image(), sharpen_radius=radius, sigma=sigma, alpha=0.6)
+    for dither in ("none", "floyd-steinberg", "bayer-2", "bayer-8"):
+        add("ImageQuantize", image=image(), colors=6, dither=dither)
+    for direction in ("right", "down", "left", "up"):
+        for match in (True, False):
+            for color, other in (("white", image(1, 18, 40)), ("red", image(2, 24, 32, 4))):
+                spacing = {"spacing_width": 3, "spacing_color": color}
+                add("ImageStitch", image1=image(), image2=other, direction=direction, match_image_size=match, **spacing)
+    add("GetImageSize", image=image())
+    add("BatchImagesNode", images={"image0": image(), "image1": image(1, 20, 20, 4), "image2": image()})
+    add("RebatchImages", images=[image(3), image(2)], batch_size=[2])
+    for channels in (3, 4):
+        add("SplitImageWithAlpha", image=image(channels=channels))
+
+
+def _sizes(add: Any, image: Any, random: Any) -> None:
+    for method in ("nearest-exact", "bilinear", "area", "bicubic", "lanczos"):
+        add("ImageScaleToTotalPixels", image=image(), upscale_method=method, megapixels=0.01, resolution_steps=8)
+        add("ImageScaleToMaxDimension", image=image(), upscale_method=method, largest_size=50)
+        for crop in ("disabled", "center"):
+            add("ImageScale", image=image(), upscale_method=method, width=40, height=20, crop=crop)
+    add("ImageScaleToMaxDimension", image=image(1, 40, 30), upscale_method="area", largest_size=17)
+    add("ImageScaleToMaxDimension", image=image(1, 30, 30), upscale_method="area", largest_size=17)
+    add("FluxKontextImageScale", image=image(1, 50, 30))
+    for color, width in (("white", 50), ("black", 20)):
+        size = {"target_width": width, "target_height": 40}
+        add("ResizeAndPadImage", image=image(), padding_color=color, interpolation="bicubic", **size)
+    choices: list[dict[str, Any]] = [
+        {"resize_type": "scale dimensions", "width": 40, "height": 0, "crop": "center"},
+        {"resize_type": "scale dimensions", "width": 0, "height": 0, "crop": "center"},
+        {"resize_type": "scale dimensions", "width": 40, "height": 17, "crop": "disabled"},
+        {"resize_type": "scale by multiplier", "multiplier": 1.3},
+        {"resize_type": "scale longer dimension", "longer_size": 19},
+        {"resize_type": "scale shorter dimension", "shorter_size": 19},
+        {"resize_type": "scale width", "width": 19},
+        {"resize_type": "scale height", "height": 19},
+        {"resize_type": "scale total pixels", "megapixels": 0.01},
+        {"resize_type": "match size", "match": random(1, 9, 11), "crop": "center"},
+        {"resize_type": "scale to multiple", "multiple": 7},
+        {"resize_type": "scale to multiple", "multiple": 8},
+    ]
+    for chosen in choices:
+        for each in (image(), image(2, 33, 21), random(2, 24, 30)):
+            for method in ("area", "bilinear"):
+                add("ResizeImageMaskNode", input=each, resize_type=chosen, scale_method=method)
+
+
+def _values(add: Any) -> None:
+    add("PrimitiveInt", value=3)
+    add("PrimitiveString", value="moss")
+    for switch in (True, False):
+        add("ComfySwitchNode", switch=switch, on_false=1, on_true="two")
+    for value in (0, "", "x", [1]):
+        add("ComfyNotNode", value=value)
+        add("ComfyAndNode", values={"value0": value, "value1": True})
+        add("ComfyOrNode", values={"value0": value, "value1": False})
+    add("CustomCombo", choice="b", index=1, option0="a", option1="b")
+    values = {"a": 3, "b": 2.5, "c": True}
+    for expression in (
+        "a + b", "a > 2048", "round(a / b) * 8", "sum(values)", "max(a, b, 7)", "pow(a, 2) + sqrt(b)", "a if c else b",
+        "int(a) // 2", "log2(8) - abs(-a)", "min(values)", "a % 2 == 1 and not c",
+    ):  # fmt: skip
+        add("ComfyMathExpression", expression=expression, values=values)
+    for ratio in ("1:1 (Square)", "9:16 (Portrait Widescreen)", "21:9 (Ultrawide)"):
+        for megapixels, multiple in ((1.0, 8), (0.7, 64)):
+            add("ResolutionSelector", aspect_ratio=ratio, megapixels=megapixels, multiple=multiple)
+    for number in (True, 3, -2.7, " 12 ", "3.9", "1e3"):
+        add("ComfyNumberConvert", value=number)
+    add("CreateList", inputs={"input0": [1, 2], "input1": ["x"]})
+    add("SeedNode", seed=7)
+
+
+def _texts(add: Any) -> None:
+    text = "The Quick (brown) fox.\n  jumps Over 12 and 345"
+    add("StringConcatenate", string_a="a", string_b="b", delimiter=", ")
+    for start, end in ((1, 5), (-4, -1), (3, 99)):
+        add("StringSubstring", string=text, start=start, end=end)
+    add("StringLength", string=text)
+    for mode in ("UPPERCASE", "lowercase", "Capitalize", "Title Case"):
+        add("CaseConverter", string=text, mode=mode)
+    for mode in ("Both", "Left", "Right"):
+        add("StringTrim", string="  x \n", mode=mode)
+    add("StringReplace", string=text, find="o", replace="0")
+    for sensitive in (True, False):
+        add("StringContains", string=text, substring="quick", case_sensitive=sensitive)
+        for mode in ("Starts With", "Ends With", "Equal"):
+            add("StringCompare", string_a=text, string_b="the", mode=mode, case_sensitive=sensitive)
+    flags = {"case_insensitive": True, "multiline": False, "dotall": True}
+    for pattern in (r"\d+", r"(\w)(\w*)", "^jumps", "fox.*over", "nothing"):
+        add("RegexMatch", string=text, regex_pattern=pattern, **flags)
+        add("RegexReplace", string=text, regex_pattern=pattern, replace="<>", count=2, **flags)
+        for mode in ("First Match", "All Matches", "First Group", "All Groups"):
+            for group in (1, 2):
+                add("RegexExtract", string=text, regex_pattern=pattern, mode=mode, group_index=group, **flags)
+    for content in ('{"a": 3, "b": null}', "[1]", "nothing"):
+        for key in "ab":
+            add("JsonExtractString", json_string=content, key=key)
+    add("StringFormat", values={"a": 3, "b": "x"}, f_string="{a:03} {b!r}")
