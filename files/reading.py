@@ -1,4 +1,4 @@
-"""Read what ends: no pipe, device or socket on which to wait for ever, no JSON that grows beyond the memory."""
+"""Read what ends: no pipe or device on which to wait for ever, no JSON that grows beyond the memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-WITHOUT_END = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+WITHOUT_END = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "an end of a connection",
+}
 """What is not read, by the type that its mode tells."""
 
 MOST_VALUES = 10_000_000
@@ -24,7 +29,7 @@ def open_file(path: str | Path) -> BufferedReader:
     """Open a regular file for reading, links followed.
 
     Raises:
-        OSError: there is none, it may not be read, or it is a folder, a pipe, a device or a socket.
+        OSError: there is none, it may not be read, or it is not a regular file.
     """
     # Opening alone makes some devices act.
     _refuse(path, os.stat(path).st_mode)

@@ -106,9 +106,7 @@ def test_faces_become_the_tokens_of_diffusers(sd15_unet: Any, kind: str, tokens:
         ("ip-adapter-faceid-plusv2_sd15.bin", "plus", False),
     ],
 )
-def test_face_and_image_become_the_tokens_of_diffusers(
-    sd15_unet: Any, name: str, version: str, shortcut: bool
-) -> None:
+def test_face_and_image_become_the_tokens_of_diffusers(sd15_unet: Any, name: str, version: str, shortcut: bool) -> None:
     wide, encoder = _wide(sd15_unet), Encoder()
     weights = random_adapter(wide, "face_plus")
     found, blank = encode_face(parse_adapter(weights, name), encoder, Face(_face(), version, 0.6), plain_image(0.3))

@@ -72,5 +72,5 @@ def succeeded(entry: dict[str, Any], prompt: Prompt, server: str) -> dict[str, A
             told = message[1]
             place = named(str(told.get("node_id")), told.get("node_type"))
             kind = str(told.get("exception_type")).rpartition(".")[2]
-            raise NodeError(f"{place}: {told.get('exception_message')} ({server})", kind in BAD_INPUT_ERRORS)
-    raise NodeError(f"{server}: the prompt was stopped there", False)
+            raise NodeError(place, f"{told.get('exception_message')} ({server})", kind in BAD_INPUT_ERRORS)
+    raise NodeError(server, "the prompt was stopped there", False)

@@ -22,6 +22,10 @@ class ServerInfo(ObjectInfo):
         super().__init__(dict.fromkeys(answer, ComfyNode))
         self._answer = answer
 
+    def accepts_all(self, node_id: str) -> bool:
+        """Return False: a server does not say so, and ignores what it does not know."""
+        return False
+
     def __getitem__(self, node_id: str) -> dict[str, Any]:
         """Return the entry of a class."""
         if node_id not in self._made:
@@ -35,6 +39,10 @@ class LooseInfo(ObjectInfo):
     def __init__(self, info: ServerInfo) -> None:
         super().__init__(info.classes)
         self._info = info
+
+    def accepts_all(self, node_id: str) -> bool:
+        """Return what the server's entries say."""
+        return self._info.accepts_all(node_id)
 
     def __getitem__(self, node_id: str) -> dict[str, Any]:
         """Return the entry of a class."""

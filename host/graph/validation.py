@@ -178,7 +178,7 @@ class _Check:
         return Fault(wrong.kind, line, (self.node_id,), (spec,), self.inputs.get(spec.name), wrong.reason)
 
     def _warn_of_unknown(self) -> None:
-        if self.node.GET_SCHEMA().accept_all_inputs:
+        if self.object_info.accepts_all(self.class_type):
             return
         for name in self.inputs.keys() - self.specs.keys():
             if name.partition(".")[0] in self.specs:

@@ -48,6 +48,10 @@ class ObjectInfo(Mapping[str, dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.classes)
 
+    def accepts_all(self, node_id: str) -> bool:
+        """Return whether a class takes inputs that it does not declare."""
+        return self.classes[node_id].GET_SCHEMA().accept_all_inputs
+
 
 @dataclass(frozen=True)
 class InputInfo:
