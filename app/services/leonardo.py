@@ -354,13 +354,13 @@ def _first_image(request: LeonardoRequest, find_image: FindImage, made: Recipe) 
     if name is None:
         return
     made.init_image = find_image(name, request[name])
-    masked = canvas and request.canvasMaskId and request.canvasRequestType in (None, "INPAINT", "OUTPAINT")
-    if masked:
+    whole = not canvas or request.canvasRequestType not in (None, "INPAINT", "OUTPAINT")
+    if request.canvasMaskId and not whole:
         made.mask = find_image("canvasMaskId", request.canvasMaskId)
     if request.unzoom:
         made.unzoom, made.fill_mask = min(request.unzoomAmount or 0.0, MOST_UNZOOM), True
         _tell_margins(request, made)
-    masked = masked or made.unzoom
+    masked = made.mask or made.unzoom
     kept = request.init_strength
     made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
     ignored = [each for each in names if each != name and request[each]]

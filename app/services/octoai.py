@@ -242,7 +242,7 @@ class OctoAIRequest(Request):
             count=self.num_images,
             steps=self.steps,
             guidance=self.cfg_scale,
-            scheduler=OCTOAI.get(self.sampler, self.sampler),
+            scheduler=OCTOAI.get(self.sampler or "", self.sampler),
             karras=self.sampler in KARRAS,
             loras=[(name, 1.0 if weight is None else weight) for name, weight in (self.loras or {}).items()],
             vae=self.vae or "",
@@ -259,7 +259,7 @@ class OctoAIRequest(Request):
             made.mask = find_image("mask_image", self.mask_image)
             made.fill_mask = bool(self.outpainting)
         if self.ip_adapter_image:
-            made.image_prompts = [_reference(self, find_image)]
+            made.image_prompts = [_reference(self, self.ip_adapter_image, find_image)]
             scale = made.image_prompts[0].scale
             if scale != self.ip_adapter_scale:
                 made.notes["ip_adapter_scale"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
@@ -279,10 +279,10 @@ def _pairs(request: OctoAIRequest, style: str) -> Pairs | None:
     return Pairs(positive, (negative, request.negative_prompt_2 or negative))
 
 
-def _reference(request: OctoAIRequest, find_image: FindImage) -> ImagePrompt:
+def _reference(request: OctoAIRequest, image: str, find_image: FindImage) -> ImagePrompt:
     mask = request.ip_adapter_mask_image
     return ImagePrompt(
-        find_image("ip_adapter_image", request.ip_adapter_image),
+        find_image("ip_adapter_image", image),
         min(max(request.ip_adapter_scale, 0.0), 1.0),
         request.ip_adapter_method or "full",
         find_image("ip_adapter_mask_image", mask) if mask else None,

@@ -149,7 +149,7 @@ class ByFamily:
         return core_schema.with_info_after_validator_function(self._checked, handler(source))
 
     def _checked(self, value: float, info: core_schema.ValidationInfo) -> float:
-        low, high = self.within.get((info.context or {}).get("family"), (None, None))
+        low, high = self.within.get(str((info.context or {}).get("family")), (None, None))
         if (low is not None and value < low) or (high is not None and value > high):
             raise ValueError("beyond the range of the family")
         return value

@@ -72,7 +72,7 @@ class Request(BaseModel):
     def _usual(cls, family: str | None) -> dict[str, Any]:
         """Return the defaults that models of a family have."""
         of_family = {name: parameter.by_family.default for name, parameter in cls.table().items()}
-        return {name: default[family] for name, default in of_family.items() if family in default}
+        return {name: default[family] for name, default in of_family.items() if family and family in default}
 
     def _of(self, family: str | None, sent: dict[str, Any]) -> Self:
         self._family, self._sent = family, sent
@@ -134,8 +134,8 @@ class Request(BaseModel):
     def without(self, name: str, family: str | None) -> Self:
         """Return the same request where a parameter is left out, for models of `family`; nothing is checked."""
         values = {key: self[key] for key in self.given - {name}}
-        left = self._usual(family) | ({name: ""} if self.table()[name].required else {})
-        made = self.model_construct(**left | values)
+        left: dict[str, Any] = self._usual(family) | ({name: ""} if self.table()[name].required else {})
+        made = self.model_construct(None, **left | values)
         return made._of(family, {key: value for key, value in self._sent.items() if key != name})
 
     def changed(self, name: str, value: Any) -> Self:
@@ -173,7 +173,9 @@ def _plain(hint: Any) -> Any:
         return _plain(parts[0])
     if origin in (Union, UnionType):
         return reduce(or_, [_plain(each) for each in parts if each is not type(None)])
-    return origin[tuple(map(_plain, parts))] if origin in (list, dict) else hint
+    if origin is list:
+        return list[_plain(parts[0])]
+    return dict[parts[0], _plain(parts[1])] if origin is dict else hint
 
 
 def _has_numbers(hint: Any) -> bool:
