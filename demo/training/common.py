@@ -52,7 +52,7 @@ class Average:
             mean.copy_(kept)
 
 
-class Run:
+class TrainingRun:
     """Everything a checkpoint holds, and the update itself.
 
     Args:

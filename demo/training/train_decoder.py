@@ -26,7 +26,7 @@ from tqdm import trange
 
 from ...tiling.axes import TILINGS, Axes
 from ...tiling.circular import circular
-from .common import DEVICE, Run, autocast
+from .common import DEVICE, TrainingRun, autocast
 from .parts import FACTOR
 from .train_vae import NOISE, crops, difference, draw_pool
 
@@ -154,7 +154,9 @@ def train(
     vae = AutoencoderKL.from_pretrained(model, torch_dtype=torch.float32)
     vae.to(DEVICE, memory_format=torch.channels_last)
     before = copy.deepcopy(vae).requires_grad_(False)
-    run = Run([vae.decoder, vae.post_quant_conv], steps, rate, work / ("kept.pt" if keep else "decoder.pt"), warmup=50)
+    run = TrainingRun(
+        [vae.decoder, vae.post_quant_conv], steps, rate, work / ("kept.pt" if keep else "decoder.pt"), warmup=50
+    )
     if run.step >= steps:
         raise ValueError(f"{run.path} holds {run.step} of {steps} updates; name another --work, or more --steps.")
     torch.manual_seed(run.step)
@@ -178,7 +180,7 @@ def train(
             export(run, vae, out)
 
 
-def export(run: Run, vae: AutoencoderKL, out: Path) -> None:
+def export(run: TrainingRun, vae: AutoencoderKL, out: Path) -> None:
     """Write the VAE with the averaged weights as a diffusers folder."""
     run.average.swap()
     vae.save_pretrained(out)

@@ -29,7 +29,7 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from ...tiling.torus import torus_angles
 from .captions import NAMES, ONE_COLOUR, caption
-from .common import DEVICE, Run, autocast
+from .common import DEVICE, TrainingRun, autocast
 from .flux_parts import Prompts, new_clip, new_t5, new_transformer, patchify, save_pipeline
 from .flux_pool import PART, PLAIN, TORUS, crop, encode, encode_plain, encode_tori, labels
 from .repeating import Label
@@ -274,7 +274,7 @@ def layout(rng: np.random.Generator, step: int, total: int) -> Layout:
     return Layout(side, count, *axes[rng.integers(4)])
 
 
-def averaged(run: Run) -> FluxTransformer2DModel:
+def averaged(run: TrainingRun) -> FluxTransformer2DModel:
     """A copy of the transformer with the averaged weights."""
     run.average.swap()
     transformer = copy.deepcopy(run.modules[0])
@@ -283,7 +283,7 @@ def averaged(run: Run) -> FluxTransformer2DModel:
     return transformer.eval().requires_grad_(False)
 
 
-def fit(run: Run, batches: Batches, steps: int, teacher: FluxTransformer2DModel | None, log: Path) -> None:
+def fit(run: TrainingRun, batches: Batches, steps: int, teacher: FluxTransformer2DModel | None, log: Path) -> None:
     """Run the updates that are left, with a checkpoint every 250."""
     name, losses = ("learn" if teacher is None else "distil"), []
     (transformer,) = run.modules
@@ -335,11 +335,11 @@ def train(
         module.to(DEVICE).eval().requires_grad_(False)
     seen = encode(vae, pool, size, work), encode_plain(vae, size, work), encode_tori(vae, tori, work)
     torch.manual_seed(0)
-    run = Run([new_transformer().to(DEVICE)], steps, 1e-3, work / "flux.pt")
+    run = TrainingRun([new_transformer().to(DEVICE)], steps, 1e-3, work / "flux.pt")
     fit(run, Batches(*seen, clip, t5, prompts, run.step), steps, None, work / "flux.jsonl")
     teacher = averaged(run)
     student = copy.deepcopy(teacher).requires_grad_(True)
-    second = Run([student], distil_steps, 3e-4, work / "flux-distil.pt", warmup=50)
+    second = TrainingRun([student], distil_steps, 3e-4, work / "flux-distil.pt", warmup=50)
     batches = Batches(*seen, clip, t5, prompts, second.step + 1)
     fit(second, batches, distil_steps, teacher, work / "flux.jsonl")
     save_pipeline(out, vae.cpu(), averaged(second).cpu(), clip.cpu(), t5.cpu())

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from tqdm import trange
 
-from .common import DEVICE, Run
+from .common import DEVICE, TrainingRun
 from .flux_parts import CHANNELS, SCALING, SHIFT, new_vae
 from .train_vae import crops, draw_pool, loss
 
@@ -71,7 +71,7 @@ def widened(narrow: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def export(run: Run, pool: Tensor, out: Path, decoder_only: bool) -> AutoencoderKL:
+def export(run: TrainingRun, pool: Tensor, out: Path, decoder_only: bool) -> AutoencoderKL:
     """Write the averaged weights, normalised, as a diffusers folder in float32."""
     run.average.swap()
     vae = new_vae()
@@ -107,7 +107,7 @@ def train(
     else:
         normalise(vae, crops(drawn, 32, 128))
     checkpoint = work / ("decoder.pt" if decoder_only else "vae.pt")
-    run = Run([vae.to(DEVICE, memory_format=torch.channels_last)], steps, 3e-4, checkpoint, warmup=100)
+    run = TrainingRun([vae.to(DEVICE, memory_format=torch.channels_last)], steps, 3e-4, checkpoint, warmup=100)
     torch.manual_seed(run.step)
     errors: list[float] = []
     for _ in (bar := trange(run.step, steps, desc="vae", mininterval=5)):

@@ -18,7 +18,7 @@ from tqdm import trange
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ...host.models.clip_vision import MEAN, STD
-from .common import DEVICE, Run, autocast
+from .common import DEVICE, TrainingRun, autocast
 from .textures import draw
 from .train_unet import NAMED, PART, Label, labels
 
@@ -100,7 +100,7 @@ def train_encoder(pool: Tensor, shown: list[Label], work: Path, steps: int) -> C
     torch.manual_seed(1)
     encoder = new_encoder().to(DEVICE)
     sight = Sight(encoder.config.projection_dim).to(DEVICE)
-    run = Run([encoder, sight], steps, 1e-3, work / "encoder.pt")
+    run = TrainingRun([encoder, sight], steps, 1e-3, work / "encoder.pt")
     rng = np.random.default_rng(run.step)
     for _ in (bar := trange(run.step, steps, desc="encoder", mininterval=5)):
         chosen = rng.integers(len(shown), size=48).tolist()

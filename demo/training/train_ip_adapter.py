@@ -37,7 +37,7 @@ from ...ip_adapter.layers import Layer, find_layers
 from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_reference
 from ...ip_adapter.saved import SUFFIX, encode_reference
 from .captions import plain
-from .common import DEVICE, Run, autocast
+from .common import DEVICE, TrainingRun, autocast
 from .parts import FACTOR, new_scheduler
 from .textures import draw
 from .train_image_encoder import crop as crop_images
@@ -326,7 +326,7 @@ def train(model: Path, work: Path, out: Path, steps: int, encoder_steps: int, po
     if not (work / "ip_adapter.pt").exists():
         speak(projector, frozen, embeds, latents.labels, 400)
     modules = [projector, *(processor for _, processor in placed)]
-    run = Run(modules, steps, rate, work / "ip_adapter.pt", warmup=50)
+    run = TrainingRun(modules, steps, rate, work / "ip_adapter.pt", warmup=50)
     rng, alphas, log = np.random.default_rng(run.step), new_scheduler().alphas_cumprod.to(DEVICE), []
     for step in (bar := trange(run.step, steps, desc="adapter", mininterval=5)):
         side, size = next((side, size) for end, side, size in STAGES if step < end * steps)

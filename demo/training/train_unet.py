@@ -21,7 +21,7 @@ from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .captions import NAMES, pairs, training_caption
-from .common import DEVICE, Run, autocast
+from .common import DEVICE, TrainingRun, autocast
 from .parts import FACTOR, SCALING, new_scheduler, new_text_encoder, new_tokenizer, new_unet, save_pipeline
 from .textures import PALETTE, PATTERNS, draw
 
@@ -189,7 +189,7 @@ def stage(step: int, total: int) -> tuple[int, int]:
     return next((side, batch) for end, side, batch in STAGES if step < end * total or end == 1.0)
 
 
-def export(run: Run, vae: AutoencoderKL, out: Path) -> None:
+def export(run: TrainingRun, vae: AutoencoderKL, out: Path) -> None:
     """Write the diffusers folder with the averaged weights, in float16."""
     run.average.swap()
     unet, encoder = (copy.deepcopy(m).cpu() for m in run.modules[:2])
@@ -221,7 +221,7 @@ def train(vae: AutoencoderKL, work: Path, out: Path, steps: int, pool: int, size
     reader = Reader(encoder.config.hidden_size).to(DEVICE)
     if not (work / "unet.pt").exists():
         teach(encoder, reader, tokenizer, latents.labels, 350)
-    run = Run([unet, encoder, reader], steps, 1e-3, work / "unet.pt")
+    run = TrainingRun([unet, encoder, reader], steps, 1e-3, work / "unet.pt")
     torch.manual_seed(run.step)
     rng = np.random.default_rng(run.step)
     diffusion, log = Diffusion(), []

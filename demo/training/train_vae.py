@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import trange
 
-from .common import DEVICE, Run
+from .common import DEVICE, TrainingRun
 from .parts import FACTOR, SCALING, new_vae
 from .textures import PALETTE, PATTERNS, draw
 
@@ -106,7 +106,7 @@ def normalise(vae: AutoencoderKL, images: Tensor) -> None:
     state["quant_conv.bias"][half:] -= 2 * factor.log()
 
 
-def export(run: Run, pool: Tensor, out: Path) -> AutoencoderKL:
+def export(run: TrainingRun, pool: Tensor, out: Path) -> AutoencoderKL:
     """Write the averaged weights, normalised, as a diffusers folder in float32."""
     run.average.swap()
     vae = new_vae()
@@ -130,7 +130,7 @@ def train(work: Path, out: Path, steps: int, pool: int, every: int = 250) -> Aut
     torch.manual_seed(0)
     drawn = draw_pool(pool, 128, work / "pool.npy")
     vae = new_autoencoder().to(DEVICE, memory_format=torch.channels_last)
-    run = Run([vae], steps, 5e-4, work / "vae.pt", warmup=60)
+    run = TrainingRun([vae], steps, 5e-4, work / "vae.pt", warmup=60)
     torch.manual_seed(run.step)
     errors: list[float] = []
     for step in (bar := trange(run.step, steps, desc="vae", mininterval=5)):
