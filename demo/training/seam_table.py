@@ -56,7 +56,7 @@ class Asked(NamedTuple):
         return f"{self.colours[0]} and {self.colours[1]} {NAMES[self.pattern][0]}"
 
 
-class Settings(NamedTuple):
+class DrawingSettings(NamedTuple):
     """What is drawn and how."""
 
     model: str
@@ -81,7 +81,7 @@ def asked(patterns: Sequence[str]) -> list[Asked]:
     return [Asked(patterns[i % len(patterns)], allowed[pair]) for i, pair in enumerate(chosen)]
 
 
-def draw(settings: Settings, tiling: str, seeds: range) -> Tensor:
+def draw(settings: DrawingSettings, tiling: str, seeds: range) -> Tensor:
     """(prompts * seeds, size, size, 3): the seeds of each prompt in a row."""
     model, clip, vae = demo_checkpoint(settings.model)
     seamless = TesseraSeamlessModel.execute(model, tiling, 0.0, 1.0).args[0]
@@ -101,7 +101,7 @@ def draw(settings: Settings, tiling: str, seeds: range) -> Tensor:
     return torch.cat(images)
 
 
-def block(settings: Settings, tiling: str, seeds: range, path: Path) -> Tensor:
+def block(settings: DrawingSettings, tiling: str, seeds: range, path: Path) -> Tensor:
     """`draw`, once: the images are kept in `path`."""
     if not path.exists():
         torch.save(draw(settings, tiling, seeds), path)
@@ -163,7 +163,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     judge, _ = train_classifier(args.out / "classifier.pt")
-    settings = Settings(args.model, asked(args.patterns), args.size, args.steps, args.cfg, tuple(args.sampler))
+    settings = DrawingSettings(args.model, asked(args.patterns), args.size, args.steps, args.cfg, tuple(args.sampler))
     blocks = [range(first, first + BLOCK) for first in range(0, args.seeds, BLOCK)]
     wanted = [prompt for _ in blocks for prompt in settings.prompts for _ in range(BLOCK)]
     drawn = {"both": [], "off": []}
