@@ -13,7 +13,7 @@ from . import control_networks, enhance, finishing, geometry, intermediate
 from .graph_layout import LaidOutGraph, Node, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
-from .recipe import ImagePrompt, Pairs, Recipe, named_file
+from .recipe import Pairs, Recipe, ReferenceImage, named_file
 
 DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
 FLUX_GUIDANCE = 3.5
@@ -185,7 +185,7 @@ def _adapter(graph: LaidOutGraph, family: str) -> str | None:
 
 
 def _image_prompt(
-    graph: LaidOutGraph, prompt: ImagePrompt, role: str, size: tuple[int, int], previous: Mapping[str, Output]
+    graph: LaidOutGraph, prompt: ReferenceImage, role: str, size: tuple[int, int], previous: Mapping[str, Output]
 ) -> Node:
     image = graph.add(f"{role} image", "LoadImage", image=prompt.file)[0]
     masks = {"mask": geometry.mask(graph, f"mask of {role}", prompt.mask, size)} if prompt.mask else {}

@@ -10,7 +10,7 @@ from . import geometry
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
 from .parameters import NO_EFFECT, NOT_YET
-from .recipe import FindImage, Guide, ImagePrompt, Recipe, named_file
+from .recipe import FindImage, Guide, Recipe, ReferenceImage, named_file
 
 if TYPE_CHECKING:
     from .leonardo import LeonardoRequest
@@ -88,7 +88,7 @@ def _listed(items: list[dict[str, Any]], find_image: FindImage, made: Recipe) ->
             made.guides.append(Guide(file, NETWORKS[kind], strength, 1.0, NETWORKS[kind] == "canny"))
         elif kind in REFERENCES:
             file = find_image("controlnets", item["initImageId"])
-            made.image_prompts.append(ImagePrompt(file, strength / STRONGEST_CLASS, REFERENCES[kind]))
+            made.image_prompts.append(ReferenceImage(file, strength / STRONGEST_CLASS, REFERENCES[kind]))
         else:
             unknown.append(shown(asked))
     if unknown:

@@ -29,7 +29,7 @@ from .parameters import (
     To,
     within,
 )
-from .recipe import FindImage, ImagePrompt, Recipe, named_weights
+from .recipe import FindImage, Recipe, ReferenceImage, named_weights
 from .request import Objects, Request, Texts
 from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
@@ -317,7 +317,7 @@ class LeonardoRequest(Request):
         if weight is not None and weight != scale and self.imagePrompts:
             made.notes["imagePromptWeight"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
         made.image_prompts = [
-            ImagePrompt(find_image("imagePrompts", each), scale, "full") for each in self.imagePrompts or []
+            ReferenceImage(find_image("imagePrompts", each), scale, "full") for each in self.imagePrompts or []
         ]
         _first_image(self, find_image, made)
         control_networks.leonardo(self, find_image, made)

@@ -25,7 +25,7 @@ from .parameters import (
     To,
     within,
 )
-from .recipe import FindImage, ImagePrompt, Pairs, Recipe, named_file
+from .recipe import FindImage, Pairs, Recipe, ReferenceImage, named_file
 from .request import MOST, Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
@@ -279,9 +279,9 @@ def _pairs(request: OctoAIRequest, style: str) -> Pairs | None:
     return Pairs(positive, (negative, request.negative_prompt_2 or negative))
 
 
-def _reference(request: OctoAIRequest, image: str, find_image: FindImage) -> ImagePrompt:
+def _reference(request: OctoAIRequest, image: str, find_image: FindImage) -> ReferenceImage:
     mask = request.ip_adapter_mask_image
-    return ImagePrompt(
+    return ReferenceImage(
         find_image("ip_adapter_image", image),
         min(max(request.ip_adapter_scale, 0.0), 1.0),
         request.ip_adapter_method or "full",
@@ -295,7 +295,7 @@ def _transfer(request: OctoAIRequest, find_image: FindImage, made: Recipe) -> No
     used = {word: samples for word, samples in asked.items() if samples and _word(word).search(made.prompt)}
     for word, samples in used.items():
         files = [find_image(f"transfer_images {shown(word)}", sample) for sample in samples]
-        made.image_prompts += [ImagePrompt(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
+        made.image_prompts += [ReferenceImage(file, round(TRANSFERRED / len(files), 3), "full") for file in files]
     if idle := [word for word in asked if word not in used]:
         why = f"left out: the prompt does not have {listed(idle)}, or no images are given for it"
         made.notes["transfer_images"] = (APPROXIMATED if used else NO_EFFECT, why)

@@ -17,7 +17,7 @@ Note = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class ImagePrompt:
+class ReferenceImage:
     """A reference image: its file in the input folder, how strongly and in which way it acts, and where."""
 
     file: str
@@ -102,7 +102,7 @@ class Recipe:
     last_layer: int = -1
     init_image: str | None = None
     mask: str | None = None
-    image_prompts: list[ImagePrompt] = field(default_factory=list)
+    image_prompts: list[ReferenceImage] = field(default_factory=list)
     guides: list[Guide] = field(default_factory=list)
     tiling: bool = False
     token_merging: float = 0.0

@@ -14,7 +14,7 @@ from pydantic import Field
 from ...host.errors import GraphError, shown
 from ...images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
 from .parameters import FAMILIES, MODEL, MODEL_FILE, NO_EFFECT, Approximated, ByFamily, Known, Meaningless, To, within
-from .recipe import FindImage, ImagePrompt, Recipe, named_weights
+from .recipe import FindImage, Recipe, ReferenceImage, named_weights
 from .request import MOST, Objects, Request, Texts
 from .scheduler_names import DIFFUSERS
 
@@ -200,7 +200,7 @@ class IPAdapterRequest(ScenarioRequest):
         files = [find_image(name, value) for value in (values if isinstance(values, list) else [values])]
         scales = [*(self.ipAdapterScales or [self.ipAdapterScale] * len(files)), *[USUAL_SCALE] * len(files)]
         made.image_prompts = [
-            ImagePrompt(file, scale, self.ipAdapterType) for file, scale in zip(files, scales, strict=False)
+            ReferenceImage(file, scale, self.ipAdapterType) for file, scale in zip(files, scales, strict=False)
         ]
         ignored = (set(_FIRST_TO_LAST) - {name}) & self.given
         made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))
