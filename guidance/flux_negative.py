@@ -115,6 +115,7 @@ class FluxNegative:
         """Let the host prepare the negative like its own conditionings."""
         run.add_conditioning(KEY, self.convert(self.negative))
         run.options[KEY] = RunState()
+        self.schedule.prepare(run)
         return run.proceed()
 
     def around_prediction(self, call: NoisePrediction) -> Tensor:
@@ -142,12 +143,12 @@ class FluxNegative:
 
     def acting(self, call: NoisePrediction) -> list[Cond]:
         """Return the parts of the negative that act at this noise level; none outside of the range."""
-        if not self.schedule.covers(call.sigma, call.percent_to_sigma):
+        if not self.schedule.acts(call):
             return []
         conds = call.conditioning(KEY)
         if not any("timestep_start" in cond or "timestep_end" in cond for cond in conds):
             return conds
-        sigma = float(call.sigma.max())
+        sigma = call.level
         return [c for c in conds if c.get("timestep_end", 0.0) <= sigma <= c.get("timestep_start", float("inf"))]
 
     def around_transformer(self, call: FluxCall) -> Tensor:

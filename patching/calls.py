@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from torch import Tensor, nn
 
 from .networks import Network, describe
-from .schedule import PercentToSigma
+from .schedule import LEVELS, KnownLevels, PercentToSigma
 
 Kind = TypeVar("Kind", bound="Call")
 Options = dict[str, Any]
@@ -47,6 +47,16 @@ class Call:
         """Give the arguments of a wrapper their names."""
         named = {**dict(zip(cls.positional, positional, strict=False)), **named}
         return cls(executor, named, tuple(positional[len(cls.positional) :]))
+
+    @property
+    def options(self) -> Options:
+        """Transformer options."""
+        raise NotImplementedError
+
+    @property
+    def levels(self) -> KnownLevels:
+        """Noise levels of the run that the host has read; outside of a run none."""
+        return self.options.get(LEVELS) or KnownLevels()
 
     def proceed(self, **changes: Any) -> Any:
         """Go on with the call; `changes` replace arguments, by the host's names."""
@@ -141,6 +151,11 @@ class CondBatch(Call):
         return self.arguments["timestep"]
 
     @property
+    def level(self) -> float:
+        """The highest of them, on the host."""
+        return self.levels.highest(self.sigma)
+
+    @property
     def options(self) -> Options:
         """The run's transformer options."""
         return self.arguments["model_options"]["transformer_options"]
@@ -149,6 +164,11 @@ class CondBatch(Call):
     def percent_to_sigma(self) -> PercentToSigma:
         """Of the model."""
         return self.arguments["model"].model_sampling.percent_to_sigma
+
+    @property
+    def numbered(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The conditionings of each number (0 positive, 1 negative, as guiders order them), where there are any."""
+        return ((number, group) for number, group in enumerate(self.arguments["conds"]) if group)
 
     @property
     def conditionings(self) -> Iterator[dict[str, Any]]:
@@ -176,6 +196,11 @@ class DenoiserCall(Call):
     def sigma(self) -> Tensor:
         """Noise levels (B,)."""
         return self.arguments["t"]
+
+    @property
+    def level(self) -> float:
+        """The highest of them, on the host; every call of a prediction has the same."""
+        return self.levels.highest(self.options.get("sigmas", self.sigma))
 
     @property
     def control(self) -> dict[str, list[Tensor | None]] | None:
@@ -233,6 +258,11 @@ class NoisePrediction(Call):
     def sigma(self) -> Tensor:
         """Noise levels (B,)."""
         return self.arguments["timestep"]
+
+    @property
+    def level(self) -> float:
+        """The highest of them, on the host."""
+        return self.levels.highest(self.sigma)
 
     @property
     def options(self) -> Options:

@@ -3,12 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 
 PercentToSigma = Callable[[float], float]
 """A host's `model_sampling.percent_to_sigma`: from a fraction of the schedule, 0 at its start, to a sigma."""
+
+LEVELS = "tessera_known_levels"
+"""Option of a run: its `KnownLevels`."""
+
+
+@dataclass(eq=False)
+class KnownLevels:
+    """Noise levels of a run that the host has read from its device: reading one is a wait, so that no hook repeats it.
+
+    Attributes:
+        tensor: sigmas of the latest prediction, as the host hands them to every hook.
+        value: the highest of them.
+        bounds: sigma by fraction of the schedule.
+    """
+
+    tensor: Tensor | None = None
+    value: float = 0.0
+    bounds: dict[float, float] = field(default_factory=dict)
+
+    def highest(self, sigma: Tensor) -> float:
+        """Return the highest of sigmas (B,), read once for all hooks of a prediction."""
+        if sigma is not self.tensor:
+            self.tensor, self.value = sigma, float(sigma.max())
+        return self.value
+
+    def at(self, percent: float, percent_to_sigma: PercentToSigma) -> float:
+        """Return the sigma at a fraction of the schedule, which a model may have to read from its device."""
+        if percent not in self.bounds:
+            self.bounds[percent] = percent_to_sigma(percent)
+        return self.bounds[percent]
+
+
+class InSchedule(Protocol):
+    """A call or a run whose noise levels are known."""
+
+    @property
+    def levels(self) -> KnownLevels:
+        """Those that were read."""
+        ...
+
+    @property
+    def percent_to_sigma(self) -> PercentToSigma:
+        """Of the model."""
+        ...
+
+
+class Prediction(InSchedule, Protocol):
+    """A call at one noise level."""
+
+    @property
+    def level(self) -> float:
+        """The noise level, on the host."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,6 +86,16 @@ class ScheduleRange:
     def whole(self) -> bool:
         """Whether the patch acts at every step: then no sigma has to be read, for which a GPU would wait."""
         return (self.start, self.end) == (0.0, 1.0)
+
+    def prepare(self, run: InSchedule) -> None:
+        """Find the sigmas of both ends before the first step of a run."""
+        if not self.whole:
+            for percent in (self.start, self.end):
+                run.levels.at(percent, run.percent_to_sigma)
+
+    def acts(self, call: Prediction) -> bool:
+        """Return whether the patch acts in a call; its noise level is read once for all hooks of a prediction."""
+        return self.whole or self.covers(call.level, lambda percent: call.levels.at(percent, call.percent_to_sigma))
 
     def covers(self, sigma: float | Tensor, percent_to_sigma: PercentToSigma) -> bool:
         """Return whether the patch acts at a noise level.

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .calls import Call
+from .calls import Call, SamplingRun
+from .schedule import LEVELS, KnownLevels
 
 Hook = Callable[[Any], Any]
 """Receives a call of the kind that it surrounds, and returns what the call gives."""
@@ -27,7 +28,11 @@ class Wrapper:
     hook: Hook
 
     def __call__(self, executor: Any, *positional: Any, **named: Any) -> Any:
-        return self.hook(self.call.read(executor, positional, named))
+        call = self.call.read(executor, positional, named)
+        if isinstance(call, SamplingRun):
+            # An object, which hosts hand on as it is, where they copy dictionaries.
+            call.options.setdefault(LEVELS, KnownLevels())
+        return self.hook(call)
 
 
 def install(model: Any, key: str, owner: Any, hooks: Mapping[type[Call], Hook]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from tessera.host.runtime.patcher_extension import WrappersMP
 from tessera.patching.calls import Call, CondBatch, DenoiserCall, FluxCall, NoisePrediction, SamplingRun
 from tessera.patching.latents import pixels_per_latent
 from tessera.patching.networks import Network
-from tessera.patching.schedule import ScheduleRange
+from tessera.patching.schedule import KnownLevels, ScheduleRange
 from tessera.patching.wrappers import install, installed, remove
-from torch import nn
+from torch import Tensor, nn
 
 
 def test_kinds_of_calls_have_the_names_of_the_host() -> None:
@@ -115,3 +116,30 @@ def test_parts_of_flux_are_counted(flux_transformer: Any) -> None:
 )
 def test_pixels_of_a_latent(latent: dict[str, Any], pixels: int) -> None:
     assert pixels_per_latent(latent) == pixels
+
+
+def test_a_noise_level_is_read_once_for_all_hooks_of_a_prediction() -> None:
+    """Each read is a wait for a GPU; calls get copies of the options, but the same record of levels."""
+    reads = []
+
+    class Sigma:
+        def max(self) -> float:
+            reads.append(self)
+            return 0.5
+
+    def bound(percent: float) -> float:
+        reads.append(percent)
+        return 1 - percent
+
+    levels, half = KnownLevels(), ScheduleRange(0.25, 0.75)
+    call: Any = SimpleNamespace(levels=levels, percent_to_sigma=bound)
+    half.prepare(call)
+    assert reads == [0.25, 0.75]
+    for sigma in cast("list[Tensor]", [Sigma(), Sigma()]):
+        for _ in range(3):
+            call.level = levels.highest(sigma)
+            assert half.acts(call)
+            assert not ScheduleRange(0.75, 1.0).acts(call)
+            assert ScheduleRange().acts(call)
+    # The bound 0.75 was known, 1.0 is asked for once.
+    assert [type(each) for each in reads] == [float, float, Sigma, float, Sigma]

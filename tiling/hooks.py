@@ -89,6 +89,7 @@ class SeamlessHooks:
         size, network = (run.noise.shape[-2], run.noise.shape[-1]), run.network
         check_size(size, self.axes, self.unit(network), network.pixels)
         self._warn_when_idle(run.sigmas, run.percent_to_sigma)
+        self.schedule.prepare(run)
         run.options[PERIOD] = size
         run.options[SEED] = run.seed
         return run.proceed()
@@ -103,7 +104,7 @@ class SeamlessHooks:
         """Make control networks, which run before the denoiser, periodic as well."""
         x = call.x
         with ExitStack() as stack:
-            if self.schedule.covers(call.sigma, call.percent_to_sigma):
+            if self.schedule.acts(call):
                 whole = (cond for cond in call.conditionings if "area" not in cond)
                 every = {id(network_of(control) or control): control for control in controls(whole)}
                 for control in every.values():
@@ -124,7 +125,7 @@ class SeamlessHooks:
     def around_step(self, call: DenoiserCall) -> Tensor:
         """Make the denoiser periodic while sigma is within range."""
         axes = whole_axes(self.axes, call.size, call.options.get(PERIOD))
-        if not any(axes) or not self.schedule.covers(call.sigma, call.percent_to_sigma):
+        if not any(axes) or not self.schedule.acts(call):
             return call.proceed()
         return self.step(call, axes)
 
