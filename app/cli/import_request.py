@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...files.writing import replace
 from ...host.errors import GraphError, shown
@@ -16,16 +16,29 @@ from ...host.schema.limits import MAX_SEED
 from .arguments import DONE, Parser
 from .nodes import configured
 
+if TYPE_CHECKING:
+    from ...host.schema.object_info import ObjectInfo
+    from ..services.request import Request
+
 MAX_REQUEST_BYTES = 2**28
 """A request holds images as base64 text."""
+
+
+_OUTPUT = "the workflow to write; with a number before its suffix where there are several requests"
 
 
 def declare(commands: Any, parents: list[Parser]) -> None:
     """Add the command."""
     made = commands.add_parser("import", parents=parents, help="turn a hosted service's request into a workflow")
     made.add_argument("service", metavar="SERVICE", help="one that tessera params lists, such as scenario-texture")
-    made.add_argument("request", metavar="REQUEST", help="the JSON body that was sent to the service")
-    made.add_argument("-o", "--output", metavar="FILE", required=True, help="the workflow to write")
+    made.add_argument("request", metavar="REQUEST", help="the JSON body that was sent, several, or code that sends it")
+    made.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        required=True,
+        help="the workflow to write; of several bodies FILE_1, FILE_2, ...",
+    )
     made.add_argument("--strict", action="store_true", help="refuse what would only be approximated or left out")
     made.add_argument("--model", metavar="NAME", help="the checkpoint to use (default: the one named in the request)")
     made.add_argument(
@@ -53,49 +66,86 @@ def declare(commands: Any, parents: list[Parser]) -> None:
 
 
 def command(options: argparse.Namespace) -> int:
-    """Read a request, write its workflow, and its images to the input folder; print what became of each parameter.
+    """Read requests, write a workflow of each, and their images to the input folder; tell what became of parameters.
 
     Raises:
-        GraphError: the request cannot be read or is refused, or nothing can be written.
+        GraphError: the requests cannot be read, one is refused, or nothing can be written.
     """
     info = configured(options)
-    from ..services.convert import convert
-    from ..services.images import RequestImages
+    from ..services.forms import bodies
     from ..services.services import find_service
 
     service = find_service(options.service)
-    document = read_request(Path(options.request))
-    images = RequestImages(named_files(options.image))
-    seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
-    if not 0 <= seed <= MAX_SEED:
-        raise GraphError([f"--seed: found {seed}; expected a whole number from 0 to {MAX_SEED}"])
-    choices = {"model": options.model, "family": options.family, "strict": options.strict}
-    choices |= {"text_model": options.text_model, "background_model": options.background_model}
-    workflow, lines = convert(service, document, info, images, seed, **choices)
-    for name, content in images.found.items():
-        write(Path(get_input_directory()) / name, content)
-    write(Path(options.output), (json.dumps(workflow, indent=1) + "\n").encode())
-    for line in lines:
-        print(line)
+    if options.seed is not None and not 0 <= options.seed <= MAX_SEED:
+        raise GraphError([f"--seed: found {options.seed}; expected a whole number from 0 to {MAX_SEED}"])
+    path = Path(options.request)
+    try:
+        found = bodies(read_request(path), service)
+    except GraphError as error:
+        raise GraphError(f"{path}: {line}" for line in error.lines) from error
+    files = outputs(Path(options.output), len(found))
+    made = [_converted(service, body, info, options, number) for number, body in _numbered(found)]
+    for (images, workflow, lines), output in zip(made, files, strict=True):
+        for name, content in images.items():
+            write(Path(get_input_directory()) / name, content)
+        write(output, (json.dumps(workflow, indent=1) + "\n").encode())
+        for line in ([output] if len(made) > 1 else []) + lines:
+            print(line)
     return DONE
 
 
-def read_request(path: Path) -> Any:
-    """Return the JSON document in a file.
+def _numbered(found: list[Any]) -> list[tuple[int, Any]]:
+    """Return the bodies with their numbers; 0 for one alone."""
+    return list(enumerate(found, len(found) > 1))
+
+
+def _converted(
+    service: type[Request], body: Any, info: ObjectInfo, options: argparse.Namespace, number: int
+) -> tuple[dict[str, bytes], dict[str, Any], list[Any]]:
+    """Return the images, the workflow and the report of a body; `number` tells it from others, if there are any."""
+    from ..services.convert import convert
+    from ..services.images import RequestImages
+
+    images = RequestImages(named_files(options.image))
+    seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed
+    choices = {"model": options.model, "family": options.family, "strict": options.strict}
+    choices |= {"text_model": options.text_model, "background_model": options.background_model}
+    try:
+        workflow, lines = convert(service, body, info, images, seed, **choices)
+    except GraphError as error:
+        raise GraphError(f"body {number}: {line}" if number else line for line in error.lines) from error
+    return images.found, workflow, lines
+
+
+def outputs(path: Path, count: int) -> list[Path]:
+    """Return the files to write: `path` alone, or one with a number for each of several workflows.
 
     Raises:
-        GraphError: it cannot be read, is too large, or is not JSON.
+        GraphError: `path` is a folder.
+
+    >>> [str(each) for each in outputs(Path("moss.json"), 2)]
+    ['moss_1.json', 'moss_2.json']
+    """
+    if not path.name or path.is_dir():
+        raise GraphError([f"{path}: a folder; expected the file to write"])
+    if count == 1:
+        return [path]
+    digits = len(str(count))
+    return [path.with_name(f"{path.stem}_{number:0{digits}}{path.suffix}") for number in range(1, count + 1)]
+
+
+def read_request(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        GraphError: it cannot be read, or is too large.
     """
     try:
         if path.stat().st_size > MAX_REQUEST_BYTES:
-            raise GraphError([f"{path}: more than {MAX_REQUEST_BYTES} bytes; expected a request body"])
-        return json.loads(path.read_bytes())
+            raise GraphError([f"more than {MAX_REQUEST_BYTES} bytes; expected a request body"])
+        return path.read_bytes()
     except OSError as error:
-        raise GraphError([f"{path}: {error.strerror or error}; expected a JSON file"]) from error
-    except RecursionError as error:
-        raise GraphError([f"{path}: the JSON is nested too deeply; expected a request body"]) from error
-    except ValueError as error:
-        raise GraphError([f"{path}: not JSON ({error}); expected a request body"]) from error
+        raise GraphError([f"{error.strerror or error}; expected a file with a request"]) from error
 
 
 def named_files(settings: Sequence[str]) -> dict[str, Path]:
@@ -117,8 +167,6 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         GraphError: it cannot be written.
     """
-    if not path.name or path.is_dir():
-        raise GraphError([f"{path}: a folder; expected the file to write"])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, content)

@@ -49,6 +49,16 @@ VERSIONS = (
     "FLUX_DEV",
 )
 
+ANSWER = {
+    "imageWidth": "width",
+    "imageHeight": "height",
+    "inferenceSteps": "num_inference_steps",
+    "guidanceScale": "guidance_scale",
+    "negativePrompt": "negative_prompt",
+    "sdVersion": "sd_version",
+    "initStrength": "init_strength",
+}
+
 _ALCHEMY = NoEffect("Alchemy is a pipeline of the service that is not public.")
 _CONTRAST = Approximated("contrast.factor")
 _FILE = Field(description="Say which file it is with --image.")
@@ -64,6 +74,7 @@ class LeonardoRequest(Request):
 
     service = "leonardo"
     title = "Leonardo Create a Generation of Images"
+    answer = ANSWER
 
     alchemy: Annotated[bool, _ALCHEMY] = True
     contrastRatio: Annotated[

@@ -17,6 +17,16 @@ MERGED = 0.5
 DEFAULT_SIDE, DEFAULT_STEPS, DEFAULT_STRENGTH = 512, 31, 0.7
 """Taken where a request leaves them out; the document has no defaults."""
 
+ANSWER = {
+    "W": "width",
+    "H": "height",
+    "steps": "num_inference_steps",
+    "n_samples": "samples",
+    "model": "model_id",
+    "lora": "lora_model",
+    "safetychecker": "safety_checker",
+}
+
 _WEBHOOK = Meaningless("Belongs to the run: tessera run --webhook URL --track-id ID.")
 _SIDE = within((16, 1024), description="The document has no default; 512 is taken. The nearest lower multiple of 8.")
 
@@ -28,6 +38,7 @@ class ModelsLabRequest(Request):
 
     service = "modelslab"
     title = "ModelsLab"
+    answer = ANSWER
 
     key: Annotated[str | None, Meaningless("Nothing is asked of the service.")] = None
     model_id: Annotated[str | None, MODEL_FILE, MODEL] = None

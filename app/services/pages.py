@@ -12,7 +12,11 @@ from .services import SERVICES
 _HEAD = """# Requests of hosted image services as workflows
 
 `tessera import SERVICE request.json -o workflow.json` makes a workflow of a request body, and says of each parameter
-what became of it. This page is what `tessera params --markdown` prints: do not change it by hand.
+what became of it. The file holds the body, or what holds one: a wrapper of an HTTP client (`{"json": ...}`), a `curl`
+command, code in Python or JavaScript, or an answer of the service that repeats the request. Of several bodies, each
+becomes a workflow: `workflow_1.json`, `workflow_2.json`, ...
+
+This page is what `tessera params --markdown` prints: do not change it by hand.
 
 * **mapped**: the workflow does the same, and another without the parameter would not; a value that the workflow has
   anyway is told "as by default".

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache, reduce
 from operator import or_
 from types import UnionType
@@ -31,6 +32,7 @@ class Request(BaseModel):
         service: its name on the command line.
         title: its name in messages and pages.
         usual_family: of its models, where nothing tells another.
+        answer: what its answers call a parameter, where that is another name.
     """
 
     model_config = ConfigDict(frozen=True, protected_namespaces=(), allow_inf_nan=False)
@@ -38,6 +40,7 @@ class Request(BaseModel):
     service: ClassVar[str]
     title: ClassVar[str]
     usual_family: ClassVar[str | None] = None
+    answer: ClassVar[Mapping[str, str]] = {}
 
     _family: str | None = PrivateAttr(None)
     _sent: dict[str, Any] = PrivateAttr(default_factory=dict)
