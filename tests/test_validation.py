@@ -15,6 +15,7 @@ from tessera.host.errors import GraphError
 from tessera.host.graph.faults import Kind
 from tessera.host.graph.validation import examine, needed, validate
 from tessera.host.graph.workflow import Prompt, from_document, to_prompt
+from tessera.host.progress import interrupt_current_processing, processing_interrupted
 from tessera.host.schema import io
 from tessera.host.schema.object_info import ObjectInfo
 
@@ -268,3 +269,12 @@ def test_an_output_can_run_where_no_circle_is_among_what_it_needs(links: list[tu
     examined = examine(prompt, INFO)
     good = [each for each in examined.outputs if in_circles.isdisjoint(needed(prompt, [each]))]
     assert examined.runnable == good
+
+
+def test_a_run_that_is_being_stopped_does_not_disturb_the_check_of_another_graph() -> None:
+    interrupt_current_processing()
+    try:
+        validate(shown(node("Even", value=2)), INFO)
+        assert processing_interrupted()
+    finally:
+        interrupt_current_processing(False)

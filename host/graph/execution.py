@@ -134,7 +134,13 @@ class Run:
         if missing or not waiting:
             return missing
         with self._blamed(node_id):
-            asked = call_mapped(self._class(node_id), "check_lazy_status", self.inputs(node_id), self._info(node_id))
+            asked = call_mapped(
+                self._class(node_id),
+                "check_lazy_status",
+                self.inputs(node_id),
+                self._info(node_id),
+                can_be_stopped=True,
+            )
         wanted = {name for names in asked if isinstance(names, list) for name in names}
         return [links[name] for name in waiting if name in wanted]
 
@@ -143,7 +149,14 @@ class Run:
         self.on_node(node_id, class_type)
         info = self._info(node_id)
         with self._blamed(node_id):
-            made = call_mapped(self._class(node_id), "execute", self.inputs(node_id), info, self._hidden(node_id))
+            made = call_mapped(
+                self._class(node_id),
+                "execute",
+                self.inputs(node_id),
+                info,
+                self._hidden(node_id),
+                can_be_stopped=True,
+            )
             entry = _merge([_normalized(each) for each in made], info)
         self.entries[node_id] = self.cache.entries[self._signatures[node_id]] = entry
         self.on_result(node_id, entry)

@@ -23,6 +23,7 @@ def call_mapped(
     inputs: Mapping[str, list[Any]],
     info: Mapping[str, Any],
     answers: Mapping[Hidden, Any] | None = None,
+    can_be_stopped: bool = False,
 ) -> list[Any]:
     """Call a method of a node for every item; a shorter list repeats its last. Async methods run side by side.
 
@@ -30,6 +31,7 @@ def call_mapped(
         inputs: a list of values for each argument.
         info: the node's entry in /object_info; with `is_input_list` it is called once, with the lists.
         answers: the hidden inputs.
+        can_be_stopped: this is part of a run. Checks are not: another graph may run, and stop, meanwhile.
 
     Raises:
         ValueError: a list is empty although the node needs an item of it.
@@ -38,7 +40,8 @@ def call_mapped(
     function = bound(node, method, answers)
     results = []
     for arguments in [dict(inputs)] if info["is_input_list"] else _items(inputs):
-        throw_exception_if_processing_interrupted()
+        if can_be_stopped:
+            throw_exception_if_processing_interrupted()
         results.append(function(**nest(info, arguments)))
     if any(inspect.isawaitable(result) for result in results):
         return asyncio.run(_gather(results))
