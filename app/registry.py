@@ -8,6 +8,9 @@ import pkgutil
 from ..host.schema.node import ComfyNode
 from ..host.schema.object_info import ObjectInfo
 
+PACK = "tessera"
+"""The pack's name, as its folder's in ComfyUI."""
+
 
 def node_classes() -> dict[str, type[ComfyNode]]:
     """Return every node class by its id.
@@ -26,6 +29,9 @@ def node_classes() -> dict[str, type[ComfyNode]]:
         importlib.import_module(f"{core_nodes.__name__}.{each.name}")
         for each in pkgutil.iter_modules(core_nodes.__path__)
     ]
+    for node in NODES:
+        # As ComfyUI says of a pack's nodes; the editor finds their help pages by it.
+        node.RELATIVE_PYTHON_MODULE = f"custom_nodes.{PACK}"
     classes: dict[str, type[ComfyNode]] = {}
     for node in dict.fromkeys([*NODES, *(node for module in modules for node in module.NODES)]):
         node_id = node.GET_SCHEMA().node_id

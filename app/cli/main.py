@@ -1,4 +1,4 @@
-"""The command line: `tessera run`, `tessera check`, `tessera nodes`, `tessera import`, `tessera params`.
+"""The command line: `tessera run`, `check`, `nodes`, `import`, `params`, `serve`.
 
 Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C; 1 anything else. Errors are single lines on standard
 error.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...host.errors import GraphError
-from . import check, import_request, nodes, params, run
+from . import check, import_request, nodes, params, run, serve
 from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders, graph
 
 
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     nodes.declare(commands, [folders()])
     import_request.declare(commands, [folders()])
     params.declare(commands)
+    serve.declare(commands, [folders()])
     return parser
 
 

@@ -1,0 +1,117 @@
+"""The one thread that runs prompts. Models stay loaded, and nodes whose inputs are the same do not run again."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ...host.errors import NodeError
+from ...host.graph.execution import Cache, NodeResult, Run
+from ...host.progress import (
+    InterruptProcessingException,
+    interrupt_current_processing,
+    set_progress_bar_global_hook,
+)
+from ...host.sampling import latent_preview
+from ...host.schema.node import ComfyNode
+from ...host.schema.object_info import ObjectInfo
+from .clients import Clients
+from .jobs import Job, JobQueue
+from .telling import Telling
+
+log = logging.getLogger(__name__)
+
+MODELS_KEPT = 4
+"""Results of loaders that stay when another prompt does not need them, the last used ones."""
+
+STOP_SECONDS = 10.0
+"""How long the end waits for what runs."""
+
+
+class Worker:
+    """Runs the jobs of a queue, one after the other.
+
+    Args:
+        classes: the node classes by id.
+    """
+
+    def __init__(self, queue: JobQueue, clients: Clients, classes: Mapping[str, type[ComfyNode]]) -> None:
+        self.queue, self.clients, self.classes = queue, clients, classes
+        self.current: Telling | None = None
+        self._cache = Cache()
+        self._models: dict[str, NodeResult] = {}
+        self._thread = threading.Thread(target=self._work, name="tessera-worker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop what runs, and end; a node that cannot be stopped is left behind."""
+        self.queue.close()
+        self._thread.join(STOP_SECONDS)
+
+    def _work(self) -> None:
+        while not self.queue.closed:
+            job = self.queue.take()
+            if job is not None:
+                self.queue.finish(job, self._done(job))
+            elif self.queue.asked_to_free():
+                self._cache, self._models = Cache(), {}
+                gc.collect()
+
+    def _done(self, job: Job) -> dict[str, Any]:
+        """Run a job and return its entry in the history."""
+        told = self.current = Telling(job, self.clients)
+        latent_preview.choose(job.extra_data.get("preview_method"))
+        set_progress_bar_global_hook(told.progress)
+        try:
+            self._run(job, told)
+        finally:
+            set_progress_bar_global_hook(None)
+            self.current = None
+        told.ended()
+        return told.entry()
+
+    def _run(self, job: Job, told: Telling) -> None:
+        def cached(node_ids: list[str]) -> None:
+            told.cached(node_ids)
+            # Whoever stopped the job before the run was ready to hear it shall not have done so in vain.
+            interrupt_current_processing(job.interrupted)
+
+        self._cache.entries.update(self._models)
+        run = Run(
+            job.prompt,
+            job.outputs,
+            ObjectInfo(self.classes),
+            self._cache,
+            extra_pnginfo=job.extra_data.get("extra_pnginfo"),
+            on_cached=cached,
+            on_node=told.node_starts,
+            on_result=told.node_ends,
+        )
+        told.started()
+        try:
+            run.start()
+        except InterruptProcessingException:
+            told.interrupted(job.prompt[told.node_id]["class_type"] if told.node_id else "")
+        except NodeError as error:
+            log.warning("%s", error.line)
+            told.failed(error, run)
+        except Exception as error:
+            log.exception("prompt %s failed", job.prompt_id)
+            told.failed(error, run)
+        else:
+            told.succeeded()
+        self._keep(run)
+
+    def _keep(self, run: Run) -> None:
+        """Remember which models were used last."""
+        for signature, result in run.loaded().items():
+            self._models.pop(signature, None)
+            self._models[signature] = result
+        for signature in list(self._models)[:-MODELS_KEPT]:
+            del self._models[signature]
