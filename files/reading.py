@@ -10,12 +10,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-WITHOUT_END = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFSOCK: "an end of a connection",
-}
+WITHOUT_END = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a connection"}
 """What is not read, by the type that its mode tells."""
 
 MOST_VALUES = 10_000_000
@@ -29,7 +24,7 @@ def open_file(path: str | Path) -> BufferedReader:
     """Open a regular file for reading, links followed.
 
     Raises:
-        OSError: there is none, it may not be read, or it is not a regular file.
+        OSError: there is none, it may not be read, or it is a folder, a pipe or a device.
     """
     # Opening alone makes some devices act.
     _refuse(path, os.stat(path).st_mode)

@@ -54,7 +54,12 @@ def encode(image: Tensor, file_format: str, quality: int = 90, texts: Mapping[st
         file_format: a key of `FORMATS`.
         quality: 1..100, of JPEG and WebP; WebP at 100 is lossless.
         texts: metadata by keyword, which png16 carries.
+
+    Raises:
+        ValueError: the image has values that are not numbers.
     """
+    if image.isnan().any():
+        raise ValueError("the image has values that are not numbers (NaN); use another precision, model or VAE")
     if file_format == PNG16:
         return _encode_png16(image, texts or {})
     from PIL import Image

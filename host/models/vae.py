@@ -73,7 +73,11 @@ class VAE:
         return pixels[..., : self.output_channels]
 
     def decode(self, samples_in: Tensor) -> Tensor:
-        """Return images (B, H, W, C) in 0..1 of latents (B, L, h, w)."""
+        """Return images (B, H, W, C) in 0..1 of latents (B, L, h, w).
+
+        Raises:
+            ValueError: latents of another VAE, or an image that is not finite.
+        """
         self._check_latent(samples_in)
         cost = DECODE_COST * samples_in.shape[2] * samples_in.shape[3]
         with running(self.patcher), torch.no_grad():
@@ -81,7 +85,7 @@ class VAE:
             if images is None:
                 log.warning("out of memory while decoding; decoding again in tiles")
                 images = self.decode_tiled_(samples_in)
-        return to_unit_range(images).movedim(1, -1)
+        return to_unit_range(_checked(images, "images")).movedim(1, -1)
 
     def encode(self, pixel_samples: Tensor) -> Tensor:
         """Return latents (B, L, h, w) of images (B, H, W, C) in 0..1."""
@@ -92,20 +96,20 @@ class VAE:
             if samples is None:
                 log.warning("out of memory while encoding; encoding again in tiles")
                 samples = self.encode_tiled_(pixels)
-        return samples
+        return _checked(samples, "latents")
 
     def decode_tiled(self, samples: Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> Tensor:
         """Decode in tiles of `tile_x` by `tile_y` latents."""
         self._check_latent(samples)
         with running(self.patcher), torch.no_grad():
             images = self.decode_tiled_(samples, tile_x, tile_y, overlap)
-        return to_unit_range(images).movedim(1, -1)
+        return to_unit_range(_checked(images, "images")).movedim(1, -1)
 
     def encode_tiled(self, pixel_samples: Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> Tensor:
         """Encode in tiles of `tile_x` by `tile_y` pixels."""
         pixels = self.vae_encode_crop_pixels(pixel_samples).movedim(-1, 1)
         with running(self.patcher), torch.no_grad():
-            return self.encode_tiled_(pixels, tile_x, tile_y, overlap)
+            return _checked(self.encode_tiled_(pixels, tile_x, tile_y, overlap), "latents")
 
     def _check_latent(self, samples: Tensor) -> None:
         if samples.ndim != 4 or samples.shape[1] != self.latent_channels:
@@ -142,6 +146,21 @@ class VAE:
         """
         scale = 1 / self.downscale_ratio
         return three_passes(pixel_samples, self._encode, tile_x, tile_y, overlap, scale, self.latent_channels)
+
+
+def _checked(made: Tensor, what: str) -> Tensor:
+    """Return what a VAE made of a batch.
+
+    Raises:
+        ValueError: some of it is not a number, which would be a black image.
+    """
+    broken = (~made.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+    if broken:
+        raise ValueError(
+            f"the VAE made {what} with values that are not finite (NaN) of number {broken[0] + 1} of {len(made)}; "
+            "look at what goes into it, or use another VAE, or --dtype fp32"
+        )
+    return made
 
 
 def to_unit_range(images: Tensor) -> Tensor:

@@ -89,13 +89,18 @@ class KSAMPLER(Sampler):
         max_denoise = self.max_denoise(model_wrap, sigmas)
         x = model_sampling.noise_scaling(sigmas[0], noise, latent_image, max_denoise)
 
+        finite = _Finite(total)
+
         def report(step: dict[str, Any]) -> None:
+            finite.look(step["i"], step["denoised"])
             if callback is not None:
                 callback(step["i"], step["denoised"], step["x"], total)
 
         samples = self.sampler_function(
             model_k, x, sigmas, extra_args=extra_args, callback=report, disable=disable_pbar, **self.extra_options
         )
+        finite.look(total - 1, samples)
+        finite.check()
         return model_sampling.inverse_noise_scaling(sigmas[-1], samples)
 
     def _inpaint_noise(self, noise: Tensor, extra_args: dict[str, Any]) -> Tensor:
@@ -103,6 +108,33 @@ class KSAMPLER(Sampler):
             return noise
         generator = torch.manual_seed(extra_args.get("seed", 41) + 1)
         return torch.randn(noise.shape, generator=generator).to(noise)
+
+
+class _Finite:
+    """Looks for the first step whose latents are not finite; on a GPU without waiting for it before the end."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.first: Tensor | None = None
+
+    def look(self, step: int, latents: Tensor) -> None:
+        """Look at the latents of a step (B, C, H, W).
+
+        Raises:
+            ValueError: on a CPU, they are not finite.
+        """
+        here = torch.where(latents.isfinite().all(), self.total, min(step, self.total - 1))
+        self.first = here if self.first is None else torch.minimum(self.first.to(here), here)
+        if latents.device.type == "cpu":
+            self.check()
+
+    def check(self) -> None:
+        """Raise ValueError where a step was not finite."""
+        if self.first is not None and (first := int(self.first)) < self.total:
+            raise ValueError(
+                f"the model gave values that are not finite (NaN) at step {first + 1} of {self.total}; "
+                "use another sampler, a lower cfg, or --dtype fp32"
+            )
 
 
 def sampler_object(name: str) -> KSAMPLER:

@@ -8,6 +8,7 @@ import string
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ...files.writing import create_series
@@ -18,6 +19,10 @@ from .node import ComfyNode
 if TYPE_CHECKING:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
+
+
+BAND = 256
+"""Rows of an image that are converted at once."""
 
 
 class SavedResult(dict[str, str]):
@@ -86,7 +91,16 @@ def _png(image: Tensor, metadata: PngInfo | None, compress_level: int) -> bytes:
 def _to_pil(image: Tensor) -> Image.Image:
     from PIL import Image
 
-    return Image.fromarray((255.0 * image.float().cpu()).clamp(0, 255).byte().numpy())
+    levels = torch.empty(image.shape, dtype=torch.uint8)
+    # In bands: the floats of a large image take gigabytes.
+    for band, rows in zip(levels.split(BAND), image.split(BAND), strict=True):
+        scaled = 255.0 * rows.float().cpu()
+        if scaled.isnan().any():
+            raise ValueError(
+                "the image has values that are not numbers (NaN); use --dtype fp32, or another model or VAE"
+            )
+        band.copy_(scaled.clamp_(0, 255).byte())
+    return Image.fromarray(levels.numpy())
 
 
 def _png_metadata(cls: type[ComfyNode] | None) -> PngInfo | None:
