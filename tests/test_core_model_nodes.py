@@ -16,7 +16,6 @@ from naming import naming
 from PIL import Image
 from safetensors.torch import load_file
 from tessera.host import folder_paths
-from tessera.host.images import loading
 from tessera.host.images.loading import load_image
 from tessera.host.images.scaling import UPSCALE_METHODS, resize
 from tessera.host.models.model_base import SDXL, Flux
@@ -270,22 +269,10 @@ def test_frames_of_other_sizes_are_left_out(folders: Path) -> None:
     assert load_image(folders / "input" / "pages.tiff")[0].shape == (2, 5, 5, 3)
 
 
-def test_bad_images(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_images(folders: Path) -> None:
     (folders / "input" / "text.png").write_text("no image")
     with pytest.raises(ValueError, match=naming("text.png", "PNG", "JPEG", "WebP")):
         image_nodes.LoadImage.execute("text.png")
-    content = (
-        folders / "input" / image(folders, "a.png", np.random.default_rng(0).integers(0, 255, (90, 90, 3)))
-    ).read_bytes()
-    (folders / "input" / "cut.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=naming("cut.png", "damaged")):
-        image_nodes.LoadImage.execute("cut.png")
-    monkeypatch.setattr(loading, "MAX_PIXELS", 8000)
-    with pytest.raises(ValueError, match=naming("a.png", "90 x 90", 8000)):
-        image_nodes.LoadImage.execute("a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    with pytest.raises(ValueError, match=naming("a.png", 16000)):
-        image_nodes.LoadImage.execute("a.png")
 
 
 def test_input_files(folders: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...files.reading import open_file
 from .. import folder_paths
 from ..images.loading import load_image
 from ..images.scaling import UPSCALE_METHODS, resize
@@ -36,12 +36,17 @@ def _file_input() -> io.Combo.Input:
 
 def _check_file(image: str) -> bool | str:
     if folder_paths.exists_annotated_filepath(image):
-        return True
+        path = folder_paths.get_annotated_filepath(image)
+        return os.path.isfile(path) or f"{path} is not a file; name an image"
     return f"{image} is not in {folder_paths.get_input_directory()}; put it there, or name another file"
 
 
 def _digest(image: str) -> str:
-    return hashlib.sha256(Path(folder_paths.get_annotated_filepath(image)).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open_file(folder_paths.get_annotated_filepath(image)) as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 class LoadImage(io.ComfyNode):
