@@ -166,6 +166,17 @@ def test_texts_that_unpack_without_end_are_refused(tmp_path: Path) -> None:
         read(with_chunk(tmp_path / "a.png", b"zTXt", b"prompt\0\0" + b"no zlib"))
 
 
+def test_texts_are_bounded_together_and_others_are_not_unpacked(tmp_path: Path) -> None:
+    half = b"prompt\0\0" + zlib.compress(b" " * (33 * 1024 * 1024))
+    path = png(tmp_path / "a.png", prompt={"1": node("Number", value=4)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-12] + chunk(b"zTXt", b"Comment\0\0no zlib") * 3 + whole[-12:])
+    assert read(path).prompt == {"1": node("Number", value=4)}
+    path.write_bytes(whole[:-12] + chunk(b"zTXt", half) * 2 + whole[-12:])
+    with pytest.raises(GraphError, match="longer than 64 MB"):
+        read(path)
+
+
 MAKE, MODEL, DESCRIPTION = 0x10F, 0x110, 0x10E
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ...files.reading import parse_json
 from ..errors import GraphError, shown
 
 WRAPPERS = ("prompt", "output", "workflow", "extra_data", "extra_pnginfo", "input")
 """The keys under which programs put a graph: bodies of POST /prompt, what the interface's graphToPrompt gives, and the
 bodies of services that run workflows."""
+
+LONGEST_TEXT = 2**26
+"""Bytes of a workflow as JSON."""
 
 MOST_WRAPPERS = 6
 RUN_LENGTH = 4
@@ -43,10 +46,10 @@ def parse(content: str | bytes, name: str) -> Any:
     Raises:
         GraphError: it is none.
     """
+    if len(content) > LONGEST_TEXT:
+        raise GraphError([f"{name}: more than {LONGEST_TEXT} bytes of JSON; expected a workflow"])
     try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise GraphError([f"{name}: the JSON is nested too deeply; expected a workflow"]) from error
+        return parse_json(content)
     except ValueError as error:
         raise GraphError(
             [f"{name}: not JSON ({error}); expected a workflow file: .json, or an image that ComfyUI saved"]

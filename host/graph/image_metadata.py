@@ -6,12 +6,12 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
-LONGEST_TEXT = 64 * 1024 * 1024
-"""A compressed text may say that it is of any length; no workflow is longer."""
+LONGEST_TEXTS = 64 * 1024 * 1024
+"""Bytes of the texts of a file together, where they are unpacked; no workflow is longer."""
 
 TEXT_CHUNKS = {b"tEXt", b"zTXt", b"iTXt", b"comf"}
 # Directory of EXIF's own tags, and the one in it for remarks.
@@ -30,17 +30,21 @@ def kind(content: bytes) -> str | None:
     return "AVIF" if content[4:12] in (b"ftypavif", b"ftypavis") else None
 
 
-def texts(content: bytes) -> dict[str, str]:
-    """Return the texts of an image by their keywords, in lower case. Those of EXIF are written `keyword:text`.
+def texts(content: bytes, wanted: Collection[str]) -> dict[str, str]:
+    """Return texts of an image by their keywords, in lower case. Those of EXIF are written `keyword:text`.
+
+    Args:
+        wanted: the keywords; other texts are not unpacked, and may be damaged.
 
     Raises:
-        ValueError: the file is not an image, or a text is longer than 64 MB.
+        ValueError: the file is not an image, or the texts are damaged or longer than 64 MB.
     """
-    pairs = _png_texts(content) if content.startswith(PNG_SIGNATURE) else _exif_texts(content)
-    return {key.lower(): text for key, text in pairs}
+    pairs = _png_texts(content, wanted) if content.startswith(PNG_SIGNATURE) else _exif_texts(content)
+    return {key.lower(): text for key, text in pairs if key.lower() in wanted}
 
 
-def _png_texts(content: bytes) -> Iterator[tuple[str, str]]:
+def _png_texts(content: bytes, wanted: Collection[str]) -> Iterator[tuple[str, str]]:
+    room = LONGEST_TEXTS
     if content[12:16] != b"IHDR":
         raise ValueError("it has no header")
     at = len(PNG_SIGNATURE)
@@ -48,29 +52,33 @@ def _png_texts(content: bytes) -> Iterator[tuple[str, str]]:
         length, name = struct.unpack_from(">I4s", content, at)
         data = content[at + 8 : at + 8 + length]
         if name in TEXT_CHUNKS and len(data) == length:
-            key, _, rest = data.partition(b"\0")
-            yield key.decode("latin-1"), _decoded(_unpacked(name, rest))
+            keyword, _, rest = data.partition(b"\0")
+            key = keyword.decode("latin-1")
+            if key.lower() in wanted:
+                text = _unpacked(name, rest, room)
+                room -= len(text)
+                yield key, _decoded(text)
         at += 12 + length
 
 
-def _unpacked(name: bytes, rest: bytes) -> bytes:
+def _unpacked(name: bytes, rest: bytes, room: int) -> bytes:
     if name == b"zTXt":
-        return _inflated(rest[1:])
+        return _inflated(rest[1:], room)
     if name != b"iTXt":
         return rest
     language_and_text = rest[2:].split(b"\0", 2)
     text = language_and_text[-1] if len(language_and_text) == 3 else b""
-    return _inflated(text) if rest[:1] == b"\1" else text
+    return _inflated(text, room) if rest[:1] == b"\1" else text
 
 
-def _inflated(data: bytes) -> bytes:
+def _inflated(data: bytes, room: int) -> bytes:
     unpacking = zlib.decompressobj()
     try:
-        text = unpacking.decompress(data, LONGEST_TEXT)
+        text = unpacking.decompress(data, max(1, room))
     except zlib.error as error:
         raise ValueError(f"a compressed text is damaged: {error}") from error
     if unpacking.unconsumed_tail:
-        raise ValueError("a compressed text is longer than 64 MB")
+        raise ValueError("its texts are longer than 64 MB")
     return text
 
 

@@ -5,13 +5,13 @@ An API-format graph is `{node id: {"class_type": ..., "inputs": {name: value or 
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...files.reading import read_file
 from ..errors import GraphError, shown
 from ..schema.object_info import inputs_of
 from . import image_metadata
@@ -30,6 +30,12 @@ log = logging.getLogger(__name__)
 VIRTUAL_NODES = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
 """What the interface draws and never sends."""
 
+KEYWORDS = ("prompt", "workflow", "json")
+"""Of texts in an image that may be a graph; EXIF has the last one without a keyword."""
+
+MOST_BYTES = 2**29
+"""Of a file: images with a workflow are that large, and no workflow is."""
+
 Prompt = dict[str, dict[str, Any]]
 
 
@@ -40,10 +46,11 @@ def read(path: str | Path) -> Workflow:
         GraphError: the file cannot be read, or carries no workflow.
     """
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
+        content = read_file(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise GraphError(
-            [f"{path}: {error.strerror or error}; expected a workflow file: .json, or an image that ComfyUI saved"]
+            [f"{path}: {reason}; expected a workflow file: .json, or an image that ComfyUI saved"]
         ) from error
     kind = image_metadata.kind(content)
     return _from_image(path, kind, content) if kind else from_document(parse(content, str(path)), str(path))
@@ -51,12 +58,12 @@ def read(path: str | Path) -> Workflow:
 
 def _from_image(path: str | Path, kind: str, content: bytes) -> Workflow:
     try:
-        texts = image_metadata.texts(content)
+        texts = image_metadata.texts(content, KEYWORDS)
     except ValueError as error:
         raise GraphError([f"{path}: not a readable {kind} ({error}); expected an image that ComfyUI saved"]) from error
     found = Workflow()
     refused: list[str] = []
-    for key in ("prompt", "workflow", "json"):
+    for key in KEYWORDS:
         if key not in texts:
             continue
         try:
@@ -212,13 +219,15 @@ def assign(workflow: Workflow, node_id: str, name: str, value: Any, info: Mappin
     """
     node = workflow.prompt[node_id]
     prompt = {**workflow.prompt, node_id: {**node, "inputs": {**node["inputs"], name: value}}}
-    ui_graph = copy.deepcopy(workflow.ui_graph)
-    written = ui_graph is not None and _set_widget(ui_graph, node_id, name, value, info)
-    return Workflow(prompt, ui_graph if written else None)
+    ui_graph = workflow.ui_graph
+    return Workflow(prompt, None if ui_graph is None else _with_value(ui_graph, node_id, name, value, info))
 
 
-def _set_widget(ui_graph: dict[str, Any], node_id: str, name: str, value: Any, info: Mapping[str, Any]) -> bool:
-    for node in ui_graph["nodes"]:
+def _with_value(
+    ui_graph: dict[str, Any], node_id: str, name: str, value: Any, info: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return a UI-format graph with another value of a widget; None where it has no such widget."""
+    for index, node in enumerate(ui_graph["nodes"]):
         values = node.get("widgets_values") if isinstance(node, dict) else None
         if (
             isinstance(node, dict)
@@ -228,6 +237,7 @@ def _set_widget(ui_graph: dict[str, Any], node_id: str, name: str, value: Any, i
         ):
             place = positions(values, info).get(name)
             if place is not None and not isinstance(value, list):
-                values[place] = value
-                return True
-    return False
+                changed = {**node, "widgets_values": [*values[:place], value, *values[place + 1 :]]}
+                nodes = [*ui_graph["nodes"][:index], changed, *ui_graph["nodes"][index + 1 :]]
+                return {**ui_graph, "nodes": nodes}
+    return None
