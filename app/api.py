@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from ..host.errors import GraphError, NodeError
+from ..host.errors import GraphError, NodeError, reading
 from .engines.address import is_server
 
 if TYPE_CHECKING:
@@ -163,7 +163,9 @@ def prepare(
     Args, Raises: as for `run`; with `any_model` every file that it names is taken to be there.
     """
     # The file is read before the slow imports, so that a wrong name shows at once.
-    found = _read(workflow)
+    name = "the workflow" if isinstance(workflow, Mapping) else str(workflow)
+    with reading(name):
+        found = _read(workflow)
     from ..host import folder_paths
     from ..host.graph.execution import Run
     from ..host.graph.validation import validate
@@ -173,10 +175,12 @@ def prepare(
 
     folders = [None if each is None else os.fspath(each) for each in (models_dir, input_dir, output_dir)]
     folder_paths.configure(*folders)
+    _check(folder_paths.check_folders)
     info = registry.object_info()
-    found.prompt = to_prompt(found, info)
-    found = apply(_plain(settings or {}, "the settings"), found, info)
-    prompt, outputs = validate(found.prompt, info, any_model)
+    with reading(name):
+        found.prompt = to_prompt(found, info)
+        found = apply(_plain(settings or {}, "the settings"), found, info)
+        prompt, outputs = validate(found.prompt, info, any_model)
     choose_device(device, dtype)
     where = (folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory())
     return Run(prompt, outputs, info, _cache((*where, device, dtype)), extra_pnginfo=found.extra_pnginfo)
@@ -273,8 +277,12 @@ def choose_device(device: str | None, dtype: str | None) -> None:
     """
     from ..host.runtime import devices
 
+    _check(lambda: devices.configure(device, dtype))
+
+
+def _check(option: Callable[[], None]) -> None:
     try:
-        devices.configure(device, dtype)
+        option()
     except ValueError as error:
         raise GraphError([str(error)]) from error
 

@@ -10,7 +10,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-WITHOUT_END = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a connection"}
+WITHOUT_END = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a connection",
+}
 """What is not read, by the type that its mode tells."""
 
 MOST_VALUES = 10_000_000

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import stat
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -40,8 +42,14 @@ LEGACY_NAMES = {"unet": "diffusion_models", "clip": "text_encoders"}
 DIFFUSERS_CONFIGS = {"model_index.json", "config.json"}
 """A folder with one of these files is a model."""
 
+DRIVE = re.compile(r"[A-Za-z]:")
+"""How a path begins that names a drive of Windows."""
+
 MOST_NAMES = 16
 """Paths to one folder that a walk follows; folders that link to each other have more than a walk could end."""
+
+LONGEST_NAME = 240
+"""Longest name of a file or folder in bytes: file systems allow 255, and a number and a suffix follow."""
 
 models_dir = ""
 folder_names_and_paths: dict[str, tuple[list[str], set[str]]] = {}
@@ -68,6 +76,37 @@ def configure(
     _input = os.path.abspath(input_dir or "input")
     _output = os.path.abspath(output_dir or "output")
     _temp = os.path.abspath(temp_dir) if temp_dir else ""
+
+
+def check_folders() -> None:
+    """Check the folders, of which those that are missing can be made.
+
+    Raises:
+        ValueError: one is a file, is in a file, or has a name that no folder can have.
+    """
+    for kind, folder in (("models", models_dir), ("input", _input), ("output", _output)):
+        wrong = _no_folder(Path(folder))
+        if wrong:
+            raise ValueError(f"the {kind} folder {folder[:LONGEST_NAME]}: {wrong}; name a folder")
+
+
+def _no_folder(path: Path) -> str:
+    """Return why a path cannot be a folder; nothing where it is one or can be made."""
+    if max(map(byte_count, path.parts)) > 255:
+        return "a part of it has more than the 255 bytes that file systems allow"
+    for place in (path, *path.parents):
+        try:
+            return "" if stat.S_ISDIR(os.stat(place).st_mode) else f"{place} is not a folder"
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            return str(getattr(error, "strerror", None) or error).lower()
+    return ""
+
+
+def byte_count(name: str) -> int:
+    """Return how many bytes a name has in a file system."""
+    return len(name.encode("utf-8", "surrogatepass"))
 
 
 def _set_models_dir(folder: str) -> None:
@@ -162,12 +201,18 @@ def filter_files_extensions(files: Iterable[str], extensions: Iterable[str]) -> 
 
 def get_full_path(folder_name: str, filename: str) -> str | None:
     """Return the path of a model, or None. The name cannot lead out of the model folders."""
-    inside = os.path.relpath(os.path.join("/", filename), "/")
-    for folder in get_folder_paths(folder_name):
-        path = os.path.join(folder, inside)
-        if os.path.isfile(path) or any(os.path.isfile(os.path.join(path, name)) for name in DIFFUSERS_CONFIGS):
-            return path
+    for name in _spellings(filename):
+        inside = os.path.relpath(os.path.join("/", name), "/")
+        for folder in get_folder_paths(folder_name):
+            path = os.path.join(folder, inside)
+            if os.path.isfile(path) or any(os.path.isfile(os.path.join(path, each)) for each in DIFFUSERS_CONFIGS):
+                return path
     return None
+
+
+def _spellings(name: str) -> list[str]:
+    """Return a file's name as it is, and as Windows means it."""
+    return list(dict.fromkeys((name, name.replace("\\", "/"))))
 
 
 def get_full_path_or_raise(folder_name: str, filename: str) -> str:
@@ -199,7 +244,8 @@ def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
     """
     name, folder = annotated_filepath(name)
     folder = folder or default_dir or get_input_directory()
-    path = os.path.abspath(os.path.join(folder, name))
+    paths = [os.path.abspath(os.path.join(folder, each)) for each in _spellings(name)]
+    path = next((each for each in paths if os.path.exists(each)), paths[-1])
     if not is_within_directory(folder, path):
         raise ValueError(f"{name!r} leads out of {folder}; name a file inside it")
     return path
@@ -207,10 +253,10 @@ def get_annotated_filepath(name: str, default_dir: str | None = None) -> str:
 
 def exists_annotated_filepath(name: str) -> bool:
     """Return whether an input file exists, inside its folder."""
-    name, folder = annotated_filepath(name)
-    folder = folder or get_input_directory()
-    path = os.path.join(folder, name)
-    return is_within_directory(folder, path) and os.path.exists(path)
+    try:
+        return os.path.exists(get_annotated_filepath(name))
+    except ValueError:
+        return False
 
 
 def get_save_image_path(
@@ -218,7 +264,8 @@ def get_save_image_path(
 ) -> tuple[str, str, int, str, str]:
     """Return where the next image of a series is saved; `create_series` of `files` takes the number that is free then.
 
-    The prefix may contain %width%, %height%, %year%, %month%, %day%, %hour%, %minute% and %second%.
+    The prefix may contain %width%, %height%, %year%, %month%, %day%, %hour%, %minute% and %second%, and folders with
+    slashes of either kind.
 
     Returns:
         The folder (made if missing), the stem of the file name, the next number, the subfolder, the expanded prefix.
@@ -239,10 +286,15 @@ def split_prefix(
     Raises:
         ValueError: the prefix leads out of the folder.
     """
-    prefix = _expand(filename_prefix, image_width, image_height)
+    # Workflows from Windows have back slashes, and "C:" where a path does not begin in the output folder.
+    prefix = _expand(filename_prefix, image_width, image_height).replace("\\", "/")
+    longest = max(map(byte_count, prefix.split("/")))
+    if longest > LONGEST_NAME:
+        raise ValueError(f"filename_prefix has a part of {longest} bytes; expected {LONGEST_NAME} at most; shorten it")
     subfolder, stem = os.path.split(os.path.normpath(prefix))
     folder = os.path.join(output_dir, subfolder)
-    if not is_within_directory(output_dir, folder) or os.path.isabs(prefix) or stem in ("", ".", "..") or "\0" in stem:
+    absolute = os.path.isabs(prefix) or bool(DRIVE.match(prefix))
+    if absolute or not is_within_directory(output_dir, folder) or stem in ("", ".", "..") or "\0" in stem:
         raise ValueError(
             f"filename_prefix {filename_prefix!r} leads out of {output_dir}; use a name, or a path below that folder"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 
 import torch
@@ -13,6 +14,18 @@ from tessera.host.schema.object_info import ObjectInfo
 
 # The ids of the nodes that ran, in order; a test clears it first.
 CALLS: list[str] = []
+FAILURES = {
+    "value": ValueError("the file is cut short; get it again"),
+    "bug": KeyError("weight"),
+    "memory": torch.cuda.OutOfMemoryError("tried to allocate 3 GiB"),
+    "memory of the processor": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
+    ),
+    "full disk": OSError(errno.ENOSPC, "No space left on device", "a.png"),
+    "a file for a folder": NotADirectoryError(errno.ENOTDIR, "Not a directory", "a"),
+    "package": ModuleNotFoundError("No module named 'spandrel'"),
+    "lines": RuntimeError("one\ntwo\r\n\tthree \x1b[31m"),
+}
 COLOURS = ["red", "green", "blue"]
 
 
@@ -202,19 +215,13 @@ class Broken(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        ways = ["value", "bug", "memory", "interrupt", "two outputs", "lines"]
+        ways = [*FAILURES, "interrupt", "two outputs"]
         return io.Schema(node_id="Broken", inputs=[io.Combo.Input("way", options=ways)], outputs=[io.Int.Output()])
 
     @classmethod
     def execute(cls, way: str) -> io.NodeOutput:
-        if way == "value":
-            raise ValueError("the file is cut short; get it again")
-        if way == "bug":
-            raise KeyError("weight")
-        if way == "memory":
-            raise torch.cuda.OutOfMemoryError("tried to allocate 3 GiB")
-        if way == "lines":
-            raise RuntimeError("one\ntwo\r\n\tthree \x1b[31m")
+        if way in FAILURES:
+            raise FAILURES[way]
         if way == "interrupt":
             progress.interrupt_current_processing()
             progress.ProgressBar(2).update(1)

@@ -146,7 +146,7 @@ def test_wrong_input_is_an_error_before_anything_runs(
     assert not (nodes / "output").exists()
 
 
-@pytest.mark.parametrize(("way", "bad_input"), [("value", True), ("bug", False)])
+@pytest.mark.parametrize(("way", "bad_input"), [("value", True), ("full disk", False)])
 def test_a_node_that_fails_is_an_error_and_what_was_saved_stays(nodes: Path, way: str, bad_input: bool) -> None:
     with pytest.raises(NodeError, match=naming("node 5 Broken")) as failed:
         run(GRAPH | {"5": node("Broken", way=way), "6": node("Show", value=["5", 0])})

@@ -145,7 +145,9 @@ def test_a_wrong_call_is_one_line(tessera: Tessera, graph: Path, arguments: list
     assert said in err[0]
 
 
-@pytest.mark.parametrize(("way", "expected"), [("value", 2), ("bug", 1), ("memory", 1), ("interrupt", 130)])
+@pytest.mark.parametrize(
+    ("way", "expected"), [("value", 2), ("bug", 2), ("memory", 2), ("full disk", 1), ("interrupt", 130)]
+)
 def test_exit_codes_keep_what_was_made(tessera: Tessera, tmp_path: Path, way: str, expected: int) -> None:
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(GRAPH | {"4": node("Broken", way=way), "5": node("Show", value=["4", 0])}))

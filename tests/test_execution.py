@@ -160,10 +160,14 @@ def test_results_are_inference_tensors() -> None:
     ("way", "bad_input", "said"),
     [
         ("value", True, "node 1 Broken: the file is cut short; get it again"),
-        ("bug", False, "node 1 Broken: KeyError: 'weight'; run again with --verbose to see where it comes from"),
-        ("memory", False, "node 1 Broken: out of memory; use a smaller image or batch"),
-        ("two outputs", False, "node 1 Broken: TypeError: execute returned 2 values; the schema has 1 outputs"),
-        ("lines", False, r"node 1 Broken: RuntimeError: one two three \x1b[31m; run"),
+        ("bug", True, "node 1 Broken: cannot work with what it was given; check"),
+        ("memory", True, "node 1 Broken: out of memory; take a smaller image or batch, or --dtype fp16 (tried to"),
+        ("memory of the processor", True, "node 1 Broken: out of memory; take a smaller image or batch ([enforce"),
+        ("full disk", False, "node 1 Broken: a.png: No space left on device; make room there"),
+        ("a file for a folder", True, "node 1 Broken: a: Not a directory"),
+        ("package", False, "node 1 Broken: No module named 'spandrel'; run again with --debug"),
+        ("two outputs", False, "node 1 Broken: execute returned 2 values; the schema has 1 outputs"),
+        ("lines", True, "node 1 Broken: cannot work with what it was given (one); check"),
     ],
 )
 def test_a_failure_names_the_node_and_keeps_what_was_done(way: str, bad_input: bool, said: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any, NoReturn
 
-DONE, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
-"""Exit codes."""
+from .streams import complain
+
+DONE, FAILED, BAD_INPUT, STOPPED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit codes; the last two are those of a shell for SIGINT and SIGTERM."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,14 +16,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit."""
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        complain(f"{self.prog}: {message}; see {self.prog} --help")
         raise SystemExit(BAD_INPUT)
 
 
 def fail(code: int, *lines: str) -> int:
     """Print lines on standard error and return the exit code."""
-    for line in lines:
-        print(line, file=sys.stderr)
+    complain(*lines)
     return code
 
 
@@ -31,7 +31,9 @@ def folders() -> Parser:
     parser = Parser(add_help=False)
     parser.add_argument("--models-dir", metavar="DIR", help="where models are (default: models)")
     parser.add_argument("--input-dir", metavar="DIR", help="where images are loaded from (default: input)")
-    parser.add_argument("--verbose", action="store_true", help="log more to standard error, with tracebacks")
+    parser.add_argument(
+        "--verbose", "--debug", action="store_true", help="log more to standard error, with the causes of errors"
+    )
     return parser
 
 

@@ -9,6 +9,7 @@ from ..engines.address import is_server
 from . import on_engine
 from .arguments import DONE, Parser, folders_of
 from .assignments import parse
+from .streams import tell
 
 
 def declare(commands: Any, parents: list[Parser]) -> None:
@@ -28,5 +29,5 @@ def command(options: argparse.Namespace) -> int:
     from ..api import prepare
 
     ready = prepare(options.workflow, parse(options.set), any_model=options.any_model, **folders_of(options))
-    print(f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}")
+    tell(f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}")
     return DONE

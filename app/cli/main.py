@@ -1,7 +1,7 @@
 """The command line: `tessera run`, `check`, `nodes`, `import`, `params`, `serve`.
 
-Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C; 1 anything else. Errors are single lines on standard
-error.
+Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C, 143 by SIGTERM; 1 anything else. Errors are single
+lines on standard error.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ...host.errors import GraphError
-from . import check, import_request, nodes, params, run, serve
+from ...host.errors import GraphError, first
+from . import check, import_request, nodes, params, run, serve, streams
 from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders, graph
+
+log = logging.getLogger(__name__)
 
 
 class _Version(argparse.Action):
@@ -46,18 +48,34 @@ def _source_version(project: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    options = _parser().parse_args(arguments)
-    _quiet(options.verbose)
+    streams.prepare()
     try:
-        return options.command(options)
+        return _run(arguments)
+    finally:
+        streams.finish()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run a command; whatever it raises is told in lines."""
+    try:
+        options = _parser().parse_args(arguments)
+        _quiet(options.verbose)
+        code = options.command(options)
+        sys.stdout.flush()
+        return code
     except GraphError as error:
-        return fail(BAD_INPUT, *error.lines)
+        log.debug("the cause", exc_info=error)
+        return fail(BAD_INPUT, *first(error.lines))
     except KeyboardInterrupt:
         return fail(STOPPED, "stopped")
     except BrokenPipeError:
-        # Whoever read the output has gone; nothing may be written while Python shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        return FAILED  # Whoever read the output has gone, and needs no more.
+    except OSError as error:
+        log.debug("the cause", exc_info=error)
+        return fail(FAILED, f"{error.filename or 'standard output'}: {error.strerror or error}")
+    except Exception as error:
+        log.debug("the cause", exc_info=error)
+        return fail(FAILED, f"{type(error).__name__}: {error}; run again with --debug to see where it comes from")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _quiet(verbose: bool) -> None:
     """Let libraries log only where someone watches, and never download anything."""
+    # A log that cannot be written is no reason to print a traceback.
+    logging.raiseExceptions = False
     level = logging.INFO if verbose else logging.WARNING if sys.stderr.isatty() else logging.ERROR
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     if verbose:

@@ -7,9 +7,11 @@ import time
 from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING
 
-from ...host.errors import GraphError, NodeError
-from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, fail
+from ...host.errors import GraphError, NodeError, first
+from .arguments import BAD_INPUT, DONE, FAILED, fail
 from .assignments import parse
+from .signals import Signals, ended
+from .streams import tell
 
 if TYPE_CHECKING:
     from ..api import Results
@@ -33,18 +35,15 @@ def check(options: argparse.Namespace) -> int:
     except EngineLost as error:
         return fail(FAILED, error.line)
     nodes, outputs = len(task.prompt), ", ".join(task.outputs)
-    print(f"{options.workflow}: {nodes} nodes, nothing wrong on {engine.name}; outputs: {outputs}")
+    tell(f"{options.workflow}: {nodes} nodes, nothing wrong on {engine.name}; outputs: {outputs}")
     return DONE
 
 
-def run(options: argparse.Namespace) -> tuple[int, list[str], Results | None]:
+def run(options: argparse.Namespace, signals: Signals) -> tuple[int, list[str], Results | None]:
     """Run a workflow on a server and save its files here.
 
     Returns:
-        The exit code, what went wrong, and what was made.
-
-    Raises:
-        GraphError: the workflow cannot run there.
+        The exit code; errors; what was made, or None where that is nothing.
     """
     from ..api import Results
     from ..engines.engine import EngineLost
@@ -57,13 +56,18 @@ def run(options: argparse.Namespace) -> tuple[int, list[str], Results | None]:
             task = _task(engine, options)
             with ProgressDisplay(task.prompt, len(task.prompt)) as display:
                 made = engine.run(task, display.update)
+        paths, outputs = save(made, options.output_dir or "output")
+    except GraphError as error:
+        return BAD_INPUT, first(error.lines), None
     except EngineLost as error:
         return FAILED, [error.line], None
     except NodeError as error:
         return BAD_INPUT if error.bad_input else FAILED, [error.line], None
-    except KeyboardInterrupt:
-        return STOPPED, ["stopped"], None
-    paths, outputs = save(made, options.output_dir or "output")
+    except KeyboardInterrupt as stop:
+        code, word = ended(stop)
+        return code, [word], None
+    finally:
+        signals.let_report()
     return DONE, [], Results(paths, outputs, round(time.monotonic() - started, 3))
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-
-from ...host.progress import interrupt_current_processing, processing_interrupted
 
 if TYPE_CHECKING:
     from ...host.graph.workflow import Prompt
@@ -46,20 +41,3 @@ class ProgressDisplay:
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-@contextmanager
-def stop_on_ctrl_c() -> Iterator[None]:
-    """Let the first Ctrl-C stop the run at its next step, and a second one at once."""
-
-    def stop(number: int, frame: Any) -> None:
-        if processing_interrupted():
-            raise KeyboardInterrupt
-        interrupt_current_processing()
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        interrupt_current_processing(False)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ...host.errors import GraphError, NodeError
+from ...host.errors import GraphError, NodeError, first
+from ..api import collect, execute, prepare
 from ..engines.address import is_server
 from . import on_engine
-from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders_of
+from .arguments import BAD_INPUT, DONE, FAILED, Parser, fail, folders_of
 from .assignments import parse
+from .progress_bar import ProgressDisplay
+from .signals import Signals, ended, handled
+from .streams import tell
 
 if TYPE_CHECKING:
-    from ...host.graph.execution import Run
     from ..api import Results
     from .webhook import Webhook
+
+log = logging.getLogger(__name__)
 
 
 def declare(commands: Any, parents: list[Parser]) -> None:
@@ -41,56 +47,58 @@ def declare(commands: Any, parents: list[Parser]) -> None:
 
 def command(options: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
-    from ..api import collect, prepare
-
-    started = time.monotonic()
     hook = _webhook(options)
-    if is_server(options.engine):
-        return _on_server(options, hook)
+    with handled() as signals:
+        run = on_engine.run if is_server(options.engine) else _run
+        code, errors, made = run(options, signals)
+        unprinted = None if made is None else _print(made, options.json)
+        unsent = _send(hook, errors, made)
+    if errors or unsent or unprinted is not None:
+        return fail(code or FAILED, *errors, *(unprinted or []), *unsent)
+    return code
+
+
+def _run(options: argparse.Namespace, signals: Signals) -> tuple[int, list[str], Results | None]:
+    """Prepare and run the graph here.
+
+    Returns:
+        The exit code; errors; what was made until an error or a signal, or None where the run did not begin.
+    """
+    started, ready = time.monotonic(), None
+    code, errors = DONE, []
     try:
         chosen = {"device": options.device, "dtype": options.dtype} | folders_of(options)
         ready = prepare(options.workflow, parse(options.set), **chosen)
-    except GraphError as error:
-        raise GraphError([*error.lines, *_send(hook, error.lines)]) from error
-    code, errors = _execute(ready)
-    made = collect(ready, started)
-    _print(made, options.json)
-    unsent = _send(hook, errors, made)
-    return fail(code or FAILED, *errors, *unsent) if errors or unsent else code
-
-
-def _on_server(options: argparse.Namespace, hook: Webhook | None) -> int:
-    try:
-        code, errors, made = on_engine.run(options)
-    except GraphError as error:
-        raise GraphError([*error.lines, *_send(hook, error.lines)]) from error
-    if made is not None:
-        _print(made, options.json)
-    unsent = _send(hook, errors, made)
-    return fail(code or FAILED, *errors, *unsent) if errors or unsent else code
-
-
-def _execute(ready: Run) -> tuple[int, list[str]]:
-    """Run the graph; what was made until an error or Ctrl-C stays in `ready`."""
-    from ..api import execute
-    from .progress_bar import ProgressDisplay, stop_on_ctrl_c
-
-    try:
-        with stop_on_ctrl_c(), ProgressDisplay(ready.prompt, len(ready.needed)) as display:
+        with signals.stop_at_next_step(), ProgressDisplay(ready.prompt, len(ready.needed)) as display:
             execute(ready, display.update)
+    except GraphError as error:
+        log.debug("the cause", exc_info=error)
+        return BAD_INPUT, first(error.lines), None
     except NodeError as error:
-        return BAD_INPUT if error.bad_input else FAILED, [error.line]
-    except KeyboardInterrupt:
-        return STOPPED, ["stopped; what was saved before stays"]
-    return DONE, []
+        code, errors = BAD_INPUT if error.bad_input else FAILED, [error.line]
+    except KeyboardInterrupt as stop:
+        code, word = ended(stop)
+        errors = [f"{word}; what was saved before stays" if ready else word]
+    finally:
+        signals.let_report()
+    return code, errors, collect(ready, started) if ready else None
 
 
-def _print(made: Results, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"outputs": made.outputs, "seconds": made.seconds}, allow_nan=False))
-    else:
-        for path in made.paths:
-            print(path)
+def _print(made: Results, as_json: bool) -> list[str] | None:
+    """Print what was made.
+
+    Returns:
+        None when that was done. Else why not, and the files that were saved all the same; nothing where whoever read
+        the output has gone.
+    """
+    lines = [json.dumps({"outputs": made.outputs, "seconds": made.seconds}, allow_nan=False)] if as_json else made.paths
+    try:
+        tell(*lines)
+    except BrokenPipeError:
+        return []
+    except OSError as error:
+        return [f"standard output: {error.strerror or error}; these files were saved:", *made.paths]
+    return None
 
 
 def _webhook(options: argparse.Namespace) -> Webhook | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import itertools
@@ -20,8 +19,9 @@ from ..progress import (
     interrupt_current_processing,
     throw_exception_if_processing_interrupted,
 )
-from ..schema.node import Hidden, NodeOutput, overrides
+from ..schema.node import Hidden, NodeOutput, WrongNodeError, overrides
 from ..schema.object_info import ObjectInfo, inputs_of
+from .failures import explain, input_is_at_fault
 from .mapping import call_mapped, is_link
 from .workflow import Prompt
 
@@ -241,19 +241,7 @@ class _Blame:
         if not isinstance(error, Exception) or isinstance(error, InterruptProcessingException):
             return
         log.debug("%s failed", self.node, exc_info=error)
-        raise NodeError(self.node, explain(error), isinstance(error, (ValueError, FileNotFoundError))) from error
-
-
-def explain(error: Exception) -> str:
-    """Return what failed and what to do, for whoever runs the graph."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return f"out of memory; use a smaller image or batch, or --dtype fp16 ({error})"
-    if isinstance(error, OSError) and error.strerror:
-        full = "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename else ""
-        return f"{error.filename}: {error.strerror}{full}" if error.filename else error.strerror
-    if isinstance(error, (ValueError, OSError)) and str(error):
-        return str(error)
-    return f"{type(error).__name__}: {error}; run again with --verbose to see where it comes from"
+        raise NodeError(self.node, explain(error), input_is_at_fault(error)) from error
 
 
 def _normalized(result: Any) -> NodeOutput:
@@ -265,7 +253,7 @@ def _normalized(result: Any) -> NodeOutput:
         return NodeOutput(*result)
     if isinstance(result, dict):
         return NodeOutput(*result.get("result", ()), ui=result.get("ui"))
-    raise TypeError(f"execute returned {type(result).__name__}; expected a NodeOutput")
+    raise WrongNodeError(f"execute returned {type(result).__name__}; expected a NodeOutput")
 
 
 def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> NodeResult:
@@ -273,7 +261,7 @@ def _merge(results: list[NodeOutput], info: Mapping[str, Any]) -> NodeResult:
     count = len(info["output"])
     for result in results:
         if len(result.args) != count:
-            raise TypeError(f"execute returned {len(result.args)} values; the schema has {count} outputs")
+            raise WrongNodeError(f"execute returned {len(result.args)} values; the schema has {count} outputs")
     values = [
         [item for result in results for item in (result.args[i] if is_list else [result.args[i]])]
         for i, is_list in enumerate(info["output_is_list"])

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import folder_paths
-from ..errors import GraphError, closest, listed, named, one_line, shown
+from ..errors import GraphError, Hints, closest, listed, named, one_line, shown
 from ..schema.node import overrides
 from ..schema.object_info import InputInfo, ObjectInfo, accepts, inputs_of
 from .circles import Circle, find_circles, linked_nodes
+from .failures import explain
 from .faults import Fault, Kind, Wrong
 from .mapping import call_mapped, is_link
 from .workflow import Prompt
@@ -78,7 +79,8 @@ def examine(
         wanted: the outputs that shall run, by id; all of them by default.
         any_file: as for `validate`.
     """
-    faults = [_unknown(node_id, node, object_info) for node_id, node in prompt.items()]
+    hints = Hints()
+    faults = [_unknown(node_id, node, object_info, hints) for node_id, node in prompt.items()]
     faults = [fault for fault in faults if fault]
     known = {node_id: node for node_id, node in prompt.items() if node["class_type"] in object_info}
     outputs = [node_id for node_id, node in known.items() if object_info[node["class_type"]]["output_node"]]
@@ -90,19 +92,20 @@ def examine(
         faults.append(Fault(Kind.NO_OUTPUTS, line))
     checked = dict(known)
     for node_id in needed(known, outputs):
-        check = _Check(node_id, known, prompt, object_info, any_file)
+        check = _Check(node_id, known, prompt, object_info, hints, any_file)
         faults.extend(check.run())
         checked[node_id] = known[node_id] | {"inputs": check.inputs}
     faults.extend(_cycle(circle, known) for circle in find_circles(known, outputs))
     return Examined(checked, outputs, faults)
 
 
-def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo) -> Fault | None:
+def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo, hints: Hints) -> Fault | None:
     class_type = node["class_type"]
     if class_type in object_info:
         return None
     hint = (
-        closest(class_type, object_info) or "; take it out, or open the workflow in ComfyUI with the pack that has it"
+        hints.closest(class_type, object_info)
+        or "; take it out, or open the workflow in ComfyUI with the pack that has it"
     )
     line = f"{named(node_id, class_type)}: unknown node type; expected one that tessera nodes lists{hint}"
     return Fault(Kind.UNKNOWN_CLASS, line, (node_id,))
@@ -127,7 +130,8 @@ def check_again(prompt: Prompt, changed: Iterable[str], object_info: ObjectInfo)
     Raises:
         GraphError: something is wrong; one line for each thing that is.
     """
-    checks = [_Check(node_id, prompt, prompt, object_info) for node_id in changed]
+    hints = Hints()
+    checks = [_Check(node_id, prompt, prompt, object_info, hints) for node_id in changed]
     faults = [fault for check in checks for fault in check.run()]
     if faults:
         raise GraphError(fault.line for fault in faults)
@@ -154,6 +158,7 @@ class _Check:
     known: Mapping[str, Mapping[str, Any]]
     prompt: Prompt
     object_info: ObjectInfo
+    hints: Hints
     any_file: bool = False
 
     def __post_init__(self) -> None:
@@ -183,7 +188,7 @@ class _Check:
         for name in self.inputs.keys() - self.specs.keys():
             if name.partition(".")[0] in self.specs:
                 continue  # One of the inputs that a group such as `images` grows: `images.image0`.
-            hint = closest(name, self.specs)
+            hint = self.hints.closest(name, self.specs)
             log.warning("%s: unknown input, left out%s", named(self.node_id, self.class_type, name), hint)
 
     def _check_input(self, spec: InputInfo) -> Wrong | None:
@@ -202,12 +207,16 @@ class _Check:
             return Wrong(Kind.WRONG_TYPE, text, "a value, not a link")
         try:
             value = CONVERSIONS.get(spec.type, lambda same: same)(value)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             text = f"found {shown(value)}; expected {expected(spec)}; {_remedy(spec)}"
             return Wrong(Kind.WRONG_TYPE, text, str(error))
+        value = _option(spec, value)
         self.inputs[spec.name] = value
-        if self._own_checks(spec.name) or (self.any_file and _names_file(spec)):
+        if self.any_file and _names_file(spec):
             return None
+        if self._own_checks(spec.name):
+            options = spec.options.get("options", [])
+            return None if _may_be_chosen(spec, value) else Wrong(Kind.NOT_IN_LIST, _not_in_list(spec, value, options))
         return _check_value(spec, value)
 
     def _own_checks(self, name: str) -> bool:
@@ -219,7 +228,7 @@ class _Check:
             return Wrong(Kind.BAD_LINK, text)
         source, slot = link
         if source not in self.prompt:
-            hint = closest(source, self.prompt) or "; connect it anew"
+            hint = self.hints.closest(source, self.prompt) or "; connect it anew"
             text = f"linked to node {shown(source)}, which is not there{hint}"
             return Wrong(Kind.BAD_LINK, text, f"there is no node {shown(source)}")
         if source not in self.known:
@@ -263,7 +272,7 @@ class _Check:
             log.debug("validate_inputs of %s failed", self.class_type, exc_info=True)
             if not sure:
                 return []
-            answers = [str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"]
+            answers = [explain(error)]
         reasons = [
             str(answer) if answer is not False else "the node refuses these values"
             for answer in answers
@@ -305,6 +314,22 @@ def _check_value(spec: InputInfo, value: Any) -> Wrong | None:
     if low is not None and not value >= low:
         return Wrong(Kind.TOO_SMALL, text)
     return Wrong(Kind.TOO_BIG, text) if high is not None and not value <= high else None
+
+
+def _option(spec: InputInfo, value: Any) -> Any:
+    """Return the option that a value is on another system: Windows writes "sd\\moss.safetensors"."""
+    options = spec.options.get("options", [])
+    if spec.type != "COMBO" or not isinstance(value, str) or value in options:
+        return value
+    slashed = value.replace("\\", "/")
+    same = (each for each in options if isinstance(each, str) and each.replace("\\", "/") == slashed)
+    return next(same, value)
+
+
+def _may_be_chosen(spec: InputInfo, value: Any) -> bool:
+    """Return whether the node itself can be asked about a value: options are texts, as names of files are."""
+    options = spec.options.get("options", [])
+    return spec.type != "COMBO" or isinstance(value, str) or value in options
 
 
 def _not_in_list(spec: InputInfo, value: Any, options: list[Any]) -> str:

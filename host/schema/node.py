@@ -129,6 +129,10 @@ class NodeOutput:
         return self.args[index]
 
 
+class WrongNodeError(TypeError):
+    """A node breaks the rules that nodes have."""
+
+
 class ComfyNode:
     """Base of every node. A node is its class: it has no instances and no state."""
 
@@ -176,7 +180,7 @@ class ComfyNode:
 
 class _Locked(type):
     def __setattr__(cls, name: str, value: Any) -> None:
-        raise AttributeError(f"{cls.__name__}.{name} cannot be set while the node runs: a node has no state.")
+        raise WrongNodeError(f"{cls.__name__}.{name} cannot be set while the node runs: a node has no state.")
 
 
 def overrides(node: type[ComfyNode], method: str) -> bool:
