@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from graph_nodes import CLASSES, node
+from hypothesis import given
+from hypothesis import strategies as st
+from tessera.app.cli.addresses import literal
 from tessera.app.cli.main import main
-from tessera.app.cli.webhook import PAUSES, Webhook
+from tessera.app.cli.webhook import PAUSES, Webhook, without_secrets
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 
@@ -97,10 +102,49 @@ PRIVATE = [
     "[::ffff:10.0.0.1]",
     "[64:ff9b::7f00:1]",
     "[2002:7f00:1::]",
+    "172.31.255.255",
+    "192.0.0.9",
+    "192.88.99.1",
+    "198.19.0.1",
+    "255.255.255.255",
+    "[::]",
+    "[::127.0.0.1]",
+    "[::8.8.8.8]",
+    "[::ffff:127.0.0.1]",
+    "[64:ff9b:1::808:808]",
+    "[100::1]",
+    "[2001:0:808:808::1]",
+    "[2001:10::1]",
+    "[2001:db8::1]",
+    "[2002:808:808::]",
+    "[3fff::1]",
+    "[5f00::1]",
+    "[fd00::1]",
+    "[fec0::1]",
+    "[ff02::1]",
 ]
+SPELLINGS = ["127.1", "127.0.1", "0177.0.0.1", "0x7f.1", "0x7f000001", "0x7F000001", "2130706433", "017700000001", "0"]
+SPELLINGS += ["127.0.0.1.", "00000177.1", "10.1", "0xa9fea9fe", "[0:0:0:0:0:ffff:7f00:1]", "[::FFFF:7F00:0001]", "0x"]
+NAMES = ["localhost", "LOCALHOST.", "a.localhost", "printer.local", "db.internal", "nas.home.arpa", "ip6-loopback"]
+PUBLIC = ["8.8.8.8", "172.32.0.1", "192.0.1.1", "[2606:4700::1111]", "[::ffff:8.8.8.8]", "[64:ff9b::808:808]"]
 
 
-@pytest.mark.parametrize("host", [*PRIVATE, "localhost", "LOCALHOST."])
+@pytest.mark.parametrize("host", PUBLIC)
+def test_public_addresses_are_allowed(host: str) -> None:
+    Webhook(f"https://{host}/x").check()
+
+
+@given(st.integers(0, 2**32 - 1), st.randoms())
+def test_every_spelling_is_the_same_address(number: int, random: Any) -> None:
+    packed = number.to_bytes(4, "big")
+    kept = random.randrange(4)
+    parts = [*packed[:kept], int.from_bytes(packed[kept:], "big")]
+    spelled = ".".join(random.choice(["{}", "0{:o}", "0x{:x}", "0X{:X}", "0x0{:x}"]).format(part) for part in parts)
+    assert literal(spelled) == ipaddress.IPv4Address(number)
+    assert int(ipaddress.IPv4Address(socket.inet_aton(spelled.lower()))) == number
+
+
+@pytest.mark.parametrize("host", [*PRIVATE, *SPELLINGS, *NAMES])
 def test_addresses_that_are_not_public_are_refused_before_the_run(host: str) -> None:
     with pytest.raises(GraphError, match="not a public address"):
         Webhook(f"https://{host}/x").check()
@@ -127,11 +171,68 @@ def test_names_that_lead_to_such_an_address_are_refused(monkeypatch: pytest.Monk
         "http://a\r\nb",
         "//a",
         "http://[x",
+        "http://256.0.0.1",
+        "http://1.2.3.4.5",
+        "http://09.0.0.1",
+        "http://127.0.0.1..",
+        "http://127.0.0.%31",
+        "http://example.com\\@127.0.0.1",
     ],
 )
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(GraphError, match="expected a URL"):
         Webhook(url).check()
+
+
+SECRET = "https://user:pass@example.com:99999/done?key=word#part"
+
+
+def test_messages_show_no_secrets_of_a_url() -> None:
+    with pytest.raises(GraphError) as refused:
+        Webhook(SECRET).check()
+    assert "https://example.com:99999/done" in refused.value.lines[0]
+    for url in (SECRET, "http://u:pa/ss?wo@10.0.0.1/x?key=word", "u:pass@10.0.0.1?key=word"):
+        shown = without_secrets(url)
+        assert not [secret for secret in ("user", "pass", "pa/ss", "key", "word", "part") if secret in shown]
+    with pytest.raises(GraphError, match="not a public address") as refused:
+        Webhook("http://user:pass@10.0.0.1/x?key=word").check()
+    assert "http://10.0.0.1/x" in refused.value.lines[0] and "pass" not in refused.value.lines[0]
+
+
+def test_a_receiver_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tessera.app.cli.webhook.DEADLINE", 0.5)
+    done = threading.Event()
+
+    def trickle(server: socket.socket) -> None:
+        taken, _ = server.accept()
+        with taken, suppress(OSError):
+            while not done.wait(0.02):
+                taken.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=trickle, args=(server,), daemon=True).start()
+        line = Webhook(f"http://127.0.0.1:{server.getsockname()[1]}/x?key=1", private=True).send({})
+        done.set()
+    assert "gave up after 0.5 seconds" in line and "key" not in line
+
+
+def test_an_answer_is_printed_escaped(run: Any) -> None:
+    def answer(server: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                taken, _ = server.accept()
+                with taken:
+                    taken.recv(65536)
+                    taken.sendall(b"\x1b[31mred\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tessera.app.cli.webhook.PAUSES", ())
+            url = f"http://127.0.0.1:{server.getsockname()[1]}"
+            code, lines = run(GOOD, "--webhook", url, "--webhook-private")
+    assert code == 1
+    assert len(lines) == 1 and "red" in lines[0] and "\x1b" not in lines[0]
 
 
 @pytest.fixture

@@ -8,16 +8,21 @@ import json
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ...host.errors import GraphError, shown
+from ...host.errors import GraphError, one_line, shown
+from .addresses import Address, is_local_name, is_public, literal
 
-TIMEOUT = 10.0
+TIMEOUT = 9.0
 """Seconds to connect, and to wait for each part of an answer."""
+
+DEADLINE = 45.0
+"""Seconds for the whole report, retries included: a receiver may answer a byte at a time."""
 
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds before each retry."""
@@ -26,11 +31,6 @@ RETRIED_STATUSES = {408, 425, 429}
 """Retried besides 5xx: request timeout, too early, too many requests (RFC 9110, 8470, 6585)."""
 
 PORTS = {"http": 80, "https": 443}
-
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""IPv6 addresses that lead to IPv4 ones (RFC 6052)."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Webhook:
         Raises:
             GraphError: it is not an http or https URL, or contains an address that is not public.
         """
-        parts = self._parts()
-        try:
-            self._allow(ipaddress.ip_address(parts.hostname or ""))
-        except ValueError:
-            if (parts.hostname or "").rstrip(".").lower() == "localhost" and not self.private:
-                raise GraphError([self._refusal("localhost")]) from None
+        host = self._parts().hostname or ""
+        address = literal(host)
+        if address is not None:
+            self._allow(address)
+        elif is_local_name(host) and not self.private:
+            raise GraphError([self._refusal(host)])
 
     def send(self, report: dict[str, Any], pause: Callable[[float], None] = time.sleep) -> str:
         """POST a report, retried up to 3 times on connection errors, 408, 425, 429 and 5xx; redirects are not followed.
@@ -71,32 +71,45 @@ class Webhook:
             What went wrong, in one line; "" when it arrived.
         """
         body = json.dumps({"track_id": self.track_id, **report}).encode()
+        told: list[str] = []
+        # Looking up a name cannot be given a limit, nor can an answer that never ends; a thread can be left behind.
+        sending = threading.Thread(target=lambda: told.append(self._attempts(body, pause)), daemon=True)
+        sending.start()
+        sending.join(DEADLINE)
+        return told[0] if told else f"--webhook {self._shown}: gave up after {DEADLINE:g} seconds"
+
+    def _attempts(self, body: bytes, pause: Callable[[float], None]) -> str:
         wrong = ""
         for wait in (*PAUSES, None):
             try:
                 status = self._post(body)
             except GraphError as error:
                 return error.lines[0]
-            except (OSError, UnicodeError, http.client.HTTPException) as error:
-                wrong = f"--webhook {shown(self.url)}: {error or type(error).__name__}"
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                wrong = f"--webhook {self._shown}: {error or type(error).__name__}"
             else:
                 if 200 <= status < 300:
                     return ""
-                wrong = f"--webhook {shown(self.url)}: answered {status}"
+                wrong = f"--webhook {self._shown}: answered {status}"
                 if status < 500 and status not in RETRIED_STATUSES:
                     return wrong
             if wait is not None:
                 pause(wait)
         return f"{wrong}; gave up after {len(PAUSES) + 1} attempts"
 
+    @property
+    def _shown(self) -> str:
+        return shown(without_secrets(self.url))
+
     def _parts(self) -> SplitResult:
         try:
             parts = urlsplit(self.url)
-            if parts.scheme in PORTS and parts.hostname and parts.port != 0 and re.fullmatch("[!-~]+", self.url):
+            if parts.scheme in PORTS and parts.hostname and parts.port != 0 and re.fullmatch(r"[!-\[\]-~]+", self.url):
+                literal(parts.hostname)
                 return parts
         except ValueError:
             pass
-        raise GraphError([f"--webhook {shown(self.url)}: expected a URL, such as https://example.com/done"])
+        raise GraphError([f"--webhook {self._shown}: expected a URL, such as https://example.com/done"])
 
     def _post(self, body: bytes) -> int:
         parts = self._parts()
@@ -113,30 +126,30 @@ class Webhook:
 
     def _address(self, host: str, port: int) -> str:
         """Return one address of the host, after checking that all of them are allowed."""
+        spelled = literal(host)
+        if spelled is not None:
+            host = str(spelled)  # Systems do not agree on what the other spellings mean.
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         for address in found:
-            self._allow(ipaddress.ip_address(address.partition("%")[0]))
+            self._allow(ipaddress.ip_address(address))
         return found[0]
 
     def _allow(self, address: Address) -> None:
-        reached = _reached(address)
-        if not self.private and (not reached.is_global or reached.is_multicast):
+        if not self.private and not is_public(address):
             raise GraphError([self._refusal(str(address))])
 
     def _refusal(self, address: str) -> str:
         return (
-            f"--webhook {shown(self.url)}: {address} is not a public address; "
+            f"--webhook {self._shown}: {one_line(address)} is not a public address; "
             "add --webhook-private to report inside a network"
         )
 
 
-def _reached(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one leads to, or the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+def without_secrets(url: str) -> str:
+    """Return a URL, or what was meant to be one, without user, password, query and fragment."""
+    scheme = re.match(r"\w+://|", url)
+    begun = scheme[0] if scheme else ""
+    return re.split("[?#]", begun + url[len(begun) :].rpartition("@")[2], maxsplit=1)[0]
 
 
 def _connection(scheme: str, host: str, port: int, address: str) -> http.client.HTTPConnection:
