@@ -15,6 +15,7 @@ MODULES = (
     "guidance.flux_negative",
     "guidance.formulas",
     "patching.schedule",
+    "prompts.styles",
     "samplers",
     "samplers.pipeline",
     "samplers.spacing",
