@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -81,6 +82,20 @@ def grid(cells: Sequence[Tensor], columns: int) -> Tensor:
     whole = [*cells, *[torch.zeros_like(cells[0])] * (-len(cells) % columns)]
     rows = [torch.cat(whole[i : i + columns], dim=1) for i in range(0, len(whole), columns)]
     return torch.cat(rows)
+
+
+def cell_of(path: Path, number: int, columns: int, count: int) -> Tensor:
+    """Return one of the cells of a sheet that is saved as an image: (1, h, w, 3), 0..1.
+
+    Args:
+        number: of the cell, from 0, row by row.
+        columns: cells in a row.
+        count: cells of the sheet.
+    """
+    with Image.open(path) as sheet:
+        width, height = sheet.width // columns, sheet.height // math.ceil(count / columns)
+        left, top = number % columns * width, number // columns * height
+        return _to_tensor(sheet.convert("RGB").crop((left, top, left + width, top + height)))
 
 
 def _label(text: str, width: int) -> Tensor:

@@ -21,6 +21,7 @@ from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
 from .seeds import TesseraSeeds
 from .settings import TesseraSettings
 from .steps import TesseraSampleSteps
+from .style_preset import TesseraStylePreset
 from .wrap import TesseraWrapCrop, TesseraWrapPad
 
 NODES: list[type[io.ComfyNode]] = [
@@ -53,4 +54,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraCutOut,
     TesseraEnhancePrompt,
     TesseraCompareImages,
+    TesseraStylePreset,
 ]
