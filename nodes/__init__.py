@@ -22,6 +22,7 @@ from .seeds import TesseraSeeds
 from .settings import TesseraSettings
 from .steps import TesseraSampleSteps
 from .style_preset import TesseraStylePreset
+from .unzoom import TesseraUnzoom
 from .wrap import TesseraWrapCrop, TesseraWrapPad
 
 NODES: list[type[io.ComfyNode]] = [
@@ -55,4 +56,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraEnhancePrompt,
     TesseraCompareImages,
     TesseraStylePreset,
+    TesseraUnzoom,
 ]
