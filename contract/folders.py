@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-OWN = ("ipadapter", "safety_checker", "text_generation")
+OWN = ("ipadapter", "safety_checker", "text_generation", "controlnet_aux")
 
 
 def register(folder_paths: Any) -> None:

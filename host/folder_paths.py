@@ -33,6 +33,7 @@ MODEL_FOLDERS = {
     "background_removal": ["background_removal"],
     "ipadapter": ["ipadapter"],
     "text_generation": ["text_generation"],
+    "controlnet_aux": ["controlnet_aux"],
 }
 """Folders by kind of model, below the models folder; the first one is searched first."""
 

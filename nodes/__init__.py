@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..contract import io
 from .compare_images import TesseraCompareImages
+from .control_image import TesseraControlImage
 from .cut_out import TesseraCutOut
 from .demo import TesseraDemoCheckpoint
 from .enhance_prompt import TesseraEnhancePrompt
@@ -57,4 +58,5 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraCompareImages,
     TesseraStylePreset,
     TesseraUnzoom,
+    TesseraControlImage,
 ]

@@ -14,6 +14,7 @@ MODULES = (
     "guidance",
     "guidance.flux_negative",
     "guidance.formulas",
+    "images.control_maps",
     "images.outpaint",
     "patching.schedule",
     "prompts.styles",

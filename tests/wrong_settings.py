@@ -88,6 +88,8 @@ CASES: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("TesseraWrapPad", {"padding": 5000, "image": ["image", 0]}, "padding", ["5000", "4096"]),
     ("TesseraWrapCrop", {"blend": 0.5}, "blend", ["Nothing is connected"]),
     ("TesseraWrapCrop", {"blend": 1.5, "image": ["image", 0]}, "blend", ["1.5", "1.0"]),
+    ("TesseraControlImage", {"method": "hed"}, "method", ["hed", "controlnet_aux"]),
+    ("TesseraControlImage", {"method": "soft_edge"}, "method", ["soft_edge", "soft_edges"]),
 ]
 
 RIGHT: list[tuple[str, dict[str, Any]]] = [
@@ -109,6 +111,7 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     ("TesseraEnhancePrompt", {"prompt": ["settings", 5]}),
     ("TesseraWrapPad", {"padding": 12, "latent": ["latent", 0], "mask": ["tile", 1]}),
     ("TesseraWrapPad", {"padding": ["settings", 0], "latent": ["latent", 0]}),
+    ("TesseraControlImage", {"method": "normal"}),
 ]
 
 
