@@ -29,6 +29,21 @@ def sampler_of(function: Callable[..., Tensor], options: Mapping[str, Any]) -> K
     return sampling_classes().KSAMPLER(function, dict(options))
 
 
+def named_sampler(name: str) -> KSAMPLER:
+    """Return a sampler of the host by its name in KSampler."""
+    return sampling_classes().sampler_object(name)
+
+
+def spaced_sigmas(model: MODEL, scheduler: str, steps: int, denoise: float) -> Tensor:
+    """Return noise levels (steps + 1,) as the node BasicScheduler spaces them."""
+    return sampling_classes().BasicScheduler.execute(model, scheduler, steps, denoise)[0]
+
+
+def enlarge_with(upscale_model: Any, image: Tensor) -> Tensor:
+    """Enlarge images (B, H, W, 3) as the node ImageUpscaleWithModel does."""
+    return sampling_classes().ImageUpscaleWithModel.execute(upscale_model, image)[0]
+
+
 def sample_latent(
     model: MODEL,
     sampler: KSAMPLER,

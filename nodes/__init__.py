@@ -19,6 +19,7 @@ from .save import TesseraSaveImage
 from .scheduler import TesseraScheduler, TesseraSchedulerCompare, TesseraSchedulerKSampler
 from .seam_check import TesseraSeamCheck
 from .seamless import TesseraSeamlessModel, TesseraSeamlessVAE
+from .second_pass import TesseraSecondPass
 from .seeds import TesseraSeeds
 from .settings import TesseraSettings
 from .steps import TesseraSampleSteps
@@ -58,5 +59,6 @@ NODES: list[type[io.ComfyNode]] = [
     TesseraCompareImages,
     TesseraStylePreset,
     TesseraUnzoom,
+    TesseraSecondPass,
     TesseraControlImage,
 ]

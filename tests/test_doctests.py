@@ -15,6 +15,7 @@ MODULES = (
     "guidance.flux_negative",
     "guidance.formulas",
     "images.control_maps",
+    "images.enlarging",
     "images.outpaint",
     "patching.schedule",
     "prompts.styles",

@@ -8,6 +8,15 @@ import pytest
 
 RANGE = {"start_percent": 0.8, "end_percent": 0.2}
 LONG = "a" * 300
+SECOND_PASS = {
+    "seed": 1,
+    "factor": 4.0,
+    "denoise": 0.5,
+    "steps": 9,
+    "cfg": 2.0,
+    "sampler_name": "euler",
+    "scheduler": "normal",
+}
 
 # node id, what is typed in or linked beside its required links, an input that is at fault, what the line must hold
 CASES: list[tuple[str, dict[str, Any], str, list[str]]] = [
@@ -90,6 +99,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("TesseraWrapCrop", {"blend": 1.5, "image": ["image", 0]}, "blend", ["1.5", "1.0"]),
     ("TesseraControlImage", {"method": "hed"}, "method", ["hed", "controlnet_aux"]),
     ("TesseraControlImage", {"method": "soft_edge"}, "method", ["soft_edge", "soft_edges"]),
+    ("TesseraSecondPass", {**SECOND_PASS, "factor": 5.0}, "factor", ["5.0", "4.0"]),
 ]
 
 RIGHT: list[tuple[str, dict[str, Any]]] = [
@@ -112,6 +122,7 @@ RIGHT: list[tuple[str, dict[str, Any]]] = [
     ("TesseraWrapPad", {"padding": 12, "latent": ["latent", 0], "mask": ["tile", 1]}),
     ("TesseraWrapPad", {"padding": ["settings", 0], "latent": ["latent", 0]}),
     ("TesseraControlImage", {"method": "normal"}),
+    ("TesseraSecondPass", {**SECOND_PASS, "factor": ["settings", 3], "vae": ["demo", 2]}),
 ]
 
 
