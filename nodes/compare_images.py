@@ -22,9 +22,7 @@ class TesseraCompareImages(io.ComfyNode):
             search_aliases=["image comparer", "image compare", "before after", "slider", "side by side", "difference"],
             is_output_node=True,
             inputs=[
-                io.Image.Input(
-                    "image_a", tooltip="The image left of the slider; of a batch, one is chosen in the node."
-                ),
+                io.Image.Input("image_a", tooltip="The image left of the slider; of a batch, choose one in the node."),
                 io.Image.Input(
                     "image_b",
                     optional=True,

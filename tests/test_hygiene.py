@@ -41,7 +41,14 @@ PYTHON_TRIPWIRES = re.compile(
 )
 JAVASCRIPT_TRIPWIRES = re.compile(r"\.(bind|connect|send|recv)\(|\beval\(|new Function\(|document\.cookie")
 TEXT = {".py", ".md", ".toml", ".txt", ".json", ".js", ".css", ".yml", ".yaml", ""}
-FOREIGN = ("host/text/clip_vocabulary/", "demo/models/")
+FOREIGN = (
+    "host/text/clip_vocabulary/",
+    "demo/models/",
+    "tools/translations/",
+    "locales/zh/",
+    "locales/ja/",
+    "locales/de/",
+)
 
 
 def git_files(*arguments: str) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tessera.nodes import NODES
-from tessera.tools.locales import PATH, node_definitions
+from tessera.tools.locales import LANGUAGES, LOCALES, english_texts, files, stale, table
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "web" / "docs"
@@ -19,8 +19,27 @@ NUMBERS = ("INT", "FLOAT")
 schemas = pytest.mark.parametrize("schema", [pytest.param(s, id=s.node_id) for s in (n.define_schema() for n in NODES)])
 
 
-def test_locale_file_is_up_to_date() -> None:
-    assert json.loads(PATH.read_text("utf-8")) == node_definitions(), "run: python -m tessera.tools.locales"
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_locale_files_are_up_to_date(language: str) -> None:
+    known = {} if language == "en" else table(language)
+    for name, texts in files(lambda text: known.get(text, text)).items():
+        found = json.loads((LOCALES / language / name).read_text("utf-8"))
+        assert found == texts, "run: python -m tessera.tools.locales"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_lacks_nothing_that_english_has(language: str) -> None:
+    assert not list(stale(language))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_keeps_the_names_that_are_values(language: str) -> None:
+    """Choices, files and placeholders are what users type or see, in every language."""
+    names = re.compile(r"\b[a-z]+_[a-z_0-9]+\b|%\w+%|models/\w+|\b[a-z]+=[\d.]+|\b(?:auto|brick|nag|png16|webp|sde)\b")
+    known = table(language)
+    for text in english_texts():
+        for name in names.findall(text) if " " in text else []:
+            assert name in known[text], (text, name)
 
 
 @schemas

@@ -46,7 +46,7 @@ export function makePlotView(node) {
   function draw(sigmas, summary) {
     const steps = Math.max(0, sigmas.length - 1);
     const ends = sigmas.length ? ` | sigma ${brief(sigmas[0])} - ${brief(sigmas[steps])}` : "";
-    said.textContent = `${steps} ${say("steps")}${ends}`;
+    said.textContent = `${say("Steps")} ${steps}${ends}`;
     said.title = summary;
     body.dataset.steps = String(steps);
     drawCurve(plot, sigmas);
