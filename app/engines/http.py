@@ -118,7 +118,7 @@ class Connection:
         """Return the bytes under a path."""
         return (await self._ask("GET", path, MOST_FILE_BYTES, params=dict(query)))[1]
 
-    async def listen(self, client_id: str) -> ClientWebSocketResponse:
+    async def listen(self, client_id: str) -> ClientWebSocketResponse[Any]:
         """Open the WebSocket of a client."""
         import aiohttp
 
@@ -214,8 +214,9 @@ def _reason(error: Exception) -> str:
 
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     number = getattr(inner, "errno", None)
-    is_number = bool(number) and number > 0 and not isinstance(inner, ssl.SSLError)
-    return os.strerror(number) if is_number else one_line(str(inner)) or type(inner).__name__
+    if isinstance(number, int) and number > 0 and not isinstance(inner, ssl.SSLError):
+        return os.strerror(number)
+    return one_line(str(inner)) or type(inner).__name__
 
 
 def _advice(status: int) -> str:

@@ -194,7 +194,7 @@ class ServerEngine:
         return found if isinstance(found, dict) else {}
 
     async def _follow(
-        self, socket: ClientWebSocketResponse, prompt_id: str, prompt: Prompt, progress: Progress | None
+        self, socket: ClientWebSocketResponse[Any], prompt_id: str, prompt: Prompt, progress: Progress | None
     ) -> dict[str, Any]:
         """Wait for the end of a prompt, and return its history."""
         while True:
@@ -204,7 +204,7 @@ class ServerEngine:
             if not await self._hears_end(socket, prompt_id, progress) and not await self._is_known(prompt_id):
                 raise Unreachable(f"{self.name}: no longer knows the prompt")
 
-    async def _hears_end(self, socket: ClientWebSocketResponse, prompt_id: str, progress: Progress | None) -> bool:
+    async def _hears_end(self, socket: ClientWebSocketResponse[Any], prompt_id: str, progress: Progress | None) -> bool:
         """Read messages until one says that the prompt has ended (True), or none comes for a while (False)."""
         from aiohttp import WSMsgType
 

@@ -52,10 +52,11 @@ def refusals(answer: Any, prompt: Prompt, server: str) -> list[str]:
     """Return what a server finds wrong with a prompt, a line for each thing."""
     answer = answer if isinstance(answer, dict) else {}
     lines = []
-    for node_id, wrong in (answer.get("node_errors") or {}).items():
-        for error in wrong.get("errors") or []:
+    wrong: dict[str, dict[str, Any]] = answer.get("node_errors") or {}
+    for node_id, found in wrong.items():
+        for error in found.get("errors") or []:
             name = (error.get("extra_info") or {}).get("input_name")
-            place = named(str(node_id), prompt.get(str(node_id), wrong).get("class_type"), name)
+            place = named(str(node_id), prompt.get(str(node_id), found).get("class_type"), name)
             lines.append(f"{place}: {error.get('message')}: {error.get('details')} ({server})")
     error = answer.get("error") or {}
     told = error.get("message") if isinstance(error, dict) else error

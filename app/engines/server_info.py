@@ -87,13 +87,11 @@ def _groups(entry: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _spec(spec: Any) -> Any:
-    if not isinstance(spec, (list, tuple)) or not spec:
+    if not isinstance(spec, list) or not spec:
         # What hidden inputs are called.
         return spec
-    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-    if isinstance(spec[0], (list, tuple)):
-        return ["COMBO", {**options, "options": list(spec[0])}]
-    return [str(spec[0]), options]
+    kind, options = spec[0], spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+    return ["COMBO", {**options, "options": kind}] if isinstance(kind, list) else [str(kind), options]
 
 
 def _loose(spec: Any) -> Any:
