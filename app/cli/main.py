@@ -1,4 +1,4 @@
-"""The command line: `tessera run`, `check`, `nodes`, `import`, `params`, `serve`.
+"""The command line: `tessera run`, `check`, `batch`, `nodes`, `import`, `params` and `serve`.
 
 Exit codes: 0 done; 2 the input is wrong; 130 stopped by Ctrl-C, 143 by SIGTERM; 1 anything else. Errors are single
 lines on standard error.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...host.errors import GraphError, first
-from . import check, import_request, nodes, params, run, serve, streams
+from . import batch, check, import_request, nodes, params, run, serve, streams
 from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders, graph
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run.declare(commands, [graph(), folders()])
     check.declare(commands, [graph(), folders()])
+    batch.declare(commands, [folders()])
     nodes.declare(commands, [folders()])
     import_request.declare(commands, [folders()])
     params.declare(commands)

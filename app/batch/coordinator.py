@@ -1,0 +1,125 @@
+"""Hand out jobs, keep what comes back, try again what failed, until everything is done."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ...host.errors import GraphError
+from .journal import Journal
+from .plan import Planned
+from .pool import Ended, Pool
+from .queue import WAITING, JobQueue, Waiting
+from .worker import DONE, FAILED, REFUSED, Order, Outcome
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[bool], None]
+"""Called when a job is through, with whether it has results."""
+
+
+class Jobs(Protocol):
+    """Makes jobs of what the queue has of them."""
+
+    def again(self, content: str) -> Planned:
+        """Return a job."""
+        ...
+
+
+@dataclass
+class Coordinator:
+    """Runs the jobs of a queue.
+
+    Attributes:
+        retries: how often a job is tried again that failed, or that a worker died of.
+        tell: called for each job that is through.
+        counts: how many jobs are done and failed.
+        models: what each worker has loaded.
+    """
+
+    queue: JobQueue
+    jobs: Jobs
+    pool: Pool
+    journal: Journal
+    retries: int = 2
+    tell: Tell = lambda done: None
+    counts: Counter[str] = field(default_factory=Counter)
+    models: dict[int, str] = field(default_factory=dict)
+    running: dict[int, tuple[Waiting, Planned]] = field(default_factory=dict)
+
+    def work(self) -> None:
+        """Run until nothing waits.
+
+        Raises:
+            PoolLost: nobody is left to run it.
+            OSError: results cannot be written.
+        """
+        while True:
+            self._hand_out()
+            if not self.running and not self.queue.count(WAITING):
+                return
+            for ended in self.pool.wait():
+                self._settle(ended)
+
+    def _hand_out(self) -> None:
+        for worker in self.pool.free():
+            waiting = self.queue.take(self.models.get(worker), set(self.models.values()))
+            if waiting is None:
+                return
+            self.models[worker] = waiting.model
+            try:
+                planned = self.jobs.again(waiting.content)
+                order = order_of(planned)
+            except GraphError as error:
+                outcome = Outcome(REFUSED, "coordinator", 0.0, error="; ".join(error.lines))
+                self._keep(waiting, {}, outcome)
+                continue
+            self.running[waiting.number] = waiting, planned
+            self.pool.submit(worker, waiting.number, order)
+
+    def _settle(self, ended: Ended) -> None:
+        waiting, planned = self.running.pop(ended.number)
+        outcome = ended.outcome
+        if outcome is None:
+            if not ended.blamed or waiting.tries <= self.retries:
+                log.warning("line %d: %s; it is tried again", waiting.line, ended.reason)
+                self.queue.give_back(waiting.number, counted=ended.blamed)
+                return
+            outcome = Outcome(FAILED, "", 0.0, error=ended.reason)
+        elif outcome.kind == FAILED and waiting.tries <= self.retries:
+            log.warning("line %d: %s; it is tried again", waiting.line, outcome.error)
+            self.queue.give_back(waiting.number, counted=True)
+            return
+        self._keep(waiting, dict(planned.inputs), outcome)
+
+    def _keep(self, waiting: Waiting, inputs: dict[str, object], outcome: Outcome) -> None:
+        line = {
+            "job": waiting.key,
+            "line": waiting.line,
+            "inputs": inputs,
+            "outputs": outcome.told,
+            "seconds": outcome.seconds,
+            "worker": outcome.worker,
+            "tries": waiting.tries,
+            "error": outcome.error,
+        }
+        self.journal.commit(line, outcome.files)
+        self.queue.finish(waiting.key)
+        self.counts[DONE if outcome.error is None else FAILED] += 1
+        self.tell(outcome.error is None)
+
+
+def order_of(planned: Planned) -> Order:
+    """Return a job as a worker gets it.
+
+    Raises:
+        GraphError: an input file cannot be read, or has changed.
+    """
+    settings = {}
+    for setting in planned.inputs if planned.ui_graph is None else ():
+        node_id, _, name = setting.partition(".")
+        settings[setting] = planned.prompt[node_id]["inputs"][name]
+    return Order(planned.prompt, planned.outputs, planned.read_files(), settings, planned.ui_graph)
