@@ -17,7 +17,7 @@ from ...host.graph.workflow import read, to_prompt
 from ..assignments import apply
 from ..engines.address import EMBEDDED, is_server
 from ..engines.choose import open_engine
-from ..engines.engine import input_files, takes_uploads
+from ..engines.engine import Engine, input_files, takes_uploads
 from .coordinator import Coordinator
 from .journal import Journal
 from .plan import Planner
@@ -81,20 +81,24 @@ class Batch:
     Args:
         journal: None only counts (`--dry-run`).
         queue_path: where the queue is while the batch lasts.
+        engine: to check with, and to run on in this process; the first of the options by default.
 
     Raises:
         GraphError: the workflow, the table or a row is wrong; nothing ran.
         EngineLost: the server of the engine cannot be reached.
     """
 
-    def __init__(self, options: Options, journal: Journal | None, queue_path: Path) -> None:
+    def __init__(
+        self, options: Options, journal: Journal | None, queue_path: Path, engine: Engine | None = None
+    ) -> None:
         self.options, self.journal = options, journal
         self.bad_count = 0
         self._wrong: dict[str, tuple[str, int]] = {}
         self._untold = 0
         self.queue = JobQueue(queue_path)
         engine_options = {**options.engine_options, "input_dir": str(options.input_dir)}
-        self.engine = open_engine(options.engines[0], **_only_embedded(options.engines[0], engine_options))
+        name = options.engines[0]
+        self.engine = engine or open_engine(name, **_only_embedded(name, engine_options))
         now = time.localtime(journal.started() if journal else None)
         self.workflow: Workflow | None = None
         self.jobs = self._planner(now)

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ LOCK = ".lock"
 STARTED = "batch.json"
 PARTIAL = ".partial-"
 """The beginning of the name of a job's folder until it is complete."""
+
+FORCE_SECONDS = 1.0
+"""Between two times at which the lines are forced to disk; the files of a job are, before it has a line."""
 
 
 class Journal:
@@ -40,6 +44,7 @@ class Journal:
         self.folder = folder
         self.results = folder / RESULTS
         self._file: int | None = None
+        self._forced = 0.0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(folder / LOCK)
@@ -116,6 +121,8 @@ class Journal:
     def close(self) -> None:
         """Let another process have the folder."""
         if self._file is not None:
+            with suppress(OSError):
+                os.fsync(self._file)
             os.close(self._file)
         self._lock.release()
 
@@ -149,10 +156,16 @@ class Journal:
             if written < len(content):
                 # A full disk may take the beginning; the rest then fails with the reason.
                 os.write(self._file, content[written:])
-            os.fsync(self._file)
+            self._force()
         except BaseException:
             os.ftruncate(self._file, size)
             raise
+
+    def _force(self) -> None:
+        """Force the lines to disk, once in a while: a line that a power failure takes is a job that is run again."""
+        if self._file is not None and time.monotonic() - self._forced > FORCE_SECONDS:
+            os.fsync(self._file)
+            self._forced = time.monotonic()
 
     def _lines(self) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
         """Yield each line, and what it says; None where it is no line of a job."""

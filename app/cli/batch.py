@@ -192,7 +192,8 @@ def _end(batch: Batch, started: float, lines: list[str]) -> dict[str, Any]:
     summary: Summary = summarize(batch.journal)
     sheet = None
     try:
-        sheet = draw_sheet(summary, batch.journal.folder)
+        # What stopped a batch, such as a full disk, would stop this, too.
+        sheet = None if lines else draw_sheet(summary, batch.journal.folder)
     except OSError as error:
         lines.append(f"no contact sheet: {error.strerror or error}")
     return {
