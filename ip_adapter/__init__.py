@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .layers import Layer, find_layers
     from .pipeline import ImageEncoder, image_prompts, load_adapter
     from .presets import TYPES
-    from .prompts import ImagePrompt, LoadedAdapter, make_reference
+    from .prompts import ImagePrompt, LoadedAdapter, make_references
     from .reference import Reference
     from .saved import load_reference
 
@@ -35,7 +35,7 @@ __all__ = [
     "image_prompts",
     "load_adapter",
     "load_reference",
-    "make_reference",
+    "make_references",
     "parse_adapter",
     "read_adapter",
     "read_embedding",

@@ -7,28 +7,31 @@ With queries Q, and keys K_i, values V_i, weights s_i and masks m_i(l) of image 
 * share:  images compete in proportion to s_i m_i, the strength is the largest of them: with Z_i the sum of image i's
           exponentials, max_i(s_i m_i) sum_i (s_i m_i Z_i / sum_j s_j m_j Z_j) A(Q, K_i, V_i)
 
+Keys and values are kept once for the images and once for the unconditional ones, whatever the batch. The rows of a
+batch that see the same of the two follow each other as pixels of one long image, so that nothing is copied for them.
 Products are laid out as (tokens, pixels), so that softmax and masks run along contiguous pixels, and are computed in
 blocks of pixels that stay in a processor's cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
-from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
 
 COMBINES = ["sum", "share", "concat"]
-ROW_BY_ROW = "cpu"
-"""On a CPU, a strided product per row avoids copies; elsewhere calls cost more than copies, so rows are batched."""
+UNFUSED = "cpu"
+"""A CPU keeps its own softmax: blocks stay in its cache, and results are added in place, which fused ones are not."""
 
 LARGEST = 2**17
 """Most probabilities in a block on a CPU: half a megabyte, so that a block stays in the cache."""
 
-LARGEST_ELSEWHERE = 2**26
-"""Most probabilities in a block on other devices."""
+LARGEST_ELSEWHERE = 2**27
+"""Most probabilities in a block on other devices: 256 MB in half precision; a batch of 16 at 512 px is below."""
 
 NEVER = -1e4
 """Logarithm of the weight of an image where its mask is 0: finite, and its exponential is 0 in float16, too."""
@@ -36,21 +39,70 @@ NEVER = -1e4
 
 @dataclass(frozen=True, eq=False)
 class JoinedImages:
-    """Keys and values of images at one cross-attention layer, for the rows of a batch.
+    """Keys and values of images at one cross-attention layer; row 0 is the images, row 1 the unconditional ones.
 
     Attributes:
-        keys: (B, H, N, d), divided by sqrt(d).
-        values: (B, H, N, d), weighted unless the images share.
-        owners: the image of each of the N tokens.
-        window: tokens under one softmax: those of one image, or all N.
-        share: weights of the images when they share, else None.
+        keys: (2, H, N, d), divided by sqrt(d).
+        values: (2, H, N, d), weighted unless the images share.
+        lengths: tokens of each image; they sum to N.
+        apart: whether each image has a softmax of its own; all have the same length then.
+        share: weights of the images (n,) when they share, else None.
+        strength: the largest of them.
     """
 
     keys: Tensor
     values: Tensor
-    owners: Tensor
-    window: int
+    lengths: tuple[int, ...]
+    apart: bool
     share: Tensor | None = None
+    strength: tuple[float, ...] = ()
+
+    def select(self, images: Sequence[int]) -> JoinedImages:
+        """Return some of the images, whose numbers ascend: views where they follow each other."""
+        if len(images) == len(self.lengths):
+            return self
+        ends = [sum(self.lengths[:i]) for i in range(len(self.lengths) + 1)]
+        return replace(
+            self,
+            keys=take(self.keys, 2, images, ends),
+            values=take(self.values, 2, images, ends),
+            lengths=tuple(self.lengths[i] for i in images),
+            share=None if self.share is None else take(self.share, 0, images),
+            strength=tuple(self.strength[i] for i in images) if self.strength else (),
+        )
+
+    def to(self, dtype: torch.dtype) -> JoinedImages:
+        """Return the same in a dtype."""
+        if self.keys.dtype == dtype:
+            return self
+        share = None if self.share is None else self.share.to(dtype)
+        return replace(self, keys=self.keys.to(dtype), values=self.values.to(dtype), share=share)
+
+    def only(self, image: int) -> JoinedImages:
+        """Return the same images, of which a single one has values: what it adds beside the others."""
+        before = sum(self.lengths[:image])
+        values = torch.zeros_like(self.values)
+        span = slice(before, before + self.lengths[image])
+        values[:, :, span] = self.values[:, :, span]
+        return replace(self, values=values)
+
+
+def take(tensor: Tensor, dim: int, images: Sequence[int], ends: Sequence[int] | None = None) -> Tensor:
+    """Return the parts of a tensor that belong to images: a view where they follow each other.
+
+    No index goes to the device, for which a GPU would wait.
+
+    Args:
+        tensor: with a part for each image.
+        dim: along which the parts lie.
+        images: numbers, which ascend.
+        ends: where each part begins, and the end of the last one; None where every part has the length 1.
+    """
+    breaks = [0, *(i for i in range(1, len(images)) if images[i] != images[i - 1] + 1), len(images)]
+    runs = [(images[a], images[b - 1] + 1) for a, b in pairwise(breaks)]
+    bounds = [(a, b) if ends is None else (ends[a], ends[b]) for a, b in runs]
+    parts = [tensor.narrow(dim, a, b - a) for a, b in bounds]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def join_images(
@@ -59,8 +111,8 @@ def join_images(
     """Join images: those with the same number of tokens when they are summed, else all.
 
     Args:
-        keys: of each image (B, T_i, C).
-        values: of each image (B, T_i, C).
+        keys: of each image (2, T_i, C).
+        values: of each image (2, T_i, C).
         weights: of each image.
         heads: of the attention.
         combine: one of COMBINES.
@@ -87,101 +139,122 @@ def _group(
 ) -> JoinedImages:
     scale = (keys[0].shape[-1] // heads) ** -0.5
     share = combine == "share"
-    k = torch.cat([keys[i] for i in group], dim=1)
+    k = torch.cat([keys[i] * scale for i in group], dim=1)
     v = torch.cat([values[i] if share else values[i] * weights[i] for i in group], dim=1)
-    owners = torch.cat([torch.full((keys[i].shape[1],), place) for place, i in enumerate(group)]).to(k.device)
-    window = keys[group[0]].shape[1] if combine == "sum" else k.shape[1]
-    k, v = (rearrange(t, "b n (h d) -> b h n d", h=heads).contiguous() for t in (k * scale, v))
-    return JoinedImages(k, v, owners, window, k.new_tensor([weights[i] for i in group]) if share else None)
+    k, v = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous() for tensor in (k, v))
+    shares = tuple(weights[i] for i in group) if share else ()
+    lengths = tuple(keys[i].shape[1] for i in group)
+    return JoinedImages(k, v, lengths, combine == "sum", k.new_tensor(shares) if share else None, shares)
 
 
-def select(joined: JoinedImages, images: Sequence[int]) -> JoinedImages:
-    """Return some of the images, whose numbers ascend."""
-    chosen = torch.tensor(images, device=joined.owners.device)
-    tokens = torch.isin(joined.owners, chosen)
-    window = joined.window if joined.window < len(tokens) else int(tokens.sum())
-    share = None if joined.share is None else joined.share[chosen]
-    owners = torch.searchsorted(chosen, joined.owners[tokens])
-    return JoinedImages(joined.keys[:, :, tokens], joined.values[:, :, tokens], owners, window, share)
-
-
-def attend(q: Tensor, joined: JoinedImages, mask: Tensor | None = None) -> Tensor:
-    """Return what the images add to the output of a cross-attention layer.
-
-    Args:
-        q: queries (B, L, C).
-        joined: the images.
-        mask: where each image acts, 0..1, (n, L); None for everywhere.
-
-    Returns:
-        (B, L, C)
-    """
-    return add_images(torch.zeros_like(q), q, joined, mask)
+def attend(q: Tensor, joined: JoinedImages, mask: Tensor | None = None, row: int = 0) -> Tensor:
+    """Return what the images add to the output of a cross-attention layer (B, L, C); arguments as in `add_images`."""
+    return add_images(torch.zeros_like(q), q, joined, mask, row)
 
 
 def add_images(
-    out: Tensor, q: Tensor, joined: JoinedImages, mask: Tensor | None = None, pixels: Tensor | None = None
+    out: Tensor, q: Tensor, joined: JoinedImages, mask: Tensor | None = None, row: int = 0, pixels: Tensor | None = None
 ) -> Tensor:
-    """Add what `attend` returns to `out` (B, L, C), in place.
+    """Add what images give at a cross-attention layer to `out`, in place.
 
     Args:
-        out: changed in place.
+        out: (B, L, C), changed in place.
         q: queries (B, L, C).
         joined: the images.
-        mask: where each image acts, 0..1: (n, L), or (n, P) with `pixels`.
+        mask: where each image acts, 0..1: (n, L), or (n, P) with `pixels`; None for everywhere.
+        row: 0 for the images, 1 for the unconditional ones.
         pixels: numbers of the P pixels where the images act, when they do not act elsewhere.
     """
-    if pixels is not None or q.device.type == ROW_BY_ROW:
-        for row in range(len(q)):
-            _add_row(out[row], q[row], joined, row, mask, pixels)
+    keys, values = joined.keys[row], joined.values[row]
+    if pixels is not None:
+        for block in _blocks(len(pixels), keys, LARGEST):
+            where = pixels[block]
+            for o, chosen in zip(out, q.index_select(1, where), strict=True):
+                p = _weights(chosen, keys, joined, None if mask is None else mask[:, block])
+                o.index_add_(0, where, torch.bmm(p.transpose(1, 2), values).transpose(0, 1).flatten(1))
         return out
-    keys, values = joined.keys.flatten(0, 1), joined.values.flatten(0, 1)
-    for block in _blocks(q.shape[1], keys, LARGEST_ELSEWHERE):
-        p = _weights(_by_head(q[:, block], joined).flatten(0, 1), keys, joined, mask, block)
-        _by_head(out[:, block], joined).add_(torch.bmm(p, values).unflatten(0, joined.keys.shape[:2]))
+    add = _add if q.device.type == UNFUSED or not _fuses(joined, mask) else _add_fused
+    for rows, block in _pieces(out, keys, LARGEST if q.device.type == "cpu" else LARGEST_ELSEWHERE):
+        part = None if mask is None else mask[:, block]
+        add(out[rows, block].flatten(0, 1), q[rows, block].flatten(0, 1), keys, values, joined, part)
     return out
 
 
-def _add_row(
-    out: Tensor, q: Tensor, joined: JoinedImages, row: int, mask: Tensor | None, pixels: Tensor | None
-) -> None:
-    """Add to one row (L, C), block by block."""
-    keys, values = joined.keys[row], joined.values[row]
-    for block in _blocks(len(q) if pixels is None else len(pixels), keys, LARGEST):
-        chosen = q[block] if pixels is None else q.index_select(0, pixels[block])
-        p = _weights(_by_head(chosen, joined), keys, joined, mask, block)
-        if pixels is None:
-            _by_head(out[block], joined).baddbmm_(p, values)
+def _pieces(out: Tensor, keys: Tensor, largest: int) -> Iterator[tuple[slice, slice]]:
+    """Cut (B, L, C) into rows and pixels with at most `largest` products with keys (H, N, d)."""
+    each = out.shape[1] * keys[..., 0].numel()
+    # Rows of a part of an image are not contiguous, and only one of them at a time is a view.
+    together = max(1, largest // max(1, each)) if out.is_contiguous() else 1
+    for first in range(0, len(out), together):
+        rows = slice(first, first + together)
+        if each <= largest:
+            yield rows, slice(None)
         else:
-            out.index_add_(0, pixels[block], torch.bmm(p, values).transpose(0, 1).flatten(1))
+            yield from ((rows, block) for block in _blocks(out.shape[1], keys, largest))
 
 
 def _blocks(pixels: int, keys: Tensor, largest: int) -> list[slice]:
-    """Cut pixels into slices of at most `largest` products with keys (S, N, d)."""
+    """Cut pixels into slices of at most `largest` products with keys (H, N, d)."""
     length = max(1, largest // keys[..., 0].numel())
     return [slice(start, start + length) for start in range(0, pixels, length)]
 
 
-def _by_head(pixels: Tensor, joined: JoinedImages) -> Tensor:
-    """View (..., l, C) as (..., H, l, d); never a copy, as results are added in place."""
-    return pixels.view(*pixels.shape[:-1], joined.keys.shape[1], -1).transpose(-3, -2)
+def _by_head(pixels: Tensor, heads: int) -> Tensor:
+    """View (P, C) as (H, P, d); never a copy, as results are added in place."""
+    return pixels.view(len(pixels), heads, -1).transpose(0, 1)
 
 
-def _weights(q: Tensor, keys: Tensor, joined: JoinedImages, mask: Tensor | None, block: slice) -> Tensor:
-    """Return the weights of the values (S, l, N) for queries (S, l, d)."""
-    logits = torch.bmm(keys, q.transpose(1, 2))
-    return _probabilities(logits, joined, None if mask is None else mask[:, block]).transpose(1, 2)
+def _add(out: Tensor, q: Tensor, keys: Tensor, values: Tensor, joined: JoinedImages, mask: Tensor | None) -> None:
+    """Add to pixels (P, C) in place; mask: (n, l), where P is l pixels of some rows."""
+    p = _weights(q, keys, joined, mask)
+    _by_head(out, len(keys)).baddbmm_(p.transpose(1, 2), values)
 
 
-def _probabilities(logits: Tensor, joined: JoinedImages, mask: Tensor | None) -> Tensor:
-    """Return the weights of the values from logits of the same shape (S, N, l); S are rows and heads."""
-    strength = None
-    if joined.share is not None:
-        shares = joined.share[:, None] if mask is None else joined.share[:, None] * mask
-        logits, strength = logits + shares.log().clamp(min=NEVER)[joined.owners], shares.amax(dim=0)
-    p = logits.view(len(logits), -1, joined.window, logits.shape[2]).softmax(dim=2)
-    if strength is not None:
-        p = p.mul_(strength)
-    elif mask is not None:
-        p = p.mul_(mask[:, None] if p.shape[1] == len(mask) else mask[joined.owners])
-    return p.flatten(1, 2)
+def _weights(q: Tensor, keys: Tensor, joined: JoinedImages, mask: Tensor | None) -> Tensor:
+    """Return the weights (H, N, P) of the values for queries (P, C)."""
+    logits = torch.bmm(keys, _by_head(q, len(keys)).transpose(1, 2))
+    heads, tokens, pixels = logits.shape
+    images = len(joined.lengths)
+    if joined.apart:
+        p = logits.view(heads, images, -1, pixels).softmax(dim=2)
+        if mask is not None:
+            p.view(*p.shape[:3], -1, mask.shape[1]).mul_(mask[:, None, None])
+        return p.view(heads, tokens, pixels)
+    if joined.share is None:
+        p = logits.softmax(dim=1)
+        if mask is not None:
+            p.view(heads, tokens, -1, mask.shape[1]).mul_(_per_token(mask, joined.lengths)[:, None])
+        return p
+    shares = joined.share[:, None] if mask is None else joined.share[:, None] * mask
+    bias = _per_token(shares.log().clamp(min=NEVER), joined.lengths)[:, None]
+    wide = logits.view(heads, tokens, -1, pixels if mask is None else mask.shape[1])
+    return (wide + bias).softmax(dim=1).mul_(shares.amax(dim=0)).view(heads, tokens, pixels)
+
+
+def _per_token(images: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """Repeat rows (n, l) of images for each of their tokens: (N, l)."""
+    if len(set(lengths)) == 1:
+        return images.repeat_interleave(lengths[0], dim=0)
+    return torch.cat([images[i : i + 1].expand(length, -1) for i, length in enumerate(lengths)])
+
+
+def _fuses(joined: JoinedImages, mask: Tensor | None) -> bool:
+    """Return whether fused attention serves: it moves less than the probabilities of its softmax would.
+
+    Weights that differ from pixel to pixel within a softmax are beyond it.
+    """
+    window = joined.lengths[0] if joined.apart else sum(joined.lengths)
+    return window > joined.keys.shape[-1] and (mask is None or joined.apart)
+
+
+def _add_fused(out: Tensor, q: Tensor, keys: Tensor, values: Tensor, joined: JoinedImages, mask: Tensor | None) -> None:
+    """Do what `_add` does, with `scaled_dot_product_attention` for all images at once."""
+    images = len(joined.lengths) if joined.apart else 1
+    k, v = (tensor.unflatten(1, (images, -1)).transpose(0, 1) for tensor in (keys, values))
+    queries = _by_head(q, len(keys)).expand(images, -1, -1, -1)
+    bias = None if joined.share is None else _per_token(joined.share.log()[:, None], joined.lengths).T
+    found = F.scaled_dot_product_attention(queries, k, v, bias, scale=1.0)
+    if mask is not None:
+        found.view(*found.shape[:2], -1, mask.shape[1], found.shape[3]).mul_(mask[:, None, None, :, None])
+    total = found.sum(0) if joined.apart else found[0]
+    _by_head(out, len(keys)).add_(total, alpha=max(joined.strength) if joined.strength else 1)

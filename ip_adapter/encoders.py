@@ -1,4 +1,4 @@
-"""Image encoders (a host's CLIP_VISION): which one an adapter needs, and its features of an image as tokens."""
+"""Image encoders (a host's CLIP_VISION): which one an adapter needs, and which files hold it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from einops import rearrange
-from torch import Tensor
-from torch.nn import functional as F
-
 from ..weights.files import DOWNLOAD, damage, read_shapes
-from . import projectors
 from .formats import Adapter
 
-FITS = ["crop", "pad", "stretch"]
-UNCONDITIONALS = ["reference", "black", "noise"]
-SMALLEST = 8
-"""Pixels along a side of the smallest image."""
-
-_CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _NAMES = {
     ("base", 1024): "CLIP ViT-H",
     ("base", 1280): "CLIP ViT-bigG",
@@ -142,83 +130,3 @@ def check_encoder(adapter: Adapter, encoder: Any, name: str) -> None:
             f"{adapter.name} needs {needed(adapter)}, but {name} has {embeddings} and patches of width {widths[1]}; "
             "choose the right one from models/clip_vision."
         )
-
-
-def check_image(image: Tensor) -> Tensor:
-    """Return the images of an IMAGE (B, H, W, 1, 3 or 4) as (B, H, W, 3), without transparency.
-
-    Raises:
-        ValueError: there are none, or they are too small, not finite, or of other channels.
-    """
-    if image.ndim != 4 or image.shape[0] == 0 or image.shape[-1] not in (1, 3, 4):
-        raise ValueError(
-            f"The image has the shape {tuple(image.shape)}; expected at least one image, grey, RGB or RGBA, "
-            "(B, H, W, C)."
-        )
-    if min(image.shape[1:3]) < SMALLEST:
-        raise ValueError(
-            f"The image is {image.shape[2]} x {image.shape[1]} px; an image prompt needs at least {SMALLEST} px along "
-            "both sides."
-        )
-    if not torch.isfinite(image).all():
-        raise ValueError("The image has values that are not finite; check the node that made it.")
-    return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
-
-
-def encode(
-    adapter: Adapter, encoder: Any, image: Tensor, fit: str = "crop", unconditional: str = "reference"
-) -> tuple[Tensor, Tensor]:
-    """Compute the tokens of one image.
-
-    Args:
-        adapter: its projector makes the tokens.
-        encoder: a CLIP_VISION.
-        image: (1, H, W, 3) in 0..1.
-        fit: how an image becomes square: one of FITS.
-        unconditional: what guidance pushes away from, one of UNCONDITIONALS. "reference" is what adapters are trained
-            with: zeros for embeddings, an image of the encoder's mean colour for patches. "black" is a black image,
-            "noise" this image with its pixels shuffled.
-
-    Returns:
-        The tokens of the image and of the unconditional one, (T, D) each.
-    """
-    seen = image_features(adapter, encoder, image, fit)
-    if unconditional == "reference" and adapter.kind == "base":
-        blank = torch.zeros_like(seen)
-    else:
-        blank = unconditional_features(adapter, encoder, image, fit, unconditional)
-    project = getattr(projectors, adapter.kind)
-    return project(adapter.image_proj, seen)[0], project(adapter.image_proj, blank)[0]
-
-
-def image_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str) -> Tensor:
-    """Compute what an adapter's projector reads of an image (1, H, W, 3): (1, E) or (1, P, E)."""
-    square = pad(image) if fit == "pad" else image
-    return _features(adapter, encoder.encode_image(square, crop=fit == "crop"))
-
-
-def unconditional_features(adapter: Adapter, encoder: Any, image: Tensor, fit: str, unconditional: str) -> Tensor:
-    """Compute the same for the unconditional image, see `encode`."""
-    square = pad(image) if fit == "pad" else image
-    return image_features(adapter, encoder, _unconditional(encoder, square, unconditional), fit)
-
-
-def _features(adapter: Adapter, output: Any) -> Tensor:
-    return (output.image_embeds if adapter.kind == "base" else output.penultimate_hidden_states).float().cpu()
-
-
-def _unconditional(encoder: Any, image: Tensor, kind: str) -> Tensor:
-    if kind == "noise":
-        order = torch.randperm(image.shape[1] * image.shape[2], generator=torch.Generator().manual_seed(0))
-        pixels = rearrange(image, "b h w c -> b (h w) c")[:, order.to(image.device)]
-        return rearrange(pixels, "b (h w) c -> b h w c", h=image.shape[1])
-    colour = getattr(encoder, "image_mean", _CLIP_MEAN) if kind == "reference" else (0.0, 0.0, 0.0)
-    return image.new_tensor(colour).expand(image.shape)
-
-
-def pad(image: Tensor) -> Tensor:
-    """Centre an image (1, H, W, C) in a black square."""
-    height, width = image.shape[1:3]
-    side = max(height, width)
-    left, top = (side - width) // 2, (side - height) // 2
-    return F.pad(image, (0, 0, left, side - width - left, top, side - height - top))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from torch.nn import functional as F
 
 from ..weights.files import DOWNLOAD, check, read_safetensors, reading
 from . import projectors
-from .encoders import image_features, unconditional_features
 from .formats import Adapter, Weights
 from .layers import Layer
 
@@ -96,42 +94,26 @@ def _text(path: Path) -> Tensor:
 _READERS = {".npy": _numpy, ".safetensors": _safetensors, ".txt": _text}
 
 
-def encode_face(
-    adapter: Adapter, encoder: Any, face: Face, image: Tensor, fit: str = "crop", unconditional: str = "reference"
-) -> tuple[Tensor, Tensor]:
-    """Compute the tokens of a face and of none, (T, D) each, for an adapter of one of the kinds `formats.FACES`.
+def face_tokens(adapter: Adapter, face: Face, patches: Tensor | None) -> Tensor:
+    """Compute the tokens of a face and of none (2, T, D), for an adapter of one of the kinds `formats.FACES`.
 
     Args:
         adapter: its projector makes the tokens.
-        encoder: a CLIP_VISION for FaceID plus, which reads the image, too.
         face: the face.
-        image: an image of it (1, H, W, 3).
-        fit: one of `encoders.FITS`.
-        unconditional: one of `encoders.UNCONDITIONALS`, for the image.
+        patches: of an image of it and of the unconditional image (2, P, E), for FaceID plus.
 
     Raises:
         ValueError: the adapter needs embeddings that are not normalised, but this one is.
     """
-    if adapter.kind == "face_raw":
-        faces = _raw(face.embedding, adapter.name)[None, None]
-        both = projectors.plus(adapter.image_proj, torch.cat([faces, torch.zeros_like(faces)]))
-    else:
-        faces = F.normalize(face.embedding[None], dim=-1)
-        faces = torch.cat([faces, torch.zeros_like(faces)])
-        both = _project(adapter, encoder, face, faces, image, fit, unconditional)
-    return both[0], both[1]
-
-
-def _project(
-    adapter: Adapter, encoder: Any, face: Face, faces: Tensor, image: Tensor, fit: str, unconditional: str
-) -> Tensor:
-    if adapter.kind == "face":
-        return projectors.face(adapter.image_proj, faces)
-    seen = image_features(adapter, encoder, image, fit)
-    blank = unconditional_features(adapter, encoder, image, fit, unconditional)
+    raw = adapter.kind == "face_raw"
+    found = _raw(face.embedding, adapter.name) if raw else F.normalize(face.embedding, dim=-1)
+    both = torch.stack([found, torch.zeros_like(found)])
+    if raw:
+        return projectors.plus(adapter.image_proj, both[:, None])
+    if patches is None:
+        return projectors.face(adapter.image_proj, both)
     second = face.version == "plus v2" or (face.version == "auto" and any(v in adapter.name.lower() for v in _V2))
-    structure = face.structure if second else None
-    return projectors.face_plus(adapter.image_proj, faces, torch.cat([seen, blank]), structure)
+    return projectors.face_plus(adapter.image_proj, both.to(patches), patches, face.structure if second else None)
 
 
 def _raw(embedding: Tensor, name: str) -> Tensor:

@@ -11,53 +11,52 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor
 
-from ..patching.attention import DoubleBlockPatch, Options, QueryPatch, replace_double_block, see_queries
+from ..patching.attention import DoubleBlockPatch, Options, QueryPatch, with_double_blocks
 from .layers import Layer
 from .maps import RECORD
-from .steps import STEP, Step
-
-TOKEN = 2
-"""Latents along a side of one token."""
+from .steps import Step
 
 
-class NoteQueries(QueryPatch):
-    """Keeps the image queries until the end of their block."""
+class TakenQueries(QueryPatch):
+    """The image queries of the double blocks that are running."""
 
-    def see(self, q: Tensor, block: int, options: Options) -> None:
-        """Keep the queries in the step."""
-        step: Step | None = options.get(STEP)
-        if step is not None and step.active:
-            step.queries[block] = q
+    def __init__(self) -> None:
+        self.taken: dict[int, Tensor] = {}
+
+    def see(self, q: Tensor, block: int) -> None:
+        """Take the queries."""
+        self.taken[block] = q
 
 
 class ImageBlock(DoubleBlockPatch):
-    """One double block: what was installed there before, plus the images. Keeps nothing between calls.
+    """One double block in one call: what is there without images, plus the images.
 
     Args:
         layer: the block.
-        previous: what was installed there.
+        step: the call.
+        queries: of the call.
+        previous: what is there.
     """
 
-    def __init__(self, layer: Layer, previous: Any) -> None:
+    def __init__(self, layer: Layer, step: Step, queries: TakenQueries, previous: Any) -> None:
         super().__init__(previous)
-        self.layer = layer
+        self.layer, self.step, self.queries = layer, step, queries
 
     def change(self, image: Tensor, options: Options) -> None:
         """Add the images of the step."""
-        step: Step | None = options.get(STEP)
-        # An object of this class under another pack's wrapper has taken the queries: the innermost acts.
-        q = None if step is None else step.queries.pop(self.layer.number, None)
-        if step is None or q is None:
+        q = self.queries.taken.pop(self.layer.number, None)
+        # Another pack's replacement that does not call the block has no queries.
+        if q is None:
             return
-        height, width = (-(-side // TOKEN) for side in step.size)
+        height, width = self.layer.grid(self.step.size)
         # Tokens behind those of the image belong to context images, such as Kontext's.
         tokens = image[:, : height * width]
         seen = rearrange(q[:, :, : height * width], "b h n d -> b n (h d)")
-        step.add(tokens, seen, self.layer, self.layer.heads, (height, width), options.get(RECORD))
+        self.step.add(tokens, seen, self.layer, (height, width), options.get(RECORD))
 
 
-def install_in_flux(clone: Any, layers: list[Layer]) -> None:
-    """Install the patches in a clone of a host's MODEL, once."""
-    see_queries(clone, NoteQueries())
-    for layer in layers:
-        replace_double_block(clone, layer.number, lambda previous, at=layer: ImageBlock(at, previous))
+def with_images_in_flux(options: Options, layers: list[Layer], step: Step) -> Options:
+    """Return the options of a call of Flux in which the images act."""
+    queries = TakenQueries()
+    blocks = {layer.number: lambda previous, at=layer: ImageBlock(at, step, queries, previous) for layer in layers}
+    return with_double_blocks(options, queries, blocks)

@@ -1,53 +1,50 @@
-"""Image prompts in a MODEL: patches of its cross-attention layers, and hooks that decide what acts at each step."""
+"""Image prompts in a MODEL: hooks that decide what acts in each call, and patch its cross-attention layers there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from ..patching.attention import Attention, CrossAttentionPatch, Options, replace_cross_attention
-from ..patching.calls import WHOLE_TOKENS, DenoiserCall, SamplingRun
+from ..patching.attention import Attention, CrossAttentionPatch, Options, with_cross_attention
+from ..patching.calls import WHOLE_TOKENS, CondBatch, DenoiserCall, SamplingRun
+from ..patching.residents import Manage, keep_resident, place_of
 from ..patching.wrappers import install as install_hooks
 from ..patching.wrappers import installed
-from .flux import install_in_flux
+from .flux import with_images_in_flux
 from .layers import Layer
 from .maps import RECORD
-from .masks import fit
-from .norms import norms_apart
+from .masks import Grid, halvings
+from .norms import AreaNorms, SharesAt, shares_of
 from .reference import ActiveReference
-from .steps import STEP, RunMemory, Step
+from .run import RunMemory
+from .stack import KeptImages
+from .steps import Step
 
 KEY = "tessera_image_prompts"
 RUN = "tessera_image_prompts_run"
-CONDITIONAL = {"positive", "middle"}
-"""Names of a guider's conditionings that see the images; all others see the unconditional tokens."""
 
 
 class ImageAttention(CrossAttentionPatch):
-    """One cross-attention layer: what was installed there before, plus the images. Keeps nothing between calls.
+    """One cross-attention layer in one call: what is there without images, plus the images.
 
     Args:
         layer: the layer.
+        step: the call.
         attention: the host's `optimized_attention`.
-        previous: what was installed there.
+        previous: what is there.
     """
 
-    note = STEP
-
-    def __init__(self, layer: Layer, attention: Attention, previous: Attention | None) -> None:
+    def __init__(self, layer: Layer, step: Step, attention: Attention, previous: Attention | None) -> None:
         super().__init__(attention, previous)
-        self.layer = layer
+        self.layer, self.step = layer, step
 
-    def change(self, out: Tensor, q: Tensor, heads: int, grid: tuple[int, int], options: Options) -> Tensor:
+    def change(self, out: Tensor, q: Tensor, grid: Grid, options: Options) -> Tensor:
         """Add the images of the step."""
-        step: Step | None = options.get(STEP)
-        if step is None or not step.active:
-            return out
-        return step.add(out, q, self.layer, heads, grid, options.get(RECORD))
+        return self.step.add(out, q, self.layer, grid, options.get(RECORD))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +52,21 @@ class ImagePromptHooks:
     """The hooks of all images in a MODEL.
 
     Attributes:
-        references: the images, in the order in which they were applied.
+        kept: the images, in the order in which they were applied, and the layers where they act.
+        attention: the host's `optimized_attention`.
         apart: whether group norms normalise the masked areas one by one.
+        norms: the group norms.
     """
 
-    references: tuple[ActiveReference, ...]
+    kept: KeptImages
+    attention: Attention
     apart: bool = False
+    norms: AreaNorms = field(default_factory=AreaNorms)
+
+    @property
+    def references(self) -> Sequence[ActiveReference]:
+        """The images."""
+        return self.kept.references
 
     def around_run(self, run: SamplingRun) -> Tensor:
         """Check the masks against the latents, and keep what the steps need.
@@ -69,48 +75,72 @@ class ImagePromptHooks:
             ValueError: a mask has another aspect than the latents.
         """
         size = (run.noise.shape[-2], run.noise.shape[-1])
-        pixels = run.network.pixels
-        masks = {i: fit(each.mask, size, pixels) for i, each in enumerate(self.references) if each.mask is not None}
-        if masks:
-            run.options[WHOLE_TOKENS] = True
         names = {cond["uuid"]: name for name, cond in run.conditionings if "uuid" in cond}
-        run.options[RUN] = RunMemory(size, names, masks)
-        return run.proceed()
+        memory = RunMemory.begin(self.kept, size, run.network.pixels, names)
+        if memory.masked:
+            run.options[WHOLE_TOKENS] = True
+        for reference in self.references:
+            reference.schedule.prepare(run)
+        run.options[RUN] = memory
+        with self.norms.installed(run.network.module) if self.apart and memory.masked else nullcontext():
+            return run.proceed()
+
+    def around_conds(self, call: CondBatch) -> Any:
+        """Note what the conditionings are, which part of the image they cover, and whose they are."""
+        memory: RunMemory | None = call.options.get(RUN)
+        if memory is not None:
+            for number, conds in call.numbered:
+                memory.note(number, conds)
+        return call.proceed()
 
     def around_step(self, call: DenoiserCall) -> Tensor:
-        """Decide once a step which images act.
+        """Decide once a call which images act, and where.
 
         Raises:
-            ValueError: a masked image meets a conditioning that covers a part of the image.
+            ValueError: a masked image meets a call for a part of the image that is not known.
         """
-        memory = call.options.get(RUN) or RunMemory()
-        if memory.size not in (None, call.size) and any(each.mask is not None for each in self.references):
-            raise ValueError(
-                "Image prompts with masks do not work with conditionings that cover a part of the image; remove the "
-                "areas, or use masks on the conditionings."
-            )
-        active = self._active(call)
-        step = Step(memory, self.references, active, _roles(memory, call), call.size)
-        with self._norms(call.module, active, memory):
-            return call.proceed_with({**call.options, STEP: step})
+        active = [i for i, each in enumerate(self.references) if each.schedule.acts(call)]
+        if not active:
+            return call.proceed()
+        memory = call.options.get(RUN)
+        alone = memory is None
+        if alone:
+            memory = RunMemory(self.kept, call.size, tuple(each.mask for each in self.references))
+        step = memory.step(call.conditioning_ids, active, call.size, call.x.device)
+        apart = self.apart and memory.masked
+        with (
+            self.norms.installed(call.module) if apart and alone else nullcontext(),
+            self.norms.acting(_shares(step) if apart else None),
+        ):
+            return call.proceed_with(self._with_images(call.options, step))
 
-    def _active(self, call: DenoiserCall) -> tuple[int, ...]:
-        """Return the numbers of the images that act; sigma is read once at most."""
-        schedules = [each.schedule for each in self.references]
-        sigma = 0.0 if all(each.whole for each in schedules) else float(call.sigma.max())
-        return tuple(i for i, each in enumerate(schedules) if each.covers(sigma, call.percent_to_sigma))
-
-    def _norms(self, network: Any, active: tuple[int, ...], memory: RunMemory) -> AbstractContextManager[None]:
-        """Normalise by area where that is asked for and an area acts."""
-        found = [memory.mask_of(i, self.references[i]) for i in active]
-        masks = [mask for mask in found if mask is not None]
-        return norms_apart(network, masks) if self.apart and masks else nullcontext()
+    def _with_images(self, options: Options, step: Step) -> Options:
+        layers = [layer for layer in self.kept.layers if layer.number in step.groups]
+        if layers[0].in_flux:
+            return with_images_in_flux(options, layers, step)
+        patches = {
+            layer.key: lambda previous, at=layer: ImageAttention(at, step, self.attention, previous) for layer in layers
+        }
+        return with_cross_attention(options, patches)
 
 
-def _roles(memory: RunMemory, call: DenoiserCall) -> tuple[int, ...]:
-    """Go by the conditionings' names; where a host does not tell them, the second of them is the negative one."""
-    named = [(number, memory.names.get(identity)) for number, identity in call.conditioning_ids]
-    return tuple(int(number == 1) if name is None else int(name not in CONDITIONAL) for number, name in named)
+def _shares(step: Step) -> SharesAt | None:
+    """Return the shares of the areas of images that act; on the usual grids, before the network runs."""
+    rows = [(each, sorted(each.masks.masked & step.active) if each.masks else []) for each in step.rows]
+    if not any(masked for _, masked in rows):
+        return None
+
+    def at(grid: Grid) -> list[Tensor | None]:
+        return [shares_of(each.masks.rows(grid, n)) if each.masks and n else None for each, n in rows]
+
+    known = {grid: at(grid) for grid in halvings(step.size)}
+
+    def shares(grid: Grid, batch: int) -> list[tuple[slice, Tensor | None]]:
+        size = batch // step.conditionings
+        spans = [slice(each.first * size, each.stop * size) for each, _ in rows]
+        return list(zip(spans, known[grid] if grid in known else at(grid), strict=True))
+
+    return shares
 
 
 def install(
@@ -119,6 +149,7 @@ def install(
     attention: Attention,
     layers: list[Layer],
     apart: bool = False,
+    manage: Manage | None = None,
 ) -> Any:
     """Return a clone of a host's MODEL on which the images act, together with those that acted before.
 
@@ -128,20 +159,21 @@ def install(
         attention: the host's `optimized_attention`.
         layers: the cross-attention layers of its network.
         apart: whether group norms normalise the masked areas one by one.
+        manage: puts what is kept on the device under the host's memory management.
     """
-    earlier: ImagePromptHooks = installed(model, KEY) or ImagePromptHooks(())
-    hooks = ImagePromptHooks((*earlier.references, *references), apart or earlier.apart)
-    clone = install_hooks(model, KEY, hooks, {SamplingRun: hooks.around_run, DenoiserCall: hooks.around_step})
-    acting = [layer for layer in layers if any(layer.number in each.weights for each in hooks.references)]
-    if acting and acting[0].in_flux:
-        install_in_flux(clone, acting)
-        return clone
-    for layer in acting:
-        replace_cross_attention(clone, layer.key, lambda previous, at=layer: ImageAttention(at, attention, previous))
+    earlier: ImagePromptHooks | None = installed(model, KEY)
+    every = (*images_in(model), *references)
+    acting = [layer for layer in layers if any(each.acts_at(layer.number) for each in every)]
+    kept = KeptImages(every, acting, place_of(model)[1], manage)
+    hooks = ImagePromptHooks(kept, attention, apart or (earlier is not None and earlier.apart))
+    around = {SamplingRun: hooks.around_run, CondBatch: hooks.around_conds, DenoiserCall: hooks.around_step}
+    clone = install_hooks(model, KEY, hooks, around)
+    if manage is not None:
+        keep_resident(clone, KEY, lambda: kept.models)
     return clone
 
 
 def images_in(model: Any) -> tuple[ActiveReference, ...]:
     """Return the images that act in a host's MODEL."""
     hooks: ImagePromptHooks | None = installed(model, KEY)
-    return hooks.references if hooks else ()
+    return tuple(hooks.references) if hooks else ()

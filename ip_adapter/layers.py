@@ -15,6 +15,9 @@ from ..patching.attention import DOUBLE
 
 Key = tuple[str, int, int]
 
+TOKEN = 2
+"""Latents along a side of one token of Flux."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -26,7 +29,8 @@ class Layer:
         name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in Flux, "double_blocks.0".
         channels: of queries.
         width: of the text.
-        heads: of its attention in Flux; in a UNet they come with each call.
+        heads: of its attention.
+        level: of its resolution in a UNet: how often it halves the latents.
     """
 
     number: int
@@ -34,12 +38,18 @@ class Layer:
     name: str
     channels: int
     width: int
-    heads: int = 0
+    heads: int
+    level: int = 0
 
     @property
     def in_flux(self) -> bool:
         """Whether the layer is a double block of Flux."""
         return self.key[0] == DOUBLE
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (height, width) of its image tokens for latents of a size; UNets and Flux round up."""
+        step = TOKEN if self.in_flux else 2**self.level
+        return -(-size[0] // step), -(-size[1] // step)
 
 
 def find_layers(network: nn.Module) -> list[Layer]:
@@ -74,38 +84,42 @@ def _flux(blocks: Any, text: Any, heads: int) -> list[Layer]:
     return [Layer(i, (DOUBLE, i, 0), f"double_blocks.{i}", channels, width, heads) for i in range(len(blocks))]
 
 
-Place = tuple[Key, str, Any]
+Place = tuple[Key, str, Any, int]
 
 
-def _layer(number: int, key: Key, name: str, attention: Any) -> Layer:
-    return Layer(number, key, name, attention.to_q.weight.shape[0], attention.to_k.weight.shape[1])
+def _layer(number: int, key: Key, name: str, attention: Any, level: int) -> Layer:
+    channels, width = attention.to_q.weight.shape[0], attention.to_k.weight.shape[1]
+    return Layer(number, key, name, channels, width, attention.heads, level)
 
 
 def _comfyui(unet: Any) -> Iterator[Place]:
     size = 1 + (unet.num_res_blocks if isinstance(unet.num_res_blocks, int) else unet.num_res_blocks[0])
+    deepest = len(unet.input_blocks) // size - 1
     for side, blocks, first, name in (("input", unet.input_blocks, 1, "down"), ("output", unet.output_blocks, 0, "up")):
         for number, block in enumerate(blocks):
-            level, layer = divmod(number - first, size)
-            yield from _blocks(block, (side, number), f"{name}_blocks.{level}.attentions.{layer}")
+            step, layer = divmod(number - first, size)
+            level = step if side == "input" else deepest - step
+            yield from _blocks(block, (side, number), f"{name}_blocks.{step}.attentions.{layer}", level)
     if unet.middle_block is not None:
-        yield from _blocks(unet.middle_block, ("middle", 0), "mid_block.attentions.0")
+        yield from _blocks(unet.middle_block, ("middle", 0), "mid_block.attentions.0", deepest)
 
 
 def _diffusers(unet: Any) -> Iterator[Place]:
-    size = 1 + len(unet.down_blocks[0].resnets)
+    size, deepest = 1 + len(unet.down_blocks[0].resnets), len(unet.down_blocks) - 1
     for side, blocks, first, name in (("input", unet.down_blocks, 1, "down"), ("output", unet.up_blocks, 0, "up")):
-        for level, block in enumerate(blocks):
+        for step, block in enumerate(blocks):
+            level = step if side == "input" else deepest - step
             for layer, attention in enumerate(getattr(block, "attentions", ())):
-                number = size * level + layer + first
-                yield from _blocks(attention, (side, number), f"{name}_blocks.{level}.attentions.{layer}")
+                number = size * step + layer + first
+                yield from _blocks(attention, (side, number), f"{name}_blocks.{step}.attentions.{layer}", level)
     for attention in getattr(unet.mid_block, "attentions", ()):
-        yield from _blocks(attention, ("middle", 0), "mid_block.attentions.0")
+        yield from _blocks(attention, ("middle", 0), "mid_block.attentions.0", deepest)
 
 
-def _blocks(module: nn.Module, block: tuple[str, int], name: str) -> Iterator[Place]:
+def _blocks(module: nn.Module, block: tuple[str, int], name: str, level: int) -> Iterator[Place]:
     """Find the cross-attention layers of every transformer in a block."""
     for part in module.modules():
         blocks = getattr(part, "transformer_blocks", ())
         for index, transformer in enumerate(blocks):
             if transformer.attn2 is not None:
-                yield (*block, index), f"{name}.transformer_blocks.{index}", transformer.attn2
+                yield (*block, index), f"{name}.transformer_blocks.{index}", transformer.attn2, level

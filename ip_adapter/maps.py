@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from einops import rearrange
@@ -31,13 +32,13 @@ class Record:
         q: Tensor,
         joined: JoinedImages,
         mask: Tensor | None,
-        images: list[int],
+        images: Sequence[int],
         grid: tuple[int, int],
+        row: int = 0,
     ) -> None:
         """Record one layer. out: its output without images (B, L, C); the batch holds positive rows only."""
         for place, image in enumerate(images):
-            alone = replace(joined, values=joined.values * (joined.owners == place)[:, None])
-            share = attend(q, alone, mask).norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
+            share = attend(q, joined.only(place), mask, row).norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
             self.maps.setdefault(image, []).append(rearrange(share.mean(0).float().cpu(), "(h w) -> h w", h=grid[0]))
 
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
+
+from .areas import Part
+from .attend import take
+
+Grid = tuple[int, int]
+"""(height, width)"""
+
+Region = tuple[int, int, int, int]
+"""(height, width, top, left) in latents: the part of an image that a conditioning covers."""
+
+MaskedPart = tuple[Part, Tensor]
+"""An area, and the masks (n, P) there."""
 
 TOLERANCE = 0.05
 """Relative difference of aspect up to which a mask and an image count as the same shape."""
@@ -69,11 +83,87 @@ def _middle(mask: Tensor, height: int, width: int) -> Tensor:
     return mask[top : top + height, left : left + width]
 
 
+def halvings(size: Grid, levels: int = 5) -> list[Grid]:
+    """Return the grids of the levels of a UNet over latents of a size; each halves, rounding up."""
+    found = [size]
+    for _ in range(levels - 1):
+        found.append((-(-found[-1][0] // 2), -(-found[-1][1] // 2)))
+    return found
+
+
+def cut(mask: Tensor, size: Grid, region: Region) -> Tensor:
+    """Return the part of a mask (H, W) that covers a region of latents (height, width)."""
+    (h, w), (height, width) = mask.shape, size
+    if h % height or w % width:
+        mask, h, w = _area(mask, size)[0], height, width
+    down, across = h // height, w // width
+    rows, columns, top, left = region
+    return mask[top * down : (top + rows) * down, left * across : (left + columns) * across]
+
+
+class MasksOnGrids:
+    """Masks of all images in one part of an image, on the grids of its attentions.
+
+    Grids are added before a network runs, so that it only reads them; one that comes as a surprise is averaged anew.
+
+    Args:
+        masks: of each image (H, W), on the device; None for images that act everywhere.
+        dtype: of the queries.
+    """
+
+    def __init__(self, masks: Sequence[Tensor | None], dtype: torch.dtype) -> None:
+        self.masks, self.dtype = list(masks), dtype
+        self.masked = frozenset(i for i, mask in enumerate(masks) if mask is not None)
+        self._grids: dict[Grid, Tensor] = {}
+        self._parts: dict[tuple[Grid, tuple[int, ...], tuple[str, int, int]], list[MaskedPart]] = {}
+
+    def acts(self, images: Sequence[int]) -> bool:
+        """Return whether one of the images has a mask."""
+        return not self.masked.isdisjoint(images)
+
+    def add_grid(self, grid: Grid) -> None:
+        """Average the masks to a grid."""
+        if grid not in self._grids:
+            self._grids[grid] = self._pooled(grid)
+
+    def add_parts(
+        self,
+        grid: Grid,
+        images: tuple[int, ...],
+        kind: tuple[str, int, int],
+        divide: Callable[[Tensor], list[Part]],
+    ) -> None:
+        """Divide a grid into areas where some of the images act; see `parts`."""
+        key = (grid, images, kind)
+        if key not in self._parts:
+            mask = self.rows(grid, images)
+            self._parts[key] = [
+                ((pixels, chosen), take(mask, 0, chosen) if pixels is None else take(mask, 0, chosen)[:, pixels])
+                for pixels, chosen in divide(mask)
+            ]
+
+    def parts(self, grid: Grid, images: tuple[int, ...], kind: tuple[str, int, int]) -> list[MaskedPart]:
+        """Return the areas of a grid, whose images are numbered within `images`, with the masks there."""
+        found = self._parts.get((grid, images, kind))
+        return [((None, list(range(len(images)))), self.rows(grid, images))] if found is None else found
+
+    def rows(self, grid: Grid, images: Sequence[int]) -> Tensor:
+        """Return the masks of some images (n, h * w)."""
+        found = self._grids.get(grid)
+        return take(self._pooled(grid) if found is None else found, 0, images)
+
+    def _pooled(self, grid: Grid) -> Tensor:
+        pooled = pool(self.masks, grid)
+        assert pooled is not None
+        return pooled.to(self.dtype)
+
+
 def pool(masks: list[Tensor | None], grid: tuple[int, int]) -> Tensor | None:
     """Average masks (H, W) over the cells of a grid (h, w): (n, h * w), or None when no image has one."""
     if all(mask is None for mask in masks):
         return None
-    planes = [torch.ones(1, *grid) if mask is None else _area(mask, grid) for mask in masks]
+    device = next(mask.device for mask in masks if mask is not None)
+    planes = [torch.ones(1, *grid, device=device) if mask is None else _area(mask, grid) for mask in masks]
     return rearrange(torch.cat(planes), "n h w -> n (h w)")
 
 

@@ -8,7 +8,7 @@ sum_r p_r (x - m_r) / d_r in place of x: inside an area just what it would see i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,54 +16,63 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .masks import pool
-
 SMALLEST = 1e-6
 """Size in pixels below which an area is left out."""
 
+SharesAt = Callable[[tuple[int, int], int], "list[tuple[slice, Tensor | None]]"]
+"""From (height, width) and the size of a batch to its rows, with the shares (n, h * w) of each area, None without."""
 
-@contextmanager
-def norms_apart(network: nn.Module, masks: Sequence[Tensor]) -> Iterator[None]:
-    """Let the group norms of `network` normalise areas one by one inside a `with` block.
 
-    Args:
-        network: its group norms over (B, C, H, W) change; others stay as they are.
-        masks: one (H, W) in 0..1 for each area.
-    """
-    areas: dict[tuple[int, int], Tensor] = {}
+class AreaNorms:
+    """The group norms of a network, which normalise areas one by one while `shares` says which."""
 
-    def before(norm: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def __init__(self) -> None:
+        self.shares: SharesAt | None = None
+
+    @contextmanager
+    def installed(self, network: nn.Module) -> Iterator[None]:
+        """Hook the group norms over (B, C, H, W) inside a `with` block; others stay as they are."""
+        with ExitStack() as stack:
+            for layer in network.modules():
+                if isinstance(layer, nn.GroupNorm):
+                    stack.callback(layer.register_forward_pre_hook(self._before).remove)
+            yield
+
+    @contextmanager
+    def acting(self, shares: SharesAt | None) -> Iterator[None]:
+        """Normalise by area inside a `with` block."""
+        self.shares = shares
+        try:
+            yield
+        finally:
+            self.shares = None
+
+    def _before(self, norm: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         x = inputs[0]
-        if x.ndim != 4:
+        if self.shares is None or x.ndim != 4:
             return inputs
-        grid = (x.shape[2], x.shape[3])
-        if grid not in areas:
-            areas[grid] = shares_of(masks, grid).to(x.device)
-        return (levelled(x, norm.num_groups, areas[grid], norm.eps), *inputs[1:])
-
-    with ExitStack() as stack:
-        for layer in network.modules():
-            if isinstance(layer, nn.GroupNorm):
-                stack.callback(layer.register_forward_pre_hook(before).remove)
-        yield
+        parts = [
+            x[rows] if shares is None else levelled(x[rows], norm.num_groups, shares, norm.eps)
+            for rows, shares in self.shares((x.shape[2], x.shape[3]), len(x))
+        ]
+        return (parts[0] if len(parts) == 1 else torch.cat(parts), *inputs[1:])
 
 
-def shares_of(masks: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-    """Return the share of each area, and of what they leave free, at each pixel of a grid: (n, h, w), sums to 1."""
-    planes = pool(list(masks), grid)
-    assert planes is not None
-    rest = (1 - planes.sum(0, keepdim=True)).clamp(min=0)
-    shares = rearrange(torch.cat([planes, rest]), "n (h w) -> n h w", h=grid[0])
-    return (shares / shares.sum(0))[shares.sum((1, 2)) > SMALLEST]
+def shares_of(planes: Tensor) -> Tensor:
+    """Return the share of each area, and of what they leave free, at each pixel: from masks (n, L) to (n + 1, L)."""
+    planes = planes.float()
+    shares = torch.cat([planes, (1 - planes.sum(0, keepdim=True)).clamp(min=0)])
+    return shares / shares.sum(0)
 
 
 def levelled(x: Tensor, groups: int, shares: Tensor, eps: float) -> Tensor:
-    """Return x (B, C, H, W) with mean 0 and deviation 1 of each group in each area; shares (n, H, W)."""
-    values = rearrange(x.float(), "b (g c) h w -> b g c h w", g=groups)
-    out = torch.zeros_like(values)
-    for share in shares:
-        count = share.sum() * values.shape[2]
-        mean = (values * share).sum((2, 3, 4), keepdim=True) / count
-        variance = ((values - mean).square() * share).sum((2, 3, 4), keepdim=True) / count
-        out += share * (values - mean) * (variance + eps).rsqrt()
-    return rearrange(out, "b g c h w -> b (g c) h w").to(x.dtype)
+    """Return x (B, C, H, W) with mean 0 and deviation 1 of each group in each area; shares (n, H * W)."""
+    values = rearrange(x.float(), "b (g c) h w -> b g c (h w)", g=groups)
+    # Sums of squares lose fewer digits around the mean.
+    values = values - values.mean((2, 3), keepdim=True)
+    count = shares.sum(1).clamp(min=SMALLEST) * values.shape[2]
+    mean = values.sum(2) @ shares.T / count
+    variance = (values.square().sum(2) @ shares.T / count - mean.square()).clamp(min=0)
+    steep = (variance + eps).rsqrt()
+    scale, shift = (steep @ shares)[:, :, None], (mean * steep @ shares)[:, :, None]
+    return rearrange(values * scale - shift, "b g c (h w) -> b (g c) h w", h=x.shape[2]).to(x.dtype)

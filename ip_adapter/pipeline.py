@@ -21,13 +21,14 @@ from torch.utils.hooks import RemovableHandle
 
 from .attend import COMBINES
 from .encoders import check_encoder
-from .flux import TOKEN
 from .formats import read_adapter
-from .layers import Layer, find_layers
-from .masks import fit, one_mask
+from .layers import TOKEN, Layer, find_layers
+from .masks import one_mask
 from .prompts import ImagePrompt, LoadedAdapter, activate_all
-from .reference import ActiveReference
-from .steps import RunMemory, Step
+from .reference import ActiveReference, Place
+from .run import RunMemory
+from .stack import KeptImages
+from .steps import Step
 
 TIMESTEPS = 1000
 """Training timesteps of the UNets that IP-Adapters are made for."""
@@ -138,12 +139,16 @@ def image_prompts(
     if not (hasattr(network, "down_blocks") or hasattr(network, "transformer_blocks")):
         raise ValueError(f"{type(network).__name__} is not a network of diffusers; pass pipe.unet or pipe.transformer.")
     layers = find_layers(network)
+    weight = next(network.parameters())
     with torch.no_grad():
-        references = activate_all([_checked(prompt) for prompt in prompts], adapter, layers, combine)
+        given = [_checked(prompt) for prompt in prompts]
+        references = activate_all(given, adapter, layers, combine, Place(weight.device, weight.dtype))
+    acting = [layer for layer in layers if any(each.acts_at(layer.number) for each in references)]
     guided = not layers[0].in_flux if guidance is None else guidance
-    hooks = (FluxHooks if layers[0].in_flux else UNetHooks)(tuple(references), guided)
+    kept = KeptImages(references, acting, weight.dtype)
+    hooks = (FluxHooks if layers[0].in_flux else UNetHooks)(kept, guided)
     with ExitStack() as stack:
-        for handle in hooks.register(network, layers) if references else ():
+        for handle in hooks.register(network) if references else ():
             stack.callback(handle.remove)
         yield
 
@@ -159,23 +164,29 @@ class UNetHooks:
     """What image prompts need in the calls of one network.
 
     Attributes:
-        references: the images.
+        kept: the images, and the layers where they act.
         guided: whether the first half of a batch is unconditional.
-        step: the call that is running.
+        memory: of the latents' size that was seen last.
+        step: the call that is running, None where no image acts in it.
         queries: (B, L, C) of the layers that are running, by number.
     """
 
-    references: tuple[ActiveReference, ...]
+    kept: KeptImages
     guided: bool
-    step: Step = field(default_factory=lambda: Step(RunMemory(), (), (), (), (0, 0)))
+    memory: RunMemory | None = None
+    step: Step | None = None
     queries: dict[int, Tensor] = field(default_factory=dict)
 
-    def register(self, network: nn.Module, layers: list[Layer]) -> Iterator[RemovableHandle]:
+    @property
+    def references(self) -> Sequence[ActiveReference]:
+        """The images."""
+        return self.kept.references
+
+    def register(self, network: nn.Module) -> Iterator[RemovableHandle]:
         """Register the hooks of the network and of the layers where an image acts."""
         yield network.register_forward_pre_hook(self._begin, with_kwargs=True)
-        for layer in layers:
-            if any(layer.number in each.weights for each in self.references):
-                yield from self._hook(network, layer)
+        for layer in self.kept.layers:
+            yield from self._hook(network, layer)
 
     def _hook(self, network: nn.Module, layer: Layer) -> Iterator[RemovableHandle]:
         attention: Any = network.get_submodule(f"{layer.name}.attn2")
@@ -184,16 +195,16 @@ class UNetHooks:
             self.queries[layer.number] = q
 
         def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.add(args[0], layer, attention.heads)
+            self.add(args[0], layer)
 
         yield attention.to_q.register_forward_hook(see)
         yield attention.to_out[0].register_forward_pre_hook(add)
 
-    def add(self, out: Tensor, layer: Layer, heads: int) -> None:
+    def add(self, out: Tensor, layer: Layer) -> None:
         """Add the images to the output of a layer (B, L, C), in place."""
         q = self.queries.pop(layer.number)
-        if self.step.active:
-            self.step.add(out, q, layer, heads, grid_of(self.step.size, q.shape[1]))
+        if self.step is not None:
+            self.step.add(out, q, layer, grid_of(self.step.size, q.shape[1]))
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Decide once a call which images act.
@@ -208,20 +219,25 @@ class UNetHooks:
                 f"The batch has {rows} rows, but guidance needs an unconditional half; pass guidance=False to "
                 "image_prompts where the pipeline runs without classifier-free guidance."
             )
-        memory = self.step.memory
-        if memory.size != size:
-            found = enumerate(each.mask for each in self.references)
-            memory = RunMemory(size, masks={i: fit(mask, size) for i, mask in found if mask is not None})
+        if self.memory is None or self.memory.size != size:
+            self.memory = RunMemory.begin(self.kept, size)
         schedules = [each.schedule for each in self.references]
         level = 0.0 if all(each.whole for each in schedules) else float(torch.as_tensor(given["timestep"]).max())
-        active = tuple(i for i, each in enumerate(schedules) if each.covers(level, self.level_at))
-        self.step = Step(memory, self.references, active, (1, 0) if self.guided else (0,), size)
+        active = [i for i, each in enumerate(schedules) if each.covers(level, self.level_at)]
+        roles = (1, 0) if self.guided else (0,)
+        ids = [(role, None) for role in roles]
+        self.step = self.memory.step(ids, active, size, self.device(given)) if active else None
 
     @staticmethod
     def shape(given: dict[str, Any]) -> tuple[tuple[int, int], int]:
         """Return (height, width) of the latents and the rows of the batch in a call."""
         sample = given["sample"]
         return (sample.shape[-2], sample.shape[-1]), len(sample)
+
+    @staticmethod
+    def device(given: dict[str, Any]) -> torch.device:
+        """Return the device of a call."""
+        return given["sample"].device
 
     @staticmethod
     def level_at(percent: float) -> float:
@@ -241,18 +257,23 @@ class FluxHooks(UNetHooks):
             self.queries[layer.number] = rearrange(q, "b l h d -> b l (h d)")
 
         def add(_: nn.Module, __: Any, out: tuple[Tensor, Tensor]) -> None:
-            self.add(out[1], layer, layer.heads)
+            self.add(out[1], layer)
 
         yield block.attn.norm_q.register_forward_hook(see)
         yield block.register_forward_hook(add)
 
-    def add(self, out: Tensor, layer: Layer, heads: int) -> None:
+    def add(self, out: Tensor, layer: Layer) -> None:
         """Add the images to the image tokens behind a block (B, L, C), in place; context images stay as they are."""
         q = self.queries.pop(layer.number)
-        height, width = (side // TOKEN for side in self.step.size)
-        own = slice(height * width)
-        if self.step.active:
-            self.step.add(out[:, own], q[:, own], layer, heads, (height, width))
+        if self.step is not None:
+            height, width = layer.grid(self.step.size)
+            own = slice(height * width)
+            self.step.add(out[:, own], q[:, own], layer, (height, width))
+
+    @staticmethod
+    def device(given: dict[str, Any]) -> torch.device:
+        """Return the device of a call."""
+        return given["hidden_states"].device
 
     @staticmethod
     def shape(given: dict[str, Any]) -> tuple[tuple[int, int], int]:

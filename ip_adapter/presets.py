@@ -4,6 +4,9 @@ Sources: InstantStyle (Wang et al. 2024) names SDXL's style block `up_blocks.0.a
 `down_blocks.2.attentions.1`; for SD 1.5 it takes `up_blocks.1`, and `down_blocks.2` with the middle. A second practice
 for SD 1.5, `style_broad`, excludes the layout's blocks and keeps all others. `character` has no definition elsewhere:
 here all blocks act, those of style at 0.3, which keeps a subject and leaves the rendering to the prompt.
+
+`style_transfer`, `style_precise` and `composition_precise` have the weights of ComfyUI_IPAdapter_plus. The precise ones
+show the image to negative prompts as well, in the blocks of what is not wanted, so that guidance pushes away from it.
 """
 
 from __future__ import annotations
@@ -23,6 +26,21 @@ _SDXL: dict[str, BlockWeights] = {
     "full": {"": 1.0},
     "style_broad": {"": 1.0, _XL_LAYOUT: 0.0},
     "composition_narrow": {_XL_LAYOUT: 1.0},
+    "style_transfer": {_XL_STYLE: 1.0},
+    "style_precise": {_XL_STYLE: 1.0},
+    "composition_precise": {_XL_LAYOUT: 1.0},
+}
+_SDXL_AGAINST: dict[str, BlockWeights] = {
+    "style_precise": {_XL_LAYOUT: 1.0},
+    "composition_precise": {"": 0.1, _XL_STYLE: 1.0, _XL_LAYOUT: 0.0},
+}
+_DOWN: BlockWeights = {"down_blocks.2.attentions.0": 0.25, "down_blocks.2.attentions.1": 1.0}
+_TRANSFER: BlockWeights = {
+    "": 1.0,
+    "down_blocks.2": 0.0,
+    "mid_block": 0.0,
+    "up_blocks.1.attentions.0": 0.0,
+    "up_blocks.1.attentions.1": 0.0,
 }
 _SD15: dict[str, BlockWeights] = {
     "style": {"up_blocks.1": 1.0},
@@ -30,7 +48,19 @@ _SD15: dict[str, BlockWeights] = {
     "composition": {"down_blocks.2": 1.0, "mid_block": 1.0},
     "full": {"": 1.0},
     "style_broad": {"": 1.0, "down_blocks.2": 0.0},
-    "composition_narrow": {"down_blocks.2.attentions.0": 0.25, "down_blocks.2.attentions.1": 1.0},
+    "composition_narrow": _DOWN,
+    "style_transfer": _TRANSFER,
+    "style_precise": _TRANSFER,
+    "composition_precise": _DOWN,
+}
+_SD15_AGAINST: dict[str, BlockWeights] = {
+    "style_precise": _DOWN,
+    "composition_precise": {
+        **_TRANSFER,
+        "mid_block": 0.1,
+        "up_blocks.1.attentions.0": 0.1,
+        "up_blocks.1.attentions.1": 0.1,
+    },
 }
 TYPES = list(_SD15)
 """What of an image is wanted, by name."""
@@ -51,10 +81,22 @@ def weights_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
     return (_SDXL if deep else _SD15)[kind]
 
 
+def by_layer(weights: BlockWeights, layers: list[Layer], strength: float) -> dict[int, float]:
+    """Return weights times a strength by number of the layer, without those that are 0."""
+    found = {layer.number: strength * weight_at(weights, layer) for layer in layers}
+    return {number: weight for number, weight in found.items() if weight}
+
+
 def weight_at(weights: BlockWeights, layer: Layer) -> float:
     """Return the weight at one layer, 0 where no prefix fits."""
     fitting = [prefix for prefix in weights if _fits(prefix, layer.name)]
     return weights[max(fitting, key=len)] if fitting else 0.0
+
+
+def against_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
+    """Return the weights of blocks where negative prompts alone see the image, so that guidance pushes away from it."""
+    deep = any(layer.key[2] > 0 for layer in layers)
+    return (_SDXL_AGAINST if deep else _SD15_AGAINST).get(kind, {})
 
 
 def parse_block_weights(text: str, layers: list[Layer]) -> BlockWeights:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..patching.schedule import ScheduleRange
-from .encoders import encode
-from .faces import Face, encode_face
+from . import projectors
+from .faces import Face, face_tokens
+from .features import Sight, see
 from .formats import FACES, KINDS, Adapter
+from .known import Encoded, KnownImages
 from .layers import Layer
-from .presets import BlockWeights, parse_block_weights, weight_at, weights_of_type
-from .reference import ActiveReference, Reference, check_fit, precompute
+from .presets import BlockWeights, against_of_type, by_layer, parse_block_weights, weights_of_type
+from .reference import ActiveReference, Place, Reference, check_fit, precompute
 
 MOST = 100
 """Most images in one stack."""
@@ -25,16 +29,18 @@ class ImagePrompt:
     """An image and how it acts.
 
     Attributes:
-        source: the image (1, H, W, 3) in 0..1, or a precomputed reference.
+        source: the image (1, H, W, 3) in 0..1, several of one size that are averaged, or a precomputed reference.
         scale: 0..1.
         type: one of `presets.TYPES`.
         start: fraction of the schedule at which it begins to act.
         end: fraction of the schedule at which it ceases to.
         mask: where it acts (H, W) in 0..1.
         blocks: weights of the blocks as text, instead of the type.
-        fit: one of `encoders.FITS`.
-        unconditional: one of `encoders.UNCONDITIONALS`.
+        fit: one of `features.FITS`.
+        unconditional: one of `features.UNCONDITIONALS`.
         face: the face in the image, for FaceID adapters.
+        negative: an image (1, H, W, 3) that guidance pushes away from, instead of the unconditional one.
+        limit: -1..3, what a scale of 1 means; below 0 the image is subtracted.
     """
 
     source: Tensor | Reference
@@ -47,6 +53,8 @@ class ImagePrompt:
     fit: str = "crop"
     unconditional: str = "reference"
     face: Face | None = None
+    negative: Tensor | None = None
+    limit: float = 1.0
 
     def block_weights(self, layers: list[Layer]) -> BlockWeights:
         """Return the weights of a model's blocks."""
@@ -55,10 +63,17 @@ class ImagePrompt:
 
 @dataclass(frozen=True, eq=False)
 class LoadedAdapter:
-    """An IP_ADAPTER: the weights and the CLIP_VISION that belongs to them, None for adapters that read faces alone."""
+    """An IP_ADAPTER.
+
+    Attributes:
+        adapter: the weights.
+        encoder: the CLIP_VISION that belongs to them, None for adapters that read faces alone.
+        known: what the two have computed.
+    """
 
     adapter: Adapter
     encoder: Any
+    known: KnownImages = field(default_factory=KnownImages)
 
 
 def check_count(prompts: Sequence[ImagePrompt]) -> None:
@@ -68,59 +83,69 @@ def check_count(prompts: Sequence[ImagePrompt]) -> None:
 
 
 def activate_all(
-    prompts: Sequence[ImagePrompt], loaded: LoadedAdapter | None, layers: list[Layer], combine: str = "sum"
+    prompts: Sequence[ImagePrompt],
+    loaded: LoadedAdapter | None,
+    layers: list[Layer],
+    combine: str = "sum",
+    place: Place = Place(),  # noqa: B008 - immutable
 ) -> list[ActiveReference]:
     """Return the references of a model with these layers, without those that act nowhere.
+
+    Args:
+        prompts: the images.
+        loaded: needed for images; references that were saved do without.
+        layers: of the model.
+        combine: one of `attend.COMBINES`.
+        place: where keys and values are computed.
 
     Raises:
         ValueError: no images or too many, an image without an adapter, or a reference for another model or adapter.
     """
     check_count(prompts)
-    found = [_activate(prompt, loaded, layers, combine) for prompt in prompts]
-    return [each for each in found if each.weights]
+    weighed = [(prompt, *_weights(prompt, layers)) for prompt in prompts]
+    if combine == "share" and any(w < 0 for _, weights, _ in weighed for w in weights.values()):
+        raise ValueError("combine share divides the strength among images, which takes scales above 0; choose sum.")
+    for prompt in prompts:
+        _check(prompt, loaded, layers)
+    acting = [(prompt, weights, against) for prompt, weights, against in weighed if weights or against]
+    pictures = [(p, [*w, *a]) for p, w, a in acting if not isinstance(p.source, Reference)]
+    made = iter(make_references(pictures, loaded, place) if loaded is not None and pictures else ())
+    found = [p.source if isinstance(p.source, Reference) else next(made) for p, _, _ in acting]
+    return [
+        ActiveReference(r.keys_values, w, combine, ScheduleRange(p.start, p.end), p.mask, a)
+        for r, (p, w, a) in zip(found, acting, strict=True)
+    ]
 
 
-def _activate(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer], combine: str) -> ActiveReference:
-    blocks = prompt.block_weights(layers)
-    weights = {layer.number: prompt.scale * weight_at(blocks, layer) for layer in layers}
-    weights = {number: weight for number, weight in weights.items() if weight}
-    reference = _reference(prompt, loaded, list(weights), layers)
-    return ActiveReference(
-        reference.keys_values, weights, combine, ScheduleRange(prompt.start, prompt.end), prompt.mask
+def _weights(prompt: ImagePrompt, layers: list[Layer]) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the weights by layer where prompts see the image, and where negative ones alone do."""
+    strength = prompt.scale * prompt.limit
+    return by_layer(prompt.block_weights(layers), layers, strength), by_layer(
+        {} if prompt.blocks.strip() else against_of_type(prompt.type, layers), layers, strength
     )
 
 
-def _reference(prompt: ImagePrompt, loaded: LoadedAdapter | None, numbers: list[int], layers: list[Layer]) -> Reference:
+def _check(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer]) -> None:
+    """Raise ValueError when a prompt does not go with the adapter, or either with the model."""
     if isinstance(prompt.source, Reference):
-        return _checked(prompt.source, loaded, layers)
+        _check_saved(prompt.source, loaded, layers)
+        return
     if loaded is None:
         raise ValueError("The image prompts hold an image, which needs ip_adapter; connect a Load IP-Adapter node.")
     adapter = loaded.adapter
     channels = {n: keys.shape[0] for n, (keys, _) in adapter.layers.items()}
     check_fit(adapter.name, adapter.width, len(adapter.layers), channels, layers)
-    return make_reference(prompt, loaded, numbers)
+    _check_face(prompt, adapter)
 
 
-def make_reference(prompt: ImagePrompt, loaded: LoadedAdapter, numbers: list[int]) -> Reference:
-    """Encode the image or face of a prompt as keys and values of the numbered layers.
-
-    Raises:
-        ValueError: the adapter reads the other of the two.
-    """
-    assert isinstance(prompt.source, Tensor)
-    adapter, how = loaded.adapter, (prompt.fit, prompt.unconditional)
+def _check_face(prompt: ImagePrompt, adapter: Adapter) -> None:
     if (adapter.kind in FACES) != (prompt.face is not None):
         what = f"a FaceID adapter and reads {KINDS[adapter.kind]}" if prompt.face is None else "not a FaceID adapter"
         remedy = "choose a file with 512 numbers" if prompt.face is None else "choose none"
         raise ValueError(f"{adapter.name} is {what}; {remedy} as face_embedding of the image prompt.")
-    if prompt.face is None:
-        tokens, blank = encode(adapter, loaded.encoder, prompt.source, *how)
-    else:
-        tokens, blank = encode_face(adapter, loaded.encoder, prompt.face, prompt.source, *how)
-    return precompute(tokens, blank, adapter, numbers)
 
 
-def _checked(reference: Reference, loaded: LoadedAdapter | None, layers: list[Layer]) -> Reference:
+def _check_saved(reference: Reference, loaded: LoadedAdapter | None, layers: list[Layer]) -> None:
     if loaded is not None and loaded.adapter.fingerprint != reference.fingerprint:
         raise ValueError(
             f"The saved reference was made with {reference.name} ({reference.fingerprint}), but {loaded.adapter.name} "
@@ -129,4 +154,94 @@ def _checked(reference: Reference, loaded: LoadedAdapter | None, layers: list[La
         )
     channels = {n: pair[0].shape[-1] for n, pair in reference.keys_values.items()}
     check_fit(reference.name, reference.width, reference.layer_count, channels, layers)
-    return reference
+
+
+def make_references(
+    wanted: Sequence[tuple[ImagePrompt, Sequence[int]]],
+    loaded: LoadedAdapter,
+    place: Place = Place(),  # noqa: B008 - immutable
+) -> list[Reference]:
+    """Encode images or faces as keys and values of layers; what the adapter has computed before is not repeated.
+
+    Args:
+        wanted: prompts with images, and the numbers of the layers where each acts.
+        loaded: the adapter.
+        place: where keys and values are computed.
+
+    Raises:
+        ValueError: the adapter reads faces and a prompt has none, or the other way round.
+    """
+    adapter = loaded.adapter
+    for prompt, _ in wanted:
+        _check_face(prompt, adapter)
+    keys = [_content(prompt, place) for prompt, _ in wanted]
+    known = {key: found for key in keys if (found := loaded.known.get(key)) is not None}
+    new = {key: prompt for key, (prompt, _) in zip(keys, wanted, strict=True) if key not in known}
+    known |= {
+        key: Encoded(tokens) for key, tokens in zip(new, tokens_of(list(new.values()), loaded, place), strict=True)
+    }
+    missing: dict[tuple[int, ...], list[str]] = {}
+    for key, (_, numbers) in zip(keys, wanted, strict=True):
+        lacking = tuple(n for n in dict.fromkeys(numbers) if n not in known[key].keys_values)
+        if lacking and key not in missing.setdefault(lacking, []):
+            missing[lacking].append(key)
+    for numbers, lacking in missing.items():
+        for group in _alike(lacking, known):
+            tokens = torch.stack([known[key].tokens for key in group])
+            for key, found in zip(group, precompute(tokens, adapter, numbers, place), strict=True):
+                known[key].keys_values |= found
+    loaded.known.put(known)
+    about = adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name
+    return [
+        Reference({n: known[key].keys_values[n] for n in numbers}, *about)
+        for key, (_, numbers) in zip(keys, wanted, strict=True)
+    ]
+
+
+def _alike(keys: list[str], known: dict[str, Encoded]) -> list[list[str]]:
+    """Group what has equally many tokens."""
+    groups: dict[torch.Size, list[str]] = {}
+    for key in keys:
+        groups.setdefault(known[key].tokens.shape, []).append(key)
+    return list(groups.values())
+
+
+def tokens_of(prompts: list[ImagePrompt], loaded: LoadedAdapter, place: Place) -> list[Tensor]:
+    """Compute the tokens (2, T, D) of each prompt and of its unconditional image, in one batch of the encoder."""
+    adapter = loaded.adapter
+    if not prompts:
+        return []
+    if not adapter.features:
+        return [face_tokens(adapter, prompt.face, None) for prompt in prompts if prompt.face is not None]
+    sights = [Sight(p.source, p.fit, p.unconditional, p.negative) for p in prompts if isinstance(p.source, Tensor)]
+    seen = see(adapter, loaded.encoder, sights)
+    if adapter.kind in FACES:
+        pairs = (torch.cat([image[:1], blank]).to(place.device, place.working) for image, blank in seen)
+        return [
+            face_tokens(adapter, p.face, pair).cpu()
+            for p, pair in zip(prompts, pairs, strict=True)
+            if p.face is not None
+        ]
+    every = torch.cat([part for pair in seen for part in pair]).to(place.device, place.working)
+    tokens = getattr(projectors, adapter.kind)(adapter.image_proj, every).cpu()
+    parts = iter(tokens.split([len(part) for pair in seen for part in pair]))
+    return [_pair(next(parts), next(parts)) for _ in seen]
+
+
+def _pair(tiles: Tensor, blank: Tensor) -> Tensor:
+    """Return tokens of tiles (k, T, D) side by side, and the unconditional ones (1, T, D) as often: (2, k * T, D)."""
+    return torch.stack([tiles.flatten(0, 1), blank.expand_as(tiles).flatten(0, 1)])
+
+
+def _content(prompt: ImagePrompt, place: Place) -> str:
+    """Return a name that prompts share whose keys and values are the same."""
+    face = prompt.face
+    found = hashlib.blake2b(digest_size=20)
+    for tensor in (prompt.source, prompt.negative, None if face is None else face.embedding):
+        if isinstance(tensor, Tensor):
+            found.update(str((tensor.shape, tensor.dtype)).encode())
+            found.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        found.update(b"|")
+    how = None if face is None else (face.version, face.structure)
+    found.update(repr((prompt.fit, prompt.unconditional, how, place)).encode())
+    return found.hexdigest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +47,7 @@ class ActiveReference:
         combine: how it is combined with other images, one of `attend.COMBINES`.
         schedule: the range of the schedule in which it acts.
         mask: where it acts (H, W) in 0..1; None for everywhere.
+        against: weights of layers where negative prompts see the image, so that guidance pushes away from it.
     """
 
     keys_values: KeysValues
@@ -53,27 +55,60 @@ class ActiveReference:
     combine: str = "sum"
     schedule: ScheduleRange = ScheduleRange()
     mask: Tensor | None = None
+    against: dict[int, float] = field(default_factory=dict)
+
+    def weights_at(self, against: bool) -> dict[int, float]:
+        """Return the weights of layers where prompts see the image as usual, or where negative ones alone do."""
+        return self.against if against else self.weights
+
+    def acts_at(self, layer: int) -> bool:
+        """Return whether the image acts at a layer."""
+        return layer in self.weights or layer in self.against
 
 
-def precompute(tokens: Tensor, unconditional: Tensor, adapter: Adapter, numbers: Iterable[int]) -> Reference:
-    """Compute the keys and values of one image in float32.
+class Place(NamedTuple):
+    """Where keys and values are computed.
+
+    Attributes:
+        device: of the model.
+        dtype: in which it computes, and in which they are kept.
+    """
+
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def working(self) -> torch.dtype:
+        """The dtype for computing: a CPU is slow in half precision."""
+        return torch.promote_types(self.dtype, torch.float32) if self.device.type == "cpu" else self.dtype
+
+
+def precompute(tokens: Tensor, adapter: Adapter, numbers: Iterable[int], place: Place = Place()) -> list[KeysValues]:  # noqa: B008
+    """Compute the keys and values of images, a layer of the adapter on the device at a time.
 
     Args:
-        tokens: (T, D).
-        unconditional: (T, D).
+        tokens: (n, 2, T, D) of n images: theirs, and the unconditional ones.
         adapter: projects them.
         numbers: of the layers that are needed.
+        place: where they are computed.
+
+    Returns:
+        Of each image, on the CPU.
 
     Raises:
         ValueError: the tokens are not finite.
     """
-    both = torch.stack([tokens, unconditional]).float()
-    if not torch.isfinite(both).all():
+    if not torch.isfinite(tokens).all():
         raise ValueError(
             "The image prompt has values that are not finite; check the image and the precision of the image encoder."
         )
-    found = {n: (_project(both, adapter, n, 0), _project(both, adapter, n, 1)) for n in numbers}
-    return Reference(found, adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name)
+    moved = tokens.to(place.device, place.working)
+    found: list[KeysValues] = [{} for _ in tokens]
+    for number in numbers:
+        keys, values = (_project(moved, adapter, number, part).to("cpu", place.dtype) for part in (0, 1))
+        for each, k, v in zip(found, keys, values, strict=True):
+            each[number] = (k.clone(), v.clone())
+    return found
 
 
 def _project(tokens: Tensor, adapter: Adapter, number: int, part: int) -> Tensor:

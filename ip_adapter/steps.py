@@ -1,152 +1,120 @@
-"""One step of a run: which image prompts act, with which keys, values and masks."""
+"""One call of a model: which image prompts act, for which rows of the batch, and where."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from .areas import Part, split
-from .attend import JoinedImages, add_images, join_images, select
+from .areas import split
+from .attend import add_images
 from .layers import Layer
 from .maps import Record
-from .masks import pool
-from .reference import ActiveReference
+from .masks import Grid, MasksOnGrids
+from .stack import GroupsByLayer, ImageGroup
 
-STEP = "tessera_image_prompts_step"
-
-
-class ImageGroup(NamedTuple):
-    """Images under one attention.
-
-    Attributes:
-        joined: their keys and values.
-        mask: their masks (n, L); (n, P) where they act on P pixels only. None without masks.
-        images: their numbers.
-        pixels: numbers of these P pixels; None for all.
-    """
-
-    joined: JoinedImages
-    mask: Tensor | None
-    images: list[int]
-    pixels: Tensor | None = None
+AREAS = "cpu"
+"""Devices on which more calls are cheaper than more products: there the image is divided into areas."""
 
 
-@dataclass(eq=False)
-class RunMemory:
-    """What is kept from the first step of a run to its last.
+class Rows(NamedTuple):
+    """Rows of a batch that see the same.
 
     Attributes:
-        size: of the latents (height, width).
-        names: uuid of a conditioning -> its name in the guider.
-        masks: of images, by number, cropped as the image was.
-        groups: images on the device, by layer, images that act, and rows.
-        areas: areas of the image, with the masks (n, P) there; None without masks.
+        first: number of the first conditioning.
+        stop: number behind the last one.
+        role: 0 sees the images, 1 the unconditional ones.
+        masks: where the images act in the part of the image that the call covers; None without masks.
     """
 
-    size: tuple[int, int] | None = None
-    names: dict[Any, str] = field(default_factory=dict)
-    masks: dict[int, Tensor] = field(default_factory=dict)
-    groups: dict[Any, list[ImageGroup]] = field(default_factory=dict)
-    areas: dict[Any, list[tuple[Part, Tensor]] | None] = field(default_factory=dict)
+    first: int
+    stop: int
+    role: int
+    masks: MasksOnGrids | None
 
-    def mask_of(self, number: int, reference: ActiveReference) -> Tensor | None:
-        """Return where the image of a number acts (H, W)."""
-        return self.masks.get(number, reference.mask)
+
+def rows_of(roles: Sequence[int], masks: Sequence[MasksOnGrids | None]) -> tuple[Rows, ...]:
+    """Join neighbouring conditionings of a batch that see the same."""
+    found: list[Rows] = []
+    for number, (role, mask) in enumerate(zip(roles, masks, strict=True)):
+        if found and (found[-1].role, found[-1].masks) == (role, mask):
+            found[-1] = found[-1]._replace(stop=number + 1)
+        else:
+            found.append(Rows(number, number + 1, role, mask))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What the layers need to know in one call of the model.
+    """What the layers need to know in one call of the model. Layers only read it.
 
     Attributes:
-        memory: of its run.
-        references: all images.
+        groups: the images on the device.
         active: the numbers of those that act.
-        roles: for each conditioning in the batch 0 (sees the images) or 1 (sees the unconditional tokens).
+        rows: of the batch.
+        conditionings: in the batch.
         size: of the latents in this call (height, width).
-        queries: of Flux's double blocks that are running, by number.
     """
 
-    memory: RunMemory
-    references: tuple[ActiveReference, ...]
-    active: tuple[int, ...]
-    roles: tuple[int, ...]
-    size: tuple[int, int]
-    queries: dict[int, Tensor] = field(default_factory=dict)
+    groups: GroupsByLayer
+    active: frozenset[int]
+    rows: tuple[Rows, ...]
+    conditionings: int
+    size: Grid
 
-    def add(
-        self, out: Tensor, q: Tensor, layer: Layer, heads: int, grid: tuple[int, int], record: Record | None = None
-    ) -> Tensor:
+    def prepare(self, layers: Sequence[Layer]) -> None:
+        """Bring the masks to the grids of the layers before the network runs, on a CPU divided into areas."""
+        for masks in {id(rows.masks): rows.masks for rows in self.rows if rows.masks is not None}.values():
+            for layer in layers:
+                grid = layer.grid(self.size)
+                masks.add_grid(grid)
+                for group in self.groups.get(layer.number, ()):
+                    chosen = self._chosen(group)
+                    if chosen and masks.acts(chosen) and group.joined.keys.device.type == AREAS:
+                        masks.add_parts(grid, chosen, group.kind, lambda mask, kind=group.kind: split(mask, *kind))
+
+    def _chosen(self, group: ImageGroup) -> tuple[int, ...]:
+        return tuple(image for image in group.images if image in self.active)
+
+    def add(self, out: Tensor, q: Tensor, layer: Layer, grid: Grid, record: Record | None = None) -> Tensor:
         """Add all images to the output of a layer, in place.
 
         Args:
             out: the layer's output (B, L, C).
             q: its queries (B, L, C).
             layer: the layer.
-            heads: of its attention.
             grid: (height, width) of the L pixels.
             record: where to record how strongly each image acts.
         """
-        groups = self.groups(layer, q, heads, grid, divided=record is None)
-        if record is not None:
-            for joined, mask, images, _ in groups:
-                record.add(out, q, joined, mask, images, grid)
-        for joined, mask, _, pixels in groups:
-            add_images(out, q, joined, mask, pixels)
+        each = len(q) // self.conditionings
+        for rows in self.rows:
+            span = slice(rows.first * each, rows.stop * each)
+            for group in self.groups.get(layer.number, ()):
+                chosen = self._chosen(group)
+                if chosen and (rows.role == 1 or not group.against):
+                    self._add(out[span], q[span], group, chosen, rows, grid, record)
         return out
 
-    def groups(
-        self, layer: Layer, q: Tensor, heads: int, grid: tuple[int, int], divided: bool = True
-    ) -> list[ImageGroup]:
-        """Return the images at a layer, from the run's memory; `divided` into areas where that is cheaper."""
-        key = (layer.number, self.active, self.roles, q.shape[0], grid, q.dtype, q.device, divided)
-        if key not in self.memory.groups:
-            acting = {n: self.references[n] for n in self.active if layer.number in self.references[n].weights}
-            self.memory.groups[key] = [
-                placed
-                for combine in dict.fromkeys(each.combine for each in acting.values())
-                for group in _load(
-                    {n: r for n, r in acting.items() if r.combine == combine}, layer, self.roles, q, heads
-                )
-                for placed in self._placed(group, combine, grid, q, divided)
-            ]
-        return self.memory.groups[key]
-
-    def _placed(
-        self, group: ImageGroup, combine: str, grid: tuple[int, int], q: Tensor, divided: bool
-    ) -> list[ImageGroup]:
-        """Return the group with masks, one for each area."""
-        tokens = group.joined.keys.shape[2] // len(group.images)
-        key = (grid, tuple(group.images), combine, tokens, q.shape[-1], divided)
-        if key not in self.memory.areas:
-            mask = pool([self.memory.mask_of(image, self.references[image]) for image in group.images], grid)
-            self.memory.areas[key] = None if mask is None else _areas(mask, combine, tokens, q, divided)
-        areas = self.memory.areas[key]
-        if areas is None:
-            return [group]
-        return [
-            ImageGroup(select(group.joined, images), mask, [group.images[i] for i in images], pixels)
-            for (pixels, images), mask in areas
-        ]
-
-
-def _areas(mask: Tensor, combine: str, tokens: int, q: Tensor, divided: bool) -> list[tuple[Part, Tensor]]:
-    whole: list[Part] = [(None, list(range(len(mask))))]
-    # More calls are cheaper than more products on a CPU alone.
-    parts = split(mask, combine, tokens, q.shape[-1]) if divided and q.device.type == "cpu" else whole
-    return [((p, images), (mask[images] if p is None else mask[images][:, p]).to(q)) for p, images in parts]
-
-
-def _load(
-    references: dict[int, ActiveReference], layer: Layer, roles: tuple[int, ...], q: Tensor, heads: int
-) -> list[ImageGroup]:
-    """Bring images that are combined in one way to the device, a row for each of q's."""
-    numbers, images = list(references), list(references.values())
-    rows = torch.tensor(roles, device=q.device).repeat_interleave(q.shape[0] // len(roles))
-    keys, values = ([each.keys_values[layer.number][part].to(q)[rows] for each in images] for part in (0, 1))
-    weights = [each.weights[layer.number] for each in images]
-    groups = join_images(keys, values, weights, heads, images[0].combine)
-    return [ImageGroup(joined, None, [numbers[i] for i in group]) for joined, group in groups]
+    def _add(
+        self,
+        out: Tensor,
+        q: Tensor,
+        group: ImageGroup,
+        chosen: tuple[int, ...],
+        rows: Rows,
+        grid: Grid,
+        record: Record | None,
+    ) -> None:
+        places = [place for place, image in enumerate(group.images) if image in chosen]
+        joined = group.joined.select(places).to(q.dtype)
+        row = 0 if group.against else rows.role
+        masks = rows.masks if rows.masks is not None and rows.masks.acts(chosen) else None
+        if record is not None:
+            record.add(out, q, joined, None if masks is None else masks.rows(grid, chosen), chosen, grid, row)
+        if masks is None:
+            add_images(out, q, joined, None, row)
+            return
+        for (pixels, images), mask in masks.parts(grid, chosen, group.kind):
+            add_images(out, q, joined.select(images), mask.to(q), row, pixels)

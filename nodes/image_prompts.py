@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..contract import add_lora, folder_paths, io, load_clip_vision, optimized_attention
+from ..contract import add_lora, folder_paths, io, load_clip_vision, manage, optimized_attention
 from ..contract.demo import DEMO_ADAPTER
-from ..ip_adapter.apply import FaceLora, apply_prompts
+from ..ip_adapter.apply import Host, apply_prompts
 from ..ip_adapter.attend import COMBINES
-from ..ip_adapter.encoders import check_encoder, check_image, choose_encoder
+from ..ip_adapter.encoders import check_encoder, choose_encoder
 from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, read_embedding
+from ..ip_adapter.features import check_image
 from ..ip_adapter.formats import read_adapter
 from ..ip_adapter.masks import one_mask
 from ..ip_adapter.presets import read_block_weights
@@ -243,6 +244,5 @@ class TesseraApplyImagePrompts(io.ComfyNode):
         keep_apart: bool = False,
     ) -> io.NodeOutput:
         """Patch a clone of the model."""
-        loras = FaceLora(add_lora, face_lora)
-        applied = apply_prompts(model, ip_adapter, image_prompts, combine, optimized_attention, keep_apart, loras)
-        return io.NodeOutput(applied)
+        host = Host(optimized_attention, add_lora, manage)
+        return io.NodeOutput(apply_prompts(model, ip_adapter, image_prompts, combine, host, keep_apart, face_lora))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..contract import io
-from ..ip_adapter.encoders import FITS, UNCONDITIONALS
+from ..ip_adapter.features import FITS, UNCONDITIONALS
 from ..ip_adapter.presets import TYPES
 from ..samplers.spacing import MAX_STEPS
 from ..tiling.axes import REPEATS, TILINGS

@@ -12,11 +12,11 @@ from ..contract.demo import DEMO_ADAPTER
 from ..contract.sampling import look_at_noise_level
 from ..files.writing import create_series
 from ..images import sheets
-from ..ip_adapter.encoders import check_image
+from ..ip_adapter.features import check_image
 from ..ip_adapter.hooks import images_in
 from ..ip_adapter.maps import RECORD, Record, heat_maps
 from ..ip_adapter.masks import one_mask
-from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, make_reference
+from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count, make_references
 from ..ip_adapter.saved import SUFFIX, encode_reference, find_references, load_reference
 from ..patching.networks import describe
 from ..patching.wrappers import set_option
@@ -73,9 +73,9 @@ class TesseraSaveReference(io.ComfyNode):
         folder, stem, number, _, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
-        prompts = (ImagePrompt(each, fit=fit, unconditional=unconditional) for each in images)
         layers = list(ip_adapter.adapter.layers)
-        made = (encode_reference(make_reference(prompt, ip_adapter, layers)) for prompt in prompts)
+        wanted = [(ImagePrompt(each, fit=fit, unconditional=unconditional), layers) for each in images]
+        made = map(encode_reference, make_references(wanted, ip_adapter))
         written = [str(Path(folder) / name) for name in create_series(folder, stem, SUFFIX, made, number)]
         return io.NodeOutput("\n".join(written), ui=shown("\n".join(written)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,84 +17,69 @@ DOUBLE = "double_block"
 """A host's name of the blocks of Flux that text and image go through side by side."""
 
 
-class Patch:
-    """A patch in a MODEL. It holds no tensors of its own, so hosts that move or copy models have nothing to do."""
-
-    def to(self, *_: Any) -> Patch:
-        """Return itself: what a patch needs goes to the device of the queries when a run asks for it."""
-        return self
-
-    def models(self) -> list[Any]:
-        """Return what has to be on the device while it acts: nothing."""
-        return []
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Patch:
-        return self
-
-
-class CrossAttentionPatch(Patch):
-    """A replacement of one cross-attention layer of a UNet: what was there before, and then `change`.
+class CrossAttentionPatch:
+    """A replacement of one cross-attention layer of a UNet in one call: what is there without it, and then `change`.
 
     Args:
         attention: the host's `optimized_attention`.
-        previous: what was installed there.
+        previous: another pack's replacement, None where there is none.
     """
-
-    note: str
-    """Transformer option that `change` reads. Where another pack has wrapped a patch of this kind and both are
-    installed, only the outermost gets it and applies."""
 
     def __init__(self, attention: Attention, previous: Attention | None) -> None:
         self.attention, self.previous = attention, previous
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: Options) -> Tensor:
         """q (B, L, C), k and v of the text (B, M, C) -> (B, L, C), before the output projection."""
-        heads = extra["n_heads"]
         if self.previous is not None:
             # What it returns is its own, and `change` adds in place.
-            out = self.previous(q, k, v, {name: value for name, value in extra.items() if name != self.note}).clone()
+            out = self.previous(q, k, v, extra).clone()
         else:
             precision = extra.get("attn_precision")
-            out = self.attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
+            out = self.attention(q, k, v, extra["n_heads"], attn_precision=precision, transformer_options=extra)
         height, width = extra["activations_shape"][-2:]
-        return self.change(out, q, heads, (height, width), extra)
+        return self.change(out, q, (height, width), extra)
 
-    def change(self, out: Tensor, q: Tensor, heads: int, grid: tuple[int, int], options: Options) -> Tensor:
+    def change(self, out: Tensor, q: Tensor, grid: tuple[int, int], options: Options) -> Tensor:
         """Return what the layer gives. out, q: (B, L, C); grid: (height, width) of the L image tokens."""
         raise NotImplementedError
 
 
-def replace_cross_attention(clone: Any, key: tuple[str, int, int], make: Callable[[Any], CrossAttentionPatch]) -> None:
-    """Put a patch on a cross-attention of a clone of a MODEL, unless one of its class is there.
+Key = tuple[str, int, int]
+"""ComfyUI's (block, number of the block, index in it) of a cross-attention layer."""
+
+
+def with_cross_attention(options: Options, patches: Mapping[Key, Callable[[Any], CrossAttentionPatch]]) -> Options:
+    """Return the options of a call with patches on cross-attention layers.
+
+    Patches go around what is there in this call. So those that other packs put on a model act as well, whichever came
+    first and in either form of the key, and theirs never meet ours.
 
     Args:
-        clone: the MODEL; it is changed.
-        key: ComfyUI's (block, number of the block, index in it).
-        make: the patch, of what was installed there.
+        options: transformer options of the call; they are not changed.
+        patches: by layer, from another pack's replacement or None to the patch.
     """
-    replaced = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-    previous = replaced.get(key, replaced.get(key[:2]))
-    patch = make(previous)
-    if not isinstance(previous, type(patch)):
-        clone.set_model_attn2_replace(patch, *key)
+    replaced = options.get("patches_replace", {})
+    theirs = replaced.get("attn2", {})
+    ours = {key: make(theirs.get(key, theirs.get(key[:2]))) for key, make in patches.items()}
+    return {**options, "patches_replace": {**replaced, "attn2": {**theirs, **ours}}}
 
 
-class QueryPatch(Patch):
+class QueryPatch:
     """A patch that sees the image's queries of Flux's double blocks, before their positions turn them."""
 
     def __call__(self, q: Tensor, *_: Any, extra_options: Options, **__: Any) -> Options:
         """q: (B, H, L, d), text first. Nothing is changed."""
         if extra_options.get("block_type") == "double":
-            self.see(q[:, :, extra_options["img_slice"][0] :], extra_options["block_index"], extra_options)
+            self.see(q[:, :, extra_options["img_slice"][0] :], extra_options["block_index"])
         return {}
 
-    def see(self, q: Tensor, block: int, options: Options) -> None:
+    def see(self, q: Tensor, block: int) -> None:
         """Take the queries (B, H, N, d) of a block."""
         raise NotImplementedError
 
 
-class DoubleBlockPatch(Patch):
-    """A replacement of one double block of Flux: what was there before, and then `change`."""
+class DoubleBlockPatch:
+    """A replacement of one double block of Flux in one call: what is there without it, and then `change`."""
 
     def __init__(self, previous: Any) -> None:
         self.previous = previous
@@ -110,20 +95,24 @@ class DoubleBlockPatch(Patch):
         raise NotImplementedError
 
 
-def see_queries(clone: Any, patch: QueryPatch) -> None:
-    """Let a patch see the queries of a clone of a MODEL, unless one of its class does."""
-    patches = clone.model_options["transformer_options"].get("patches", {}).get("attn1_patch", ())
-    if not any(isinstance(each, type(patch)) for each in patches):
-        clone.set_model_patch(patch, "attn1_patch")
+def with_double_blocks(
+    options: Options, queries: QueryPatch, blocks: Mapping[int, Callable[[Any], DoubleBlockPatch]]
+) -> Options:
+    """Return the options of a call of Flux with patches on double blocks, and one that sees their queries.
 
-
-def replace_double_block(clone: Any, number: int, make: Callable[[Any], DoubleBlockPatch]) -> None:
-    """Put a patch on a double block of a clone of a MODEL, unless one of its class is there."""
-    replaced = clone.model_options["transformer_options"].get("patches_replace", {}).get("dit", {})
-    previous = replaced.get((DOUBLE, number))
-    patch = make(previous)
-    if not isinstance(previous, type(patch)):
-        clone.set_model_patch_replace(patch, "dit", DOUBLE, number)
+    Args:
+        options: transformer options of the call; they are not changed.
+        queries: sees the queries.
+        blocks: by number, from another pack's replacement or None to the patch.
+    """
+    replaced, patches = options.get("patches_replace", {}), options.get("patches", {})
+    theirs = replaced.get("dit", {})
+    ours = {(DOUBLE, number): make(theirs.get((DOUBLE, number))) for number, make in blocks.items()}
+    return {
+        **options,
+        "patches": {**patches, "attn1_patch": [*patches.get("attn1_patch", []), queries]},
+        "patches_replace": {**replaced, "dit": {**theirs, **ours}},
+    }
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]

@@ -17,12 +17,11 @@ from tessera.host.models.model_base import SD15, SDXL
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
-from tessera.ip_adapter.hooks import _roles
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
-from tessera.ip_adapter.steps import RunMemory
+from tessera.ip_adapter.run import RunMemory
+from tessera.ip_adapter.stack import KeptImages
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt, TesseraLoadIPAdapter
 from tessera.nodes.seamless import TesseraSeamlessModel
-from tessera.patching.calls import DenoiserCall
 from tiny_adapters import TOKENS, Encoder, plain_image, random_adapter
 from torch import Tensor
 from torch.nn import functional as F
@@ -245,16 +244,6 @@ def test_applying_again_gives_the_same(sd15: ModelPatcher) -> None:
     assert not sd15.model_options["transformer_options"]
 
 
-def test_hosts_may_move_and_copy_the_patches(sd15: ModelPatcher) -> None:
-    """ComfyUI calls these on every patch of a model; ours hold nothing that could be moved or copied."""
-    applied = _apply(sd15, _load(sd15), _prompts(0.3))
-    patches = applied.model_options["transformer_options"]["patches_replace"]["attn2"].values()
-    assert patches
-    for patch in patches:
-        assert patch.to("cpu") is patch.to(torch.float16) is copy.deepcopy(patch) is patch
-        assert patch.models() == []
-
-
 @pytest.mark.parametrize("combine", ["sum", "share", "concat"])
 def test_two_nodes_in_a_row_equal_one_with_both_stacks(sd15: ModelPatcher, combine: str) -> None:
     loaded, a, b = _load(sd15), _prompts(0.1, 0.4), _prompts(0.9, scale=0.3, kind="style")
@@ -282,30 +271,6 @@ def test_adapters_with_other_token_counts_act_together(sd15: ModelPatcher) -> No
     assert _distance(both, plain) > 1e-3
 
 
-def test_what_was_installed_before_is_called(sd15: ModelPatcher) -> None:
-    loaded, inputs = _load(sd15), _inputs(sd15)
-    other, calls = sd15.clone(), []
-
-    def half(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
-        calls.append(extra["block"])
-        return 0 * q
-
-    other.set_model_attn2_replace(half, "middle", 0)
-    both = _predict(_apply(other, loaded, _prompts(0.3)), inputs)
-    assert calls == [("middle", 0)]
-    assert not torch.equal(both, _predict(_apply(sd15, loaded, _prompts(0.3)), inputs))
-
-
-def test_a_foreign_wrapper_around_the_images_does_not_double_them(sd15: ModelPatcher) -> None:
-    loaded, inputs = _load(sd15), _inputs(sd15)
-    first = _apply(sd15, loaded, _prompts(0.3))
-    wrapped = first.clone()
-    for key, ours in first.model_options["transformer_options"]["patches_replace"]["attn2"].items():
-        wrapped.set_model_attn2_replace(lambda q, k, v, e, ours=ours: ours(q, k, v, e), *key)
-    both = _apply(wrapped, loaded, _prompts(0.8))
-    assert within(_distance(_predict(both, inputs), _predict(_apply(first, loaded, _prompts(0.8)), inputs)), 1e-6)
-
-
 # Rows of a batch
 
 
@@ -323,10 +288,10 @@ def test_rows_see_what_their_conditioning_is(sd15: ModelPatcher, roles: list[int
 
 def test_conditionings_are_known_by_their_names() -> None:
     """PerpNeg's third and DualCFG's order: a guider's names decide, not the numbers."""
-    memory = RunMemory(names={"a": "negative", "b": "middle", "c": "positive", "d": "empty_negative_prompt"})
-    options = {"cond_or_uncond": [2, 1, 0, 3], "uuids": ["c", "b", "a", "d"]}
-    roles = _roles(memory, DenoiserCall(None, {"transformer_options": options}))
-    assert roles == (0, 0, 1, 1)
+    names = {"a": "negative", "b": "middle", "c": "positive", "d": "empty_negative_prompt"}
+    memory = RunMemory(KeptImages((), (), torch.float32), (16, 16), (), names)
+    ids = [(2, "c"), (1, "b"), (0, "a"), (3, "d")]
+    assert [memory.role(*each) for each in ids] == [0, 0, 1, 1]
 
 
 def test_a_batch_equals_single_runs(sd15: ModelPatcher) -> None:
@@ -453,13 +418,6 @@ def test_a_mask_of_another_shape_is_refused_before_the_first_step(sd15: ModelPat
     finally:
         hook.remove()
     assert not calls
-
-
-def test_masks_and_areas_do_not_go_together(sd15: ModelPatcher) -> None:
-    half = _text(1.0, area=(16, 8, 0, 0), strength=1.0) + _text(0.5)
-    assert _sample(_apply(sd15, _load(sd15), _prompts(0.3)), positive=half).shape == SHAPE
-    with pytest.raises(ValueError, match="cover a part of the image"):
-        _sample(_apply(sd15, _load(sd15), _prompts(0.3, mask=torch.ones(16, 24))), positive=half)
 
 
 def test_the_wrong_encoder_is_named_when_it_is_loaded(sd15: ModelPatcher, monkeypatch: pytest.MonkeyPatch) -> None:

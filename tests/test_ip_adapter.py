@@ -192,38 +192,68 @@ def test_attention_equals_the_formulas_in_float64(combine: str, masked: bool, da
     keys, values = ([rand(2, t, channels) for t in tokens] for _ in range(2))
     mask = (rand(len(tokens), length) * 0.5 + 0.5).clamp(0, 1) if masked else None
     weights = torch.tensor(scales, dtype=torch.float64)[:, None] * (torch.ones(1, length) if mask is None else mask)
-    out = sum(
-        attend(q, joined, None if mask is None else mask[group])
-        for joined, group in join_images(keys, values, scales, heads, combine)
-    )
+    rows = [
+        sum(
+            attend(q[row : row + 1], joined, None if mask is None else mask[group], row)
+            for joined, group in join_images(keys, values, scales, heads, combine)
+        )
+        for row in (0, 1)
+    ]
+    out = torch.cat(rows)
     torch.testing.assert_close(out, _slow(q, keys, values, weights, heads, combine), atol=1e-9, rtol=1e-9)
 
 
-def test_large_images_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    q, keys = torch.randn(1, 50, 8), [torch.randn(1, 3, 8) for _ in range(2)]
-    ((joined, _),) = join_images(keys, keys, [0.5, 0.9], 2, "sum")
+@pytest.mark.parametrize("combine", COMBINES)
+@pytest.mark.parametrize("largest", [2 * 6 * 7, 2 * 6 * 50 * 2])
+def test_large_images_and_batches_are_computed_in_parts(
+    combine: str, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, keys = torch.randn(3, 50, 8), [torch.randn(2, 3, 8) for _ in range(2)]
+    ((joined, _),) = join_images(keys, keys, [0.5, 0.9], 2, combine)
     mask = torch.rand(2, 50)
     whole = attend(q, joined, mask), attend(q, joined)
-    monkeypatch.setattr(attending, "LARGEST", 2 * 6 * 7)
+    monkeypatch.setattr(attending, "LARGEST", largest)
     torch.testing.assert_close((attend(q, joined, mask), attend(q, joined)), whole)
 
 
 @pytest.mark.parametrize("combine", COMBINES)
-def test_rows_in_one_as_a_gpu_takes_them_are_rows_one_by_one(combine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    q, keys = torch.randn(3, 50, 8), [torch.randn(3, 3, 8) for _ in range(2)]
-    ((joined, _),) = join_images(keys, keys, [0.5, 0.9], 2, combine)
-    mask = torch.rand(2, 50)
-    one_by_one = attend(q, joined, mask), attend(q, joined)
-    monkeypatch.setattr(attending, "ROW_BY_ROW", "none")
-    monkeypatch.setattr(attending, "LARGEST_ELSEWHERE", 3 * 2 * 6 * 7)
-    torch.testing.assert_close((attend(q, joined, mask), attend(q, joined)), one_by_one)
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 5)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_fused_attention_as_a_gpu_takes_it_is_the_same(
+    combine: str, lengths: tuple[int, ...], masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of more tokens than a head has channels."""
+    q, keys = torch.randn(3, 50, 8), [torch.randn(2, t, 8) for t in lengths]
+    mask = torch.rand(2, 50) if masked else None
+
+    def run() -> list[Tensor]:
+        joined = join_images(keys, keys, [0.5, 0.9], 2, combine)
+        return [attend(q, each, None if mask is None else mask[group], 1) for each, group in joined]
+
+    own, calls, fused = run(), [], torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(attending, "UNFUSED", "none")
+    monkeypatch.setattr(attending.F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    torch.testing.assert_close(run(), own)
+    assert bool(calls) is (not masked or combine == "sum")
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+def test_some_of_the_images_are_as_if_they_were_alone(combine: str) -> None:
+    q, keys = torch.randn(1, 50, 8), [torch.randn(2, 3, 8) for _ in range(5)]
+    scales = [0.5, 0.9, 0.2, 0.7, 0.1]
+    ((joined, _),) = join_images(keys, keys, scales, 2, combine)
+    for images in ([0], [1, 2], [0, 2, 3], [1, 3]):
+        ((alone, _),) = join_images(
+            [keys[i] for i in images], [keys[i] for i in images], [scales[i] for i in images], 2, combine
+        )
+        torch.testing.assert_close(attend(q, joined.select(images)), attend(q, alone))
+    assert joined.select([1, 2]).keys.data_ptr() == joined.keys[:, :, 3:].data_ptr()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("combine", COMBINES)
 def test_half_precision_stays_close_and_finite(dtype: torch.dtype, combine: str) -> None:
-    q, keys, values = 3 * torch.randn(1, 64, 32), [torch.randn(1, 4, 32) for _ in range(3)], []
-    values = [torch.randn(1, 4, 32) for _ in range(3)]
+    q, keys, values = 3 * torch.randn(1, 64, 32), *([torch.randn(2, 4, 32) for _ in range(3)] for _ in range(2))
     mask = torch.zeros(3, 64)
     mask[0, :32], mask[1, 16:48] = 1.0, 0.5
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.ip_adapter import areas
 from tessera.ip_adapter.areas import split
-from tessera.ip_adapter.attend import COMBINES, add_images, attend, join_images, select
+from tessera.ip_adapter.attend import COMBINES, add_images, attend, join_images
 from torch import Tensor
 
 
@@ -49,13 +49,13 @@ def test_parts_together_are_the_whole(combine: str, monkeypatch: pytest.MonkeyPa
     keys, values = ([torch.randn(2, 3, 12, dtype=torch.float64) for _ in range(4)] for _ in range(2))
     ((joined, _),) = join_images(keys, values, [0.9, 0.5, 0.3, 0.1], 3, combine)
     mask = mask[:3] if combine == "concat" else mask
-    joined = select(joined, range(len(mask)))
+    joined = joined.select(range(len(mask)))
     parts = split(mask, combine, 3, 12)
     assert any(pixels is not None for pixels, _ in parts)
     out = torch.zeros_like(q)
     for pixels, images in parts:
         seen = mask[images] if pixels is None else mask[images][:, pixels]
-        add_images(out, q, select(joined, images), seen, pixels)
+        add_images(out, q, joined.select(images), seen, pixels=pixels)
     torch.testing.assert_close(out, attend(q, joined, mask))
 
 

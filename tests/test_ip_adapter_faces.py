@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from tessera.host import folder_paths
 from tessera.host.models.model_base import SD15
 from tessera.host.runtime.patcher import ModelPatcher
-from tessera.ip_adapter.faces import Face, encode_face, find_embeddings, read_embedding
-from tessera.ip_adapter.formats import parse_adapter
-from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
+from tessera.ip_adapter.faces import Face, find_embeddings, read_embedding
+from tessera.ip_adapter.formats import Adapter, parse_adapter
+from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter, tokens_of
+from tessera.ip_adapter.reference import Place
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts, TesseraImagePrompt
 from tiny_adapters import Encoder, plain_image, random_adapter, random_lora
 from torch import Tensor
@@ -84,12 +85,17 @@ def test_files_that_hold_no_face_are_refused_in_a_line(tmp_path: Path) -> None:
 # Against diffusers
 
 
+def _encode(adapter: Adapter, encoder: Any, face: Face) -> Tensor:
+    prompt = ImagePrompt(plain_image(0.3), face=face)
+    return tokens_of([prompt], LoadedAdapter(adapter, encoder), Place())[0]
+
+
 @pytest.mark.parametrize(("kind", "tokens"), [("face", 4), ("portrait", 16), ("face_raw", 3)])
 def test_faces_become_the_tokens_of_diffusers(sd15_unet: Any, kind: str, tokens: int) -> None:
     weights = random_adapter(sd15_unet, kind)
     adapter = parse_adapter(weights, kind)
     assert (adapter.tokens, adapter.features) == (tokens, 0)
-    found, blank = encode_face(adapter, None, Face(_face()), plain_image(0.3))
+    found, blank = _encode(adapter, None, Face(_face()))
     seen = _face() if kind == "face_raw" else _face() / _face().norm()
     for ours, given in ((found, seen), (blank, 0 * seen)):
         given = given[None, None] if kind == "face_raw" else given[None]
@@ -109,7 +115,7 @@ def test_faces_become_the_tokens_of_diffusers(sd15_unet: Any, kind: str, tokens:
 def test_face_and_image_become_the_tokens_of_diffusers(sd15_unet: Any, name: str, version: str, shortcut: bool) -> None:
     wide, encoder = _wide(sd15_unet), Encoder()
     weights = random_adapter(wide, "face_plus")
-    found, blank = encode_face(parse_adapter(weights, name), encoder, Face(_face(), version, 0.6), plain_image(0.3))
+    found, blank = _encode(parse_adapter(weights, name), encoder, Face(_face(), version, 0.6))
     theirs = _projection(wide, weights)
     theirs.shortcut, theirs.shortcut_scale = shortcut, 0.6
     grey = torch.tensor([0.48145466, 0.4578275, 0.40821073]).expand(1, 8, 8, 3)
@@ -183,4 +189,4 @@ def test_faces_and_images_are_told_apart(model: ModelPatcher) -> None:
 def test_an_adapter_for_raw_embeddings_refuses_others(sd15_unet: Any) -> None:
     adapter = parse_adapter(random_adapter(sd15_unet, "face_raw"), "unnorm.bin")
     with pytest.raises(ValueError, match="unnorm.bin.*normalised.*normed_embedding"):
-        encode_face(adapter, None, Face(_face() / _face().norm()), plain_image(0.3))
+        _encode(adapter, None, Face(_face() / _face().norm()))

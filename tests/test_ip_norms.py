@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from tessera.host.models.model_base import SD15, Flux
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.ksampler import KSampler
 from tessera.ip_adapter.formats import parse_adapter
-from tessera.ip_adapter.norms import norms_apart, shares_of
+from tessera.ip_adapter.masks import pool
+from tessera.ip_adapter.norms import AreaNorms, shares_of
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tiny_adapters import Encoder, plain_image, random_adapter
@@ -44,6 +47,19 @@ def _input(*shape: int) -> Tensor:
     return x
 
 
+@contextmanager
+def _norms_apart(norm: nn.Module, masks: list[Tensor]) -> Iterator[None]:
+    norms = AreaNorms()
+    with norms.installed(norm), norms.acting(lambda grid, _: [(slice(None), _shares(masks, grid))]):
+        yield
+
+
+def _shares(masks: list[Tensor], grid: tuple[int, int]) -> Tensor:
+    planes = pool(list(masks), grid)
+    assert planes is not None
+    return shares_of(planes)
+
+
 def _apply(model: Any, loaded: LoadedAdapter, *masks: Tensor | None, apart: bool) -> Any:
     prompts = tuple(ImagePrompt(plain_image(0.2 + 0.5 * i), 0.8, "full", mask=mask) for i, mask in enumerate(masks))
     return TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded, keep_apart=apart).args[0]
@@ -59,7 +75,7 @@ def _sample(model: Any) -> Tensor:
 @torch.no_grad()
 def test_an_area_is_normalised_as_if_it_were_alone(masks: list[Tensor]) -> None:
     norm, x = _norm(), _input(2, 8, 16, 24)
-    with norms_apart(norm, masks):
+    with _norms_apart(norm, masks):
         found = norm(x)
     torch.testing.assert_close(found, torch.cat([norm(x[..., :12]), norm(x[..., 12:])], -1), rtol=1e-4, atol=1e-4)
 
@@ -67,21 +83,21 @@ def test_an_area_is_normalised_as_if_it_were_alone(masks: list[Tensor]) -> None:
 @torch.no_grad()
 def test_one_area_for_all_changes_nothing() -> None:
     norm, x = _norm(), _input(2, 8, 16, 24)
-    with norms_apart(norm, [torch.ones(64, 96)]):
+    with _norms_apart(norm, [torch.ones(64, 96)]):
         found = norm(x)
     torch.testing.assert_close(found, norm(x), rtol=1e-4, atol=1e-4)
 
 
 def test_shares_sum_to_one_where_masks_overlap_or_leave_space() -> None:
     grey = torch.linspace(0, 1, 96).expand(64, 96)
-    shares = shares_of([LEFT, grey], (7, 11))
-    assert shares.shape == (3, 7, 11)
-    torch.testing.assert_close(shares.sum(0), torch.ones(7, 11))
+    shares = _shares([LEFT, grey], (7, 11))
+    assert shares.shape == (3, 77)
+    torch.testing.assert_close(shares.sum(0), torch.ones(77))
 
 
 def test_norms_over_sequences_stay_as_they_are_and_nothing_stays_behind() -> None:
     norm, x = _norm(), torch.randn(2, 8, 24)
-    with pytest.raises(ZeroDivisionError), norms_apart(norm, [LEFT]):
+    with pytest.raises(ZeroDivisionError), _norms_apart(norm, [LEFT]):
         torch.testing.assert_close(norm(x), nn.functional.group_norm(x, 4, norm.weight, norm.bias), rtol=0, atol=0)
         raise ZeroDivisionError
     assert not norm._forward_pre_hooks
@@ -89,7 +105,7 @@ def test_norms_over_sequences_stay_as_they_are_and_nothing_stays_behind() -> Non
 
 def test_half_precision_keeps_its_type() -> None:
     norm = _norm().bfloat16()
-    with norms_apart(norm, [LEFT]):
+    with _norms_apart(norm, [LEFT]):
         assert norm(_input(1, 8, 16, 24).bfloat16()).dtype == torch.bfloat16
 
 

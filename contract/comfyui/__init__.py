@@ -35,6 +35,7 @@ __all__ = [
     "io",
     "load_clip_vision",
     "load_demo",
+    "manage",
     "optimized_attention",
     "room_for_model",
     "sampling_classes",
@@ -73,6 +74,15 @@ def add_lora(model: MODEL, weights: dict[str, Any], strength: float) -> MODEL:
     from comfy.sd import load_lora_for_models
 
     return load_lora_for_models(model, None, weights, strength, 0.0)[0]
+
+
+def manage(module: torch.nn.Module) -> MODEL:
+    """Put a module under ComfyUI's memory management, which makes room for it and moves it to the GPU with others."""
+    from comfy import model_management
+    from comfy.model_patcher import CoreModelPatcher
+
+    device, rest = model_management.get_torch_device(), model_management.unet_offload_device()
+    return CoreModelPatcher(module, load_device=device, offload_device=rest)
 
 
 def room_for_model(size: int) -> torch.device:

@@ -34,6 +34,7 @@ __all__ = [
     "io",
     "load_clip_vision",
     "load_demo",
+    "manage",
     "optimized_attention",
     "room_for_model",
     "sampling_classes",
@@ -80,6 +81,10 @@ def add_lora(model: MODEL, weights: dict[str, Any], strength: float) -> MODEL:
 
     patched, _ = load_lora_for_models(cast("ModelPatcher", model), None, weights, strength, 0.0)
     return cast("ModelPatcher", patched)
+
+
+manage = None
+"""Puts a module under memory management; this host has none, so that a run copies to the device what it needs."""
 
 
 def room_for_model(size: int) -> torch.device:
