@@ -77,6 +77,20 @@ class X0(EPS):
         return model_output
 
 
+class LCM(EPS):
+    """A latent consistency model: predicts noise, and its x0 is mixed with its input by the boundary condition.
+
+    Luo et al. 2023, arXiv:2310.04378, section 4.1, with timesteps scaled by 10.
+    """
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """Return x0 from the model's output and the unscaled latents."""
+        times = reshape_sigma(self.timestep(sigma), model_output.ndim) * 10.0  # pyright: ignore[reportAttributeAccessIssue]
+        total = times**2 + 0.25
+        x0 = model_input - model_output * reshape_sigma(sigma, model_output.ndim)
+        return times / total**0.5 * x0 + 0.25 / total * model_input
+
+
 class CONST:
     """Rectified flow: the model predicts the velocity of `x = (1 - sigma) * x0 + sigma * noise`, sigma in 0..1."""
 
@@ -194,6 +208,26 @@ class ModelSamplingDiscrete(Schedule):
         if percent >= 1.0:
             return 0.0
         return self.sigma(torch.tensor((1.0 - percent) * 999.0)).item()
+
+
+class ModelSamplingDiscreteDistilled(ModelSamplingDiscrete):
+    """The 50 of 1000 noise levels that latent consistency models were distilled to."""
+
+    ORIGINAL_TIMESTEPS = 50
+
+    def __init__(self, model_config: HasSamplingSettings | None = None, zsnr: bool | None = None) -> None:
+        super().__init__(model_config, zsnr)
+        self.skip_steps = self.num_timesteps // self.ORIGINAL_TIMESTEPS
+        chosen = [self.num_timesteps - 1 - self.skip_steps * place for place in range(self.ORIGINAL_TIMESTEPS)]
+        self.set_sigmas(self.sigmas[chosen[::-1]])
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Return the timestep of training of the level nearest in log sigma."""
+        return super().timestep(sigma) * self.skip_steps + self.skip_steps - 1
+
+    def sigma(self, timestep: Tensor) -> Tensor:
+        """Return the noise level at a timestep of training, which need not be whole."""
+        return super().sigma((timestep.float() - (self.skip_steps - 1)) / self.skip_steps)
 
 
 def time_snr_shift(shift: float, t: Any) -> Any:

@@ -91,6 +91,25 @@ def get_sigmas_exponential(n: int, sigma_min: float, sigma_max: float) -> Tensor
     return _ending_in_zero(torch.linspace(math.log(sigma_max), math.log(sigma_min), n).exp())
 
 
+def get_sigmas_polyexponential(n: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> Tensor:
+    """Return sigmas whose logarithm falls as a power of the step."""
+    ramp = torch.linspace(1, 0, n) ** rho
+    return _ending_in_zero((ramp * (math.log(sigma_max) - math.log(sigma_min)) + math.log(sigma_min)).exp())
+
+
+def get_sigmas_vp(n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3) -> Tensor:
+    """Return the levels of a continuous variance-preserving process (Song et al. 2020, arXiv:2011.13456)."""
+    t = torch.linspace(1, eps_s, n)
+    return _ending_in_zero((beta_d * t**2 / 2 + beta_min * t).expm1().sqrt())
+
+
+def get_sigmas_laplace(n: int, sigma_min: float, sigma_max: float, mu: float = 0.0, beta: float = 0.5) -> Tensor:
+    """Return quantiles of a Laplace distribution of log sigma, without a zero (Hang et al. 2024, arXiv:2407.03297)."""
+    away = 0.5 - torch.linspace(0, 1, n)
+    log_sigmas = mu - beta * away.sign() * (1 - 2 * away.abs() + 1e-5).log()
+    return log_sigmas.exp().clamp(sigma_min, sigma_max)
+
+
 def kl_optimal_scheduler(n: int, sigma_min: float, sigma_max: float) -> Tensor:
     """Return evenly spaced in atan(sigma) (Align Your Steps, Sabour et al. 2024, arXiv:2404.14507, theorem 3.1)."""
     ramp = torch.arange(n, dtype=torch.float32) / max(n - 1, 1)

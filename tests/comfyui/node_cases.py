@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +15,69 @@ Case = tuple[str, dict[str, Any]]
 def node(node_id: str, **inputs: Any) -> tuple[str, str, dict[str, Any]]:
     """An input that another node makes."""
     return "node", node_id, inputs
+
+
+class FakeModel:
+    """A model that records what nodes do to it.
+
+    Args:
+        sampling: the host's noise schedule and prediction.
+    """
+
+    def __init__(self, sampling: Any) -> None:
+        self.sampling = sampling
+        self.before: Any = None
+        self.after: Any = None
+        self.mask: Any = None
+        self.conds: Any = None
+        self.model = SimpleNamespace(model_config=SimpleNamespace(sampling_settings={}))
+
+    def clone(self) -> FakeModel:
+        return FakeModel(self.sampling)
+
+    def get_model_object(self, name: str) -> Any:
+        return self.sampling
+
+    def add_object_patch(self, name: str, value: Any) -> None:
+        self.sampling = value
+
+    def set_model_sampler_cfg_function(self, function: Any) -> None:
+        self.before = function
+
+    def set_model_sampler_post_cfg_function(self, function: Any) -> None:
+        self.after = function
+
+    def set_model_sampler_pre_cfg_function(self, function: Any) -> None:
+        self.conds = function
+
+    def set_model_denoise_mask_function(self, function: Any) -> None:
+        self.mask = function
+
+
+def probe(value: Any) -> Any:
+    """What a recorded model does to random predictions; other values as they are."""
+    if not isinstance(value, FakeModel):
+        return value
+    generator = torch.Generator().manual_seed(3)
+    x, cond, uncond = torch.randn(3, 2, 4, 6, 5, generator=generator)
+    sigma, sampling = torch.tensor([0.7, 0.7]), value.sampling
+    found: list[Any] = [sampling.sigmas, sampling.timestep(sigma).float(), sampling.percent_to_sigma(0.4)]
+    found += [sampling.calculate_denoised(sigma, cond, x), sampling.sigma(torch.tensor([0.3]))]
+    args: dict[str, Any] = {"input": x, "cond_scale": 4.0, "sigma": sigma, "timestep": sigma}
+    args |= {"cond": x - cond, "uncond": x - uncond, "cond_denoised": cond, "uncond_denoised": uncond}
+    if value.conds is not None:
+        found.append(value.conds({**args, "conds_out": [cond.clone(), uncond.clone()]}))
+    guided = uncond + 4.0 * (cond - uncond)
+    if value.before is not None:
+        guided = x - value.before(args)
+    if value.after is not None:
+        guided = value.after({**args, "denoised": guided})
+    found.append(guided)
+    if value.mask is not None:
+        inner = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=sampling))
+        extra = {"model": inner, "sigmas": torch.tensor([0.9, 0.7, 0.4, 0.0])}
+        found.append(value.mask(sigma, torch.rand(1, 1, 6, 5, generator=generator), extra_options=extra))
+    return found
 
 
 def cases() -> dict[str, Case]:
@@ -46,6 +110,8 @@ def cases() -> dict[str, Case]:
     _sizes(add, image, random)
     _values(add)
     _texts(add)
+    _schedules(add)
+    _models(add)
     return found
 
 
@@ -266,3 +332,58 @@ def _texts(add: Any) -> None:
         for key in "ab":
             add("JsonExtractString", json_string=content, key=key)
     add("StringFormat", values={"a": 3, "b": "x"}, f_string="{a:03} {b!r}")
+
+
+def _schedules(add: Any) -> None:
+    extremes = {"sigma_max": 14.6, "sigma_min": 0.03}
+    for steps in (1, 7):
+        add("KarrasScheduler", steps=steps, rho=6.0, **extremes)
+        add("ExponentialScheduler", steps=steps, **extremes)
+        add("PolyexponentialScheduler", steps=steps, rho=1.4, **extremes)
+        add("LaplaceScheduler", steps=steps, mu=0.2, beta=0.6, **extremes)
+        add("VPScheduler", steps=steps, beta_d=19.9, beta_min=0.1, eps_s=0.001)
+        for kind in ("eps", "flow"):
+            add("BetaSamplingScheduler", model=("model", kind), steps=steps, alpha=0.5, beta=0.7)
+        for kind in ("SD1", "SDXL", "SVD"):
+            for denoise in (0.0, 0.4, 1.0):
+                add("AlignYourStepsScheduler", model_type=kind, steps=steps + 3, denoise=denoise)
+        for size in ((1024, 1024), (1536, 832), (64, 64)):
+            add("Flux2Scheduler", steps=steps, width=size[0], height=size[1])
+    for steps, denoise in ((1, 1.0), (4, 0.6)):
+        add("SDTurboScheduler", model=("model", "eps"), steps=steps, denoise=denoise)
+    sigmas = torch.tensor([14.0, 9.0, 3.0, 1.0, 0.0])
+    for denoise in (1.0, 0.5, 0.3):
+        add("SplitSigmasDenoise", sigmas=sigmas, denoise=denoise)
+    add("FlipSigmas", sigmas=sigmas.clone())
+    add("FlipSigmas", sigmas=torch.tensor([]))
+    add("SetFirstSigma", sigmas=sigmas, sigma=100.0)
+    for spacing in ("linear", "cosine", "sine"):
+        inputs = {"sigmas": sigmas, "steps": 3, "end_at_sigma": 2.0, "spacing": spacing}
+        for start in (-1.0, 10.0):
+            add("ExtendIntermediateSigmas", start_at_sigma=start, **inputs)
+    for percent in (0.0, 0.3, 1.0):
+        for actual in (True, False):
+            inputs = {"sampling_percent": percent, "return_actual_sigma": actual}
+            add("SamplingPercentToSigma", model=("model", "eps"), **inputs)
+    for text in ("1, 0.5", "0.909375 .725 0.421875; 0", ""):
+        add("ManualSigmas", sigmas=text)
+
+
+def _models(add: Any) -> None:
+    for kind in ("eps", "flow"):
+        model = ("model", kind)
+        add("RescaleCFG", model=model, multiplier=0.6)
+        for before in (True, False):
+            for strength in (1.0, 0.5):
+                add("CFGNorm", model=model, strength=strength, pre_cfg=before)
+        add("CFGZeroStar", model=model)
+        for shift in (1.0, 3.0):
+            add("ModelSamplingSD3", model=model, shift=shift)
+            add("ModelSamplingAuraFlow", model=model, shift=shift)
+        for strength in (0.0, 0.4, 1.0):
+            add("DifferentialDiffusion", model=model, strength=strength)
+    for sampling in ("eps", "v_prediction", "lcm", "x0"):
+        for zsnr in (True, False):
+            add("ModelSamplingDiscrete", model=("model", "eps"), sampling=sampling, zsnr=zsnr)
+    tonemap = node("LatentOperationTonemapReinhard", multiplier=0.7)
+    add("LatentApplyOperationCFG", model=("model", "eps"), operation=tonemap)

@@ -12,6 +12,8 @@ import asyncio
 import inspect
 import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from inside import start
@@ -21,6 +23,10 @@ start(comfyui)
 
 import server  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[1]))
+import comfy.model_sampling as kinds  # noqa: E402  # pyright: ignore[reportMissingImports]
+from comfyui.node_cases import FakeModel, probe  # noqa: E402
 
 import nodes  # noqa: E402  # pyright: ignore[reportMissingImports]
 
@@ -35,6 +41,16 @@ class Hidden:
 async def prepare() -> None:
     server.PromptServer(asyncio.get_running_loop())
     await nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False)
+
+
+def model(kind: str) -> FakeModel:
+    """A model that records what nodes do to it."""
+    schedule, prediction = {
+        "eps": (kinds.ModelSamplingDiscrete, kinds.EPS),
+        "flow": (kinds.ModelSamplingDiscreteFlow, kinds.CONST),
+    }[kind]
+    sampling: Any = type("ModelSampling", (schedule, prediction), {})
+    return FakeModel(sampling(SimpleNamespace(sampling_settings={})))
 
 
 def run(node_id: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
@@ -55,6 +71,8 @@ def run(node_id: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
 def resolved(value: Any) -> Any:
     if isinstance(value, tuple) and value[:1] == ("node",):
         return run(value[1], value[2])[0]
+    if isinstance(value, tuple) and value[:1] == ("model",):
+        return model(value[1])
     return value
 
 
@@ -72,7 +90,7 @@ results = {}
 for name, (node_id, inputs) in wanted["cases"].items():
     try:
         with torch.inference_mode():
-            results[name] = run(node_id, inputs)
+            results[name] = tuple(map(probe, run(node_id, inputs)))
     except Exception as error:
         results[name] = repr(error)
 # Through JSON, as the editor gets it: enumerations become what they say.

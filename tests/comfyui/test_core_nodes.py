@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from comfyui.node_cases import cases
+from comfyui.node_cases import FakeModel, cases, probe
 from comfyui.server import python_of
 from tessera.app.registry import node_classes
 from tessera.host.folder_paths import FileNames
+from tessera.host.models.model_base import ModelType, model_sampling
 from tessera.host.schema.node import ComfyNode, Hidden, HiddenHolder
 
 if "COMFYUI_PATH" not in os.environ:
@@ -52,13 +53,19 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 
 
 def ours(node_id: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
-    resolved = {
-        name: ours(value[1], value[2])[0] if isinstance(value, tuple) and value[:1] == ("node",) else value
-        for name, value in inputs.items()
-    }
+    resolved = {name: resolve(value) for name, value in inputs.items()}
     node = core_nodes()[node_id]
     node = type(node.__name__, (node,), {"hidden": HiddenHolder(dict.fromkeys(Hidden))})
-    return tuple(node.execute(**resolved).args)
+    return tuple(map(probe, node.execute(**resolved).args))
+
+
+def resolve(value: Any) -> Any:
+    if isinstance(value, tuple) and value[:1] == ("node",):
+        return ours(value[1], value[2])[0]
+    if isinstance(value, tuple) and value[:1] == ("model",):
+        kind = {"eps": ModelType.EPS, "flow": ModelType.FLOW}[value[1]]
+        return FakeModel(model_sampling(None, kind))
+    return value
 
 
 def difference(one: Any, two: Any) -> float:
