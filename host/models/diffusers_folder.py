@@ -9,9 +9,10 @@ from ..layouts.state_dicts import StateDict, load_state_dict, read_json
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
 from ..text.clip_tokens import load_clip_tokenizer
-from ..text.loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
+from ..text.loading import TextWeights, read_text_weights
 from ..text.tokenizer import PromptTokenizer, clip_prompt_tokenizer
-from .families import SUPPORTED, make_model, make_vae
+from .families import FAMILIES, make_model, make_vae, names, of_class, of_model
+from .families.base import TextKind, TextSource
 from .model_base import ModelType
 from .vae import VAE
 
@@ -24,7 +25,7 @@ ENDINGS = (
     ".fp16.bin",
     ".bin.index.json",
 )
-DENOISERS = {"UNet2DConditionModel": "unet", "FluxTransformer2DModel": "transformer"}
+FOLDERS = tuple(dict.fromkeys(family.folder for family in FAMILIES))
 PREDICTIONS = {"epsilon": ModelType.EPS, "v_prediction": ModelType.V_PREDICTION, "sample": ModelType.X0}
 SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
 """diffusers' names of noise schedules, and those of the original code."""
@@ -57,11 +58,11 @@ def load_folder(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP,
         ValueError: a part is damaged or its architecture is not supported.
     """
     index = read_json(path / "model_index.json")
-    denoiser = next((name for name in DENOISERS.values() if (path / name).is_dir()), None)
+    denoiser = next((name for name in FOLDERS if (path / name).is_dir()), None)
     if denoiser is None:
-        raise ValueError(f"{path} is a {index.get('_class_name')} without unet or transformer, expected {SUPPORTED}")
+        raise ValueError(f"{path} is a {index.get('_class_name')} without unet or transformer, expected {names()}")
     model = load_component(path / denoiser, path / "scheduler", path / "vae")
-    return model, load_text(path, directories, is_flux=denoiser == "transformer"), load_vae_folder(path / "vae")
+    return model, load_text(path, directories, of_model(model.model).text), load_vae_folder(path / "vae")
 
 
 def load_component(folder: Path, scheduler: Path | None = None, vae: Path | None = None) -> ModelPatcher:
@@ -76,9 +77,10 @@ def load_component(folder: Path, scheduler: Path | None = None, vae: Path | None
         ValueError: the architecture is not supported.
     """
     config = read_json(folder / "config.json")
-    if config.get("_class_name") not in DENOISERS:
-        raise ValueError(f"{folder} is a {config.get('_class_name')}, expected one of {', '.join(DENOISERS)}")
-    if config["_class_name"] == "FluxTransformer2DModel":
+    if not of_class(config.get("_class_name")):
+        known = dict.fromkeys(family.diffusers_class for family in FAMILIES)
+        raise ValueError(f"{folder} is a {config.get('_class_name')}, expected one of {', '.join(known)}")
+    if config["_class_name"] != "UNet2DConditionModel":
         return make_model(component_weights(folder), config)
     if config["in_channels"] != 4:
         raise ValueError(
@@ -119,19 +121,16 @@ def text_folder(folder: Path) -> TextWeights:
     return read_text_weights(component_weights(folder), read_json(folder / "config.json"))
 
 
-def load_text(path: Path, directories: list[str], is_flux: bool) -> CLIP:
+def load_text(path: Path, directories: list[str], kind: TextKind) -> CLIP:
     """Return the CLIP of a diffusers folder."""
-    first = text_folder(path / "text_encoder")
-    tokenizer = _tokenizer(path / "tokenizer", first, "clip_l", directories)
-    if is_flux:
-        t5 = text_folder(path / "text_encoder_2")
-        return flux_clip(first, t5, path / "tokenizer_2", directories, tokenizer)
-    if not (path / "text_encoder_2").is_dir():
-        return sd1_clip(first, directories, tokenizer)
-    second = text_folder(path / "text_encoder_2")
-    return sdxl_clip(
-        first, second, directories, (tokenizer, _tokenizer(path / "tokenizer_2", second, "clip_g", directories))
-    )
+    numbers = ["", *(f"_{number}" for number in range(2, len(kind.roles) + 1))]
+    folders = {role: path / f"tokenizer{number}" for role, number in zip(kind.roles, numbers, strict=True)}
+    parts = {role: path / f"text_encoder{number}" for role, number in zip(kind.roles, numbers, strict=True)}
+    parts = {role: part for role, part in parts.items() if part.is_dir() or role not in kind.optional}
+    texts = {role: text_folder(part) for role, part in parts.items()}
+    clips = {role: text for role, text in texts.items() if text.kind == "clip"}
+    tokenizers = {role: _tokenizer(folders[role], text, role, directories) for role, text in clips.items()}
+    return kind.make(texts, TextSource(directories, path, folders, tokenizers))
 
 
 def _tokenizer(folder: Path, text: TextWeights, key: str, directories: list[str]) -> PromptTokenizer:

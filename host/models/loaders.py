@@ -11,14 +11,16 @@ from pathlib import Path
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of, read_json, with_prefix
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
-from ..text.loading import TextWeights, flux_clip, read_text_weights, sd1_clip, sdxl_clip
+from ..text.loading import TextWeights, read_text_weights
 from .clip_vision import ClipVisionModel, make_clip_vision
 from .diffusers_folder import component_weights, load_component, load_folder, load_vae_folder
-from .families import make_vae
+from .families import assign, clip_types, make_text, make_vae, text_kinds
+from .families.base import TextSource
 from .single_file import VAE_PREFIXES, load_single_denoiser, load_single_file
 from .vae import VAE
 
-CLIP_TYPES = ("stable_diffusion", "sdxl", "flux")
+ROLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "clip_h": "CLIP-H", "t5xxl": "T5"}
+"""Text encoders as messages call them."""
 
 
 def load_checkpoint(
@@ -79,24 +81,22 @@ def load_clip(
         FileNotFoundError: a file, or the tokenizer of T5 beside its weights, is missing.
         ValueError: the files are not the text encoders of that family.
     """
-    if clip_type not in CLIP_TYPES:
+    kinds = text_kinds(clip_type)
+    if not kinds:
         raise ValueError(
-            f'text encoders of type "{clip_type}" are not supported, expected one of {", ".join(CLIP_TYPES)}'
+            f'text encoders of type "{clip_type}" are not supported, expected one of {", ".join(clip_types())}'
         )
-    texts = [(_read_text(Path(path)), Path(path)) for path in paths]
-    clips = sorted((text for text, _ in texts if not text.is_t5), key=lambda text: text.width)
-    t5s = [(text, path) for text, path in texts if text.is_t5]
-    directories = list(embedding_directories)
-    if clip_type == "flux" and len(clips) == len(t5s) == 1:
-        t5, path = t5s[0]
-        return flux_clip(clips[0], t5, path if path.is_dir() else path.parent, directories)
-    if clip_type == "sdxl" and len(clips) == 2 and not t5s:
-        return sdxl_clip(clips[0], clips[1], directories)
-    if clip_type == "stable_diffusion" and len(clips) == 1 and not t5s:
-        return sd1_clip(clips[0], directories)
-    found = " and ".join("T5" if text.is_t5 else f"CLIP of width {text.width}" for text, _ in texts)
-    wanted = {"flux": "CLIP-L and T5", "sdxl": "CLIP-L and CLIP-G", "stable_diffusion": "CLIP-L"}[clip_type]
-    raise ValueError(f"type {clip_type} needs {wanted}, but the files hold {found}")
+    texts = {Path(path): _read_text(Path(path)) for path in paths}
+    for kind in kinds:
+        found = assign(texts.values(), kind)
+        if found is not None:
+            places = {role: next(path for path, text in texts.items() if text is found[role]) for role in found}
+            folders = {role: path if path.is_dir() else path.parent for role, path in places.items()}
+            first = Path(paths[0])
+            return make_text(found, kind, TextSource(list(embedding_directories), first.parent, folders))
+    given = " and ".join(str(text) for text in texts.values())
+    wanted = " or ".join(" and ".join(ROLES.get(role, role) for role in kind.roles) for kind in kinds)
+    raise ValueError(f"type {clip_type} needs {wanted}, but the files hold {given}")
 
 
 def _read_text(path: Path) -> TextWeights:

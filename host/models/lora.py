@@ -18,12 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..layouts.ldm_layout import Source, flux_sources
-from ..layouts.ldm_unet import unet_sources
+from ..layouts.ldm_layout import Source
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
-from .model_base import Flux
+from .families import of_model
 
 log = logging.getLogger(__name__)
 
@@ -190,12 +189,8 @@ def _product(up: Tensor, down: Tensor, middle: Tensor | None, scale: float, weig
 def model_targets(model: ModelPatcher) -> Targets:
     """Return every name by which LoRAs call a module of a denoiser."""
     weights = {key.removeprefix("diffusion_model.") for key in model.model_state_dict("diffusion_model.")}
-    if isinstance(model.model, Flux):
-        double, single = _count(weights, "transformer_blocks."), _count(weights, "single_transformer_blocks.")
-        guidance = any("guidance_embedder" in key for key in weights)
-        sources, own = flux_sources(double, single, guidance), ("transformer.", "base_model.model.", "")
-    else:
-        sources, own = unet_sources(weights), ("unet.", "base_model.model.", "")
+    family = of_model(model.model)
+    sources, own = family.lora_sources(weights), (family.lora_prefix, "base_model.model.", "")
     names: Targets = {}
     for key, source in sources.items():
         module, _, ending = key.rpartition(".")
@@ -210,10 +205,6 @@ def model_targets(model: ModelPatcher) -> Targets:
             for name in (f"diffusion_model.{original}", _underscored("lora_unet_", original)):
                 names.setdefault(name, []).append(part)
     return names
-
-
-def _count(keys: set[str], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)})
 
 
 def _underscored(prefix: str, module: str) -> str:

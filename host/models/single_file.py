@@ -9,8 +9,9 @@ from typing import Any
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of, with_prefix
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
-from ..text.loading import flux_clip, read_text_weights, sd1_clip, sdxl_clip
-from .families import diffusers_denoiser, is_flux, make_model, make_vae
+from ..text.loading import read_text_weights
+from .families import make_model, make_text, make_vae, recognise
+from .families.base import TextKind, TextSource
 from .model_base import ModelType
 from .vae import VAE
 
@@ -18,11 +19,6 @@ log = logging.getLogger(__name__)
 
 DENOISER_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 VAE_PREFIXES = ("first_stage_model.", "vae.")
-SD1_TEXT = "cond_stage_model.transformer."
-"""Text encoders of each family: the longest prefix behind which keys are those of the encoder alone."""
-
-SDXL_TEXT = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
-FLUX_TEXT = ("text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer.")
 
 
 def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP | None, VAE | None]:
@@ -37,11 +33,11 @@ def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, 
     """
     sd = load_state_dict(path)
     with made_of(path):
-        denoiser = diffusers_denoiser(_first_part(sd, DENOISER_PREFIXES) or sd)
-        model = make_model(denoiser, None, *_prediction(sd))
+        family, denoiser = recognise(_first_part(sd, DENOISER_PREFIXES) or sd)
+        model = make_model(denoiser, None, *_prediction(sd), family=family)
         vae_weights = _first_part(sd, VAE_PREFIXES)
         vae = make_vae(vae_weights) if vae_weights else None
-        clip = _clip(sd, path.parent, directories, is_flux(denoiser), "add_embedding.linear_1.weight" in denoiser)
+        clip = _clip(sd, TextSource(directories, path.parent), family.text)
     return model, clip, vae
 
 
@@ -49,7 +45,8 @@ def load_single_denoiser(path: Path) -> ModelPatcher:
     """Return the MODEL of a file that holds a denoiser, with or without the rest of a checkpoint."""
     sd = load_state_dict(path)
     with made_of(path):
-        return make_model(diffusers_denoiser(_first_part(sd, DENOISER_PREFIXES) or sd), None, *_prediction(sd))
+        family, denoiser = recognise(_first_part(sd, DENOISER_PREFIXES) or sd)
+        return make_model(denoiser, None, *_prediction(sd), family=family)
 
 
 def _first_part(sd: StateDict, prefixes: tuple[str, ...]) -> StateDict:
@@ -64,13 +61,10 @@ def _prediction(sd: StateDict) -> tuple[ModelType | None, dict[str, Any] | None]
     return ModelType.V_PREDICTION, {"zsnr": True} if "ztsnr" in sd else None
 
 
-def _clip(sd: StateDict, folder: Path, directories: list[str], flux: bool, sdxl: bool) -> CLIP | None:
-    prefixes = FLUX_TEXT if flux else SDXL_TEXT if sdxl else (SD1_TEXT,)
-    parts = [with_prefix(sd, prefix) for prefix in prefixes]
-    if not all(parts):
+def _clip(sd: StateDict, source: TextSource, kind: TextKind) -> CLIP | None:
+    parts = {role: with_prefix(sd, prefix) for role, prefix in zip(kind.roles, kind.prefixes, strict=True)}
+    texts = {role: read_text_weights(part) for role, part in parts.items() if part}
+    if set(kind.roles) - set(texts) - set(kind.optional):
         log.warning("the checkpoint holds no text encoder; load one with DualCLIPLoader")
         return None
-    texts = [read_text_weights(part) for part in parts]
-    if flux:
-        return flux_clip(texts[0], texts[1], folder, directories)
-    return sdxl_clip(texts[0], texts[1], directories) if sdxl else sd1_clip(texts[0], directories)
+    return make_text(texts, kind, source)

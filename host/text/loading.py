@@ -38,6 +38,19 @@ class TextWeights:
         return T5_PROBE in self.weights
 
     @property
+    def kind(self) -> str:
+        """What it is: the beginning of its role in a family."""
+        return "t5" if self.is_t5 else "clip"
+
+    @property
+    def size(self) -> int:
+        """Of its embeddings, by which encoders of one kind are ordered."""
+        return 0 if self.is_t5 else self.width
+
+    def __str__(self) -> str:
+        return "T5" if self.is_t5 else f"CLIP of width {self.width}"
+
+    @property
     def width(self) -> int:
         """Of its embeddings, for CLIP."""
         return self.weights["text_model.embeddings.token_embedding.weight"].shape[1]

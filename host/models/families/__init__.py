@@ -1,0 +1,132 @@
+"""The registry of model families, each known by the keys of its weights, and the models made of them.
+
+Adding a family is a page beside these, and its name in `FAMILIES`; nothing else knows one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ...layouts.ldm_vae import convert_vae
+from ...layouts.state_dicts import StateDict, name_keys, refuse_quantized
+from ...runtime import devices
+from ...runtime.patcher import ModelPatcher
+from ...runtime.running import make_patcher
+from ...text.clip import CLIP
+from ...text.loading import TextWeights
+from .. import latent_formats
+from ..architectures import build_vae
+from ..model_base import ModelType
+from ..vae import VAE
+from . import flux, sd1, sdxl
+from .base import Family, TextKind, TextSource
+
+FAMILIES: tuple[Family, ...] = (flux.FAMILY, sdxl.FAMILY, sd1.FAMILY)
+"""In the order in which they are asked whether weights are theirs."""
+
+
+def names() -> str:
+    """Return the names of all families, for messages."""
+    *others, last = sorted(family.name for family in FAMILIES)
+    return f"{', '.join(others)} or {last}"
+
+
+def recognise(sd: StateDict) -> tuple[Family, StateDict]:
+    """Return the family of a denoiser (keys without prefix), and its weights in diffusers' layout.
+
+    Raises:
+        ValueError: it is of no known family.
+    """
+    refuse_quantized(sd)
+    for family in FAMILIES:
+        for key, convert in family.originals.items():
+            if key in sd:
+                converted = convert(sd)
+                return _family_of(converted, sd), converted
+    return _family_of(sd, sd), sd
+
+
+def _family_of(sd: StateDict, found: StateDict) -> Family:
+    family = next((family for family in FAMILIES if family.detect(sd)), None)
+    if family is None:
+        raise ValueError(f"the architecture is not supported: it has {name_keys(found)}, expected {names()}")
+    return family
+
+
+def of_model(model: Any) -> Family:
+    """Return the family of a `BaseModel`."""
+    return next(family for family in FAMILIES if type(model) is family.model)
+
+
+def of_class(class_name: str | None) -> list[Family]:
+    """Return the families whose denoisers diffusers calls so."""
+    return [family for family in FAMILIES if family.diffusers_class == class_name]
+
+
+def of_file_name(name: str) -> Family | None:
+    """Return the family whose files are usually called so."""
+    return next((family for family in FAMILIES if re.search(family.file_names, name.lower())), None)
+
+
+def make_model(
+    sd: StateDict,
+    config: dict[str, Any] | None = None,
+    model_type: ModelType | None = None,
+    sampling_settings: dict[str, Any] | None = None,
+    scale_factor: float | None = None,
+    family: Family | None = None,
+) -> ModelPatcher:
+    """Return the MODEL of a denoiser's weights in diffusers' layout.
+
+    Args:
+        sd: the weights.
+        config: of diffusers' module; derived from shapes when not given.
+        model_type: the family's by default.
+        sampling_settings: of the noise schedule.
+        scale_factor: of the VAE where it differs from the family's.
+        family: of the weights, where it is known already.
+    """
+    family = family or _family_of(sd, sd)
+    stored = next(iter(sd.values())).dtype
+    module = family.build(sd, devices.model_dtype(stored, wide_range=family.wide_range), config)
+    own_type, own_settings = family.sampling(sd)
+    if model_type is None:
+        model_type, sampling_settings = own_type, sampling_settings or own_settings
+    latent_format: type[latent_formats.LatentFormat] = family.model.default_latent_format
+    return make_patcher(family.model(module, model_type, sampling_settings, latent_format(scale_factor)))
+
+
+def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
+    """Return the VAE of weights (keys without prefix) in the original or diffusers' layout."""
+    refuse_quantized(sd)
+    return VAE(build_vae(convert_vae(sd), devices.vae_dtype(), config))
+
+
+def text_kinds(clip_type: str) -> list[TextKind]:
+    """Return the text encoders that loaders call so."""
+    return list(dict.fromkeys(family.text for family in FAMILIES if clip_type in family.text.clip_types))
+
+
+def clip_types() -> list[str]:
+    """Return all names of text encoders."""
+    return list(dict.fromkeys(name for family in FAMILIES for name in family.text.clip_types))
+
+
+def assign(texts: Iterable[TextWeights], kind: TextKind) -> dict[str, TextWeights] | None:
+    """Return text encoders by what they are to a family, or None where they are others; CLIP's go by their width."""
+    waiting = sorted(texts, key=lambda text: (text.kind, text.size))
+    found: dict[str, TextWeights] = {}
+    for role in kind.roles:
+        fitting = next((text for text in waiting if role.startswith(text.kind)), None)
+        if fitting is not None:
+            found[role] = fitting
+            waiting.remove(fitting)
+    missing = set(kind.roles) - set(found) - set(kind.optional)
+    return None if waiting or missing else found
+
+
+def make_text(texts: Mapping[str, TextWeights], kind: TextKind, source: TextSource) -> CLIP:
+    """Return the CLIP of text encoders by role."""
+    return kind.make(dict(texts), source)
