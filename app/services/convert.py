@@ -9,6 +9,7 @@ from typing import Any
 
 from ...host.errors import GraphError
 from .build import build, choices
+from .cuts import Cuts
 from .graph_layout import LaidOutGraph, Node
 from .images import RequestImages
 from .model_names import family_of
@@ -26,9 +27,11 @@ class _Finder:
 
     images: RequestImages
     known: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, parameter: str, value: str) -> str:
         self.known[value] = self.images(parameter, value)
+        self.parameters[self.known[value]] = parameter
         return self.known[value]
 
     def again(self, parameter: str, value: str) -> str:
@@ -50,6 +53,7 @@ class _Import:
     family: str | None
     text_model: str
     background_model: str
+    cuts: Cuts
 
     def family_for(self, asked: Mapping[str, Any]) -> str | None:
         """Return the family of the model that is asked for."""
@@ -72,6 +76,7 @@ class _Import:
         recipe.model = self.model or recipe.model
         recipe.text_model = self.text_model
         recipe.background_model = self.background_model
+        self.cuts.check(recipe)
         return recipe, build(recipe, self.info, request.family)
 
     def redraw(self, request: Request, find: FindImage) -> Mapping[str, Node] | None:
@@ -113,9 +118,10 @@ def convert(
         GraphError: the request is not what the service documents, or strict and not wholly possible.
     """
     asked = document if isinstance(document, dict) else {}
-    drawn = _Import(service, info, seed, model, family, text_model, background_model)
-    request = service.read(document, drawn.family_for(asked))
     find = _Finder(images)
+    cuts = Cuts(images.found, find.parameters)
+    drawn = _Import(service, info, seed, model, family, text_model, background_model, cuts)
+    request = service.read(document, drawn.family_for(asked))
     recipe, graph = drawn.draw(request, find)
     report = Report(
         request,

@@ -38,7 +38,7 @@ class RequestImages:
     read: int = 0
 
     def __call__(self, parameter: str, value: str) -> str:
-        """The file name of an image; the same image has the same name.
+        """Return the file name of an image; the same image has the same name.
 
         Raises:
             GraphError: it is no image, too large, one too many, or a name that `files` does not have.
@@ -46,8 +46,8 @@ class RequestImages:
         self.read += 1
         if self.read > MOST_PICTURES:
             raise GraphError([f"{parameter}: found more than {MOST_PICTURES} images; expected fewer"])
-        content = self._read(parameter, value)
-        name = f"tessera-{hashlib.sha256(content).hexdigest()[:16]}.{SUFFIXES[_format(parameter, content)]}"
+        content, suffix = _still(parameter, self._read(parameter, value))
+        name = f"tessera-{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
         self.found[name] = content
         return name
 
@@ -79,20 +79,28 @@ def _read_file(parameter: str, path: Path) -> bytes:
     return content
 
 
-def _format(parameter: str, content: bytes) -> str:
-    """The format of an image, which is read whole once: a damaged one is refused here and not in the run."""
-    from PIL import Image
+def _still(parameter: str, content: bytes) -> tuple[bytes, str]:
+    """Return an image and the suffix of its format; of several frames, the first as PNG.
+
+    It is read whole once: a damaged one is refused here and not in the run.
+    """
+    from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=list(SUFFIXES)) as image:
-                pixels = image.width * image.height * getattr(image, "n_frames", 1)
-                if pixels > MOST_PIXELS:
-                    line = f"{parameter}: found {pixels} pixels; expected at most {MOST_PIXELS}; make it smaller"
+                frames = getattr(image, "n_frames", 1)
+                if image.width * image.height * frames > MOST_PIXELS:
+                    found = image.width * image.height * frames
+                    line = f"{parameter}: found {found} pixels; expected at most {MOST_PIXELS}; make it smaller"
                     raise GraphError([line])
                 image.load()
-                return image.format or "PNG"
+                if frames == 1:
+                    return content, SUFFIXES[image.format or "PNG"]
+                first = io.BytesIO()
+                ImageOps.exif_transpose(image).save(first, "PNG")
+                return first.getvalue(), "png"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise GraphError([f"{parameter}: found too many pixels; expected at most {MOST_PIXELS}"]) from None
     except (OSError, SyntaxError, ValueError) as error:

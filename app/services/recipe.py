@@ -78,7 +78,7 @@ class Recipe:
         unzoom: the margin around the first image, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
         notes: what became of a parameter in this request, where that is not what its table says.
-        remarks: what is said in addition of a parameter that acts.
+        remarks: what is said in addition of a parameter that acts, by its name or a role that it goes to.
         missing: what became of the parameters that go to a role, or first to an input, where a file is missing.
     """
 

@@ -115,7 +115,7 @@ class Report:
         note = self._note(parameter)
         if note and not (changed and note[0] == NO_EFFECT):
             usual = AS_BY_DEFAULT if note[0] == MAPPED and given and not changed else ""
-            remark = self.recipe.remarks.get(parameter.name, "")
+            remark = self._remark(parameter)
             return note[0], "; ".join(part for part in (note[1], remark, usual) if part)
         other = other if changed else self._another(parameter, acting)
         if other == acting:
@@ -127,10 +127,14 @@ class Report:
         missing = [self.recipe.missing[key] for key in keys if key in self.recipe.missing]
         return self.recipe.notes.get(parameter.name) or next(iter(missing), None)
 
+    def _remark(self, parameter: Parameter) -> str:
+        keys = (parameter.name, *_roles(parameter))
+        return next((self.recipe.remarks[key] for key in keys if key in self.recipe.remarks), "")
+
     def _acts(self, parameter: Parameter, other: Nodes | None, usual: bool) -> Note:
         """Return what is said of a parameter that acts; `other` is the graph with another value of it."""
         name = parameter.name
-        moved, remark = self.request.beside_list(name), self.recipe.remarks.get(name, "")
+        moved, remark = self.request.beside_list(name), self._remark(parameter)
         how = _DEFAULTS.sub("", parameter.how) if name in self.request.given else parameter.how
         said = [", ".join(self._places(parameter, other)), moved, remark, how, AS_BY_DEFAULT if usual else ""]
         outcome = MAPPED if parameter.outcome == NO_EFFECT else parameter.outcome

@@ -1,0 +1,86 @@
+"""What the cut to the result's proportions leaves of a request's images, which is known before the run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from ...host.errors import GraphError
+from ...host.images.loading import load_image
+from ...host.images.scaling import crop_to_aspect, resize
+from .geometry import margins
+from .parameters import NO_EFFECT
+from .recipe import Recipe
+
+Size = tuple[int, int]
+
+_ROLES = ("image prompt", "image prompt adapter", "image prompt image", "mask of image prompt")
+
+
+@dataclass
+class Cuts:
+    """The images of one request, cut as the workflow cuts them.
+
+    Attributes:
+        contents: bytes of images by their file names.
+        parameters: a parameter that holds the image, by file name.
+    """
+
+    contents: Mapping[str, bytes]
+    parameters: Mapping[str, str]
+    _black: dict[tuple[str, Size], bool] = field(default_factory=dict)
+
+    def check(self, recipe: Recipe) -> None:
+        """Say which masks are black, and leave out image prompts with such a mask, which would act nowhere.
+
+        Raises:
+            GraphError: nothing is left of an image.
+        """
+        black = {file for file, size in _places(recipe) if file in self.contents and self._is_black(file, size)}
+        width, height = recipe.size
+        where = f"it is black where the result of {width} x {height} px shows it, cut around its center"
+        kept = [each for each in recipe.image_prompts if each.mask not in black]
+        if kept != recipe.image_prompts:
+            recipe.remarks["mask of image prompt"] = f"{where}, so the image acts nowhere"
+        if recipe.image_prompts and not kept:
+            why = f"left out: its mask acts nowhere, {where}; send one with white there"
+            recipe.missing |= dict.fromkeys(_ROLES, (NO_EFFECT, why))
+        recipe.image_prompts = kept
+        if recipe.mask in black and not recipe.unzoom:
+            recipe.remarks["mask"] = f"{where}, so nothing is painted"
+
+    def _is_black(self, file: str, size: Size) -> bool:
+        if (file, size) not in self._black:
+            image = _opened(self.contents[file])
+            height, width = crop_to_aspect(image.movedim(-1, 1), size[0] / size[1]).shape[-2:]
+            if not width or not height:
+                found = f"{self.parameters[file]}: found an image of {image.shape[2]} x {image.shape[1]} px"
+                left = f"of which nothing is left in the proportions of {size[0]} x {size[1]} px"
+                raise GraphError([f"{found}, {left}; send one that is nearer to them"])
+            self._black[file, size] = not (resize(image, *size, "bilinear", "center")[..., 0] > 0).any()
+        return self._black[file, size]
+
+
+def _places(recipe: Recipe) -> Iterator[tuple[str, Size]]:
+    """Return the files that are cut, with the size (width, height) in px that each fills."""
+    across, down = margins(recipe.size, recipe.unzoom)
+    inner = recipe.size[0] - 2 * across, recipe.size[1] - 2 * down
+    if recipe.init_image:
+        yield recipe.init_image, inner
+    for each in recipe.guides:
+        yield each.file, inner if each.file == recipe.init_image else recipe.size
+    if recipe.mask:
+        yield recipe.mask, recipe.size
+    yield from ((each.mask, recipe.size) for each in recipe.image_prompts if each.mask)
+
+
+def _opened(content: bytes) -> Tensor:
+    """Return an image (1, H, W, 3) as the workflow loads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image"
+        path.write_bytes(content)
+        return load_image(path)[0]
