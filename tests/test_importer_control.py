@@ -104,7 +104,7 @@ def test_what_is_not_drawn_is_said(models: Path) -> None:
 def test_leonardos_list_becomes_a_chain_and_image_prompts(models: Path) -> None:
     items = [
         {"initImageId": "a", "initImageType": "UPLOADED", "preprocessorId": 19, "weight": "0.5"},
-        {"initImageId": "b", "preprocessorId": 20, "strengthType": "Low"},
+        {"initImageId": "b", "preprocessorId": "20", "strengthType": "Low"},
         {"initImageId": "c", "preprocessorId": 67, "strengthType": "Max"},
     ]
     said, chain = imported(models, "leonardo", {"controlnets": items, "sd_version": "v1_5"})
@@ -125,7 +125,6 @@ def test_leonardos_list_becomes_a_chain_and_image_prompts(models: Path) -> None:
         ({"initImageId": "a", "preprocessorId": 19, "weight": 3}, "from 0 to 2"),
         ({"initImageId": "a", "preprocessorId": 19, "weight": True}, "from 0 to 2"),
         ({"initImageId": "a", "preprocessorId": 19, "weight": [1]}, "from 0 to 2"),
-        ({"initImageId": "a", "preprocessorId": 19, "strengthType": "Huge"}, '"Low", "Mid"'),
         ({"initImageId": "a", "preprocessorId": 19, "strengthType": ["Low"]}, '"Low", "Mid"'),
         ({"initImageId": "missing", "preprocessorId": 19}, "--image"),
     ],
@@ -138,7 +137,18 @@ def test_wrong_objects_are_refused(models: Path, item: dict[str, Any], said: str
     assert said in line
 
 
-@pytest.mark.parametrize("number", [999, None, "19", [19], {}])
+def test_an_unknown_class_of_strength_is_said(models: Path) -> None:
+    """The document prints no list of them."""
+    item = {"initImageId": "a", "preprocessorId": 19, "strengthType": "Huge"}
+    said, [(given, _, _)] = imported(models, "leonardo", {"controlnets": [item]})
+    assert given["strength"] == 1.0
+    assert said["controlnets"].outcome == NOT_YET
+    assert 'strengthType "Huge", known are "Low", "Mid"' in said["controlnets"].text
+    _, [(known, _, _)] = imported(models, "leonardo", {"controlnets": [item | {"strengthType": "Low"}]})
+    assert known["strength"] == 0.2
+
+
+@pytest.mark.parametrize("number", [999, None, "nineteen", [19], {}])
 def test_unknown_numbers_are_left_out(models: Path, number: Any) -> None:
     said, chain = imported(models, "leonardo", {"controlnets": [{"initImageId": "a", "preprocessorId": number}]})
     assert not chain

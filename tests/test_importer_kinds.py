@@ -314,6 +314,9 @@ def test_schedulers_of_open_lists_are_spelled_freely(service: str, name: str, kn
         ("octoai", {"sampler": "MAGIC"}, "sampler"),
         ("leonardo", {"photoReal": True, "presetStyle": "SUBMARINE"}, "presetStyle"),
         ("leonardo", {"sd_version": "v9"}, "sd_version"),
+        ("leonardo", {"transparency": "background_only"}, "transparency"),
+        ("leonardo", {"canvasRequest": True, "canvasRequestType": "ERASE"}, "canvasRequestType"),
+        ("leonardo", {"controlNet": True, "controlNetType": "SCRIBBLE"}, "controlNetType"),
     ],
 )
 def test_what_an_open_list_does_not_know_is_left_out_and_told(service: str, sent: dict[str, Any], name: str) -> None:
@@ -324,6 +327,23 @@ def test_what_an_open_list_does_not_know_is_left_out_and_told(service: str, sent
     assert f'left out: "{sent[name]}" is none of' in said[name].text
     with pytest.raises(GraphError, match=f"{name}: not yet possible"):
         imported(service, strict=True, **sent)
+
+
+@pytest.mark.parametrize(
+    ("service", "numbers"),
+    [
+        ("leonardo", {"num_images": 2, "guidance_scale": 3.5, "width": 512, "contrast": 2.5, "tiling": True}),
+        ("octoai", {"seed": [5, 6], "loras": {"zigzag": 0.5}, "cfg_scale": 4.25, "outpainting": False}),
+        ("scenario-texture", {"modelId": "texture-sd", "concepts": [{"modelId": "a", "scale": 0.5}], "guidance": 2}),
+    ],
+)
+def test_numbers_may_be_text(service: str, numbers: dict[str, Any]) -> None:
+    def as_text(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: as_text(each) for key, each in value.items()}
+        return [as_text(each) for each in value] if isinstance(value, list) else str(value)
+
+    assert imported(service, **as_text(numbers))[1] == imported(service, **numbers)[1]
 
 
 @pytest.mark.parametrize("style", PHOTO_WORDS)

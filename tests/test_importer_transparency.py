@@ -96,8 +96,8 @@ def test_strict_refuses_what_is_told_by_colour() -> None:
         imported(strict=True)
 
 
-@pytest.mark.parametrize("value", ["foreground", "", True, 1])
-def test_other_values_are_refused_with_the_list(value: Any) -> None:
+@pytest.mark.parametrize("value", [["foreground_only"], {}, True, 1])
+def test_what_is_not_a_text_is_refused_with_the_known_ones(value: Any) -> None:
     with pytest.raises(GraphError, match="foreground_only"):
         imported(transparency=value)
 

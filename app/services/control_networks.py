@@ -10,7 +10,7 @@ from . import geometry
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
 from .parameters import NO_EFFECT, NOT_YET
-from .recipe import FindImage, Guide, Recipe, ReferenceImage, named_file
+from .recipe import FindImage, Guide, Recipe, ReferenceImage, as_number, named_file
 
 if TYPE_CHECKING:
     from .leonardo import LeonardoRequest
@@ -29,6 +29,7 @@ _RAW = "no node draws depth or poses; the image goes in as it is, so send one th
 NETWORKS = {19: "canny", 20: "depth", 21: "pose"}
 REFERENCES = {67: "style", 133: "character", 100: "composition"}
 STRENGTHS = {"Low": 0.2, "Mid": 0.6, "High": 1.0, "Ultra": 1.4, "Max": 1.8}
+USUAL_STRENGTH = "High"
 STRONGEST_CLASS = 2.0
 """End of the range of weights. An image prompt has this part of its scale of 0 to 1."""
 
@@ -79,7 +80,7 @@ def _listed(items: list[dict[str, Any]], find_image: FindImage, made: Recipe) ->
     unknown = []
     for item in items:
         asked, strength = item.get("preprocessorId"), _strength(item)
-        kind = asked if isinstance(asked, int) else None
+        kind = next((each for each in (*NETWORKS, *REFERENCES) if str(each) == str(asked)), None)
         if not isinstance(item.get("initImageId"), str):
             found = shown(item.get("initImageId"))
             raise GraphError([f"controlnets: found initImageId {found}; expected text in every object"])
@@ -90,27 +91,25 @@ def _listed(items: list[dict[str, Any]], find_image: FindImage, made: Recipe) ->
             file = find_image("controlnets", item["initImageId"])
             made.image_prompts.append(ReferenceImage(file, strength / STRONGEST_CLASS, REFERENCES[kind]))
         else:
-            unknown.append(shown(asked))
+            unknown.append(f"preprocessorId {shown(asked)}, known are {listed([*NETWORKS, *REFERENCES])}")
+        if (word := item.get("strengthType")) not in (None, *STRENGTHS):
+            unknown.append(f"strengthType {shown(word)}, known are {listed(STRENGTHS)}; {USUAL_STRENGTH} is used")
     if unknown:
-        why = f"left out: preprocessorId {', '.join(unknown)}; known are {listed([*NETWORKS, *REFERENCES])}"
-        made.notes["controlnets"] = (NOT_YET, why)
+        made.notes["controlnets"] = (NOT_YET, f"left out: {'; '.join(dict.fromkeys(unknown))}")
 
 
 def _strength(item: dict[str, Any]) -> float:
     """Return how strongly an object of the list acts, 0 to 2: its weight or class, times its influence."""
-    word, influence = item.get("strengthType"), item.get("influence")
-    if word is not None and word not in list(STRENGTHS):
+    word, weight, influence = (item.get(name) for name in ("strengthType", "weight", "influence"))
+    if not isinstance(word, str | None):
         raise GraphError([f"controlnets: found strengthType {shown(word)}; expected one of {listed(STRENGTHS)}"])
-    weight = item.get("weight")
-    strength = STRENGTHS[word or "High"] if weight is None else _number("weight", weight, STRONGEST_CLASS)
+    usual = STRENGTHS.get(word or USUAL_STRENGTH, STRENGTHS[USUAL_STRENGTH])
+    strength = usual if weight is None else _number("weight", weight, STRONGEST_CLASS)
     return strength * (1.0 if influence is None else _number("influence", influence, 1.0))
 
 
 def _number(name: str, value: Any, most: float) -> float:
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
+    number = as_number(value)
     if not 0 <= number <= most:
         raise GraphError([f"controlnets: found {name} {shown(value)}; expected a number from 0 to {most:g}"])
     return number

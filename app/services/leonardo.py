@@ -1,7 +1,7 @@
 """Leonardo: Create a Generation of Images.
 
 The document names few of its parameters beside the descriptions; names are those of the public API, as are the values
-of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNetType`.
+of `scheduler`, `sd_version`, `transparency`, `canvasRequestType` and `controlNetType`, whose lists it does not print.
 """
 
 from __future__ import annotations
@@ -198,11 +198,12 @@ class LeonardoRequest(Request):
     ] = None
     tiling: Annotated[bool | None, Field(description="On both axes."), To("seamless model.tiling")] = None
     transparency: Annotated[
-        Literal["disabled", "foreground_only"] | None,
+        str | None,
         Field(
             description="foreground_only: with --background-model NAME, a file in models/background_removal, which "
             "ComfyUI runs; without it, approximated: what has the colour of the border is transparent."
         ),
+        Known(("disabled", "foreground_only")),
         To("foreground.image", "cut out.image"),
     ] = None
     ultra: Annotated[bool | None, NoEffect("A pipeline of the service that is not public; refused beside alchemy.")] = (
@@ -231,11 +232,12 @@ class LeonardoRequest(Request):
         Approximated(control_networks.IMAGE, instead="controlnets"),
     ] = None
     controlNetType: Annotated[
-        Literal["POSE", "CANNY", "DEPTH"] | None,
+        str | None,
         Field(
             description="The first file with that word in its name. CANNY finds edges first, the others take the "
             "image as it is."
         ),
+        Known(("POSE", "CANNY", "DEPTH")),
         Approximated(control_networks.NETWORK, needs="controlNet", instead="controlnets"),
     ] = None
     weighting: Annotated[
@@ -248,11 +250,12 @@ class LeonardoRequest(Request):
     ] = None
     canvasRequest: Annotated[bool | None, Field(description="Turns the four canvas parameters on."), _INIT] = None
     canvasRequestType: Annotated[
-        Literal["INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG"] | None,
+        str | None,
         Field(
             description="INPAINT and OUTPAINT paint what is white in the mask, the public client's SKETCH2IMG and "
             "IMG2IMG everything."
         ),
+        Known(("INPAINT", "OUTPAINT", "SKETCH2IMG", "IMG2IMG")),
         Approximated("init image.image", needs="canvasRequest and canvasMaskId"),
     ] = None
     canvasInitId: Annotated[str | None, _FILE, To("init image.image", needs="canvasRequest")] = None

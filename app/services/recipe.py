@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,15 +142,22 @@ def named_file(name: str, files: list[str]) -> str | None:
 def named_weights(
     parameter: str, items: list[dict[str, Any]] | None, name: str, weight: str
 ) -> list[tuple[str, float]]:
-    """The names and weights in a list of objects; a weight that is left out is 1.
+    """Return the names and weights in a list of objects; a weight that is left out is 1.
 
     Raises:
-        GraphError: an object has no name, or a weight that is no number.
+        GraphError: an object has no name, or a weight that is not a number.
     """
-    pairs = [(item.get(name), item.get(weight, 1.0)) for item in items or []]
+    pairs = [(item.get(name), 1.0 if item.get(weight) is None else item[weight]) for item in items or []]
     for found, scale in pairs:
-        number = isinstance(scale, int | float) and not isinstance(scale, bool) and abs(scale) <= STRONGEST
-        if not isinstance(found, str | int) or not number:
+        if not isinstance(found, str | int) or not abs(as_number(scale)) <= STRONGEST:
             expected = f"objects with {name} and {weight}, a number from -{STRONGEST} to {STRONGEST}"
             raise GraphError([f"{parameter}: found {shown({name: found, weight: scale})}; expected {expected}"])
-    return [(str(found), float(scale)) for found, scale in pairs]
+    return [(str(found), as_number(scale)) for found, scale in pairs]
+
+
+def as_number(value: Any) -> float:
+    """Return a number, which may be written as text; NaN for anything else, flags included."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
