@@ -108,7 +108,9 @@ def modules(*layers: str) -> list[Path]:
 def test_archive_holds_what_comfyui_needs_and_nothing_else() -> None:
     names = {str(path) for path in archive()}
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md"} <= names
-    assert {"contract", "nodes", "tiling", "web", "locales", "example_workflows"} <= {layer(Path(n)) for n in names}
+    assert {"contract", "nodes", "tiling", "web", "locales", "example_workflows", "subgraphs"} <= {
+        layer(Path(n)) for n in names
+    }
     assert not {"host", "app", "tools", "tests", "benchmarks", ".ci"} & {layer(Path(name)) for name in names}
 
 
