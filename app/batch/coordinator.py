@@ -13,7 +13,7 @@ from .journal import Journal
 from .plan import Planned
 from .pool import Ended, Pool
 from .queue import WAITING, JobQueue, Waiting
-from .worker import DONE, FAILED, REFUSED, Order, Outcome
+from .worker import DONE, FAILED, OUT_OF_MEMORY, REFUSED, Order, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Coordinator:
                 self.queue.give_back(waiting.number, counted=ended.blamed)
                 return
             outcome = Outcome(FAILED, "", 0.0, error=ended.reason)
-        elif outcome.kind == FAILED and waiting.tries <= self.retries:
+        elif outcome.kind in (FAILED, OUT_OF_MEMORY) and waiting.tries <= self.retries:
             log.warning("line %d: %s; it is tried again", waiting.line, outcome.error)
             self.queue.give_back(waiting.number, counted=True)
             return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...host.errors import GraphError, one_line
 from .pool import Ended, PoolLost
-from .worker import ENGINE_LOST, Order, Outcome, Worker
+from .worker import ENGINE_LOST, OUT_OF_MEMORY, Order, Outcome, Worker
 
 if TYPE_CHECKING:
     from ...host.graph.documents import Workflow
@@ -125,9 +125,12 @@ class RayPool:
         if number is None:
             return self._started(worker, error)
         if error is not None:
-            return self._died(worker, error)
+            return self._died(worker, _why(error))
         actor.numbers.remove(number)
         outcome: Outcome = result
+        if outcome.kind == OUT_OF_MEMORY:
+            actor.numbers.insert(0, number)
+            return self._died(worker, outcome.error or outcome.kind)
         if outcome.kind != ENGINE_LOST:
             return [Ended(number, outcome)]
         return self._retire(worker, number, outcome.error or "the engine is gone")
@@ -145,11 +148,14 @@ class RayPool:
         self._start(worker)
         return []
 
-    def _died(self, worker: int, error: Exception) -> list[Ended]:
+    def _died(self, worker: int, why: str) -> list[Ended]:
         """Make a worker anew. It may have died of the job that it ran; that it had another one says nothing."""
-        numbers = self._actors[worker].numbers
-        reason = f"worker {worker} died: {_why(error)}"
+        import ray
+
+        numbers, reason = self._actors[worker].numbers, f"worker {worker} died: {why}"
         ended = [Ended(number, None, blamed=place == 0, reason=reason) for place, number in enumerate(numbers)]
+        # One that is out of memory lives on otherwise.
+        ray.kill(self._actors[worker].handle)
         self._start(worker)
         return ended
 

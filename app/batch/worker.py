@@ -14,9 +14,9 @@ from ..assignments import apply
 from ..engines.choose import open_engine
 from ..engines.engine import Engine, EngineLost, Task
 
-DONE, FAILED, REFUSED, ENGINE_LOST = "done", "failed", "refused", "engine lost"
-"""How a job ends: with results; with an error that another try may not have, or would have again; for want of an
-engine."""
+DONE, FAILED, REFUSED, OUT_OF_MEMORY, ENGINE_LOST = "done", "failed", "refused", "out of memory", "engine lost"
+"""How a job ends: with results; with an error that another try may not have; with one that it would have again; for
+want of memory, which another process may have; for want of an engine."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        kind: DONE, FAILED, REFUSED or ENGINE_LOST.
+        kind: DONE, FAILED, REFUSED, OUT_OF_MEMORY or ENGINE_LOST.
         files: contents by relative path.
         told: texts and numbers by node id.
         error: one line; None where it is done.
@@ -87,13 +87,15 @@ class Worker:
         try:
             made = self.engine.run(Task(dict(order.prompt), order.outputs, self._extra(order), order.files))
         except NodeError as error:
-            return ended(REFUSED if error.bad_input else FAILED, error.line)
+            kind = OUT_OF_MEMORY if is_out_of_memory(error.__cause__) else REFUSED if error.bad_input else FAILED
+            return ended(kind, error.line)
         except GraphError as error:
             return ended(REFUSED, "; ".join(error.lines))
         except EngineLost as error:
             return ended(ENGINE_LOST, error.line)
         except Exception as error:  # A mistake of ours or a full disk here; the other jobs go on.
-            return ended(FAILED, f"{type(error).__name__}: {error}")
+            kind = OUT_OF_MEMORY if is_out_of_memory(error) else FAILED
+            return ended(kind, f"{type(error).__name__}: {error}")
         return Outcome(DONE, self.name, round(time.monotonic() - started, 3), made.files, made.told)
 
     def _extra(self, order: Order) -> Mapping[str, Any] | None:
@@ -102,3 +104,13 @@ class Worker:
         if self.workflow is None or self.workflow.ui_graph is None:
             return None
         return apply(order.settings, self.workflow, self.engine.object_info()).extra_pnginfo
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether a process, or its GPU, had no memory left."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    # What torch says of the memory of the processor.
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
