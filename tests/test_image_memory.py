@@ -16,11 +16,12 @@ from tessera.ip_adapter.apply import Host, apply_prompts
 from tessera.ip_adapter.attend import COMBINES
 from tessera.ip_adapter.faces import Face
 from tessera.ip_adapter.formats import parse_adapter
-from tessera.ip_adapter.hooks import RUN
+from tessera.ip_adapter.hooks import KEY, RUN, ImageAttention
 from tessera.ip_adapter.layers import find_layers
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.ip_adapter.run import RunMemory
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
+from tessera.patching.wrappers import installed
 from tiny_adapters import TOKENS, Encoder, plain_image, random_adapter
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -205,3 +206,33 @@ def test_what_an_adapter_remembers_is_bounded(model: Any, loaded: Any, monkeypat
     calls = loaded.encoder.calls
     _apply(model, loaded, (ImagePrompt(plain_image(0.6), 0.1, "full"),))
     assert loaded.encoder.calls == calls
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_layer_compiles_as_one_graph_and_once(
+    model: Any, loaded: Any, combine: str, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step writes it writes before the network runs; a new step is the same graph."""
+    from tessera.ip_adapter import steps
+
+    monkeypatch.setattr(steps, "AREAS", "none")
+    prompts = _prompts(3, mask=torch.rand(16, 24) if masked else None)
+    memory = RunMemory.begin(installed(_apply(model, loaded, prompts, combine), KEY).kept, (16, 24))
+    layer = memory.kept.layers[0]
+    ids = [(1, None), (0, None)]
+
+    def step() -> Any:
+        return memory.step(ids, [0, 1, 2], (16, 24), torch.device("cpu"))
+
+    def add(out: Tensor, q: Tensor, step: Any) -> Tensor:
+        patch = ImageAttention(layer, step, lambda *_, **__: out.clone(), None)
+        return patch(q, q, q, {"n_heads": layer.heads, "activations_shape": [2, layer.channels, 16, 24]})
+
+    torch._dynamo.reset()
+    compiled = torch.compile(add, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for seed in range(3):
+            out, q = torch.randn(2, 2, 16 * 24, layer.channels, generator=torch.Generator().manual_seed(seed))
+            with torch._dynamo.config.patch(error_on_recompile=seed > 0):
+                torch.testing.assert_close(compiled(out, q, step()), add(out, q, step()))
