@@ -158,7 +158,7 @@ class FluxNegative:
         if state.context is None or not rows:
             return call.proceed()
         context = call.context
-        picked = None if len(rows) == len(context) else torch.tensor(rows, device=context.device)
+        picked = None if len(rows) == len(context) else rows
         negative = state.context.to(context).expand(len(context), -1, -1)
         strength = of_nag(self.strength, self.method)
         joined = JoinedAttention(call.options, negative.shape[1], strength, picked)
@@ -175,10 +175,10 @@ class JoinedAttention(JointAttentionPatch):
         options: the call's transformer options.
         negative: its tokens.
         strength: of `nag`.
-        rows: indices of the samples to guide, all by default.
+        rows: numbers of the samples to guide, which ascend; all by default.
     """
 
-    def __init__(self, options: Options, negative: int, strength: float, rows: Tensor | None = None) -> None:
+    def __init__(self, options: Options, negative: int, strength: float, rows: list[int] | None = None) -> None:
         super().__init__(options)
         self.negative, self.strength, self.rows = negative, strength, rows
 

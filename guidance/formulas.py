@@ -114,7 +114,7 @@ def joint_nag(
     mask: Tensor | None,
     tokens: Sequence,
     strength: float,
-    rows: Tensor | None = None,
+    rows: list[int] | None = None,
 ) -> Tensor:
     """Attention of Flux over both texts and the image, with `nag` of the image's tokens.
 
@@ -126,7 +126,7 @@ def joint_nag(
         q, k, v: (B, H, N, D) with rotary positions applied, in the order of `tokens`.
         mask: for positive text and image alone, (..., 1 or N', 1 or N'), True or 0 where a key is seen.
         strength: of `nag`.
-        rows: indices of the samples to guide, all by default; in others the image's tokens are not changed.
+        rows: numbers of the samples to guide, all by default; in others the image's tokens are not changed.
 
     Returns:
         (B, N, H D).
@@ -147,24 +147,35 @@ def joint_nag(
     positive = attend(q[:, :, first:], k[:, :, first:], v[:, :, first:], mask)
     mask = negative_mask(mask, tokens, rows)
     if rows is not None:
-        q, k, v = q[rows], k[rows], v[rows]
+        q, k, v = (_picked(part, rows) for part in (q, k, v))
     q, k, v = (torch.cat([part[:, :, :first], part[:, :, first + tokens.text :]], 2) for part in (q, k, v))
     negative = attend(q, k, v, mask)
     text, image = positive[:, : tokens.text], positive[:, tokens.text :]
     against, view = negative[:, :first], negative[:, first:]
     if rows is None:
         return torch.cat([against, text, nag(image, view, strength)], 1)
-    image = image.index_copy(0, rows, nag(image[rows], view, strength))
+    image = _replaced(image, rows, nag(_picked(image, rows), view, strength))
     nothing = text.new_zeros(len(text), first, text.shape[-1])
-    return torch.cat([nothing.index_copy(0, rows, against), text, image], 1)
+    return torch.cat([_replaced(nothing, rows, against), text, image], 1)
 
 
-def negative_mask(mask: Tensor | None, tokens: Sequence, rows: Tensor | None) -> Tensor | None:
+def _picked(batch: Tensor, rows: list[int]) -> Tensor:
+    """Return some samples of a batch; an index would have to go to the device, for which a GPU waits."""
+    return torch.cat([batch[row : row + 1] for row in rows])
+
+
+def _replaced(batch: Tensor, rows: list[int], samples: Tensor) -> Tensor:
+    """Return a batch with other samples in some rows."""
+    given = dict(zip(rows, samples.split(1), strict=True))
+    return torch.cat([given.get(row, batch[row : row + 1]) for row in range(len(batch))])
+
+
+def negative_mask(mask: Tensor | None, tokens: Sequence, rows: list[int] | None) -> Tensor | None:
     """Return the mask of negative text and image: the image's part of `mask`, with the negative text all visible."""
     if mask is None:
         return None
     if rows is not None and mask.ndim > 2 and mask.shape[0] > 1:
-        mask = mask[rows]
+        mask = _picked(mask, rows)
     for dim in (-2, -1):
         if mask.shape[dim] > 1:
             mask = mask.narrow(dim, tokens.text, tokens.image)

@@ -23,11 +23,13 @@ class KnownLevels:
         tensor: sigmas of the latest prediction, as the host hands them to every hook.
         value: the highest of them.
         bounds: sigma by fraction of the schedule.
+        schedule: noise levels of the run (steps + 1,), read before it begins.
     """
 
     tensor: Tensor | None = None
     value: float = 0.0
     bounds: dict[float, float] = field(default_factory=dict)
+    schedule: tuple[float, ...] = ()
 
     def highest(self, sigma: Tensor) -> float:
         """Return the highest of sigmas (B,), read once for all hooks of a prediction."""

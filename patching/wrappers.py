@@ -31,7 +31,7 @@ class Wrapper:
         call = self.call.read(executor, positional, named)
         if isinstance(call, SamplingRun):
             # An object, which hosts hand on as it is, where they copy dictionaries.
-            call.options.setdefault(LEVELS, KnownLevels())
+            call.options.setdefault(LEVELS, KnownLevels(schedule=tuple(map(float, call.sigmas))))
         return self.hook(call)
 
 

@@ -15,7 +15,7 @@ from . import steppers
 from .build import make
 from .plan import plan
 from .registry import find
-from .sampler import Choice, check_sigmas, denoiser, make_generator, make_run, scaled, start
+from .sampler import Choice, FiniteCheck, check_sigmas, denoiser, make_generator, make_run, scaled, start
 from .spacing import merged
 from .steppers import Asked, SchedulerRun, Steps, drive
 
@@ -110,9 +110,11 @@ def sample(
         raise ValueError(f"{entry.name} makes noise of a sample and draws none; take DDIMScheduler.")
     check_sigmas(entry, sigmas)
     run = make_run(made.choice, schedule, sigmas, make_generator("portable", seed, noise.shape), noise.device)
-    answer = denoiser(run, sigmas, denoise, noise.dtype, entry, callback, lambda: None)
+    finite = FiniteCheck(entry, run.levels.steps)
+    answer = denoiser(run, sigmas, denoise, noise.dtype, finite, callback, lambda: None)
     with torch.no_grad():
         drawn = drive(entry.stepper(run, start(run, sigmas[0] * noise, noise, torch.zeros_like(noise))), answer)
+    finite.finish()
     return scaled(drawn, 1 / run.bridge.scale(float(run.levels.rho[-1])), noise.dtype)
 
 

@@ -82,10 +82,50 @@ def sample(
             return x
     generator = make_generator(choice.noise, extra_args.get("seed") or 0, x.shape)
     run = make_run(choice, schedule, sigmas, generator, x.device)
-    denoise = denoiser(run, sigmas, partial(model, **extra_args), x.dtype, choice.entry, callback, check)
+    finite = FiniteCheck(choice.entry, run.levels.steps)
+    denoise = denoiser(run, sigmas, partial(model, **extra_args), x.dtype, finite, callback, check)
     with torch.no_grad(), fractional_timesteps(model_sampling) if choice.entry.fractional else nullcontext():
         sampled = drive(choice.entry.stepper(run, start(run, x, model.noise, model.latent_image)), denoise)
+    finite.finish()
     return scaled(sampled, 1 / run.bridge.scale(float(run.levels.rho[-1])), x.dtype)
+
+
+class FiniteCheck:
+    """Checks that a model gives finite values: on a CPU at once, elsewhere at the end, as each look would be a wait.
+
+    Args:
+        entry: the scheduler.
+        steps: of the run.
+    """
+
+    def __init__(self, entry: SchedulerEntry, steps: int) -> None:
+        self.entry, self.steps = entry, steps
+        self._open: list[tuple[Tensor, int, float]] = []
+
+    def add(self, x0: Tensor, step: int, sigma: float) -> None:
+        """Check denoised latents of a step.
+
+        Raises:
+            RuntimeError: they are not finite.
+        """
+        self._open.append((x0.sum(), step, sigma))
+        if x0.device.type == "cpu":
+            self.finish()
+
+    def finish(self) -> None:
+        """Check what has not been looked at.
+
+        Raises:
+            RuntimeError: a step gave a value that is not finite.
+        """
+        waiting, self._open = self._open, []
+        for total, step, sigma in waiting:
+            if not math.isfinite(total.item()):
+                raise RuntimeError(
+                    f"The model gave a value that is not finite at step {step + 1} of {self.steps} (sigma "
+                    f"{sigma:.4g}, {self.entry.name}); run it in float32 or bfloat16, or check the model and its "
+                    "patches."
+                )
 
 
 def denoiser(
@@ -93,7 +133,7 @@ def denoiser(
     sigmas: Tensor,
     model: Callable[[Tensor, Tensor], Tensor],
     dtype: torch.dtype,
-    entry: SchedulerEntry,
+    finite: FiniteCheck,
     callback: Callable[[dict[str, Any]], None] | None,
     check: Callable[[], None],
 ) -> Callable[[Asked], Tensor]:
@@ -104,7 +144,7 @@ def denoiser(
         sigmas: noise levels (steps + 1,).
         model: `f(x, sigma) -> x0`, with x (B, ...) of `dtype` and sigma (B,).
         dtype: of the model's latents.
-        entry: the scheduler.
+        finite: checks what the model gives.
         callback: as in `sample`.
         check: as in `sample`.
     """
@@ -116,8 +156,7 @@ def denoiser(
         sigma = run.bridge.sigma(asked.rho)
         latents = scaled(asked.sample, 1 / run.bridge.scale(asked.rho), dtype)
         x0 = model(latents, latents.new_full(latents.shape[:1], sigma))
-        if not math.isfinite(x0.sum().item()):
-            raise RuntimeError(_not_a_number(entry, asked.step, sigma, run.levels.steps))
+        finite.add(x0, asked.step, sigma)
         if asked.step > reported and callback is not None:
             callback({"x": latents, "i": asked.step, "sigma": sigmas[asked.step], "sigma_hat": sigma, "denoised": x0})
         reported = asked.step
@@ -226,13 +265,6 @@ def check_sigmas(entry: SchedulerEntry, sigmas: Tensor) -> None:
 def _listed(sigmas: Tensor) -> str:
     numbers = [f"{sigma:.4g}" for sigma in sigmas.tolist()]
     return ", ".join(numbers if len(numbers) < 9 else [*numbers[:4], "...", *numbers[-3:]])
-
-
-def _not_a_number(entry: SchedulerEntry, step: int, sigma: float, steps: int) -> str:
-    return (
-        f"The model gave a value that is not finite at step {step + 1} of {steps} (sigma {sigma:.4g}, "
-        f"{entry.name}); run it in float32 or bfloat16, or check the model and its patches."
-    )
 
 
 def scaled(x: Tensor, factor: float, dtype: torch.dtype) -> Tensor:

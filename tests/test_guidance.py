@@ -101,7 +101,7 @@ def test_masks_of_every_shape_mean_the_same(shape: tuple[int, ...], added: bool)
 def test_rows_that_are_not_guided_stay_exactly_what_they_are() -> None:
     q, k, v = (_random(3, 3, TOKENS.length, 4, seed=seed) for seed in range(3))
     mask = _random(3, 1, 13, 13, seed=4) > -1.0
-    n, rows, others = TOKENS.negative, torch.tensor([1]), torch.tensor([0, 2])
+    n, rows, others = TOKENS.negative, [1], [0, 2]
     found = joint_nag(_attend, q, k, v, mask, TOKENS, 4.0, rows)
     plain = _attend(q[:, :, n:], k[:, :, n:], v[:, :, n:], mask)
     assert torch.equal(found[others][:, n:], plain[others])

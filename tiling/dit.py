@@ -10,11 +10,14 @@ from ..patching.networks import Network
 from .axes import Axes
 from .circular import NotPeriodicError, circular, wrapping_convolutions
 from .hooks import SeamlessHooks, token_size, tokens
-from .rolling import Shift, run_rolled, step_index
-from .torus import rotary_embedders, torus
+from .rolling import Shift, run_rolled, schedule_of, step_index
+from .torus import KnownGrids, rotary_embedders, torus
 
 PHASES: tuple[Shift, ...] = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Offsets (down, right) of the token grid from step to step, in halves of a token."""
+
+GRIDS = "tessera_torus_grids"
+"""Option of a run: its `KnownGrids`."""
 
 FEWEST_STEPS = 12
 """Shorter runs keep the grid in place: each of its offsets needs steps of its own."""
@@ -49,6 +52,7 @@ class TorusDiT(SeamlessHooks):
         conds = (cond for _, cond in run.conditionings)
         if has_token_images(conds, run.options):
             run.options[WHOLE_TOKENS] = True
+        run.options[GRIDS] = KnownGrids()
         return super().around_run(run)
 
     def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
@@ -57,14 +61,14 @@ class TorusDiT(SeamlessHooks):
         images = [call.x, *call.reference_latents]
         sizes = [tokens((p.shape[-2], p.shape[-1]), unit) for p in images]
         shift = phase_at(call, axes, unit)
-        with torus(call.module, axes, sizes), circular(call.module, axes):
+        with torus(call.module, axes, sizes, known=call.options.get(GRIDS)), circular(call.module, axes):
             return run_rolled(call, unit, shift, axes)
 
 
 def phase_at(call: DenoiserCall, axes: Axes, unit: int) -> Shift:
     """Return how far (down, right) in latents the image moves in this call: nothing or half of `unit`."""
-    sigmas = call.sigmas
-    if sigmas is None or len(sigmas) - 1 < FEWEST_STEPS or call.options.get(WHOLE_TOKENS):
+    sigmas = schedule_of(call)
+    if len(sigmas) - 1 < FEWEST_STEPS or call.options.get(WHOLE_TOKENS):
         return 0, 0
-    down, right = PHASES[step_index(sigmas, call.sigma) % len(PHASES)]
+    down, right = PHASES[step_index(sigmas, call.level) % len(PHASES)]
     return down * (unit // 2) * axes.vertical, right * (unit // 2) * axes.horizontal

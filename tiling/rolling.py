@@ -7,7 +7,7 @@ latents never move, so its history, masks and previews stay valid: `unroll(model
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,8 +53,8 @@ class Rolling(SeamlessHooks):
 
     def step(self, call: DenoiserCall, axes: Axes) -> Tensor:
         """Call the denoiser on rolled latents; towards the end twice, blended."""
-        unit, sigmas = self.unit(call.network), call.options["sample_sigmas"]
-        index = step_index(sigmas, call.sigma)
+        unit, sigmas = self.unit(call.network), schedule_of(call)
+        index = step_index(sigmas, call.level)
         shift = shift_at(call.options.get(SEED) or 0, index, call.size, axes, unit)
         run = partial(run_rolled, call, unit, axes=axes)
         if index < TWO_CUTS * (len(sigmas) - 1):
@@ -62,9 +62,16 @@ class Rolling(SeamlessHooks):
         return blend_cuts(run, shift, call.size, axes, unit)
 
 
-def step_index(sigmas: Tensor, sigma: Tensor) -> int:
-    """Return the step, from 0, of a run over `sigmas` (N + 1,) that a call at `sigma` (B,) belongs to."""
-    return int((sigmas > sigma.max().to(sigmas) * (1 + 1e-4)).sum())
+def schedule_of(call: DenoiserCall) -> Sequence[float]:
+    """Return the noise levels of a call's run (N + 1,), on the host; none where they are not told."""
+    if call.levels.schedule or call.sigmas is None:
+        return call.levels.schedule
+    return call.sigmas.tolist()
+
+
+def step_index(sigmas: Sequence[float], sigma: float) -> int:
+    """Return the step, from 0, of a run over `sigmas` (N + 1,) that a call at `sigma` belongs to."""
+    return sum(level > sigma * (1 + 1e-4) for level in sigmas)
 
 
 def shift_at(seed: int, index: int, size: Shift, axes: Axes, unit: int) -> Shift:
@@ -86,17 +93,19 @@ def blend_cuts(run: Callable[[Shift], Tensor], shift: Shift, size: Shift, axes: 
     half = tuple(length // 2 // unit * unit * along for length, along in zip(size, wraps, strict=True))
     other = (shift[0] + half[0], shift[1] + half[1])
     first, second = run(shift), run(other)
-    one, two = (_distance(cut, size, axes).to(first) + 1e-4 for cut in (shift, other))
+    one, two = (_distance(cut, size, axes, first) + 1e-4 for cut in (shift, other))
     return torch.lerp(second, first, one / (one + two))
 
 
-def _distance(shift: Shift, size: Shift, axes: Axes) -> Tensor:
+def _distance(shift: Shift, size: Shift, axes: Axes, like: Tensor) -> Tensor:
     """Return sin^2 of the distance to the seams of an image moved by `shift`, times over axes that wrap: (H, W)."""
-    lines = [
-        torch.sin(math.pi * (torch.arange(length) + 0.5 + moved) / length) ** 2 if along else torch.ones(length)
-        for moved, length, along in zip(shift, size, (axes.vertical, axes.horizontal), strict=True)
-    ]
-    return lines[0][:, None] * lines[1]
+
+    def line(length: int, moved: int, along: bool) -> Tensor:
+        places = torch.arange(length, device=like.device, dtype=torch.float32) + 0.5 + moved
+        return torch.sin(math.pi * places / length) ** 2 if along else torch.ones_like(places)
+
+    down, across = map(line, size, shift, (axes.vertical, axes.horizontal))
+    return (down[:, None] * across).to(like)
 
 
 def run_rolled(call: DenoiserCall, unit: int, shift: Shift, axes: Axes) -> Tensor:

@@ -53,8 +53,31 @@ class Grid(NamedTuple):
 Write = Callable[[Any, slice, Grid, slice, Tensor], None]
 
 
+class Placed(NamedTuple):
+    """Angles of one axis of an image.
+
+    Attributes:
+        samples: of the batch.
+        grid: the image.
+        bands: frequencies of the axis.
+        angles: (h or 1, w or 1, bands).
+    """
+
+    samples: slice
+    grid: Grid
+    bands: slice
+    angles: Tensor
+
+
+KnownGrids = dict[Any, "list[Placed]"]
+"""Images and angles by call, embedder, shape of the positions and sizes. They stay the same from step to step of a run;
+to find them again, a GPU would wait for positions to be read."""
+
+
 @contextmanager
-def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = True) -> Iterator[None]:
+def torus(
+    network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = True, known: KnownGrids | None = None
+) -> Iterator[None]:
     """Make the rotary embeddings of `network` periodic along `axes`; on exit, restore it.
 
     Only angles of image tokens change, each image with its own period; texts keep theirs.
@@ -64,6 +87,7 @@ def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = 
         axes: along which axes images repeat.
         sizes: (height, width) in tokens of the image that is drawn, then of each reference image.
         demand: whether a network that never has an image of the first size is an error.
+        known: of a run, filled in its first call.
 
     Raises:
         NotPeriodicError: there is no known embedder; or when the block ends, embedders were called, but never with an
@@ -74,7 +98,8 @@ def torus(network: nn.Module, axes: Axes, sizes: Sequence[Size], demand: bool = 
         raise NotPeriodicError(f"{type(network).__name__} has no known rotary position embedding.")
     asked: list[set[Size]] = []
     methods = [
-        (module, partial(_embed, module, write, axes, sizes, asked, module.forward)) for module, write in embedders
+        (module, partial(_embed, module, write, axes, tuple(sizes), asked, known, module.forward))
+        for module, write in embedders
     ]
     with swapped("forward", methods):
         yield
@@ -169,25 +194,48 @@ def torus_angles(along: Tensor, period: float, dim: int, theta: float, across: T
 
 
 def _embed(
-    module: Any, write: Write, axes: Axes, sizes: Sequence[Size], asked: list[set[Size]], forward: Forward, ids: Tensor
+    module: Any,
+    write: Write,
+    axes: Axes,
+    sizes: tuple[Size, ...],
+    asked: list[set[Size]],
+    known: KnownGrids | None,
+    forward: Forward,
+    ids: Tensor,
 ) -> Any:
     """Call the embedder's own `forward` for `ids`, (B, N, A) or (N, A), and put images on the torus.
 
     The sizes of the images that were found are appended to `asked`.
     """
-    met: set[Size] = set()
-    asked.append(met)
     embedding = forward(ids)
+    # A network asks for its embeddings in the same order in every call.
+    key = (len(asked), id(module), ids.shape, ids.device, sizes, axes)
+    placed = None if known is None else known.get(key)
+    if placed is None:
+        placed = [each._replace(angles=_moved(each.angles, ids)) for each in _placed(module, axes, sizes, ids)]
+    if known is not None:
+        known[key] = placed
+    asked.append({(each.grid.height, each.grid.width) for each in placed})
+    for samples, grid, bands, angles in placed:
+        write(embedding, samples, grid, bands, angles)
+    return embedding
+
+
+def _moved(angles: Tensor, ids: Tensor) -> Tensor:
+    """Bring angles, 0..2 pi, to the device of positions; not every device has float64."""
+    return (angles % (2 * math.pi)).to(ids.device, torch.float32 if ids.device.type == "mps" else None)
+
+
+def _placed(module: Any, axes: Axes, sizes: tuple[Size, ...], ids: Tensor) -> Iterator[Placed]:
+    """Find the images in positions (B, N, A) or (N, A), with the angles of each axis along which they repeat."""
     samples = ids.detach().cpu().float().reshape(-1, *ids.shape[-2:])
     alike = bool((samples == samples[:1]).all())
     for sample, points in enumerate(samples[:1] if alike else samples):
         for grid in find_grids(points, sizes):
-            met.add((grid.height, grid.width))
             for axis, angles in _grid_angles(module, axes, grid, points):
                 first = sum(module.axes_dim[:axis]) // 2
                 bands = slice(first, first + angles.shape[-1])
-                write(embedding, slice(None) if alike else slice(sample, sample + 1), grid, bands, angles)
-    return embedding
+                yield Placed(slice(None) if alike else slice(sample, sample + 1), grid, bands, angles)
 
 
 def _grid_angles(module: Any, axes: Axes, grid: Grid, points: Tensor) -> Iterator[tuple[int, Tensor]]:
