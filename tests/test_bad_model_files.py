@@ -260,8 +260,7 @@ def changed(config: dict[str, Any], **changes: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        (changed(tiny.UNET, use_linear_projection=True), naming("Stable Diffusion 2")),
-        (changed(tiny.UNET, in_channels=9), naming("channels", 9, 4)),
+        (changed(tiny.UNET, in_channels=7), naming("channels", 7, 4, 8, 9)),
         (
             changed(tiny.UNET) | {"input_blocks.1.1.time_stack.0.norm.weight": torch.zeros(1)},
             naming("UNet", 1, "down_blocks.0.attentions.0.time_stack.0.norm.weight"),

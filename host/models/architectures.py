@@ -12,8 +12,11 @@ import torch
 
 from ..layouts.state_dicts import StateDict, count_blocks, fill, name_keys
 
+UNET_CHANNELS = {4: "drawing", 8: "editing", 9: "inpainting"}
+"""What UNets of so many channels do."""
+
 SD15_HEADS = 8
-"""Stable Diffusion 1 has 8 heads at every level; SDXL and Flux have heads of a fixed size."""
+"""Stable Diffusion 1 has 8 heads at every level; later families have heads of a fixed size."""
 
 SDXL_HEAD_SIZE = 64
 FLUX_HEAD_SIZE = 128
@@ -33,38 +36,58 @@ VISION_GELU_LAYERS = 31
 
 
 def unet_config(sd: StateDict) -> dict[str, Any]:
-    """Return the arguments of `UNet2DConditionModel` for weights in its layout.
+    """Return the arguments of `UNet2DConditionModel` for weights in its layout, whatever their depths.
 
     Raises:
-        ValueError: the weights are no UNet of Stable Diffusion 1 or XL.
+        ValueError: it takes other channels than any model of the families.
     """
-    check_unet(sd)
+    channels = sd["conv_in.weight"].shape[1]
+    if channels not in UNET_CHANNELS:
+        known = ", ".join(f"{count} ({what})" for count, what in UNET_CHANNELS.items())
+        raise ValueError(f"the UNet takes {channels} channels, expected one of {known}")
     levels = count_blocks(sd, "down_blocks.")
-    up = [count_blocks(sd, f"up_blocks.{i}.attentions.0.transformer_blocks.") for i in range(levels)]
+    up = [_depths(sd, f"up_blocks.{i}") for i in range(levels)]
     return {
         **encoder_config(sd),
         "out_channels": sd["conv_out.weight"].shape[0],
-        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in up],
+        "up_block_types": ["CrossAttnUpBlock2D" if depths else "UpBlock2D" for depths in up],
+        "reverse_transformer_layers_per_block": [depths or 1 for depths in up],
+        "mid_block_type": _middle(sd),
     }
+
+
+def _depths(sd: StateDict, block: str) -> list[int]:
+    """Return how many transformer layers each attention of a block has."""
+    count = count_blocks(sd, f"{block}.attentions.")
+    return [count_blocks(sd, f"{block}.attentions.{i}.transformer_blocks.") for i in range(count)]
+
+
+def _middle(sd: StateDict) -> str | None:
+    """Return the class of the middle, which pruned models lack in part or whole."""
+    if count_blocks(sd, "mid_block.attentions."):
+        return "UNetMidBlock2DCrossAttn"
+    return "UNetMidBlock2D" if count_blocks(sd, "mid_block.resnets.") else None
 
 
 def encoder_config(sd: StateDict) -> dict[str, Any]:
     """Return the arguments that `UNet2DConditionModel` and `ControlNetModel` share: of the way down and the middle."""
     levels = count_blocks(sd, "down_blocks.")
     widths = [sd[f"down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)]
-    depths = [count_blocks(sd, f"down_blocks.{i}.attentions.0.transformer_blocks.") for i in range(levels)]
+    depths = [_depths(sd, f"down_blocks.{i}") for i in range(levels)]
     middle = count_blocks(sd, "mid_block.attentions.0.transformer_blocks.")
     sized = "add_embedding.linear_1.weight" in sd
+    linear = next((sd[key].ndim == 2 for key in sd if key.endswith("proj_in.weight")), False)
+    # The middle has the depth of the last level, which without attention has none of its own.
+    per_level = [_alike(each) for each in depths[:-1]] + [middle or _alike(depths[-1])]
     config = {
         "in_channels": sd["conv_in.weight"].shape[1],
         "block_out_channels": widths,
         "layers_per_block": count_blocks(sd, "down_blocks.0.resnets."),
-        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
-        # The middle has the depth of the last level, which without attention has none of its own.
-        "transformer_layers_per_block": [depth or 1 for depth in depths[:-1]] + [middle or 1],
+        "down_block_types": ["CrossAttnDownBlock2D" if each else "DownBlock2D" for each in depths],
+        "transformer_layers_per_block": per_level,
         "cross_attention_dim": _context_width(sd),
-        "use_linear_projection": next((sd[key].ndim == 2 for key in sd if key.endswith("proj_in.weight")), False),
-        "attention_head_dim": [width // SDXL_HEAD_SIZE for width in widths] if sized else SD15_HEADS,
+        "use_linear_projection": linear,
+        "attention_head_dim": [width // SDXL_HEAD_SIZE for width in widths] if sized or linear else SD15_HEADS,
         "norm_num_groups": GROUPS,
     }
     if sized:
@@ -73,27 +96,19 @@ def encoder_config(sd: StateDict) -> dict[str, Any]:
             "addition_time_embed_dim": SDXL_SIZE_EMBEDDING,
             "projection_class_embeddings_input_dim": sd["add_embedding.linear_1.weight"].shape[1],
         }
+    if "class_embedding.linear_1.weight" in sd:
+        inputs = sd["class_embedding.linear_1.weight"].shape[1]
+        config |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": inputs}
     return config
+
+
+def _alike(depths: list[int]) -> int | list[int]:
+    """Return one number for depths that are the same."""
+    return depths or 1 if len(set(depths)) != 1 else depths[0]
 
 
 def _context_width(sd: StateDict) -> int:
     return next((sd[key].shape[1] for key in sd if key.endswith("attn2.to_k.weight")), SDXL_CONTEXT)
-
-
-def check_unet(sd: StateDict) -> None:
-    """Refuse UNets of other families."""
-    channels = sd["conv_in.weight"].shape[1]
-    if not count_blocks(sd, "mid_block.attentions.0.transformer_blocks."):
-        raise ValueError("the UNet has no attention in its middle, which no Stable Diffusion 1 or XL has")
-    if channels != 4:
-        raise ValueError(
-            f"the UNet takes {channels} channels, expected 4; inpainting and edit models are not supported"
-        )
-    if sd["mid_block.attentions.0.proj_in.weight"].ndim == 2 and "add_embedding.linear_1.weight" not in sd:
-        raise ValueError(
-            f"the UNet has linear projections, a context of {_context_width(sd)} and no size embedding, which is "
-            "Stable Diffusion 2; expected Stable Diffusion 1.5, SDXL or Flux.1"
-        )
 
 
 def build_unet(sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None = None) -> torch.nn.Module:
@@ -142,13 +157,8 @@ def flux_config(sd: StateDict) -> dict[str, Any]:
     """Return the arguments of `FluxTransformer2DModel` for weights in its layout.
 
     Raises:
-        ValueError: it takes more than latents, or its hidden size is not a multiple of Flux's head size.
+        ValueError: its hidden size is not a multiple of Flux's head size.
     """
-    channels = sd["x_embedder.weight"].shape[1]
-    if channels != 64:
-        raise ValueError(
-            f"the transformer takes {channels} channels, expected 64; Fill, Depth and Canny are not supported"
-        )
     return {**flux_layers(sd), "out_channels": sd["proj_out.weight"].shape[0]}
 
 

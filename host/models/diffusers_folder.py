@@ -82,10 +82,6 @@ def load_component(folder: Path, scheduler: Path | None = None, vae: Path | None
         raise ValueError(f"{folder} is a {config.get('_class_name')}, expected one of {', '.join(known)}")
     if config["_class_name"] != "UNet2DConditionModel":
         return make_model(component_weights(folder), config)
-    if config["in_channels"] != 4:
-        raise ValueError(
-            f"{folder} takes {config['in_channels']} channels, expected 4; inpainting models are not supported"
-        )
     model_type, settings = _sampling(scheduler)
     vae_config = read_json(vae / "config.json") if vae and (vae / "config.json").is_file() else {}
     return make_model(component_weights(folder), config, model_type, settings, vae_config.get("scaling_factor"))

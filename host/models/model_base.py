@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..runtime.patcher_extension import WrappersMP, wrapped
-from ..sampling.conds import CONDCrossAttn, CONDRegular
+from ..sampling.conds import CONDCrossAttn, CONDNoiseShape, CONDRegular
 from ..sampling.model_sampling import (
     CONST,
     EPS,
@@ -33,6 +33,7 @@ from . import latent_formats
 from .attention_hooks import patched_attention, unknown_patches
 from .flux_transformer import HookedAttention, forward_flux
 from .flux_transformer import unknown_patches as unknown_flux_patches
+from .image_conds import edit_channels, inpainting_channels
 
 Conds = dict[str, CONDRegular]
 PATCH = 2
@@ -131,6 +132,10 @@ class BaseModel(torch.nn.Module):
         """Return the pooled conditioning (B, D) of a conditioning's values, if the family has one."""
         return None
 
+    def concat_cond(self, **kwargs: Any) -> Tensor | None:
+        """Return more channels of the denoiser's input (B, C', H, W) for a conditioning's values, if it has such."""
+        return None
+
     def extra_conds(self, **kwargs: Any) -> Conds:
         """Return the denoiser's arguments for one conditioning.
 
@@ -139,6 +144,9 @@ class BaseModel(torch.nn.Module):
                 `width`, `height` (px), `device`, `prompt_type` of the run.
         """
         out: Conds = {}
+        beside = self.concat_cond(**kwargs)
+        if beside is not None:
+            out["c_concat"] = CONDNoiseShape(beside)
         adm = self.encode_adm(**kwargs)
         if adm is not None:
             out["y"] = CONDRegular(adm)
@@ -222,7 +230,18 @@ class BaseModel(torch.nn.Module):
 
 
 class SD15(BaseModel):
-    """Stable Diffusion 1 and 2: a diffusers UNet2DConditionModel."""
+    """Stable Diffusion 1: a diffusers UNet2DConditionModel.
+
+    One of 9 channels inpaints, one of 8 edits.
+    """
+
+    def concat_cond(self, **kwargs: Any) -> Tensor | None:
+        """Return the mask and the masked image, or the image to edit."""
+        config: Any = self.diffusion_model.config
+        more = getattr(config, "in_channels", 0) - self.latent_format.latent_channels
+        if more == self.latent_format.latent_channels:
+            return edit_channels(**kwargs)
+        return inpainting_channels(self.process_latent_in, **kwargs) if more > 0 else None
 
     def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
         return unknown_patches(options)
@@ -245,10 +264,13 @@ class SD15(BaseModel):
         **conds: Any,
     ) -> Tensor:
         """Call the UNet once: x (B, C, H, W), timesteps (B,), context (B, L, D), y (B, P) -> (B, C, H, W)."""
-        added = None if y is None else {"text_embeds": y, "time_ids": conds["time_ids"]}
         more = unet_residuals(control)
+        if "time_ids" in conds:
+            more["added_cond_kwargs"] = {"text_embeds": y, "time_ids": conds["time_ids"]}
+        elif y is not None:
+            more["class_labels"] = y
         with patched_attention(self.diffusion_model, transformer_options or {}, x):
-            return self.diffusion_model(x, timesteps, context, added_cond_kwargs=added, **more, return_dict=False)[0]
+            return self.diffusion_model(x, timesteps, context, **more, return_dict=False)[0]
 
 
 class SDXL(SD15):

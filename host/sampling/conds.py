@@ -55,6 +55,50 @@ class CONDRegular:
         return torch.cat([self.cond, *(other.cond for other in others)])
 
 
+class CONDNoiseShape(CONDRegular):
+    """Something in the shape of the latents (B, C', H, W), of which an area sees its own part."""
+
+    def process_cond(self: Self, batch_size: int, area: Area | None = None, **kwargs: Any) -> Self:
+        """Return the conditioning for a batch of latents."""
+        data = self.cond
+        if area is not None:
+            height, width, top, left = area
+            data = data[..., top : top + height, left : left + width]
+        return self.__class__(repeat_to_batch_size(data, batch_size))
+
+
+class CONDList(CONDRegular):
+    """Tensors (B or 1, ...) of shapes of their own."""
+
+    def process_cond(self: Self, batch_size: int, **kwargs: Any) -> Self:
+        """Return the conditioning for a batch of latents."""
+        return self.__class__([repeat_to_batch_size(each, batch_size) for each in self.cond])
+
+    def can_concat(self, other: CONDRegular) -> bool:
+        """Return whether both fit in one batch."""
+        return [each.shape for each in self.cond] == [each.shape for each in other.cond]
+
+    def concat(self, others: list[CONDRegular]) -> Any:
+        """Return the batch of this and the others."""
+        return [torch.cat(parts) for parts in zip(self.cond, *(other.cond for other in others), strict=True)]
+
+
+class CONDConstant(CONDRegular):
+    """A value that all of a batch share."""
+
+    def process_cond(self: Self, batch_size: int, **kwargs: Any) -> Self:
+        """Return the conditioning for a batch of latents."""
+        return self.__class__(self.cond)
+
+    def can_concat(self, other: CONDRegular) -> bool:
+        """Return whether both fit in one batch."""
+        return self.cond == other.cond
+
+    def concat(self, others: list[CONDRegular]) -> Any:
+        """Return the value."""
+        return self.cond
+
+
 class CONDCrossAttn(CONDRegular):
     """A text (B, L, D). Texts of different length are repeated to one length, which does not change attention."""
 

@@ -18,6 +18,7 @@ from .encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextMode
 from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 
 CLIP_PROBE = "text_model.encoder.layers.0.mlp.fc1.weight"
+CLIP_H_WIDTH, CLIP_G_WIDTH = 1024, 1280
 T5_PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
@@ -40,7 +41,9 @@ class TextWeights:
     @property
     def kind(self) -> str:
         """What it is: the beginning of its role in a family."""
-        return "t5" if self.is_t5 else "clip"
+        if self.is_t5:
+            return "t5"
+        return {CLIP_H_WIDTH: "clip_h", CLIP_G_WIDTH: "clip_g"}.get(self.width, "clip")
 
     @property
     def size(self) -> int:
@@ -89,10 +92,11 @@ def _clip_encoder(text: TextWeights, tokenizer: PromptTokenizer) -> CLIPTextEnco
     return CLIPTextEncoder(module, tokenizer.start, tokenizer.end, tokenizer.pad)
 
 
-def _clip_tokenizer(text: TextWeights, key: str, directories: list[str]) -> PromptTokenizer:
+def clip_tokenizer(text: TextWeights, key: str, directories: list[str]) -> PromptTokenizer:
+    """Return the tokenizer of a CLIP encoder without one of its own: OpenAI's vocabulary."""
     length = text.full_config()["max_position_embeddings"]
     return clip_prompt_tokenizer(
-        pad=None if key == "clip_g" else "<|endoftext|>",
+        pad="<|endoftext|>" if key == "clip_l" else None,
         max_length=length,
         embedding_key=key,
         embedding_directories=directories,
@@ -101,7 +105,7 @@ def _clip_tokenizer(text: TextWeights, key: str, directories: list[str]) -> Prom
 
 def sd1_clip(text: TextWeights, directories: list[str] | None = None, tokenizer: PromptTokenizer | None = None) -> CLIP:
     """Return the CLIP of Stable Diffusion 1; OpenAI's vocabulary when no tokenizer is given."""
-    tokenizer = tokenizer or _clip_tokenizer(text, "clip_l", directories or [])
+    tokenizer = tokenizer or clip_tokenizer(text, "clip_l", directories or [])
     return CLIP(SD1TextModel(_clip_encoder(text, tokenizer)), MultiTokenizer(l=tokenizer))
 
 
@@ -113,8 +117,8 @@ def sdxl_clip(
 ) -> CLIP:
     """Return the CLIP of Stable Diffusion XL."""
     first, second = tokenizers or (
-        _clip_tokenizer(clip_l, "clip_l", directories or []),
-        _clip_tokenizer(clip_g, "clip_g", directories or []),
+        clip_tokenizer(clip_l, "clip_l", directories or []),
+        clip_tokenizer(clip_g, "clip_g", directories or []),
     )
     clip_g.openclip = True
     model = SDXLTextModel(_clip_encoder(clip_l, first), _clip_encoder(clip_g, second))
@@ -147,7 +151,7 @@ def flux_clip(
         directories: of embeddings.
         tokenizer: of CLIP-L; OpenAI's vocabulary by default.
     """
-    tokenizer = tokenizer or _clip_tokenizer(clip_l, "clip_l", directories or [])
+    tokenizer = tokenizer or clip_tokenizer(clip_l, "clip_l", directories or [])
     encode, length = load_t5_tokenizer(t5_tokenizer_folder), t5_length(t5_tokenizer_folder)
     t5_tokenizer = t5_prompt_tokenizer(encode, length, directories)
     module: torch.nn.Module = build_t5(t5.weights, devices.text_encoder_dtype(wide_range=True))

@@ -20,10 +20,16 @@ from .. import latent_formats
 from ..architectures import build_vae
 from ..model_base import ModelType
 from ..vae import VAE
-from . import flux, sd1, sdxl
+from . import flux, sd1, sd2, sdxl, sdxl_refiner
 from .base import Family, TextKind, TextSource
 
-FAMILIES: tuple[Family, ...] = (flux.FAMILY, sdxl.FAMILY, sd1.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    flux.FAMILY,
+    sdxl_refiner.FAMILY,
+    sdxl.FAMILY,
+    sd2.FAMILY,
+    sd1.FAMILY,
+)
 """In the order in which they are asked whether weights are theirs."""
 
 
@@ -118,13 +124,20 @@ def assign(texts: Iterable[TextWeights], kind: TextKind) -> dict[str, TextWeight
     """Return text encoders by what they are to a family, or None where they are others; CLIP's go by their width."""
     waiting = sorted(texts, key=lambda text: (text.kind, text.size))
     found: dict[str, TextWeights] = {}
-    for role in kind.roles:
-        fitting = next((text for text in waiting if role.startswith(text.kind)), None)
+    for place, role in enumerate(kind.roles):
+        fitting = next((text for text in waiting if _fits(text, role, place)), None)
         if fitting is not None:
             found[role] = fitting
             waiting.remove(fitting)
     missing = set(kind.roles) - set(found) - set(kind.optional)
     return None if waiting or missing else found
+
+
+def _fits(text: TextWeights, role: str, place: int) -> bool:
+    """Return whether an encoder can have a role; a CLIP of an unusual width is taken for CLIP-L where it is alone."""
+    if text.kind == "clip" and role.startswith("clip"):
+        return role == "clip_l" or place > 0
+    return role.startswith(text.kind)
 
 
 def make_text(texts: Mapping[str, TextWeights], kind: TextKind, source: TextSource) -> CLIP:

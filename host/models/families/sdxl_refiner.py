@@ -1,0 +1,88 @@
+"""The refiner of Stable Diffusion XL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...layouts.ldm_unet import convert_unet, unet_sources
+from ...layouts.state_dicts import StateDict
+from ...runtime import devices
+from ...sampling.conds import CONDRegular
+from ...text.architectures import build_clip_text
+from ...text.clip import CLIP
+from ...text.encoders import PENULTIMATE, Chunks, CLIPTextEncoder
+from ...text.loading import TextWeights, clip_tokenizer
+from ...text.tokenizer import MultiTokenizer
+from ..architectures import SDXL_SIZE_EMBEDDING, build_unet
+from ..model_base import SDXL, Conds
+from .base import Family, TextKind, TextSource
+from .sd1 import UNET, is_unet
+
+VALUES = 5
+"""Height, width, crop and aesthetic score, which the refiner is told; SDXL has six sizes."""
+
+SCORES = {"positive": 6.0, "negative": 2.5}
+"""Aesthetic scores of prompts that have none."""
+
+
+class SDXLRefiner(SDXL):
+    """The second half of SDXL, which is told an aesthetic score in place of a target size."""
+
+    def extra_conds(self, **kwargs: Any) -> Conds:
+        """Add `time_ids` (1, 5): size, crop, score; height before width."""
+        out = super().extra_conds(**kwargs)
+        kind = "negative" if kwargs.get("prompt_type") == "negative" else "positive"
+        values = [kwargs.get(name, default) for name, default in (("height", 768), ("width", 768))]
+        values += [kwargs.get("crop_h", 0), kwargs.get("crop_w", 0), kwargs.get("aesthetic_score", SCORES[kind])]
+        out["time_ids"] = CONDRegular(torch.tensor([values], dtype=torch.float32))
+        return out
+
+
+class SDXLRefinerTextModel(nn.Module):
+    """CLIP-G's layer before the last, and its projected pooled text."""
+
+    def __init__(self, clip_g: CLIPTextEncoder) -> None:
+        super().__init__()
+        self.clip_g = clip_g
+        clip_g.layer, clip_g.norm_layer = PENULTIMATE, False
+
+    def encode_token_weights(
+        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return text embedding (1, L, D) and pooled text (1, P)."""
+        return self.clip_g.encode_token_weights(tokens["g"], layer, projected)
+
+
+def _detect(sd: StateDict) -> bool:
+    """Return whether the pooled text, as wide as the context, and five values are what the UNet is told."""
+    if not is_unet(sd) or "add_embedding.linear_1.weight" not in sd:
+        return False
+    context = next((sd[key].shape[1] for key in sd if key.endswith("attn2.to_k.weight")), 0)
+    return sd["add_embedding.linear_1.weight"].shape[1] == context + VALUES * SDXL_SIZE_EMBEDDING
+
+
+def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
+    text = parts["clip_g"]
+    text.openclip = True
+    tokenizer = source.tokenizers.get("clip_g") or clip_tokenizer(text, "clip_g", source.directories)
+    module = build_clip_text(text.weights, devices.text_encoder_dtype(), text.full_config())
+    encoder = CLIPTextEncoder(module, tokenizer.start, tokenizer.end, tokenizer.pad)
+    return CLIP(SDXLRefinerTextModel(encoder), MultiTokenizer(g=tokenizer))
+
+
+FAMILY = Family(
+    name="SDXL refiner",
+    model=SDXLRefiner,
+    detect=_detect,
+    diffusers_class="UNet2DConditionModel",
+    folder="unet",
+    build=build_unet,
+    originals={UNET: convert_unet},
+    text=TextKind(("clip_g",), ("stable_diffusion",), ("conditioner.embedders.0.model.",), _text),
+    lora_sources=unet_sources,
+    lora_prefix="unet.",
+    file_names=r"refiner",
+)

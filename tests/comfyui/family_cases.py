@@ -1,0 +1,133 @@
+"""Small random denoisers of each family, in the files that ComfyUI's users have, and how they are sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tiny_models as tiny
+import torch
+from tiny_models import StateDict
+
+SIDE = 16
+"""Latents along a side."""
+
+UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 320],
+    "layers_per_block": 1,
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+SD2 = UNET | {"cross_attention_dim": 1024, "attention_head_dim": 5, "use_linear_projection": True}
+SD2_DEEP = SD2 | {
+    "block_out_channels": [320, 320, 320, 320],
+    "layers_per_block": 2,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+SIZED = {
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+}
+SSD1B = SIZED | {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 320, 320],
+    "layers_per_block": 2,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": 5,
+    "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    "projection_class_embeddings_input_dim": 2816,
+}
+KOALA = SSD1B | {
+    "layers_per_block": 1,
+    "mid_block_type": None,
+    "transformer_layers_per_block": [1, 2, 5],
+    "reverse_transformer_layers_per_block": [5, 2, 1],
+}
+REFINER = SIZED | {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [384, 384, 384, 384],
+    "layers_per_block": 2,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 1280,
+    "attention_head_dim": 6,
+    "transformer_layers_per_block": 4,
+    "projection_class_embeddings_input_dim": 2560,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A denoiser and how it is sampled.
+
+    `weights`: in the layout of its file. `context`: width of the text. `pooled`: width of the pooled text, 0 for none.
+    `channels`: of latents. `values`: more of the conditioning, made with a generator. `cfg`: guidance scale.
+    """
+
+    weights: Callable[[], StateDict]
+    context: int
+    pooled: int = 0
+    channels: int = 4
+    values: Callable[[torch.Generator], dict[str, Any]] = field(default=lambda generator: {})
+    cfg: float = 4.0
+    scheduler: str = "normal"
+    length: int = 77
+
+
+def unet(config: dict[str, Any]) -> Callable[[], StateDict]:
+    return lambda: tiny.original_unet(tiny.unet_weights(config))
+
+
+def _inpainting(generator: torch.Generator) -> dict[str, Any]:
+    image = torch.randn(1, 4, SIDE, SIDE, generator=generator)
+    return {"concat_latent_image": image, "concat_mask": torch.rand(1, 1, 8 * SIDE, 8 * SIDE, generator=generator)}
+
+
+def _editing(generator: torch.Generator) -> dict[str, Any]:
+    return {"concat_latent_image": torch.randn(1, 4, SIDE // 2, SIDE, generator=generator)}
+
+
+CASES = {
+    "sd15": Case(unet(UNET), 768),
+    "sd15-inpainting": Case(unet(UNET | {"in_channels": 9}), 768, values=_inpainting),
+    "sd15-inpainting-blank": Case(unet(UNET | {"in_channels": 9}), 768),
+    "sd15-edit": Case(unet(UNET | {"in_channels": 8}), 768, values=_editing),
+    "sd2": Case(unet(SD2), 1024),
+    "sd2-v": Case(unet(SD2_DEEP), 1024),
+    "sd2-inpainting": Case(unet(SD2 | {"in_channels": 9}), 1024, values=_inpainting),
+    "ssd-1b": Case(unet(SSD1B), 2048, 1280),
+    "koala": Case(unet(KOALA), 2048, 1280),
+    "sdxl-refiner": Case(unet(REFINER), 1280, 1280, values=lambda generator: {"aesthetic_score": 5.0, "width": 512}),
+}
+
+
+def write(folder: Path) -> None:
+    """Write the files of all cases."""
+    for name, case in CASES.items():
+        tiny.save(folder / f"{name}.safetensors", case.weights())
+
+
+def prompts(case: Case) -> tuple[list[list[Any]], list[list[Any]], torch.Tensor]:
+    """A positive and a negative conditioning, and noise; the same ones at every call."""
+    generator = torch.Generator().manual_seed(5)
+    values = case.values(generator)
+    made = []
+    for _ in range(2):
+        pooled = {"pooled_output": torch.randn(1, case.pooled, generator=generator)} if case.pooled else {}
+        made.append([[torch.randn(1, case.length, case.context, generator=generator), {**values, **pooled}]])
+    noise = torch.randn(1, case.channels, SIDE, SIDE, generator=generator)
+    return made[0], made[1], noise

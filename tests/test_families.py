@@ -1,0 +1,122 @@
+"""The registry of families: each known by its keys, its configuration read from shapes, its text encoders by width."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from naming import naming
+from tessera.host.models.architectures import unet_config
+from tessera.host.models.families import FAMILIES, of_file_name, recognise
+from tessera.host.models.image_conds import NoiseAugmentor, edit_channels, flux_channels, inpainting_channels
+from tessera.host.models.loaders import load_clip, load_diffusion_model
+from tessera.host.models.model_base import ModelType
+
+SIZED = tiny.SDXL_UNET | {"transformer_layers_per_block": [1, 2]}
+THREE = SIZED | {
+    "block_out_channels": [64, 64, 64],
+    "attention_head_dim": 1,
+    "layers_per_block": 2,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, [2, 2], [2, 2]],
+    "reverse_transformer_layers_per_block": [[2, 2, 3], [2, 1, 1], 1],
+}
+UNETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "inpainting": ("Stable Diffusion 1.5", tiny.UNET | {"in_channels": 9}),
+    "editing": ("Stable Diffusion 1.5", tiny.UNET | {"in_channels": 8}),
+    "linear": ("Stable Diffusion 2", tiny.UNET | {"use_linear_projection": True, "attention_head_dim": [1, 1],
+                                                  "block_out_channels": [64, 64]}),
+    "pruned": ("SDXL", THREE | {"mid_block_type": "UNetMidBlock2D"}),
+    "without a middle": ("SDXL", THREE | {"mid_block_type": None}),
+    "uneven": ("SDXL", THREE),
+    "refiner": ("SDXL refiner", THREE | {"projection_class_embeddings_input_dim": 3 * tiny.WIDTH + 5 * 256}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNETS)
+def test_unets_are_read_from_their_keys(kind: str) -> None:
+    name, config = UNETS[kind]
+    weights = tiny.unet_weights(config)
+    family, converted = recognise(tiny.original_unet(weights))
+    assert family.name == name
+    torch.testing.assert_close(converted, weights, rtol=0, atol=0)
+    wanted: Any = UNet2DConditionModel.from_config(config)
+    found: Any = UNet2DConditionModel.from_config(unet_config(weights))
+    for module in (wanted, found):
+        module.load_state_dict(weights)
+    sizes = config.get("projection_class_embeddings_input_dim", 0) - (5 if name.endswith("refiner") else 6) * 256
+    added = {"text_embeds": torch.ones(1, max(sizes, 1)), "time_ids": torch.ones(1, 5 + (name == "SDXL"))}
+    inputs = torch.randn(1, config["in_channels"], 8, 8), 3, torch.randn(1, 5, config["cross_attention_dim"])
+    with torch.no_grad():
+        torch.testing.assert_close(found(*inputs, added_cond_kwargs=added), wanted(*inputs, added_cond_kwargs=added))
+
+
+def test_families_have_pages_of_their_own() -> None:
+    assert len({family.name for family in FAMILIES}) == len({family.model for family in FAMILIES}) == len(FAMILIES)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("v1-5-pruned-emaonly-fp16.safetensors", "Stable Diffusion 1.5"), ("sd_xl_base_1.0.safetensors", "SDXL"),
+     ("sd_xl_refiner_1.0.safetensors", "SDXL refiner"), ("flux1-dev-fp8.safetensors", "Flux.1"),
+     ("v2-1_768-ema-pruned.safetensors", "Stable Diffusion 2"), ("wan2.1_t2v_14B_fp16.safetensors", None)],
+)  # fmt: skip
+def test_usual_file_names(name: str, family: str | None) -> None:
+    found = of_file_name(name)
+    assert (found and found.name) == family
+
+
+@pytest.mark.parametrize(("deviation", "kind"), [(0.05, ModelType.EPS), (0.2, ModelType.V_PREDICTION)])
+def test_prediction_of_stable_diffusion_2(deviation: float, kind: ModelType, tmp_path: Path) -> None:
+    deep = {"block_out_channels": [64] * 4, "attention_head_dim": 1, "layers_per_block": 2,
+            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "use_linear_projection": True}  # fmt: skip
+    weights = tiny.unet_weights(tiny.UNET | deep)
+    probe = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+    weights[probe] = deviation * (weights[probe] - weights[probe].mean()) / weights[probe].std(unbiased=False)
+    path = tiny.save(tmp_path / "sd2.safetensors", tiny.original_unet(weights))
+    assert load_diffusion_model(path).model.model_type == kind
+
+
+def test_text_encoders_go_by_their_width(tmp_path: Path) -> None:
+    keys = {64: "l", 1024: "h", 1280: "g"}
+    for width, key in keys.items():
+        config = tiny.text_config(width, "gelu", width) | {"num_hidden_layers": 1, "vocab_size": tiny.VOCABULARY}
+        path = tiny.save(tmp_path / f"{key}.safetensors", tiny.text_weights(config))
+        clip = load_clip([path], "stable_diffusion")
+        assert list(clip.tokenize("moss")) == [key]
+        assert clip.encode("moss").shape == (1, 77, width)
+    with pytest.raises(ValueError, match=naming("CLIP of width 1280", "sdxl")):
+        load_clip([tmp_path / "g.safetensors"], "sdxl")
+
+
+def test_channels_beside_the_latents() -> None:
+    noise, image = torch.randn(2, 4, 6, 8), torch.randn(1, 4, 6, 8)
+    mask = torch.zeros(1, 1, 48, 64)
+    mask[..., 32:] = 1
+    seen = inpainting_channels(lambda x: 2 * x, noise, "cpu", concat_latent_image=image, concat_mask=mask)
+    assert torch.equal(seen[:, :1], torch.cat([torch.zeros(2, 1, 6, 4), torch.ones(2, 1, 6, 4)], -1))
+    assert torch.equal(seen[:, 1:], 2 * image.expand(2, -1, -1, -1))
+    blank = inpainting_channels(lambda x: 2 * x, noise, "cpu", latent_image=image)
+    assert torch.equal(blank[:, 0], torch.ones(2, 6, 8)) and blank[:, 1:].std((2, 3)).max() == 0
+    assert torch.equal(edit_channels(noise, "cpu", concat_latent_image=image), image.expand(2, -1, -1, -1))
+    assert not edit_channels(noise, "cpu").any()
+    seen = flux_channels(lambda x: 2 * x, 72, noise, "cpu", concat_latent_image=image, concat_mask=mask)
+    assert torch.equal(seen[:, :4], 2 * image.expand(2, -1, -1, -1))
+    assert torch.equal(seen[:, 4:].amin(1), seen[:, 4:].amax(1))
+    assert torch.equal(seen[:, 4], torch.cat([torch.zeros(2, 6, 4), torch.ones(2, 6, 4)], -1))
+    assert flux_channels(lambda x: 2 * x, 8, noise, "cpu", concat_latent_image=image).shape == noise.shape
+
+
+def test_noise_of_image_embeddings_rises_from_none() -> None:
+    augmentor = NoiseAugmentor(torch.zeros(1, 8), torch.ones(1, 8))
+    embedding = torch.ones(1, 8)
+    clear, half, full = (augmentor(embedding, part, 3)[:, :8] for part in (0.0, 0.5, 1.0))
+    assert (clear - embedding).abs().max() < 0.05
+    assert (clear - embedding).norm() < (half - embedding).norm()
+    assert torch.allclose(full, torch.randn(1, 8, generator=torch.Generator().manual_seed(3)), atol=0.05)
