@@ -32,6 +32,7 @@ class Cuts:
 
     contents: Mapping[str, bytes]
     parameters: Mapping[str, str]
+    _red: dict[str, Tensor] = field(default_factory=dict)
     _black: dict[tuple[str, Size], bool] = field(default_factory=dict)
 
     def check(self, recipe: Recipe) -> None:
@@ -40,7 +41,10 @@ class Cuts:
         Raises:
             GraphError: nothing is left of an image.
         """
-        black = {file for file, size in _places(recipe) if file in self.contents and self._is_black(file, size)}
+        masks = {each for each in (recipe.mask, *(each.mask for each in recipe.image_prompts)) if each}
+        for file, size in _places(recipe):
+            self._cut(file, size)
+        black = {file for file in masks if self._is_black(file, recipe.size)}
         width, height = recipe.size
         where = f"it is black where the result of {width} x {height} px shows it, cut around its center"
         kept = [each for each in recipe.image_prompts if each.mask not in black]
@@ -53,15 +57,27 @@ class Cuts:
         if recipe.mask in black and not recipe.unzoom:
             recipe.remarks["mask"] = f"{where}, so nothing is painted"
 
+    def _cut(self, file: str, size: Size) -> Tensor | None:
+        """Return the red of what is left of an image, (1, 1, H, W); None where the image was not read."""
+        if file not in self.contents:
+            return None
+        if file not in self._red:
+            self._red[file] = _opened(self.contents[file])
+        red = crop_to_aspect(self._red[file], size[0] / size[1])
+        if not red.numel():
+            height, width = self._red[file].shape[-2:]
+            found = f"{self.parameters[file]}: found an image of {width} x {height} px"
+            left = f"of which nothing is left in the proportions of {size[0]} x {size[1]} px"
+            raise GraphError([f"{found}, {left}; send one that is nearer to them"])
+        return red
+
     def _is_black(self, file: str, size: Size) -> bool:
         if (file, size) not in self._black:
-            image = _opened(self.contents[file])
-            height, width = crop_to_aspect(image.movedim(-1, 1), size[0] / size[1]).shape[-2:]
-            if not width or not height:
-                found = f"{self.parameters[file]}: found an image of {image.shape[2]} x {image.shape[1]} px"
-                left = f"of which nothing is left in the proportions of {size[0]} x {size[1]} px"
-                raise GraphError([f"{found}, {left}; send one that is nearer to them"])
-            self._black[file, size] = not (resize(image, *size, "bilinear", "center")[..., 0] > 0).any()
+            red = self._cut(file, size)
+            if red is not None and red.any() and (red.shape[-1] > size[0] or red.shape[-2] > size[1]):
+                # Scaling down skips pixels.
+                red = resize(red.movedim(1, -1), *size, "bilinear")
+            self._black[file, size] = red is not None and not (red > 0).any()
         return self._black[file, size]
 
 
@@ -79,8 +95,8 @@ def _places(recipe: Recipe) -> Iterator[tuple[str, Size]]:
 
 
 def _opened(content: bytes) -> Tensor:
-    """Return an image (1, H, W, 3) as the workflow loads it."""
+    """Return the red of an image, (1, 1, H, W), as the workflow loads it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         path.write_bytes(content)
-        return load_image(path)[0]
+        return load_image(path)[0][None, :1, ..., 0].contiguous()

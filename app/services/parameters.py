@@ -206,42 +206,42 @@ class Parameter:
     def _mark(self, kind: type[Any]) -> Any:
         return next((each for each in self.marks if isinstance(each, kind)), None)
 
-    @property
+    @cached_property
     def to(self) -> To:
         """What becomes of it."""
         return self._mark(To)
 
-    @property
+    @cached_property
     def outcome(self) -> str:
         """MAPPED, APPROXIMATED, NO_EFFECT or MEANINGLESS."""
         return self.to.outcome
 
-    @property
+    @cached_property
     def how(self) -> str:
         """What is done with it, or why nothing is."""
         return self.info.description or self.to.reason
 
-    @property
+    @cached_property
     def required(self) -> bool:
         """Whether a request without it is refused."""
         return self.info.is_required()
 
-    @property
+    @cached_property
     def default(self) -> Any:
         """What an omitted parameter gets; None where the service documents none, or it is required."""
         return None if self.required else self.info.default
 
-    @property
+    @cached_property
     def nearest(self) -> Nearest | None:
         """The list of numbers that it takes."""
         return self._mark(Nearest)
 
-    @property
+    @cached_property
     def known(self) -> Known | None:
         """The known texts of an open list."""
         return self._mark(Known)
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Any, ...]:
         """The values of a list; nothing where there is none."""
         found = self.nearest.numbers if self.nearest else self.known.names if self.known else None
@@ -250,22 +250,22 @@ class Parameter:
     def _limit(self, name: str) -> Any:
         return next((getattr(each, name) for each in self.marks if hasattr(each, name)), None)
 
-    @property
+    @cached_property
     def step(self) -> int | None:
         """Values are multiples of it."""
         return self._limit("multiple_of")
 
-    @property
+    @cached_property
     def above(self) -> bool:
         """Whether the least value itself is not allowed."""
         return self._limit("gt") is not None
 
-    @property
+    @cached_property
     def within(self) -> Range:
         """The least and the greatest value, of each item in a list."""
         return self._limit("gt" if self.above else "ge"), self._limit("le")
 
-    @property
+    @cached_property
     def by_family(self) -> ByFamily:
         """What differs by family."""
         return self._mark(ByFamily) or ByFamily()

@@ -72,6 +72,7 @@ class Request(BaseModel):
         return made
 
     @classmethod
+    @cache
     def _usual(cls, family: str | None) -> dict[str, Any]:
         """Return the defaults that models of a family have."""
         of_family = {name: parameter.by_family.default for name, parameter in cls.table().items()}
