@@ -5,8 +5,6 @@ Here a hundred generated bodies of each service are tried; `pytest -m requests` 
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import random
 import re
@@ -15,11 +13,11 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from PIL import Image
+from random_bodies import IMAGES, Values
 from tessera.app.registry import node_classes
 from tessera.app.services.convert import Line, convert
 from tessera.app.services.images import RequestImages
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
 from tessera.app.services.report import Report
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
@@ -40,19 +38,6 @@ FILES = {
     "text_encoders": ["clip_l.safetensors", "t5xxl.safetensors"],
 }
 MODELS = ["texture-sd", "texture-flux", "v1-5-moss", "base_xl", "flux.1-dev", "flux1-dev", "fast-flux", "model_abc"]
-LORAS = ["zigzag", "moss", "gone"]
-SIZES = [512, 768, 1024]
-FAR_MORE = 10**6
-"""Bound of numbers whose document has none."""
-
-
-def image(colour: str, size: tuple[int, int] = (16, 16)) -> str:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-IMAGES = [image("teal"), image("white", (32, 16)), image("black", (8, 24))]
 
 
 @pytest.fixture(scope="module")
@@ -68,60 +53,28 @@ def info(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectInfo]:
     folder_paths.configure()
 
 
-OBJECTS = {
-    "concepts": [{"modelId": "zigzag", "scale": 0.5}, {"modelId": "gone"}],
-    "elements": [{"akUUID": "zigzag", "weight": 0.5}],
-    "userElements": [{"userLoraId": "moss-5", "weight": 1}],
-    "controlnets": [
-        {"initImageId": IMAGES[0], "preprocessorId": 19, "weight": 0.5},
-        {"initImageId": IMAGES[1], "preprocessorId": 67, "strengthType": "Max"},
-        {"initImageId": IMAGES[1], "preprocessorId": 5},
-    ],
-}
-TEXTS = {
-    **dict.fromkeys(["modelId", "model_id", "checkpoint", "baseModelId"], MODELS),
-    **dict.fromkeys(["prompt", "negative_prompt", "negativePrompt", "prompt_2"], ["moss", "white zigzag", ""]),
-    "lora_model": ["zigzag", "gone", "zigzag, moss-5"],
-    "vae": ["bright", "gone"],
-    "controlnet": ["canny", "depth", "gone"],
-    "aspectRatio": ["1:1", "16:9"],
-    "modelEpoch": ["5", "6"],
-}
-
-
-def value(draw: random.Random, row: Parameter) -> Any:
-    """A value that the document of a service allows, or nearly so."""
-    if row.choices:
-        return draw.choice(row.choices)
-    if row.type is bool:
-        return draw.random() < 0.7
-    if "width" in row.name or "height" in row.name:
-        return draw.choice(SIZES)
-    low, high = row.within
-    if row.type == int | list[int] and draw.random() < 0.3:
-        return draw.sample(range(1, FAR_MORE), 3)
-    if row.type in (int, int | list[int]):
-        return draw.randint(int(low or 0), int(min(FAR_MORE if high is None else high, FAR_MORE)))
-    if row.type in (float, list[float]):
-        ends = (low or 0.0, 4.0 if high is None else high)
-        number = round(draw.uniform(*ends), draw.choice([0, 2])) or ends[1]
-        return number if row.type is float or row.name == "lora_strength" else [number]
-    if row.type == list[dict[str, Any]]:
-        return draw.sample(OBJECTS.get(row.name, [{}]), 1)
-    others: list[tuple[Any, Any]] = [
-        (list[str], draw.sample(IMAGES, 2)),
-        (dict[str, float], {draw.choice(LORAS): 0.5}),
-        (dict[str, str], {"zig": "zigzag"}),
-        (dict[str, list[str]], {"moss": [IMAGES[0]]}),
-    ]
-    found = [each for kind, each in others if kind == row.type]
-    return found[0] if found else draw.choice(TEXTS.get(row.name, IMAGES))
-
-
-def body(draw: random.Random, name: str) -> dict[str, Any]:
-    share = draw.choice([0.1, 0.3, 0.6])
-    rows = SERVICES[name].table().values()
-    return {row.name: value(draw, row) for row in rows if row.required or draw.random() < share}
+VALUES = Values(
+    texts={
+        **dict.fromkeys(["modelId", "model_id", "checkpoint", "baseModelId"], MODELS),
+        **dict.fromkeys(["prompt", "negative_prompt", "negativePrompt", "prompt_2"], ["moss", "white zigzag", ""]),
+        "lora_model": ["zigzag", "gone", "zigzag, moss-5"],
+        "vae": ["bright", "gone"],
+        "controlnet": ["canny", "depth", "gone"],
+        "aspectRatio": ["1:1", "16:9"],
+        "modelEpoch": ["5", "6"],
+    },
+    objects={
+        "concepts": [{"modelId": "zigzag", "scale": 0.5}, {"modelId": "gone"}],
+        "elements": [{"akUUID": "zigzag", "weight": 0.5}],
+        "userElements": [{"userLoraId": "moss-5", "weight": 1}],
+        "controlnets": [
+            {"initImageId": IMAGES[0], "preprocessorId": 19, "weight": 0.5},
+            {"initImageId": IMAGES[1], "preprocessorId": 67, "strengthType": "Max"},
+            {"initImageId": IMAGES[1], "preprocessorId": 5},
+        ],
+    },
+    loras=["zigzag", "moss", "gone"],
+)
 
 
 def imported(name: str, sent: dict[str, Any], info: ObjectInfo, **options: Any) -> tuple[Any, list[Line]]:
@@ -187,7 +140,7 @@ def try_bodies(name: str, count: int, info: ObjectInfo) -> None:
     tried = compared = attempts = 0
     while tried < count:
         attempts += 1
-        sent = body(draw, name)
+        sent = VALUES.body(draw, name)
         options = {"model": draw.choice([None, None, None, "texture-sd", "texture-flux", "base_xl"])}
         try:
             convert(SERVICES[name], sent, info, RequestImages({}), 1, **options)
@@ -220,7 +173,7 @@ def test_every_place_of_a_table_is_an_input_that_some_request_sets(name: str, in
     for _ in range(3000):
         nodes, options = draw.choice([info, fewer]), {"background_model": draw.choice(["", "cut"])}
         try:
-            drawing, _ = convert(SERVICES[name], body(draw, name), nodes, RequestImages({}), 1, **options)
+            drawing, _ = convert(SERVICES[name], VALUES.body(draw, name), nodes, RequestImages({}), 1, **options)
         except GraphError:
             continue
         for node in drawing["nodes"]:
