@@ -23,6 +23,8 @@ def test_settings_are_kept(tmp_path: Path) -> None:
         assert (await answer(client, "GET", "/settings/Comfy.Locale"))[1] == "ja"
         assert (await answer(client, "POST", "/settings", json=[1]))[0] == 400
         assert (await answer(client, "POST", "/settings/x", data=b"{"))[0] == 400
+        await answer(client, "POST", "/settings/Comfy.TutorialCompleted", json=True)
+        assert "Comfy.TutorialCompleted" not in (await answer(client, "GET", "/settings"))[1]
         (tmp_path / "user" / "default" / "comfy.settings.json").write_text("{broken")
         assert (await answer(client, "GET", "/settings/Comfy.Locale"))[1] is None
 

@@ -62,12 +62,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         log.warning("%s cannot be read (%s); the editor gets its defaults", path, error)
         return dict(DEFAULTS)
-    return DEFAULTS | found if isinstance(found, dict) else dict(DEFAULTS)
+    kept = {name: value for name, value in found.items() if name not in NOT_KEPT} if isinstance(found, dict) else {}
+    return DEFAULTS | kept
 
 
 def _change(request: web.Request, changes: dict[str, Any]) -> web.Response:
     path = _file(request)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {name: value for name, value in (_read(path) | changes).items() if name not in NOT_KEPT}
-    replace(path, json.dumps(kept, indent=4).encode())
+    replace(path, json.dumps(_read(path) | changes, indent=4).encode())
     return web.Response()

@@ -1,0 +1,144 @@
+"""ComfyUI's editor in a headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Page, Playwright, Response
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+READY = """() => window.app && window.app.graph && window.LiteGraph && window.app.extensionManager
+    && Object.keys(window.LiteGraph.registered_node_types).length > 20 && !window.app.extensionManager.spinner"""
+LOADED = """([name, count]) => {
+    const active = window.app.extensionManager.workflow.activeWorkflow;
+    const fresh = !window.app.graph.extra?.stale;
+    return fresh && active?.filename.startsWith(name) && window.app.graph.nodes.length === count;
+}"""
+STATE = """() => window.app.graph.serialize().nodes.map((node) => ({
+    id: node.id, type: node.type, widgets_values: node.widgets_values ?? null,
+    known: node.type in window.LiteGraph.registered_node_types,
+    red: Boolean(window.app.graph.getNodeById(node.id).has_errors),
+}))"""
+SECONDS = 120
+
+
+def chromium(playwright: Playwright) -> str | None:
+    """The Chromium of the system, or else the one that Playwright installed; None where there is neither."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    own = playwright.chromium.executable_path
+    return os.environ.get("CHROMIUM") or found or (own if Path(own).is_file() else None)
+
+
+@dataclass
+class Server:
+    """Where the editor comes from.
+
+    Attributes:
+        pack: the name of the pack's folder there.
+        ours: whether it is Tessera's own, of which more is asked.
+    """
+
+    address: str
+    pack: str
+    ours: bool
+
+    def get(self, path: str) -> Any:
+        """The JSON under a path."""
+        with urllib.request.urlopen(self.address + path, timeout=60) as response:
+            return json.load(response)
+
+    def wait(self, known: set[str]) -> dict[str, Any]:
+        """Wait for a prompt that is not among those `known`; its entry in the history."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            history = self.get("/history")
+            for prompt_id in history.keys() - known:
+                return history[prompt_id]
+            time.sleep(0.1)
+        raise AssertionError("the prompt has not ended")
+
+
+@contextmanager
+def tessera(folder: Path) -> Iterator[Server]:
+    """`tessera serve` in a process of its own."""
+    command = [sys.executable, "-m", "tessera.app.cli.main", "serve", "--port", "0"]
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True)
+    assert process.stdout is not None
+    try:
+        words = process.stdout.readline().split()
+        assert words, (folder / "log.txt").read_text()
+        yield Server(words[3].rstrip(";"), "tessera", ours=True)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@dataclass
+class Editor:
+    """The editor's page, and what went wrong in it."""
+
+    page: Page
+    server: Server
+    wrong: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
+        if self.server.ours:
+            self.page.on("console", self._said)
+            self.page.on("response", self._answered)
+
+    def _said(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.wrong.append(message.text)
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 400:
+            self.wrong.append(f"{response.status} {response.url}")
+
+    def open(self, nodes_2: bool = False) -> None:
+        """Open it, with either renderer."""
+        self.page.goto(self.server.address, wait_until="domcontentloaded")
+        self.page.wait_for_function(READY, timeout=SECONDS * 1000)
+        self.page.evaluate("(on) => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", nodes_2)
+
+    def open_template(self, name: str) -> None:
+        """Open an example from the dialog of templates."""
+        if not self.page.locator("[data-testid=template-workflows-content]").is_visible():
+            self.page.evaluate("() => void window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+        if not self.server.ours:
+            self.page.get_by_text(self.server.pack, exact=True).first.click()
+        card = self.page.locator(f"[data-testid=template-workflow-{name}]")
+        card.scroll_into_view_if_needed()
+        self.page.evaluate("() => { window.app.graph.extra.stale = true }")
+        card.click()
+        count = len(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())["nodes"])
+        self.page.wait_for_function(LOADED, arg=[name, count], timeout=SECONDS * 1000)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes of the graph as the editor would save them, and whether it knows them."""
+        return self.page.evaluate(STATE)
+
+    def prompt(self) -> dict[str, Any]:
+        """The graph as the editor sends it."""
+        return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+    def run(self) -> dict[str, Any]:
+        """Press Run, and wait; what the history tells of it."""
+        known = set(self.server.get("/history"))
+        self.page.evaluate("() => window.app.queuePrompt(0, 1)")
+        return self.server.wait(known)

@@ -1,0 +1,157 @@
+"""The examples in ComfyUI's editor, in both of its renderers.
+
+pytest -m browser                     on `tessera serve`, all examples run
+pytest -m "browser and not long"      the same, of which a few run
+COMFYUI_PATH=<checkout> pytest -m browser     on a real ComfyUI as well
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser.editor import ARGUMENTS, ROOT, Editor, Server, chromium, tessera
+from comfyui.server import ComfyUI
+from tessera.app.registry import object_info
+from tessera.app.server.editor_files import editor_folder
+from tessera.host.graph.workflow import read, to_prompt
+
+playwright = pytest.importorskip("playwright.sync_api", reason='no Playwright: pip install "tessera-nodes[test]"')
+pytestmark = pytest.mark.browser
+
+EXAMPLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+A_FEW = {"seamless_texture", "frieze"}
+NAMES = [pytest.param(name, id=name, marks=[] if name in A_FEW else [pytest.mark.long]) for name in EXAMPLES]
+RENDERERS = {"canvas": False, "nodes_2": True}
+
+
+@pytest.fixture(scope="module", params=["tessera", "comfyui"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the editor."""
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "tessera":
+        if editor_folder() is None:
+            pytest.skip('no editor: pip install "tessera-nodes[ui]"')
+        with tessera(folder) as found:
+            yield found
+    elif "COMFYUI_PATH" not in os.environ:
+        pytest.skip("no COMFYUI_PATH: set it to a ComfyUI checkout to open the editor there as well")
+    else:
+        with ComfyUI(Path(os.environ["COMFYUI_PATH"]).resolve(), folder, "tessera-pack") as found:
+            yield Server(f"http://127.0.0.1:{found.port}", found.pack, ours=False)
+
+
+@pytest.fixture(scope="module", params=RENDERERS)
+def editor(request: pytest.FixtureRequest, server: Server) -> Iterator[Editor]:
+    """The editor, opened."""
+    with ExitStack() as stack:
+        driver = stack.enter_context(playwright.sync_playwright())
+        path = chromium(driver)
+        if path is None:
+            pytest.skip("no Chromium: install it, or run playwright install chromium")
+        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        opened = Editor(page, server)
+        opened.open(RENDERERS[request.param])
+        yield opened
+        browser.close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_wrong(editor: Editor) -> Iterator[None]:
+    """No error in the page, on its console, or in an answer of the server."""
+    yield
+    wrong, editor.wrong[:] = list(editor.wrong), []
+    assert wrong == []
+
+
+def example(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def without_meta(prompt: dict[str, Any]) -> dict[str, Any]:
+    return {node_id: {**node, "_meta": {"title": node["_meta"]["title"]}} for node_id, node in prompt.items()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_opens_whole_and_is_sent_as_we_convert_it(editor: Editor, name: str) -> None:
+    editor.open_template(name)
+    nodes = {node["id"]: node for node in editor.nodes()}
+    stored = {node["id"]: node for node in example(name)["nodes"]}
+    assert nodes.keys() == stored.keys()
+    assert not [node["type"] for node in nodes.values() if not node["known"] or node["red"]]
+    for node_id, node in stored.items():
+        # The file may be older than the newest inputs, which are the last ones; null is no value.
+        pairs = zip(node.get("widgets_values") or [], nodes[node_id]["widgets_values"] or [], strict=False)
+        assert not [(before, after) for before, after in pairs if before not in (None, after)], node["type"]
+    ours = to_prompt(read(ROOT / "example_workflows" / f"{name}.json"), object_info())
+    assert without_meta(editor.prompt()) == without_meta(ours)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_runs_to_its_end(editor: Editor, name: str) -> None:
+    editor.open_template(name)
+    entry = editor.run()
+    assert entry["status"]["status_str"] == "success", entry["status"]
+    assert any(shown.get("images") for shown in entry["outputs"].values())
+    editor.page.wait_for_function("(ids) => ids.every((id) => window.app.nodeOutputs[id])", arg=list(entry["outputs"]))
+    assert not [node["type"] for node in editor.nodes() if node["red"]]
+
+
+def test_a_saved_image_opens_as_its_graph(editor: Editor) -> None:
+    editor.open_template("seamless_texture")
+    entry = editor.run()
+    saved = next(
+        each for shown in entry["outputs"].values() for each in shown.get("images", []) if each["type"] == "output"
+    )
+    editor.open_template("frieze")
+    before = len(editor.nodes())
+    editor.page.evaluate(
+        """async (file) => {
+            const answer = await fetch('/view?' + new URLSearchParams(file));
+            await window.app.handleFile(new File([await answer.blob()], file.filename, {type: 'image/png'}));
+        }""",
+        saved,
+    )
+    assert len(editor.nodes()) == len(example("seamless_texture")["nodes"]) != before
+
+
+def test_wrong_settings_are_said_on_their_node_before_the_run(editor: Editor) -> None:
+    editor.open_template("seamless_texture")
+    node_id = next(node["id"] for node in editor.nodes() if node["type"] == "TesseraSeamlessModel")
+    editor.page.evaluate(
+        """(id) => {
+            const widgets = window.app.graph.getNodeById(id).widgets;
+            widgets.find((each) => each.name === 'start_percent').value = 0.8;
+            widgets.find((each) => each.name === 'end_percent').value = 0.2;
+        }""",
+        node_id,
+    )
+    editor.page.evaluate("() => window.app.queuePrompt(0, 1)")
+    editor.page.wait_for_function("(id) => window.app.lastNodeErrors?.[id]", arg=node_id)
+    (error, *_) = editor.page.evaluate("(id) => window.app.lastNodeErrors[id].errors", node_id)
+    assert "0.8" in error["details"]
+    # The editor reports a prompt that is refused on the console.
+    editor.page.wait_for_timeout(500)
+    editor.wrong[:] = [each for each in editor.wrong if "400" not in each and "PromptExecutionError" not in each]
+
+
+def test_a_node_that_fails_is_marked_with_one_line(editor: Editor) -> None:
+    editor.open_template("seamless_texture")
+    node_id = next(node["id"] for node in editor.nodes() if node["type"] == "EmptyLatentImage")
+    editor.page.evaluate(
+        "(id) => { window.app.graph.getNodeById(id).widgets.find((each) => each.name === 'width').value = 136 }",
+        node_id,
+    )
+    entry = editor.run()
+    assert entry["status"]["status_str"] == "error"
+    editor.page.wait_for_function("() => window.app.lastExecutionError")
+    error = editor.page.evaluate("() => window.app.lastExecutionError")
+    assert error["node_type"] == "KSampler"
+    assert "136" in error["exception_message"]
+    assert "\n" not in error["exception_message"].strip()
