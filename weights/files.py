@@ -22,6 +22,12 @@ DOWNLOAD = "download it again"
 MOST_JSON = 2**28
 """Bytes of a JSON file; tokenizers have some ten million."""
 
+LARGE = 2**30
+"""Bytes of a file from which on it may be too large for the memory; a smaller one that asks for more is damaged."""
+
+OF_PYTHON = (MemoryError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, NameError)
+"""Errors whose words are about the reader's code and not about the file."""
+
 HEAD, SHOWN = 4096, 60
 """Bytes read to recognise a page or a message, and characters of it that are shown."""
 _LFS = b"version https://git-lfs.github.com/spec"
@@ -49,13 +55,14 @@ def reading(path: Path, remedy: str = DOWNLOAD) -> Iterator[None]:
     """
     try:
         yield
-    except (BrokenFileError, FileNotFoundError, PermissionError, MemoryError):
+    except (BrokenFileError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
         found = damage(path)
-        if found is None and "memory" in str(error):
+        if found is None and path.stat().st_size > LARGE and (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
-        raise broken(path, found or f"{_bytes(path)} that are damaged: {_first_line(error)}", remedy) from error
+        reason = "" if isinstance(error, OF_PYTHON) else f": {_first_line(error)}"
+        raise broken(path, found or f"{_bytes(path)} that are damaged{reason}", remedy) from error
 
 
 def broken(path: Path, found: str, remedy: str = DOWNLOAD) -> BrokenFileError:
