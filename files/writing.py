@@ -15,6 +15,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +23,8 @@ from . import locks
 
 PART = re.compile(r"\.tessera-[0-9a-f]{32}\.part")
 """Names of unfinished files."""
+
+_recorded: ContextVar[list[Path] | None] = ContextVar("recorded", default=None)
 
 
 def replace(path: str | Path, content: bytes) -> None:
@@ -64,7 +67,21 @@ def create(path: str | Path, content: bytes) -> bool:
                     _take_name(part, path)
         except FileExistsError:
             return False
+    made = _recorded.get()
+    if made is not None:
+        made.append(path)
     return True
+
+
+@contextmanager
+def recorded() -> Iterator[list[Path]]:
+    """Collect the files that are created inside, in order, also where whoever creates them fails half way."""
+    made: list[Path] = []
+    token = _recorded.set(made)
+    try:
+        yield made
+    finally:
+        _recorded.reset(token)
 
 
 def create_series(folder: str | Path, stem: str, suffix: str, contents: Iterable[bytes], first: int = 1) -> list[str]:

@@ -27,13 +27,20 @@ COMPARES = re.compile(r"\b(within|assert_close|allclose|approx)\(")
 SLOW = {"test_example_workflows", "test_request_bodies", "test_demo_adapter", "test_demo_model", "test_demo_seam"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let faults be tested for longer."""
+    parser.addoption(
+        "--long", action="store_true", help="tests of faults: 200 kills, 20,000 broken inputs of each kind"
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark `numeric` what compares numbers with a tolerance, and `quick` the first case of each test."""
     seen: set[tuple[str, str]] = set()
     for item in items:
         function = getattr(item, "function", None)
-        if function is None or item.get_closest_marker("comfyui") or item.get_closest_marker("requests"):
+        if function is None or any(map(item.get_closest_marker, ("comfyui", "requests", "faults"))):
             continue
         place = (item.path.stem, function.__qualname__)
         if place[0] not in SLOW and place not in seen:

@@ -165,7 +165,7 @@ def test_results_are_inference_tensors() -> None:
         ("memory of the processor", True, "node 1 Broken: out of memory; take a smaller image or batch ([enforce"),
         ("full disk", False, "node 1 Broken: a.png: No space left on device; make room there"),
         ("a file for a folder", True, "node 1 Broken: a: Not a directory"),
-        ("package", False, "node 1 Broken: No module named 'spandrel'; run again with --debug"),
+        ("package", False, "node 1 Broken: No module named 'spandrel'"),
         ("two outputs", False, "node 1 Broken: execute returned 2 values; the schema has 1 outputs"),
         ("lines", True, "node 1 Broken: cannot work with what it was given (one); check"),
     ],

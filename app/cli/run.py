@@ -7,9 +7,13 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...files.writing import recorded
 from ...host.errors import GraphError, NodeError, first
+from ...host.folder_paths import get_output_directory, is_within_directory
 from ..api import collect, execute, prepare
 from ..engines.address import is_server
 from . import on_engine
@@ -48,9 +52,10 @@ def declare(commands: Any, parents: list[Parser]) -> None:
 def command(options: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     hook = _webhook(options)
-    with handled() as signals:
+    with handled() as signals, recorded() as files:
         run = on_engine.run if is_server(options.engine) else _run
         code, errors, made = run(options, signals)
+        made = None if made is None else _with_files(made, files)
         unprinted = None if made is None else _print(made, options.json)
         unsent = _send(hook, errors, made)
     if errors or unsent or unprinted is not None:
@@ -82,6 +87,13 @@ def _run(options: argparse.Namespace, signals: Signals) -> tuple[int, list[str],
     finally:
         signals.let_report()
     return code, errors, collect(ready, started) if ready else None
+
+
+def _with_files(made: Results, files: Sequence[Path]) -> Results:
+    """Return results that name as well what a node saved before it failed or was stopped."""
+    known, folder = set(made.paths), get_output_directory()
+    others = [str(path) for path in files if str(path) not in known and is_within_directory(folder, str(path))]
+    return replace(made, paths=[*made.paths, *others])
 
 
 def _print(made: Results, as_json: bool) -> list[str] | None:

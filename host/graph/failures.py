@@ -46,7 +46,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         full = "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename else ""
         return f"{error.filename}: {error.strerror}{full}" if error.filename else error.strerror
-    if isinstance(error, (ValueError, OSError)) and str(error):
+    if isinstance(error, (ValueError, OSError, ImportError)) and str(error):
         return str(error)
     if isinstance(error, PROGRAM):
         return f"{error}; run again with --debug to see where it comes from"
