@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..host.graph.documents import Workflow
     from ..host.graph.execution import Cache, Run
+    from ..host.schema.object_info import ObjectInfo
 
 __all__ = ["GraphError", "NodeError", "Progress", "Results", "collect", "execute", "prepare", "run"]
 
@@ -76,6 +77,7 @@ def run(
     dtype: str | None = None,
     progress: Progress | None = None,
     engine: str | None = None,
+    replace: Callable[[str], None] | None = None,
 ) -> Results:
     """Run a ComfyUI workflow, without ComfyUI or on a server of it.
 
@@ -94,6 +96,8 @@ def run(
             what it raises ends the run.
         engine: the address of a ComfyUI server that runs it instead, such as "http://127.0.0.1:8188"; folders of
             models, devices and precision are its own then.
+        replace: replace the nodes of other packs that have a counterpart, leave out those that have none, and call this
+            with a line for each, such as `print`.
 
     Returns:
         The saved images.
@@ -105,6 +109,8 @@ def run(
         KeyboardInterrupt: Ctrl-C; files that were saved before stay.
     """
     if is_server(engine):
+        if replace is not None:
+            raise GraphError(["replace needs the nodes of this host; leave it out with engine"])
         return run_on(str(engine), workflow, settings, input_dir, output_dir, progress)
     with _one_at_a_time:
         started = time.monotonic()
@@ -116,6 +122,7 @@ def run(
             models_dir=models_dir,
             device=device,
             dtype=dtype,
+            replace=replace,
         )
         execute(ready, progress)
         return collect(ready, started)
@@ -157,6 +164,7 @@ def prepare(
     device: str | None = None,
     dtype: str | None = None,
     any_model: bool = False,
+    replace: Callable[[str], None] | None = None,
 ) -> Run:
     """Read, change and check a workflow, and set folders and device for it.
 
@@ -178,12 +186,27 @@ def prepare(
     _check(folder_paths.check_folders)
     info = registry.object_info()
     with reading(name):
-        found.prompt = to_prompt(found, info)
+        if replace is None:
+            found.prompt = to_prompt(found, info)
+        else:
+            found = _moved_in(found, info, replace)
         found = apply(_plain(settings or {}, "the settings"), found, info)
         prompt, outputs = validate(found.prompt, info, any_model)
     choose_device(device, dtype)
     where = (folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory())
     return Run(prompt, outputs, info, _cache((*where, device, dtype)), extra_pnginfo=found.extra_pnginfo)
+
+
+def _moved_in(found: Workflow, info: ObjectInfo, tell: Callable[[str], None]) -> Workflow:
+    """Return a workflow whose nodes of other packs are replaced; its UI-format graph, which shows them, is left out."""
+    from ..host.graph.documents import Workflow
+    from ..host.graph.workflow import to_prompt
+    from .moving_in.replace import readable, replace
+
+    prompt, lines = replace(to_prompt(found, readable(info)), info)
+    for line in lines:
+        tell(line)
+    return Workflow(prompt, None if lines else found.ui_graph)
 
 
 def execute(ready: Run, progress: Progress | None = None, keep: Callable[[Run], None] | None = None) -> None:

@@ -6,6 +6,11 @@ from torch import Tensor
 
 from ..contract import io
 from ..tiling.roll import offset
+from .checks import verdict
+
+UNITS = {"fraction": 1.0, "percent": 100.0}
+"""What a whole side is in each unit."""
+MOST = 100.0
 
 
 class TesseraOffsetImage(io.ComfyNode):
@@ -26,7 +31,7 @@ class TesseraOffsetImage(io.ComfyNode):
                     "x",
                     default=0.5,
                     min=0.0,
-                    max=1.0,
+                    max=MOST,
                     step=0.01,
                     optional=True,
                     tooltip="How far to move right, in widths; 0.5 puts the left and right edges in the middle.",
@@ -35,16 +40,38 @@ class TesseraOffsetImage(io.ComfyNode):
                     "y",
                     default=0.5,
                     min=0.0,
-                    max=1.0,
+                    max=MOST,
                     step=0.01,
                     optional=True,
                     tooltip="How far to move down, in heights; 0.5 puts the top and bottom edges in the middle.",
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=list(UNITS),
+                    default="fraction",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Whether x and y are fractions of the size, 0 to 1, or percent of it.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The rolled image, of the same size.")],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, x: float = 0.5, y: float = 0.5) -> io.NodeOutput:
+    def execute(cls, image: Tensor, x: float = 0.5, y: float = 0.5, unit: str = "fraction") -> io.NodeOutput:
         """Roll the image."""
-        return io.NodeOutput(offset(image, x, y))
+        check_offset(x, y, unit)
+        return io.NodeOutput(offset(image, x / UNITS[unit], y / UNITS[unit]))
+
+    @classmethod
+    def validate_inputs(cls, x: float | None = 0.5, y: float | None = 0.5, unit: str | None = "fraction") -> bool | str:
+        """Check that x and y are not larger than a whole."""
+        given = {"x": x, "y": y, "unit": unit}
+        return verdict(cls, given, (check_offset, list(given)))
+
+
+def check_offset(x: float, y: float, unit: str) -> None:
+    """Raise ValueError where x or y is more than a whole side."""
+    for name, value in (("x", x), ("y", y)):
+        if value > UNITS[unit]:
+            raise ValueError(f"{name} is {value:g}; expected 0 to {UNITS[unit]:g}, or unit percent.")

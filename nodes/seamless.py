@@ -12,6 +12,7 @@ from ..tiling.methods import METHODS, check_method, choose
 from ..tiling.vae import seamless_vae
 from .checks import verdict
 from .inputs import check_range, percent, tiling_input
+from .replacements import native_tiling
 from .shown import shown
 
 KEY = "tessera_seamless"
@@ -76,6 +77,7 @@ class TesseraSeamlessModel(io.ComfyNode):
         method: str = "auto",
     ) -> io.NodeOutput:
         """Patch a clone of the model."""
+        tiling = native_tiling(tiling)
         check_seamless(tiling, start_percent, end_percent, method)
         axes = TILINGS[tiling]
         if not any(axes):
@@ -92,7 +94,12 @@ class TesseraSeamlessModel(io.ComfyNode):
         method: str | None = "auto",
     ) -> bool | str:
         """Check the range, and that the method can suit a model."""
-        given = {"tiling": tiling, "start_percent": start_percent, "end_percent": end_percent, "method": method}
+        given = {
+            "tiling": native_tiling(tiling),
+            "start_percent": start_percent,
+            "end_percent": end_percent,
+            "method": method,
+        }
         return verdict(cls, given, (check_seamless, list(given)))
 
 
@@ -126,4 +133,9 @@ class TesseraSeamlessVAE(io.ComfyNode):
     @classmethod
     def execute(cls, vae: Any, tiling: str) -> io.NodeOutput:
         """Wrap the VAE."""
-        return io.NodeOutput(seamless_vae(vae, TILINGS[tiling]))
+        return io.NodeOutput(seamless_vae(vae, TILINGS[native_tiling(tiling)]))
+
+    @classmethod
+    def validate_inputs(cls, tiling: str | None = "both") -> bool | str:
+        """Check the tiling."""
+        return verdict(cls, {"tiling": native_tiling(tiling)})

@@ -14,8 +14,8 @@ from .pipeline import STABLE_DIFFUSION, noise_schedule_of, shifted
 from .plan import plan
 from .registry import find
 
-FLUX_MU = 1.15
-"""ComfyUI's default shift of Flux, in exp(mu)."""
+FLUX_SHIFT = math.exp(1.15)
+"""ComfyUI's default shift of Flux."""
 SD3_SHIFT = 3.0
 """ComfyUI's default shift of Stable Diffusion 3."""
 
@@ -31,7 +31,7 @@ def _flow(shift: float, count: int) -> NoiseSchedule:
 
 FAMILIES: Mapping[str, Callable[[], NoiseSchedule]] = {
     "Stable Diffusion": _diffusion,
-    "Flux": lambda: _flow(math.exp(FLUX_MU), 10000),
+    "Flux": lambda: _flow(FLUX_SHIFT, 10000),
     "SD3": lambda: _flow(SD3_SHIFT, 1000),
 }
 """Tables of noise levels by model family, with the shift that ComfyUI sets where a graph sets none."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tessera.nodes.replacements import FOREIGN_TILINGS
+from tessera.nodes.scheduler_inputs import OWN
 
 WEB = Path(__file__).parents[1] / "web" / "js"
 FILES = sorted(WEB.glob("*.js"))
@@ -87,3 +90,15 @@ def test_a_module_reads_as_one(module: str) -> None:
         [node, "--input-type=module", "--check"], input=source, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_the_interface_knows_the_same_words_of_other_packs() -> None:
+    table = json.dumps(FOREIGN_TILINGS)
+    source = re.sub(r"(\w+): ", r'"\1": ', (WEB / "foreign.js").read_text("utf-8"))
+    assert table in source.replace("{ ", "{").replace(" }", "}")
+
+
+def test_the_interface_knows_the_same_options_as_the_nodes() -> None:
+    found = re.search(r"OWN = ({.*?});", (WEB / "options.js").read_text("utf-8"))
+    assert found
+    assert json.loads(re.sub(r"(\w+):", r'"\1":', found[1])) == OWN

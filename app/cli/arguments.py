@@ -55,6 +55,21 @@ def graph() -> Parser:
     return parser
 
 
+def replacing(parser: Parser) -> None:
+    """Add the argument that replaces nodes of other packs."""
+    parser.add_argument(
+        "--replace",
+        action="store_const",
+        const=_tell,
+        help="replace nodes of ComfyUI-seamless-tiling, ComfyUI-NAG and ComfyUI_IPAdapter_plus, leave out other nodes "
+        "that are not known with what depends on them, and say so on standard error",
+    )
+
+
+def _tell(line: str) -> None:
+    complain(line)
+
+
 def folders_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the folders that were chosen, by their names in `tessera.run`."""
     return {name: getattr(options, name, None) for name in ("models_dir", "input_dir", "output_dir")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..engines.address import is_server
 from . import on_engine
-from .arguments import DONE, Parser, folders_of
+from .arguments import DONE, Parser, folders_of, replacing
 from .assignments import parse
 from .streams import tell
 
@@ -18,6 +18,7 @@ def declare(commands: Any, parents: list[Parser]) -> None:
     check.add_argument(
         "--any-model", action="store_true", help="take every model and image that the workflow names to be there"
     )
+    replacing(check)
     on_engine.declare(check)
     check.set_defaults(command=command)
 
@@ -28,6 +29,7 @@ def command(options: argparse.Namespace) -> int:
         return on_engine.check(options)
     from ..api import prepare
 
-    ready = prepare(options.workflow, parse(options.set), any_model=options.any_model, **folders_of(options))
+    chosen = {"any_model": options.any_model, "replace": options.replace} | folders_of(options)
+    ready = prepare(options.workflow, parse(options.set), **chosen)
     tell(f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}")
     return DONE

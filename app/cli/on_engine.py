@@ -76,6 +76,8 @@ def _opened(options: argparse.Namespace) -> AbstractContextManager[Engine]:
 
     if getattr(options, "device", None) or getattr(options, "dtype", None) or options.models_dir:
         raise GraphError(["--device, --dtype and --models-dir are the server's own with --engine URL; leave them out"])
+    if options.replace or getattr(options, "any_model", False):
+        raise GraphError(["--replace and --any-model need the nodes of this host; leave them out with --engine URL"])
     return closing(ServerEngine(options.engine))
 
 

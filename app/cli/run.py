@@ -17,7 +17,7 @@ from ...host.folder_paths import get_output_directory, is_within_directory
 from ..api import collect, execute, prepare
 from ..engines.address import is_server
 from . import on_engine
-from .arguments import BAD_INPUT, DONE, FAILED, Parser, fail, folders_of
+from .arguments import BAD_INPUT, DONE, FAILED, Parser, fail, folders_of, replacing
 from .assignments import parse
 from .progress_bar import ProgressDisplay
 from .signals import Signals, ended, handled
@@ -45,6 +45,7 @@ def declare(commands: Any, parents: list[Parser]) -> None:
     run.add_argument("--webhook", metavar="URL", help="where one JSON report is sent when the run has ended")
     run.add_argument("--track-id", metavar="ID", help="included in that report")
     run.add_argument("--webhook-private", action="store_true", help="allow a webhook whose address is not public")
+    replacing(run)
     on_engine.declare(run)
     run.set_defaults(command=command)
 
@@ -72,7 +73,7 @@ def _run(options: argparse.Namespace, signals: Signals) -> tuple[int, list[str],
     started, ready = time.monotonic(), None
     code, errors = DONE, []
     try:
-        chosen = {"device": options.device, "dtype": options.dtype} | folders_of(options)
+        chosen = {"device": options.device, "dtype": options.dtype, "replace": options.replace} | folders_of(options)
         ready = prepare(options.workflow, parse(options.set), **chosen)
         with signals.stop_at_next_step(), ProgressDisplay(ready.prompt, len(ready.needed)) as display:
             execute(ready, display.update)

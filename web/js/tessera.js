@@ -2,6 +2,7 @@
 
 import { makeCompareView } from "./compare_view.js";
 import { loadStyle } from "./elements.js";
+import { translateForeign } from "./foreign.js";
 import { app, locator } from "./host.js";
 import { greyOptions } from "./options.js";
 import { addPanel } from "./panel.js";
@@ -56,6 +57,7 @@ app.registerExtension({
     shows.set(node, show);
     follow(node, show);
     greyOptions(node);
+    translateForeign(node);
   },
   /** @param {Record<string, Output>} outputs */
   onNodeOutputsUpdated: showAll,
