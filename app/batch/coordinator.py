@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...host.errors import GraphError
-from .journal import Journal
+from .journal import Journal, Result
 from .plan import Planned
 from .pool import Ended, Pool
 from .queue import WAITING, JobQueue, Waiting
 from .worker import DONE, FAILED, OUT_OF_MEMORY, REFUSED, Order, Outcome
 
 log = logging.getLogger(__name__)
+
+Kept = tuple[Waiting, Mapping[str, Any], Outcome]
+"""A job that is through, what its row sets, and how it ended."""
 
 Tell = Callable[[bool], None]
 """Called when a job is through, with whether it has results."""
@@ -61,8 +64,7 @@ class Coordinator:
             self._hand_out()
             if not self.running and not self.queue.count(WAITING):
                 return
-            for ended in self.pool.wait():
-                self._settle(ended)
+            self._keep([kept for ended in self.pool.wait() if (kept := self._settle(ended))])
 
     def _hand_out(self) -> None:
         for worker in self.pool.free():
@@ -75,41 +77,47 @@ class Coordinator:
                 order = order_of(planned)
             except GraphError as error:
                 outcome = Outcome(REFUSED, "coordinator", 0.0, error="; ".join(error.lines))
-                self._keep(waiting, {}, outcome)
+                self._keep([(waiting, {}, outcome)])
                 continue
             self.running[waiting.number] = waiting, planned
             self.pool.submit(worker, waiting.number, order)
 
-    def _settle(self, ended: Ended) -> None:
+    def _settle(self, ended: Ended) -> Kept | None:
+        """Return what is kept of a job; None where it waits again."""
         waiting, planned = self.running.pop(ended.number)
         outcome = ended.outcome
         if outcome is None:
             if not ended.blamed or waiting.tries <= self.retries:
-                log.warning("line %d: %s; it is tried again", waiting.line, ended.reason)
-                self.queue.give_back(waiting.number, counted=ended.blamed)
-                return
+                return self._try_again(waiting, ended.reason, counted=ended.blamed)
             outcome = Outcome(FAILED, "", 0.0, error=ended.reason)
         elif outcome.kind in (FAILED, OUT_OF_MEMORY) and waiting.tries <= self.retries:
-            log.warning("line %d: %s; it is tried again", waiting.line, outcome.error)
-            self.queue.give_back(waiting.number, counted=True)
-            return
-        self._keep(waiting, dict(planned.inputs), outcome)
+            return self._try_again(waiting, str(outcome.error), counted=True)
+        return waiting, planned.inputs, outcome
 
-    def _keep(self, waiting: Waiting, inputs: dict[str, object], outcome: Outcome) -> None:
-        line = {
-            "job": waiting.key,
-            "line": waiting.line,
-            "inputs": inputs,
-            "outputs": outcome.told,
-            "seconds": outcome.seconds,
-            "worker": outcome.worker,
-            "tries": waiting.tries,
-            "error": outcome.error,
-        }
-        self.journal.commit(line, outcome.files)
-        self.queue.finish(waiting.key)
-        self.counts[DONE if outcome.error is None else FAILED] += 1
-        self.tell(outcome.error is None)
+    def _try_again(self, waiting: Waiting, reason: str, counted: bool) -> None:
+        log.warning("line %d: %s; it is tried again", waiting.line, reason)
+        self.queue.give_back(waiting.number, counted)
+
+    def _keep(self, jobs: Sequence[Kept]) -> None:
+        self.journal.commit([Result(_line(*job), job[2].files) for job in jobs])
+        for waiting, _, outcome in jobs:
+            self.queue.finish(waiting.key)
+            self.counts[DONE if outcome.error is None else FAILED] += 1
+            self.tell(outcome.error is None)
+
+
+def _line(waiting: Waiting, inputs: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
+    """Return what the journal tells of a job, but for its files."""
+    return {
+        "job": waiting.key,
+        "line": waiting.line,
+        "inputs": inputs,
+        "outputs": outcome.told,
+        "seconds": outcome.seconds,
+        "worker": outcome.worker,
+        "tries": waiting.tries,
+        "error": outcome.error,
+    }
 
 
 def order_of(planned: Planned) -> Order:

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,43 @@ STARTED = "batch.json"
 PARTIAL = ".partial-"
 """The beginning of the name of a job's folder until it is complete."""
 
+MOST_THREADS = 16
+"""That wait for the disk."""
+
 FORCE_SECONDS = 1.0
 """Between two times at which the lines are forced to disk; the files of a job are, before it has a line."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is kept of a job.
+
+    Attributes:
+        line: what is told of it.
+        files: contents by relative path; none of a job that failed.
+    """
+
+    line: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+    @property
+    def key(self) -> str:
+        """The job's."""
+        return str(self.line["job"])
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The line with the files."""
+        return {**self.line, "files": [f"{self.key}/{name}" for name in self.files]}
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the files into a new folder, and return their paths."""
+        shutil.rmtree(folder, ignore_errors=True)
+        paths = [folder / name for name in self.files]
+        for path, content in zip(paths, self.files.values(), strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return paths
 
 
 class Journal:
@@ -99,20 +136,16 @@ class Journal:
             kept.unlink()
         return done
 
-    def commit(self, line: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-        """Keep what a job made.
-
-        Args:
-            line: what is told of it; "files" is added.
-            files: contents by relative path; none of a job that failed.
+    def commit(self, results: Sequence[Result]) -> None:
+        """Keep what jobs made. Several together force the disk once instead of once each.
 
         Raises:
-            OSError: the folder cannot be written; nothing of the job is kept.
+            OSError: the folder cannot be written; none of them is kept.
         """
-        key = str(line["job"])
-        if files:
-            self._write(key, files)
-        self._append({**line, "files": [f"{key}/{name}" for name in files]})
+        written = [result for result in results if result.files]
+        if written:
+            self._write(written)
+        self._append([result.told for result in results])
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield what is told of each job that has ended, in the order in which they did."""
@@ -126,42 +159,38 @@ class Journal:
             os.close(self._file)
         self._lock.release()
 
-    def _write(self, key: str, files: Mapping[str, bytes]) -> None:
-        partial, final = self.folder / f"{PARTIAL}{key}", self.folder / key
-        shutil.rmtree(partial, ignore_errors=True)
+    def _write(self, results: Sequence[Result]) -> None:
+        partials = [self.folder / f"{PARTIAL}{result.key}" for result in results]
         try:
-            for name, content in files.items():
-                path = partial / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("xb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-            # Left by a process that ended before it could append the line.
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(partial, final)
+            files = [path for partial, result in zip(partials, results, strict=True) for path in result.write(partial)]
+            _force(files)
+            for partial, result in zip(partials, results, strict=True):
+                # Left by a process that ended before it could append the line.
+                shutil.rmtree(self.folder / result.key, ignore_errors=True)
+                os.rename(partial, self.folder / result.key)
             _sync(self.folder)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            for partial in partials:
+                shutil.rmtree(partial, ignore_errors=True)
             raise
 
-    def _append(self, line: Mapping[str, Any]) -> None:
+    def _append(self, lines: Sequence[Mapping[str, Any]]) -> None:
         if self._file is None:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
             self._file = os.open(self.results, flags, 0o644)
-        content = (json.dumps(line, allow_nan=False) + "\n").encode()
+        content = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines).encode()
         size = os.fstat(self._file).st_size
         try:
             written = os.write(self._file, content)
             if written < len(content):
                 # A full disk may take the beginning; the rest then fails with the reason.
                 os.write(self._file, content[written:])
-            self._force()
+            self._force_lines()
         except BaseException:
             os.ftruncate(self._file, size)
             raise
 
-    def _force(self) -> None:
+    def _force_lines(self) -> None:
         """Force the lines to disk, once in a while: a line that a power failure takes is a job that is run again."""
         if self._file is not None and time.monotonic() - self._forced > FORCE_SECONDS:
             os.fsync(self._file)
@@ -186,6 +215,23 @@ def _read(content: bytes) -> dict[str, Any] | None:
         return None
     right = isinstance(line, dict) and isinstance(line.get("job"), str) and isinstance(line.get("files"), list)
     return line if right else None
+
+
+def _force(files: Sequence[Path]) -> None:
+    """Force files to disk, several at a time: the disk writes them together."""
+    if len(files) == 1:
+        _force_file(files[0])
+        return
+    with ThreadPoolExecutor(min(len(files), MOST_THREADS)) as threads:
+        list(threads.map(_force_file, files))
+
+
+def _force_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(folder: Path) -> None:

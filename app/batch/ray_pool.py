@@ -35,6 +35,9 @@ OBJECT_STORE_BYTES = 256 * 2**20
 MOST_FAILED_STARTS = 3
 """How often in a row a worker may fail to start."""
 
+MOST_TOGETHER = 64
+"""Jobs that are kept together: their images are in memory."""
+
 WAIT_SECONDS = 30.0
 """After so long without any news it is told what is waited for."""
 
@@ -110,7 +113,11 @@ class RayPool:
         """Wait for news; return the jobs that have ended."""
         while True:
             try:
-                return self._heard(*self._news.get(timeout=WAIT_SECONDS))
+                ended = self._heard(*self._news.get(timeout=WAIT_SECONDS))
+                # What has come meanwhile is kept together.
+                for _ in range(min(self._news.qsize(), MOST_TOGETHER)):
+                    ended += self._heard(*self._news.get())
+                return ended
             except queue.Empty:
                 starting = sum(not actor.is_ready and not actor.is_gone for actor in self._actors)
                 if starting:
