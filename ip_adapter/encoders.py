@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..weights.files import DOWNLOAD, damage, read_shapes
+from ..weights.files import DOWNLOAD, damage, first_shard, shapes
 from .formats import Adapter
 
-_NAMES = {
-    ("base", 1024): "CLIP ViT-H",
-    ("base", 1280): "CLIP ViT-bigG",
-    ("base", 768): "CLIP ViT-L",
-    ("patches", 1280): "CLIP ViT-H",
-    ("patches", 1664): "CLIP ViT-bigG",
-    ("patches", 1024): "CLIP ViT-L",
-    ("patches", 1152): "SigLIP so400m",
+
+class Published(NamedTuple):
+    """An image encoder as it is published.
+
+    Attributes:
+        name: of the network.
+        file: where it is published, repository first.
+        size: of that file in bytes.
+        positions: of its table of positions, which tells resolutions apart.
+    """
+
+    name: str
+    file: str
+    size: int
+    positions: int = 257
+
+
+VIT_H = Published("CLIP ViT-H", "h94/IP-Adapter models/image_encoder/model.safetensors", 2_528_373_448)
+BIG_G = Published("CLIP ViT-bigG", "h94/IP-Adapter sdxl_models/image_encoder/model.safetensors", 3_689_912_664)
+VIT_L = Published("CLIP ViT-L", "openai/clip-vit-large-patch14 model.safetensors", 1_710_540_580)
+VIT_L_336 = Published(
+    "CLIP ViT-L at 336 px", "Kwai-Kolors/Kolors-IP-Adapter-Plus image_encoder/pytorch_model.bin", 1_711_974_081, 577
+)
+SIGLIP = Published(
+    "SigLIP so400m", "Comfy-Org/sigclip_vision_384 sigclip_vision_patch14_384.safetensors", 856_505_640, 729
+)
+_NEEDED = {
+    ("base", 1024): VIT_H,
+    ("base", 1280): BIG_G,
+    ("base", 768): VIT_L,
+    ("patches", 1280): VIT_H,
+    ("patches", 1664): BIG_G,
+    ("patches", 1024): VIT_L_336,
+    ("patches", 1152): SIGLIP,
 }
+"""By what an adapter reads, and its width. Of CLIP ViT-L, XLabs' adapters take the one for 224 px, Kolors' that for
+336 px; one network is not the other, though all widths are the same."""
+
 _PROJECTIONS = {"visual_projection.weight": (0, 1), "visual.proj": (1, 0)}
 """Keys of the encoder's projection in both layouts, and the axes that are (embedding, patch) wide."""
 
@@ -27,60 +56,67 @@ _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 _PLACES = (_POSITIONS, "visual.positional_embedding")
 """Keys of the positions in both layouts, (positions, width)."""
 
-_COUNTS = {("base", 768): 257, ("patches", 1024): 577}
-"""Positions of CLIP ViT-L, by what is read of it: XLabs' adapters take the one for 224 px, Kolors' that for 336 px."""
+_FAMILIES = (
+    ("layer_scale1.lambda1", "DINOv2"),
+    ("mlp.gate_proj.", "DINOv3"),
+    ("attention.o_proj.", "DINOv3"),
+    ("q_bias", "EVA-CLIP"),
+    ("patch_embed.", "a network of timm"),
+    ("text_model.", "a text encoder"),
+    ("encoder.block.", "a text encoder"),
+    ("double_blocks.", "a diffusion model"),
+    ("diffusion_model.", "a checkpoint"),
+    ("to_k_ip", "an IP-Adapter"),
+)
+"""Parts of keys of what is no image encoder for adapters, and its name."""
 
-Widths = tuple[int, int]
-"""Width of an encoder's embeddings, 0 when it has none, and of its patches."""
+
+class EncoderShape(NamedTuple):
+    """What of an image encoder tells it from others.
+
+    Attributes:
+        embedding: width of its embeddings, 0 when it has none.
+        patch: width of its patches.
+        positions: 1 and its patches; None where the file does not say.
+    """
+
+    embedding: int
+    patch: int
+    positions: int | None
 
 
 def needed(adapter: Adapter) -> str:
-    """Return the encoder that an adapter needs, in words."""
+    """Return the encoder that an adapter needs, and where to get it, in words."""
     what = "embeddings" if adapter.kind == "base" else "patches"
-    return f"{_NAMES.get(_read_by(adapter), 'an image encoder')} ({what} of width {adapter.features})"
+    found = _published(adapter)
+    if found is None:
+        return f"an image encoder with {what} of width {adapter.features}"
+    return f"{found.name} ({what} of width {adapter.features}; published as {found.file}, {found.size:,} bytes)"
 
 
-def _read_by(adapter: Adapter) -> tuple[str, int]:
-    return "base" if adapter.kind == "base" else "patches", adapter.features
+def _published(adapter: Adapter) -> Published | None:
+    return _NEEDED.get(("base" if adapter.kind == "base" else "patches", adapter.features))
 
 
-def fits(adapter: Adapter, widths: Widths) -> bool:
-    """Return whether an encoder of these widths is the adapter's."""
-    return widths[0 if adapter.kind == "base" else 1] == adapter.features
+def fits(adapter: Adapter, shape: EncoderShape) -> bool:
+    """Return whether an encoder has the widths that an adapter reads."""
+    return shape[0 if adapter.kind == "base" else 1] == adapter.features
 
 
-def encoder_widths(encoder: Any) -> Widths | None:
-    """Return the widths of a CLIP_VISION, None for one that is neither CLIP's nor SigLIP's, such as DINOv2."""
-    weights = encoder.model.state_dict()
-    if "visual_projection.weight" in weights:
-        embedding, patch = weights["visual_projection.weight"].shape
-        return embedding, patch
-    return (0, weights[_POSITIONS].shape[-1]) if _POSITIONS in weights else None
-
-
-def file_widths(path: Path) -> Widths | None:
-    """Read the widths of an image encoder from the header of a safetensors file, or of one in a folder; else None."""
-    shapes = _shapes(path)
-    key = next((key for key in _PROJECTIONS if key in shapes), None)
-    if key is None:
-        return (0, shapes[_POSITIONS][-1]) if _POSITIONS in shapes else None
-    embedding, patch = _PROJECTIONS[key]
-    return shapes[key][embedding], shapes[key][patch]
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of an image encoder's weights; none of a file that is broken."""
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    if not files or files[0].suffix != ".safetensors":
-        return {}
-    try:
-        return read_shapes(files[0])
-    except ValueError:
-        return {}
+def shape_of(weights: Mapping[str, Iterable[int]]) -> EncoderShape | None:
+    """Return the shape of an encoder by the shapes of its weights, None for one that is neither CLIP's nor SigLIP's."""
+    positions = next((tuple(weights[key]) for key in _PLACES if key in weights), None)
+    key = next((key for key in _PROJECTIONS if key in weights), None)
+    if key is not None:
+        embedding, patch = (tuple(weights[key])[axis] for axis in _PROJECTIONS[key])
+        return EncoderShape(embedding, patch, positions[0] if positions else None)
+    return EncoderShape(0, positions[1], positions[0]) if positions and _POSITIONS in weights else None
 
 
 def choose_encoder(adapter: Adapter, names: Iterable[str], full_path: Callable[[str], str]) -> str:
-    """Return the name of the first file that holds the adapter's encoder; of several, of one for its resolution.
+    """Return the name of the first file that holds the adapter's encoder, whatever it is called.
+
+    Files of folders are among the names; of an encoder in several files, the first one stands for all.
 
     Args:
         adapter: the adapter.
@@ -90,43 +126,54 @@ def choose_encoder(adapter: Adapter, names: Iterable[str], full_path: Callable[[
     Raises:
         ValueError: there is none; the message names the encoder to get, and what was found.
     """
-    found = {name: file_widths(Path(full_path(name))) for name in names}
-    fitting = [name for name, widths in found.items() if widths is not None and fits(adapter, widths)]
-    if fitting:
-        count = _COUNTS.get(_read_by(adapter))
-        return next((name for name in fitting if _positions(Path(full_path(name))) == count), fitting[0])
-    seen = ", ".join(f"{name} ({_seen(Path(full_path(name)), widths)})" for name, widths in found.items())
+    paths = {name: Path(full_path(name)) for name in names}
+    paths = {name: path for name, path in paths.items() if path.suffix != ".json" and first_shard(path) == path}
+    read = {name: shapes(path) for name, path in paths.items()}
+    found = {name: shape_of(weights) for name, weights in read.items()}
+    published = _published(adapter)
+    for name, shape in found.items():
+        right = published is None or shape is None or shape.positions in (None, published.positions)
+        if shape is not None and fits(adapter, shape) and right:
+            return name
+    seen = ", ".join(f"{name} ({_seen(paths[name], read[name], found[name])})" for name in paths)
     raise ValueError(
         f"{adapter.name} needs {needed(adapter)}, but models/clip_vision has {seen or 'no files'}; put it there, or "
         "connect it to encoder."
     )
 
 
-def _positions(path: Path) -> int | None:
-    shapes = _shapes(path)
-    return next((shapes[key][0] for key in _PLACES if key in shapes), None)
-
-
-def _seen(path: Path, widths: Widths | None) -> str:
-    if widths is not None:
-        return f"{widths[0]} and {widths[1]}"
+def _seen(path: Path, weights: Mapping[str, Any], shape: EncoderShape | None) -> str:
+    if shape is not None:
+        return _words(shape)
     found = damage(path) if path.is_file() else None
     if found:
         return f"cannot be read; {DOWNLOAD}: {found}"
-    return "not read by auto; choose it in clip_vision if it is the one"
+    return _family(weights) if weights else "not read by auto; choose it in clip_vision if it is the one"
+
+
+def _words(shape: EncoderShape) -> str:
+    embeddings = f"embeddings of width {shape.embedding}" if shape.embedding else "no embeddings"
+    places = "" if shape.positions is None else f", {shape.positions} positions"
+    return f"{embeddings}, patches of width {shape.patch}{places}"
+
+
+def _family(weights: Iterable[str]) -> str:
+    """Name what weights belong to that are neither CLIP's nor SigLIP's image encoder."""
+    keys = list(weights)
+    return next((name for part, name in _FAMILIES if any(part in key for key in keys)), "of another family")
 
 
 def check_encoder(adapter: Adapter, encoder: Any, name: str) -> None:
     """Raise ValueError when a CLIP_VISION is not the one that an adapter was trained with."""
-    widths = encoder_widths(encoder)
-    if widths is None:
+    weights = {key: tensor.shape for key, tensor in encoder.model.state_dict().items()}
+    shape = shape_of(weights)
+    if shape is None:
         raise ValueError(
-            f"{adapter.name} needs {needed(adapter)}, but {name} is neither CLIP's image encoder nor SigLIP's; choose "
-            "the right one from models/clip_vision."
+            f"{adapter.name} needs {needed(adapter)}, but {name} is {_family(weights)}, neither CLIP's image encoder "
+            "nor SigLIP's; choose the right one from models/clip_vision."
         )
-    if not fits(adapter, widths):
-        embeddings = f"embeddings of width {widths[0]}" if widths[0] else "no embeddings"
+    if not fits(adapter, shape):
         raise ValueError(
-            f"{adapter.name} needs {needed(adapter)}, but {name} has {embeddings} and patches of width {widths[1]}; "
-            "choose the right one from models/clip_vision."
+            f"{adapter.name} needs {needed(adapter)}, but {name} has {_words(shape)}; choose the right one from "
+            "models/clip_vision."
         )

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from naming import naming
 from safetensors.torch import save_file
 from tessera.ip_adapter.encoders import check_encoder, choose_encoder
 from tessera.ip_adapter.formats import Adapter, parse_adapter
+from tessera.weights.files import read_spread
 from tiny_adapters import Encoder, random_adapter
 
 TABLE = "vision_model.embeddings.position_embedding.weight"
@@ -35,19 +37,80 @@ def test_of_two_encoders_that_fit_auto_takes_the_resolution(
     for names in (["224.safetensors", "336.safetensors"], ["336.safetensors", "224.safetensors"]):
         assert choose_encoder(_adapter(kind, features), names, lambda n: str(tmp_path / n)) == f"{side}.safetensors"
     alone = [f"{560 - side}.safetensors"]
-    assert choose_encoder(_adapter(kind, features), alone, lambda n: str(tmp_path / n)) == alone[0]
+    with pytest.raises(ValueError, match=naming("adapter.bin", "CLIP ViT-L", "bytes", alone[0], "positions")):
+        choose_encoder(_adapter(kind, features), alone, lambda n: str(tmp_path / n))
 
 
-def test_auto_says_that_it_does_not_read_pickles(tmp_path: Path) -> None:
-    torch.save({"a": torch.zeros(1)}, tmp_path / "vit.bin")
-    with pytest.raises(ValueError, match="vit.bin .not read by auto; choose it in clip_vision"):
-        choose_encoder(_adapter("base", 1024), ["vit.bin"], lambda name: str(tmp_path / name))
+PUBLISHED = {
+    ("base", 1024): ("CLIP ViT-H", "models/image_encoder/model.safetensors", "2,528,373,448 bytes"),
+    ("plus", 1664): ("CLIP ViT-bigG", "sdxl_models/image_encoder/model.safetensors", "3,689,912,664 bytes"),
+    ("base", 768): ("CLIP ViT-L", "openai/clip-vit-large-patch14", "1,710,540,580 bytes"),
+    ("plus", 1024): ("336 px", "Kolors-IP-Adapter-Plus", "1,711,974,081 bytes"),
+    ("plus", 1152): ("SigLIP", "sigclip_vision_patch14_384.safetensors", "856,505,640 bytes"),
+}
 
 
-def test_encoders_of_other_families_are_refused_in_a_line() -> None:
-    dino = SimpleNamespace(model=SimpleNamespace(state_dict=lambda: {"embeddings.cls_token": torch.zeros(1)}))
-    with pytest.raises(ValueError, match="adapter.bin needs CLIP ViT-H.*dino.safetensors.*CLIP.*SigLIP"):
-        check_encoder(_adapter("base", 1024), dino, "dino.safetensors")
+@pytest.mark.parametrize(("kind", "features"), PUBLISHED)
+def test_refusals_name_the_file_to_get(kind: str, features: int, tmp_path: Path) -> None:
+    name, file, size = PUBLISHED[(kind, features)]
+    words = naming("adapter.bin", name, file, size, "models/clip_vision")
+    with pytest.raises(ValueError, match=words) as refused:
+        choose_encoder(_adapter(kind, features), [], str)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match=words):
+        check_encoder(_adapter(kind, features), Encoder(24, 64), "other.safetensors")
+
+
+def _clip(width: int = 1280, embedding: int = 1024) -> dict[str, torch.Tensor]:
+    weights = {"visual_projection.weight": torch.zeros(embedding, width), TABLE: torch.zeros(257, width)}
+    return {**weights, "vision_model.embeddings.patch_embedding.weight": torch.zeros(width, 3, 1, 1)}
+
+
+@pytest.mark.parametrize("layout", ["bin", "spread", "folder", "spread bin"])
+def test_auto_sees_pickles_folders_and_spread_files(tmp_path: Path, layout: str) -> None:
+    folder = tmp_path / "image_encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    save = torch.save if layout.endswith("bin") else save_file
+    ending = "bin" if layout.endswith("bin") else "safetensors"
+    if layout.startswith("spread"):
+        for i, (key, tensor) in enumerate(_clip().items()):
+            save({key: tensor}, folder / f"model-{i + 1:05}-of-00003.{ending}")
+    else:
+        save(_clip(), folder / f"model.{ending}")
+    names = [f"image_encoder/{path.name}" for path in sorted(folder.iterdir())]
+    names = ["image_encoder"] if layout == "folder" else names
+    found = choose_encoder(_adapter("base", 1024), names, lambda name: str(tmp_path / name))
+    assert found == next(name for name in names if not name.endswith(".json"))
+
+
+def test_a_spread_file_with_a_part_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model-00001-of-00002.safetensors"
+    save_file(_clip(), path)
+    with pytest.raises(ValueError, match="model-00001-of-00002.*model-00002-of-00002.safetensors are missing"):
+        read_spread(path)
+    with pytest.raises(ValueError, match="not read by auto"):
+        choose_encoder(_adapter("base", 1024), [path.name], lambda name: str(tmp_path / name))
+
+
+OTHERS = {
+    "DINOv2": "encoder.layer.0.layer_scale1.lambda1",
+    "DINOv3": "layer.0.mlp.gate_proj.weight",
+    "EVA-CLIP": "blocks.0.attn.q_bias",
+    "text encoder": "text_model.encoder.layers.0.mlp.fc1.weight",
+    "checkpoint": "model.diffusion_model.input_blocks.0.0.weight",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_encoders_of_other_families_are_refused_by_name(name: str, tmp_path: Path) -> None:
+    other = {OTHERS[name]: torch.zeros(1)}
+    encoder = SimpleNamespace(model=SimpleNamespace(state_dict=lambda: other))
+    with pytest.raises(ValueError, match=naming("adapter.bin", "CLIP ViT-H", "other.safetensors", name)):
+        check_encoder(_adapter("base", 1024), encoder, "other.safetensors")
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=naming("CLIP ViT-H", "other.safetensors", name)):
+        choose_encoder(_adapter("base", 1024), ["other.safetensors"], lambda each: str(tmp_path / each))
     check_encoder(_adapter("base", 24), Encoder(), "the encoder")
 
 

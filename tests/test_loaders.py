@@ -24,7 +24,8 @@ from tessera.host.layouts.ldm_vae import convert_vae
 from tessera.host.models.architectures import flux_config, unet_config, vae_config
 from tessera.host.models.loaders import load_checkpoint, load_clip, load_clip_vision, load_diffusion_model, load_vae
 from tessera.host.models.model_base import SD15, SDXL, Flux, ModelType
-from tessera.ip_adapter.encoders import encoder_widths, file_widths
+from tessera.ip_adapter.encoders import shape_of
+from tessera.weights.files import shapes
 
 Checkpoints = dict[str, tuple[Path, Path]]
 FAMILIES = {"sd15": SD15, "sdxl": SDXL, "flux": Flux}
@@ -295,7 +296,9 @@ def test_siglip_is_transformers(tmp_path: Path) -> None:
     torch.testing.assert_close(out.last_hidden_state, wanted.last_hidden_state)
     torch.testing.assert_close(out.image_embeds, wanted.last_hidden_state)
     torch.testing.assert_close(out.penultimate_hidden_states, wanted.hidden_states[-2])
-    assert file_widths(file) == encoder_widths(encoder) == (0, 64)
+    loaded = {key: tensor.shape for key, tensor in encoder.model.state_dict().items()}
+    assert shape_of(shapes(file)) == shape_of(loaded)
+    assert shape_of(loaded)[:2] == (0, 64)
 
 
 def test_openclip_image_encoder(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ _LFS = b"version https://git-lfs.github.com/spec"
 _TEXTS = (".txt", ".json", ".jinja")
 _REFUSED = re.compile(r"GLOBAL|Unsupported (global|class)|Trying to|Can only|legacy \.tar|operand \d")
 """torch's messages about intact files that hold more than tensors."""
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 
 
@@ -164,6 +165,58 @@ def read_weights(path: Path) -> Mapping[str, Any]:
         kind = "numbered entries" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise ValueError(f"{path} holds {kind}, expected weights by name")
     return content
+
+
+def first_shard(path: Path) -> Path:
+    """Return the first of the files over which weights are spread (`model-00001-of-00003.bin`); else the path."""
+    match = _SHARD.fullmatch(path.name)
+    return path.with_name(f"{match[1]}-00001-of-{match[2]}{match[3]}") if match else path
+
+
+def shards(path: Path) -> list[Path]:
+    """Return all files over which weights are spread: by the name of one of them, or of a folder.
+
+    Raises:
+        BrokenFileError: some are missing.
+    """
+    if path.is_dir():
+        return sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+    match = _SHARD.fullmatch(path.name)
+    if not match:
+        return [path]
+    every = [path.with_name(f"{match[1]}-{i + 1:05}-of-{match[2]}{match[3]}") for i in range(int(match[2]))]
+    missing = [each.name for each in every if not each.is_file()]
+    if missing:
+        raise broken(path, f"one of {len(every)} files; {', '.join(missing)} are missing", "download all of them")
+    return every
+
+
+def read_spread(path: Path) -> dict[str, Any]:
+    """Read the named weights of a file, and of the others where they are spread over several.
+
+    Raises:
+        BrokenFileError: a file is broken or missing.
+        ValueError: it holds something else.
+    """
+    return {key: tensor for each in shards(path) for key, tensor in read_weights(each).items()}
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of the weights of a file, spread or not, without the weights; nothing of one that has none."""
+    import torch
+
+    found: dict[str, tuple[int, ...]] = {}
+    try:
+        for each in shards(path):
+            if each.suffix.lower() in SAFETENSORS:
+                found |= read_shapes(each)
+            elif each.suffix.lower() in PICKLES:
+                content = torch.load(each, map_location="meta", weights_only=True, mmap=True)
+                content = content.get("state_dict", content)
+                found |= {key: tuple(t.shape) for key, t in content.items() if isinstance(t, torch.Tensor)}
+    except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError):
+        return {}
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer, SDClipModel, SDTokenizer
 from comfy.supported_models_base import ClipTarget
 
+from ...weights.files import read_spread, shards
 from ..protocols import CLIP, MODEL, VAE, Loaded
 from . import flux_demo as flux
 
@@ -203,7 +204,8 @@ def load_image_encoder(path: Path) -> Any:
         RuntimeError: a weight of the folder's is missing, or has no place.
     """
     if not path.is_dir():
-        encoder = comfy.clip_vision.load(str(path))
+        spread = len(shards(path)) > 1
+        encoder = _spread_encoder(path) if spread else comfy.clip_vision.load(str(path))
         if encoder is None:
             raise ValueError(f"{path.name} holds no image encoder; put CLIP's image encoders into models/clip_vision.")
         return encoder
@@ -212,6 +214,13 @@ def load_image_encoder(path: Path) -> Any:
     missing, unplaced = encoder.load_sd(weights)
     _demand_complete("image encoder", set(missing), {key for key in unplaced if not key.endswith("position_ids")})
     return encoder
+
+
+def _spread_encoder(path: Path) -> Any:
+    """Load an image encoder that is spread over several files."""
+    weights = read_spread(path)
+    openclip = "visual.transformer.resblocks.0.attn.in_proj_weight" in weights
+    return comfy.clip_vision.load_clipvision_from_sd(weights, "visual." if openclip else "", openclip)
 
 
 def _demand_complete(part: str, missing: Set[str], unplaced: Set[str]) -> None:

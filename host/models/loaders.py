@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...weights.files import shards
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of, read_json, with_prefix
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
@@ -109,7 +110,10 @@ def _read_text(path: Path) -> TextWeights:
 def load_clip_vision(path: str | Path) -> ClipVisionModel:
     """Return the CLIP_VISION of a file or folder."""
     path = Path(path)
-    sd: StateDict = component_weights(path) if path.is_dir() else load_state_dict(path)
+    files = [path] if path.is_dir() else shards(path)
+    sd: StateDict = {}
+    for each in files:
+        sd |= component_weights(each) if each.is_dir() else load_state_dict(each)
     config = read_json(path / "config.json") if path.is_dir() else None
     with made_of(path):
         return make_clip_vision(sd, config)
