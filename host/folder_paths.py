@@ -27,6 +27,7 @@ MODEL_FOLDERS = {
     "diffusion_models": ["unet", "diffusion_models"],
     "clip_vision": ["clip_vision"],
     "controlnet": ["controlnet", "t2i_adapter"],
+    "style_models": ["style_models"],
     "embeddings": ["embeddings"],
     "upscale_models": ["upscale_models"],
     "safety_checker": ["safety_checker"],

@@ -25,6 +25,10 @@ _UNET_NAMES = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
+_UNCLIP_NAMES = {"add_embedding.": "class_embedding."}
+"""What UNets are told of an encoded image alone is not text and sizes, though both have one place in the original."""
+
+UNCLIP_CONTEXT = 1024
 _RESNET_NAMES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -39,6 +43,9 @@ _UNET_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamp
 def unet_sources(diffusers_keys: Iterable[str]) -> dict[str, Source]:
     """Return original keys by diffusers' keys, for the keys of a diffusers UNet."""
     keys = set(diffusers_keys)
+    unclip = {key.replace("class_embedding.", "add_embedding."): key for key in keys}
+    if unclip.keys() != keys:
+        return {unclip[key]: source for key, source in unet_sources(unclip).items()}
     layers = len({key.split(".")[3] for key in keys if key.startswith("down_blocks.0.resnets.")})
     return {key: Source(_unet_source(key, layers, keys)) for key in keys}
 
@@ -106,7 +113,12 @@ def convert_unet(state_dict: StateDict) -> StateDict:
     unknown = next((key for key, name in names.items() if name is None), None)
     if unknown is not None:
         raise ValueError(f"the UNet has {unknown}, which Stable Diffusion 1.5 and XL do not have")
-    return {name: state_dict[key] for key, name in names.items() if name is not None}
+    found = {name: state_dict[key] for key, name in names.items() if name is not None}
+    context = next((found[key].shape[1] for key in found if key.endswith("attn2.to_k.weight")), None)
+    renamed = _UNCLIP_NAMES if context == UNCLIP_CONTEXT else {}
+    for old, new in renamed.items():
+        found = {key.replace(old, new): tensor for key, tensor in found.items()}
+    return found
 
 
 def convert_controlnet(state_dict: StateDict) -> StateDict:

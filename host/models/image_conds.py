@@ -106,12 +106,12 @@ class NoiseAugmentor:
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
         self.mean, self.deviation = mean, deviation
 
-    def __call__(self, embedding: Tensor, part: float, seed: int | None) -> Tensor:
+    def __call__(self, embedding: Tensor, part: float, seed: int) -> Tensor:
         """Return embeddings (1, D) noised to a part of the levels, with the level's own embedding (1, 2 D)."""
         from diffusers.models.embeddings import get_timestep_embedding
 
         level = round((self.LEVELS - 1) * part)
-        noise = torch.randn(embedding.shape, generator=None if seed is None else torch.Generator().manual_seed(seed))
+        noise = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(seed))
         signal = _signal(level, self.LEVELS)
         scaled = (embedding - self.mean) / self.deviation
         noised = (signal**0.5 * scaled + (1 - signal) ** 0.5 * noise) * self.deviation + self.mean
@@ -130,7 +130,7 @@ def _signal(level: int, levels: int) -> float:
 
 
 def unclip_embedding(
-    images: list[dict[str, Any]], augmentor: NoiseAugmentor, merge: float = 0.0, seed: int | None = None
+    images: list[dict[str, Any]], augmentor: NoiseAugmentor, merge: float = 0.0, seed: int = 0
 ) -> Tensor:
     """Return what an unCLIP model sees (1, 2 D) of encoded images, each with its strength and noise.
 
@@ -147,4 +147,5 @@ def unclip_embedding(
     ]
     if len(seen) == 1:
         return seen[0]
-    return augmentor(torch.stack(seen).sum(0)[:, : augmentor.mean.shape[-1]], merge, None)
+    # ComfyUI draws this noise anew in every run; here a seed gives the same image.
+    return augmentor(torch.stack(seen).sum(0)[:, : augmentor.mean.shape[-1]], merge, seed)

@@ -20,6 +20,7 @@ from .families.base import TextSource
 from .single_file import VAE_PREFIXES, load_single_denoiser, load_single_file
 from .vae import VAE
 
+UNCLIP_VISION = "embedder.model.visual."
 ROLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "clip_h": "CLIP-H", "t5xxl": "T5"}
 """Text encoders as messages call them."""
 
@@ -105,6 +106,16 @@ def _read_text(path: Path) -> TextWeights:
     config = read_json(path / "config.json") if path.is_dir() else None
     with made_of(path):
         return read_text_weights(weights, config)
+
+
+def load_image_encoder(path: str | Path) -> ClipVisionModel | None:
+    """Return the CLIP_VISION of an unCLIP checkpoint, None where it holds none."""
+    path = Path(path)
+    if path.is_dir():
+        return load_clip_vision(path / "image_encoder") if (path / "image_encoder").is_dir() else None
+    sd = with_prefix(load_state_dict(path), UNCLIP_VISION)
+    with made_of(path):
+        return make_clip_vision({f"visual.{key}": tensor for key, tensor in sd.items()}) if sd else None
 
 
 def load_clip_vision(path: str | Path) -> ClipVisionModel:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..runtime.patcher_extension import WrappersMP, wrapped
-from ..sampling.conds import CONDCrossAttn, CONDNoiseShape, CONDRegular
+from ..sampling.conds import CONDConstant, CONDCrossAttn, CONDList, CONDNoiseShape, CONDRegular
 from ..sampling.model_sampling import (
     CONST,
     EPS,
@@ -33,7 +33,8 @@ from . import latent_formats
 from .attention_hooks import patched_attention, unknown_patches
 from .flux_transformer import HookedAttention, forward_flux
 from .flux_transformer import unknown_patches as unknown_flux_patches
-from .image_conds import edit_channels, inpainting_channels
+from .image_conds import edit_channels, flux_channels, inpainting_channels
+from .references import places, spread_mask
 
 Conds = dict[str, CONDRegular]
 PATCH = 2
@@ -194,6 +195,8 @@ class BaseModel(torch.nn.Module):
         dtype = self.get_dtype_inference()
 
         def cast(value: Any) -> Any:
+            if isinstance(value, list):
+                return [cast(each) for each in value]
             if not isinstance(value, Tensor):
                 return value
             return value.to(x.device, dtype if value.is_floating_point() else None)
@@ -313,6 +316,14 @@ class Flux(BaseModel):
     def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
         return unknown_flux_patches(options)
 
+    def concat_cond(self, **kwargs: Any) -> Tensor | None:
+        """Return the image that Depth and Canny see, or the image and mask that Fill sees."""
+        config: Any = self.diffusion_model.config
+        channels = config.in_channels // PATCH**2
+        if channels <= self.latent_format.latent_channels:
+            return None
+        return flux_channels(self.process_latent_in, channels, **kwargs)
+
     def encode_adm(self, **kwargs: Any) -> Tensor | None:
         """Return the pooled text (B, 768)."""
         return kwargs.get("pooled_output")
@@ -322,6 +333,13 @@ class Flux(BaseModel):
         out = super().extra_conds(**kwargs)
         if kwargs.get("cross_attn") is not None:
             out["c_crossattn"] = CONDRegular(kwargs["cross_attn"])
+        mask, height, width = kwargs.get("attention_mask"), *kwargs["noise"].shape[2:]
+        if mask is not None and kwargs.get("attention_mask_img_shape") == (1, 1):
+            out["attention_mask"] = CONDRegular(spread_mask(mask, -(-height // PATCH) * -(-width // PATCH)))
+        if kwargs.get("reference_latents") is not None:
+            out["ref_latents"] = CONDList([self.process_latent_in(each) for each in kwargs["reference_latents"]])
+        if kwargs.get("reference_latents_method") is not None:
+            out["ref_latents_method"] = CONDConstant(kwargs["reference_latents_method"])
         guidance = kwargs.get("guidance", 3.5)
         if guidance is not None:
             out["guidance"] = CONDRegular(torch.tensor([float(guidance)]))
@@ -353,6 +371,9 @@ class Flux(BaseModel):
         if y is None:
             y = x.new_zeros(x.shape[0], config.pooled_projection_dim)
         tokens, ids = patchify(x)
+        count = tokens.shape[1]
+        if ref_latents:
+            tokens, ids = with_references(tokens, ids, x, ref_latents, conds.get("ref_latents_method") or "offset")
         output = forward_flux(
             transformer,
             tokens,
@@ -365,7 +386,7 @@ class Flux(BaseModel):
             conds.get("attention_mask"),
             transformer_options or {},
         )
-        return unpatchify(output, x.shape[2], x.shape[3])
+        return unpatchify(output[:, :count], x.shape[2], x.shape[3])
 
 
 def unet_residuals(control: dict[str, list[Tensor | None]] | None) -> dict[str, Any]:
@@ -392,6 +413,19 @@ def patchify(x: Tensor) -> tuple[Tensor, Tensor]:
     ids[..., 1] += torch.arange(h, device=x.device)[:, None]
     ids[..., 2] += torch.arange(w, device=x.device)[None, :]
     return tokens, ids.reshape(h * w, 3)
+
+
+def with_references(
+    tokens: Tensor, ids: Tensor, x: Tensor, references: list[Tensor], method: str
+) -> tuple[Tensor, Tensor]:
+    """Return tokens (B, N, 4 C) and positions (N, 3) of an image with those of references (B, C, H, W) behind them."""
+    height, width = (-(-side // PATCH) * PATCH for side in x.shape[2:])
+    where = places([(each.shape[2], each.shape[3]) for each in references], height, width, method)
+    for reference, (index, top, left) in zip(references, where, strict=True):
+        more, positions = patchify(reference.to(x))
+        shift = torch.tensor([index, (top + 1) // PATCH, (left + 1) // PATCH], device=ids.device)
+        tokens, ids = torch.cat([tokens, more], 1), torch.cat([ids, positions + shift])
+    return tokens, ids
 
 
 def unpatchify(tokens: Tensor, height: int, width: int) -> Tensor:

@@ -110,6 +110,45 @@ class ControlNetApplyAdvanced(io.ComfyNode):
         return io.NodeOutput(controlled(positive), controlled(negative))
 
 
+class ControlNetApply(io.ComfyNode):
+    """ComfyUI's Apply ControlNet of old, which acts in the negative prompt, too."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Declare the node."""
+        return io.Schema(
+            node_id="ControlNetApply",
+            display_name="Apply ControlNet (DEPRECATED)",
+            category="model/conditioning/controlnet",
+            description="Lets an image guide the model through a control network, in positive and negative alike.",
+            is_deprecated=True,
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="What the image should show."),
+                io.ControlNet.Input("control_net", tooltip="The control network."),
+                io.Image.Input("image", tooltip="The image as the network wants it: edges, depth, a pose."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="How strongly it guides; 0 is off."
+                ),
+            ],
+            outputs=[io.Conditioning.Output(tooltip="The conditioning with control.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, conditioning: Conditioning, control_net: ControlNet, image: Tensor, strength: float
+    ) -> io.NodeOutput:
+        """Attach it."""
+        if strength == 0:
+            return io.NodeOutput(conditioning)
+        hint = image.movedim(-1, 1)
+        made = []
+        for text, values in conditioning:
+            hinted = control_net.copy().set_cond_hint(hint, strength)
+            hinted = hinted.set_previous_controlnet(values.get("control"))
+            made.append([text, {**values, "control": hinted, "control_apply_to_uncond": True}])
+        return io.NodeOutput(made)
+
+
 class Canny(io.ComfyNode):
     """ComfyUI's Detect Edges (Canny)."""
 
@@ -137,4 +176,4 @@ class Canny(io.ComfyNode):
         return io.NodeOutput(edges.repeat(1, 3, 1, 1).movedim(1, -1).cpu())
 
 
-NODES: list[type[io.ComfyNode]] = [ControlNetLoader, ControlNetApplyAdvanced, Canny]
+NODES: list[type[io.ComfyNode]] = [ControlNetLoader, ControlNetApply, ControlNetApplyAdvanced, Canny]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -335,93 +333,36 @@ def seed_behavior(samples: Latent, seed_behavior: str) -> Latent:
     return made
 
 
-Operation = Callable[..., Tensor]
-OPERATIONS = {"category": "model/latent/advanced/operations", "is_experimental": True}
-
-
 @NODES(
-    "LatentApplyOperation",
-    "LatentApplyOperation",
-    [io.Latent.Input("samples"), io.LatentOperation.Input("operation")],
-    [io.Latent],
-    search_aliases=["transform latent"],
-    **OPERATIONS,
-)
-def apply_operation(samples: Latent, operation: Operation) -> Latent:
-    """Apply an operation to latents."""
-    return {**samples, "samples": operation(latent=samples["samples"])}
-
-
-@NODES(
-    "LatentApplyOperationCFG",
-    "LatentApplyOperationCFG",
-    [io.Model.Input("model"), io.LatentOperation.Input("operation")],
-    [io.Model],
-    **OPERATIONS,
-)
-def apply_operation_cfg(model: Any, operation: Operation) -> Any:
-    """Apply an operation to what guidance adds at every step."""
-    patched = model.clone()
-
-    def change(args: dict[str, Any]) -> list[Tensor]:
-        conds = args["conds_out"]
-        base = conds[1] if len(conds) == 2 else 0.0
-        conds[0] = operation(latent=conds[0] - base) + base
-        return conds
-
-    patched.set_model_sampler_pre_cfg_function(change)
-    return patched
-
-
-@NODES(
-    "LatentOperationTonemapReinhard",
-    "LatentOperationTonemapReinhard",
-    [decimal("multiplier", 1.0, 0.0, 100.0, tooltip="Higher leaves more as it is.")],
-    [io.LatentOperation],
-    search_aliases=["hdr latent"],
-    **OPERATIONS,
-)
-def tonemap_reinhard(multiplier: float) -> Operation:
-    """Compress the brightest latents, five deviations above the mean length."""
-
-    def tonemap(latent: Tensor, **_: Any) -> Tensor:
-        length = (torch.linalg.vector_norm(latent, dim=1) + 1e-10)[:, None]
-        axes = list(range(1, length.ndim))
-        top = (length.std(axes, keepdim=True) * 5 + length.mean(axes, keepdim=True)) * multiplier
-        relative = length / top
-        return latent / length * (relative / (relative + 1.0)) * top
-
-    return tonemap
-
-
-@NODES(
-    "LatentOperationSharpen",
-    "LatentOperationSharpen",
+    "EmptyFlux2LatentImage",
+    "Empty Flux 2 Latent",
     [
-        integer("sharpen_radius", 9, 1, 31, advanced=True, tooltip="How far it looks, in cells."),
-        decimal("sigma", 1.0, 0.1, 10.0, 0.1, advanced=True, tooltip="How wide the details are that it stresses."),
-        decimal("alpha", 0.1, 0.0, 5.0, advanced=True, tooltip="How much it stresses them."),
+        integer("width", 1024, 16, MAX_RESOLUTION, 16),
+        integer("height", 1024, 16, MAX_RESOLUTION, 16),
+        integer("batch_size", 1, 1, 4096),
     ],
-    [io.LatentOperation],
-    **OPERATIONS,
+    [io.Latent],
+    category="model/latent/flux",
 )
-def sharpen(sharpen_radius: int, sigma: float, alpha: float) -> Operation:
-    """Sharpen the directions of latents, and keep their lengths."""
-    from ..images.filters import gaussian_kernel
-
-    kernel = gaussian_kernel(2 * sharpen_radius + 1, sigma) * (alpha * -10)
-    kernel[sharpen_radius, sharpen_radius] += 1.0 - kernel.sum()
-
-    def operation(latent: Tensor, **_: Any) -> Tensor:
-        length = (torch.linalg.vector_norm(latent, dim=1) + 1e-6)[:, None]
-        channels = latent.shape[1]
-        padded = F.pad(latent / length, (sharpen_radius,) * 4, "reflect")
-        weight = kernel.to(latent).expand(channels, 1, -1, -1)
-        return length * F.conv2d(padded, weight, groups=channels)
-
-    return operation
+def empty_flux2(width: int, height: int, batch_size: int = 1) -> Latent:
+    """Make empty latents of 128 channels."""
+    return {"samples": torch.zeros(batch_size, 128, height // 16, width // 16)}
 
 
-def rebatched(samples: Tensor, size: int) -> list[Tensor]:
-    """Return a batch as batches of at most `size`."""
-    return [samples[first : first + size] for first in range(0, math.ceil(samples.shape[0] / size) * size, size)]
+@NODES(
+    "BatchLatentsNode",
+    "Batch Latents",
+    [
+        io.Autogrow.Input(
+            "latents",
+            io.Autogrow.TemplatePrefix(io.Latent.Input("latent"), prefix="latent", min=1, max=50),
+            tooltip="The latents; linking the last adds another.",
+        )
+    ],
+    [io.Latent],
+    category="model/latent/batch",
+    search_aliases=["combine latents", "stack latents", "merge latents"],
+)
+def batch_many(latents: dict[str, Latent]) -> Latent:
+    """Join latents to a batch, in the size of the first."""
+    return batched(list(latents.values()))

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from ..sampling.conds import Conditioning
 from ..schema import io, ui
+from ..schema.declare import Nodes, decimal, integer
 from ..schema.limits import MAX_RESOLUTION
 
 EDGES = 6
@@ -204,7 +206,84 @@ def _written(value: Any) -> str:
         torch.set_printoptions(profile="default")
 
 
+MORE = Nodes("model/conditioning/stable diffusion")
+
+
+def _checked(clip: Any) -> Any:
+    if clip is None:
+        raise ValueError(NO_CLIP)
+    return clip
+
+
+@MORE(
+    "CLIPTextEncodeSDXLRefiner",
+    "CLIP Text Encode (SDXL Refiner)",
+    [
+        decimal("ascore", 6.0, 0.0, 1000.0, tooltip="Aesthetic score of the image; 2.5 is usual in the negative."),
+        _pixels("width", 1024, "Width of the image that is imagined."),
+        _pixels("height", 1024, "Height of the image that is imagined."),
+        io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
+        io.Clip.Input("clip"),
+    ],
+    [io.Conditioning],
+)
+def encode_for_refiner(clip: Any, ascore: float, width: int, height: int, text: str) -> Conditioning:
+    """Turn a prompt, a score and a size into what guides SDXL's refiner."""
+    told = {"aesthetic_score": ascore, "width": width, "height": height}
+    return _checked(clip).encode_from_tokens_scheduled(clip.tokenize(text), add_dict=told)
+
+
+@MORE(
+    "CLIPTextEncodeSD3",
+    "CLIP Text Encode (SD3)",
+    [
+        io.Clip.Input("clip"),
+        *(
+            io.String.Input(name, multiline=True, dynamic_prompts=True, tooltip="The prompt for this encoder.")
+            for name in ("clip_l", "clip_g", "t5xxl")
+        ),
+        io.Combo.Input(
+            "empty_padding",
+            options=["none", "empty_prompt"],
+            advanced=True,
+            tooltip="Whether an encoder without a prompt gives nothing, or an empty prompt.",
+        ),
+    ],
+    [io.Conditioning],
+    search_aliases=["sd3 prompt"],
+)
+def encode_for_sd3(clip: Any, clip_l: str, clip_g: str, t5xxl: str, empty_padding: str) -> Conditioning:
+    """Turn a prompt for each text encoder into what guides Stable Diffusion 3."""
+    texts = {"g": clip_g, "l": clip_l, "t5xxl": t5xxl}
+    nothing = {name for name, text in texts.items() if not text and empty_padding == "none"}
+    tokens = {name: [] if name in nothing else _checked(clip).tokenize(text)[name] for name, text in texts.items()}
+    empty, longest = clip.tokenize(""), max(len(tokens["l"]), len(tokens["g"]))
+    for name in ("l", "g"):
+        tokens[name] = tokens[name] + empty[name] * (longest - len(tokens[name]))
+    return clip.encode_from_tokens_scheduled(tokens)
+
+
+@MORE(
+    "T5TokenizerOptions",
+    "T5 Tokenizer Options",
+    [
+        io.Clip.Input("clip"),
+        integer("min_padding", 0, 0, 10000, tooltip="Padding tokens behind a prompt at least."),
+        integer("min_length", 0, 0, 10000, tooltip="Tokens of a prompt at least."),
+    ],
+    [io.Clip],
+    "model/conditioning",
+    is_experimental=True,
+)
+def t5_options(clip: Any, min_padding: int, min_length: int) -> Any:
+    """Choose how far prompts for T5 are padded."""
+    changed = _checked(clip).clone()
+    changed.tokenizer = changed.tokenizer.with_padding("t5xxl", min_length, min_padding)
+    return changed
+
+
 NODES: list[type[io.ComfyNode]] = [
+    *MORE,
     CLIPTextEncode,
     CLIPTextEncodeFlux,
     CLIPTextEncodeSDXL,

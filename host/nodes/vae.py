@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..schema import io
+from ..schema.declare import Nodes, integer
 
 CATEGORY = "model/latent"
 
@@ -120,4 +121,49 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
     return F.conv2d(mask, kernel, padding=math.ceil((pixels - 1) / 2)).clamp(0, 1)
 
 
-NODES: list[type[io.ComfyNode]] = [VAEDecode, VAEEncode, VAEEncodeForInpaint]
+TILED = Nodes(CATEGORY)
+
+
+def _tile_inputs(step: int) -> list[io.Input]:
+    return [
+        integer("tile_size", 512, 64, 4096, step, advanced=True, tooltip="Side of a tile in pixels."),
+        integer("overlap", 64, 0, 4096, 32, advanced=True, tooltip="Pixels that neighbours share."),
+        integer("temporal_size", 64, 8, 4096, 4, advanced=True, tooltip="Of videos alone: frames at a time."),
+        integer("temporal_overlap", 8, 4, 4096, 4, advanced=True, tooltip="Of videos alone: frames shared."),
+    ]
+
+
+@TILED(
+    "VAEDecodeTiled",
+    "VAE Decode (Tiled)",
+    [io.Latent.Input("samples"), io.Vae.Input("vae"), *_tile_inputs(32)],
+    [io.Image],
+)
+def decode_tiled(
+    vae: Any,
+    samples: dict[str, Any],
+    tile_size: int,
+    overlap: int = 64,
+    temporal_size: int = 64,
+    temporal_overlap: int = 8,
+) -> Tensor:
+    """Turn latents into images in tiles, which takes less memory."""
+    overlap = tile_size // 4 if tile_size < overlap * 4 else overlap
+    ratio = _checked(vae).spacial_compression_decode()
+    return vae.decode_tiled(samples["samples"], tile_size // ratio, tile_size // ratio, overlap // ratio)
+
+
+@TILED(
+    "VAEEncodeTiled",
+    "VAE Encode (Tiled)",
+    [io.Image.Input("pixels"), io.Vae.Input("vae"), *_tile_inputs(64)],
+    [io.Latent],
+)
+def encode_tiled(
+    vae: Any, pixels: Tensor, tile_size: int, overlap: int, temporal_size: int = 64, temporal_overlap: int = 8
+) -> dict[str, Any]:
+    """Turn images into latents in tiles, which takes less memory."""
+    return {"samples": _checked(vae).encode_tiled(pixels, tile_size, tile_size, overlap)}
+
+
+NODES: list[type[io.ComfyNode]] = [VAEDecode, VAEEncode, VAEEncodeForInpaint, *TILED]

@@ -206,6 +206,22 @@ def add_cond_for_area(conds: list[Cond], other: Cond) -> None:
         conds.append({**other, "model_conds": dict(smallest["model_conds"])})
 
 
+def share_controls(positive: list[Cond], others: list[Cond]) -> None:
+    """Let control networks that say so act in the other prompt, too, unless it has one of its own."""
+    asking = [c for c in positive if c.get("control_apply_to_uncond") and "area" not in c and c.get("control")]
+    places = [place for place, cond in enumerate(others) if "area" not in cond]
+    if any(others[place].get("control") for place in places) or not places:
+        return
+    for number, cond in enumerate(asking):
+        place = places[number % len(places)]
+        taken = others[place].get("control") is not None
+        shared = {**others[place], "control": cond["control"]}
+        if taken:
+            others.append(shared)
+        else:
+            others[place] = shared
+
+
 def attached_controls(conds: dict[str, list[Cond]]) -> list[Any]:
     """Return the `ControlNet`s of a run's conditionings, each once and without those before it in its chain."""
     found = (cond.get("control") for group in conds.values() for cond in group)
@@ -237,4 +253,7 @@ def process_conds(
             for other_kind in out:
                 if other_kind != kind:
                     add_cond_for_area(out[other_kind], cond)
+    for kind, group in out.items():
+        if kind != "positive":
+            share_controls(out.get("positive", []), group)
     return out

@@ -87,7 +87,8 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     return TextWeights(kept, is_openclip, config)
 
 
-def _clip_encoder(text: TextWeights, tokenizer: PromptTokenizer) -> CLIPTextEncoder:
+def clip_encoder(text: TextWeights, tokenizer: PromptTokenizer) -> CLIPTextEncoder:
+    """Return CLIP's text encoder of weights."""
     module = build_clip_text(text.weights, devices.text_encoder_dtype(), text.full_config())
     return CLIPTextEncoder(module, tokenizer.start, tokenizer.end, tokenizer.pad)
 
@@ -106,7 +107,7 @@ def clip_tokenizer(text: TextWeights, key: str, directories: list[str]) -> Promp
 def sd1_clip(text: TextWeights, directories: list[str] | None = None, tokenizer: PromptTokenizer | None = None) -> CLIP:
     """Return the CLIP of Stable Diffusion 1; OpenAI's vocabulary when no tokenizer is given."""
     tokenizer = tokenizer or clip_tokenizer(text, "clip_l", directories or [])
-    return CLIP(SD1TextModel(_clip_encoder(text, tokenizer)), MultiTokenizer(l=tokenizer))
+    return CLIP(SD1TextModel(clip_encoder(text, tokenizer)), MultiTokenizer(l=tokenizer))
 
 
 def sdxl_clip(
@@ -121,7 +122,7 @@ def sdxl_clip(
         clip_tokenizer(clip_g, "clip_g", directories or []),
     )
     clip_g.openclip = True
-    model = SDXLTextModel(_clip_encoder(clip_l, first), _clip_encoder(clip_g, second))
+    model = SDXLTextModel(clip_encoder(clip_l, first), clip_encoder(clip_g, second))
     return CLIP(model, MultiTokenizer(g=second, l=first))
 
 
@@ -152,10 +153,23 @@ def flux_clip(
         tokenizer: of CLIP-L; OpenAI's vocabulary by default.
     """
     tokenizer = tokenizer or clip_tokenizer(clip_l, "clip_l", directories or [])
-    encode, length = load_t5_tokenizer(t5_tokenizer_folder), t5_length(t5_tokenizer_folder)
-    t5_tokenizer = t5_prompt_tokenizer(encode, length, directories)
-    module: torch.nn.Module = build_t5(t5.weights, devices.text_encoder_dtype(wide_range=True))
-    encoder = T5TextEncoder(module, None, t5_tokenizer.end, t5_tokenizer.pad)
+    encoder, t5_tokenizer = t5_encoder(t5, t5_tokenizer_folder, directories)
     return CLIP(
-        FluxTextModel(_clip_encoder(clip_l, tokenizer), encoder), MultiTokenizer(l=tokenizer, t5xxl=t5_tokenizer)
+        FluxTextModel(clip_encoder(clip_l, tokenizer), encoder), MultiTokenizer(l=tokenizer, t5xxl=t5_tokenizer)
     )
+
+
+def t5_encoder(
+    t5: TextWeights, folder: Path, directories: list[str] | None = None, min_length: int = T5_MIN_LENGTH
+) -> tuple[T5TextEncoder, PromptTokenizer]:
+    """Return T5's encoder and its tokenizer.
+
+    Args:
+        t5: the weights.
+        folder: where `tokenizer.json` or `spiece.model` is.
+        directories: of embeddings.
+        min_length: to which prompts are padded; less where the tokenizer has fewer tokens.
+    """
+    tokenizer = t5_prompt_tokenizer(load_t5_tokenizer(folder), min(min_length, t5_length(folder)), directories)
+    module: torch.nn.Module = build_t5(t5.weights, devices.text_encoder_dtype(wide_range=True))
+    return T5TextEncoder(module, None, tokenizer.end, tokenizer.pad), tokenizer

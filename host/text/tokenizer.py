@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class PromptTokenizer:
         pad: id behind the end.
         max_length: of a chunk, all tokens counted; None for one chunk of any length.
         min_length: of a chunk.
+        min_padding: how many padding tokens follow the end token at least.
         embedding_key: this encoder's name in files that hold embeddings of several encoders.
         embedding_directories: where `embedding:name` is looked for.
     """
@@ -56,6 +57,7 @@ class PromptTokenizer:
     min_length: int = 0
     embedding_key: str = "clip_l"
     embedding_directories: list[str] = field(default_factory=list)
+    min_padding: int = 0
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> Chunks:
         """Return chunks of (token, weight), or of (token, weight, word number)."""
@@ -112,6 +114,7 @@ class PromptTokenizer:
 
     def _finish(self, chunk: list[Token]) -> None:
         chunk.append((self.end, 1.0, 0))
+        chunk += [(self.pad, 1.0, 0)] * self.min_padding
         length = max(self.max_length or 0, self.min_length)
         chunk += [(self.pad, 1.0, 0)] * (length - len(chunk))
 
@@ -179,6 +182,13 @@ class MultiTokenizer:
 
     def __init__(self, **tokenizers: PromptTokenizer) -> None:
         self.tokenizers = tokenizers
+
+    def with_padding(self, name: str, min_length: int, min_padding: int) -> MultiTokenizer:
+        """Return the same tokenizers, of which one pads prompts otherwise; nothing changes where there is none."""
+        if name not in self.tokenizers:
+            return self
+        changed = replace(self.tokenizers[name], min_length=min_length, min_padding=min_padding)
+        return MultiTokenizer(**{**self.tokenizers, name: changed})
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> dict[str, Chunks]:
         """Return the chunks of every encoder."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import tiny_models as tiny
 import torch
+from tessera.host.layouts.ldm_layout import Source, flux_sources
+from tessera.host.layouts.sd3_layout import sd3_sources
 from tiny_models import StateDict
 
 SIDE = 16
@@ -25,6 +28,7 @@ UNET = {
     "attention_head_dim": 8,
 }
 SD2 = UNET | {"cross_attention_dim": 1024, "attention_head_dim": 5, "use_linear_projection": True}
+UNCLIP = SD2 | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048}
 SD2_DEEP = SD2 | {
     "block_out_channels": [320, 320, 320, 320],
     "layers_per_block": 2,
@@ -101,6 +105,67 @@ def _editing(generator: torch.Generator) -> dict[str, Any]:
     return {"concat_latent_image": torch.randn(1, 4, SIDE // 2, SIDE, generator=generator)}
 
 
+def _encoded(generator: torch.Generator) -> dict[str, Any]:
+    output = SimpleNamespace(image_embeds=torch.randn(1, 1024, generator=generator))
+    return {"unclip_conditioning": [{"clip_vision_output": output, "strength": 0.8, "noise_augmentation": 0.3}]}
+
+
+def flux(channels: int) -> Callable[[], StateDict]:
+    def make() -> StateDict:
+        from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
+
+        config = tiny.FLUX | {"in_channels": 4 * channels, "out_channels": 64}
+        weights = tiny.random_weights(FluxTransformer2DModel.from_config(config), 2)
+        return original(weights, flux_sources(1, 2, guidance=True))
+
+    return make
+
+
+def _seen(masked: bool) -> Callable[[torch.Generator], dict[str, Any]]:
+    def values(generator: torch.Generator) -> dict[str, Any]:
+        image = torch.randn(1, 16, SIDE, SIDE, generator=generator)
+        mask = torch.rand(1, 1, 8 * SIDE, 8 * SIDE, generator=generator)
+        return {"concat_latent_image": image, **({"concat_mask": mask} if masked else {}), "guidance": 30.0}
+
+    return values
+
+
+def _references(method: str | None) -> Callable[[torch.Generator], dict[str, Any]]:
+    def values(generator: torch.Generator) -> dict[str, Any]:
+        sizes = ((SIDE, SIDE // 2), (6, 9), (SIDE, SIDE))
+        shown = [torch.randn(1, 16, *size, generator=generator) for size in sizes]
+        return {"reference_latents": shown, **({"reference_latents_method": method} if method else {})}
+
+    return values
+
+
+def _weighed(generator: torch.Generator) -> dict[str, Any]:
+    mask = torch.zeros(1, 78, 78, dtype=torch.float16)
+    mask[:, :50, 50:77] = mask[:, 77:, 50:77] = -1.5
+    return {"attention_mask": mask, "attention_mask_img_shape": (1, 1)}
+
+
+def original(weights: StateDict, sources: dict[str, Source]) -> StateDict:
+    """Weights of diffusers in the original layout."""
+    parts: dict[str, dict[int, torch.Tensor]] = {}
+    for key, source in sources.items():
+        tensor = torch.cat(weights[key].chunk(2)[::-1]) if source.swap else weights[key]
+        parts.setdefault(source.key, {})[source.part] = tensor
+    return {key: torch.cat([part for _, part in sorted(found.items())]) for key, found in parts.items()}
+
+
+def sd3(dual: tuple[int, ...], normed: bool) -> Callable[[], StateDict]:
+    def make() -> StateDict:
+        from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+
+        config = {"num_layers": 2, "num_attention_heads": 2, "caption_projection_dim": 128, "joint_attention_dim": 64}
+        config |= {"pooled_projection_dim": 32, "pos_embed_max_size": 16, "dual_attention_layers": dual}
+        module = SD3Transformer2DModel.from_config(config | {"qk_norm": "rms_norm" if normed else None})
+        return original(tiny.random_weights(module), sd3_sources(2, set(dual), normed))
+
+    return make
+
+
 CASES = {
     "sd15": Case(unet(UNET), 768),
     "sd15-inpainting": Case(unet(UNET | {"in_channels": 9}), 768, values=_inpainting),
@@ -112,13 +177,24 @@ CASES = {
     "ssd-1b": Case(unet(SSD1B), 2048, 1280),
     "koala": Case(unet(KOALA), 2048, 1280),
     "sdxl-refiner": Case(unet(REFINER), 1280, 1280, values=lambda generator: {"aesthetic_score": 5.0, "width": 512}),
+    "sd2-unclip": Case(unet(UNCLIP), 1024, values=_encoded),
+    "sd2-unclip-none": Case(unet(UNCLIP), 1024),
+    "flux": Case(flux(16), 32, 64, 16, cfg=1.5, scheduler="simple"),
+    "flux-fill": Case(flux(96), 32, 64, 16, _seen(True), 1.5, "simple"),
+    "flux-depth": Case(flux(32), 32, 64, 16, _seen(False), 1.5, "simple"),
+    "flux-kontext": Case(flux(16), 32, 64, 16, _references(None), 1.5, "simple"),
+    "flux-kontext-index": Case(flux(16), 32, 64, 16, _references("index"), 1.5, "simple"),
+    "flux-kontext-uxo": Case(flux(16), 32, 64, 16, _references("uxo"), 1.5, "simple"),
+    "flux-redux": Case(flux(16), 32, 64, 16, _weighed, 1.5, "simple"),
+    "sd3": Case(sd3((), False), 64, 32, 16, scheduler="simple"),
+    "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
 }
 
 
-def write(folder: Path) -> None:
-    """Write the files of all cases."""
-    for name, case in CASES.items():
-        tiny.save(folder / f"{name}.safetensors", case.weights())
+def write(folder: Path, names: list[str]) -> None:
+    """Write the files of some cases."""
+    for name in names:
+        tiny.save(folder / f"{name}.safetensors", CASES[name].weights())
 
 
 def prompts(case: Case) -> tuple[list[list[Any]], list[list[Any]], torch.Tensor]:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from comfyui.node_fakes import FakeStyle, FakeVae
 from torch import Tensor
 
 Case = tuple[str, dict[str, Any]]
@@ -15,69 +16,6 @@ Case = tuple[str, dict[str, Any]]
 def node(node_id: str, **inputs: Any) -> tuple[str, str, dict[str, Any]]:
     """An input that another node makes."""
     return "node", node_id, inputs
-
-
-class FakeModel:
-    """A model that records what nodes do to it.
-
-    Args:
-        sampling: the host's noise schedule and prediction.
-    """
-
-    def __init__(self, sampling: Any) -> None:
-        self.sampling = sampling
-        self.before: Any = None
-        self.after: Any = None
-        self.mask: Any = None
-        self.conds: Any = None
-        self.model = SimpleNamespace(model_config=SimpleNamespace(sampling_settings={}))
-
-    def clone(self) -> FakeModel:
-        return FakeModel(self.sampling)
-
-    def get_model_object(self, name: str) -> Any:
-        return self.sampling
-
-    def add_object_patch(self, name: str, value: Any) -> None:
-        self.sampling = value
-
-    def set_model_sampler_cfg_function(self, function: Any) -> None:
-        self.before = function
-
-    def set_model_sampler_post_cfg_function(self, function: Any) -> None:
-        self.after = function
-
-    def set_model_sampler_pre_cfg_function(self, function: Any) -> None:
-        self.conds = function
-
-    def set_model_denoise_mask_function(self, function: Any) -> None:
-        self.mask = function
-
-
-def probe(value: Any) -> Any:
-    """What a recorded model does to random predictions; other values as they are."""
-    if not isinstance(value, FakeModel):
-        return value
-    generator = torch.Generator().manual_seed(3)
-    x, cond, uncond = torch.randn(3, 2, 4, 6, 5, generator=generator)
-    sigma, sampling = torch.tensor([0.7, 0.7]), value.sampling
-    found: list[Any] = [sampling.sigmas, sampling.timestep(sigma).float(), sampling.percent_to_sigma(0.4)]
-    found += [sampling.calculate_denoised(sigma, cond, x), sampling.sigma(torch.tensor([0.3]))]
-    args: dict[str, Any] = {"input": x, "cond_scale": 4.0, "sigma": sigma, "timestep": sigma}
-    args |= {"cond": x - cond, "uncond": x - uncond, "cond_denoised": cond, "uncond_denoised": uncond}
-    if value.conds is not None:
-        found.append(value.conds({**args, "conds_out": [cond.clone(), uncond.clone()]}))
-    guided = uncond + 4.0 * (cond - uncond)
-    if value.before is not None:
-        guided = x - value.before(args)
-    if value.after is not None:
-        guided = value.after({**args, "denoised": guided})
-    found.append(guided)
-    if value.mask is not None:
-        inner = SimpleNamespace(inner_model=SimpleNamespace(model_sampling=sampling))
-        extra = {"model": inner, "sigmas": torch.tensor([0.9, 0.7, 0.4, 0.0])}
-        found.append(value.mask(sigma, torch.rand(1, 1, 6, 5, generator=generator), extra_options=extra))
-    return found
 
 
 def cases() -> dict[str, Case]:
@@ -111,6 +49,7 @@ def cases() -> dict[str, Case]:
     _values(add)
     _texts(add)
     _schedules(add)
+    _shown(add, conditioning, image, random)
     _models(add)
     return found
 
@@ -173,6 +112,8 @@ def _latents(add: Any, latent: Any, random: Any) -> None:
     for each in ("LatentAdd", "LatentSubtract", "LatentBatch"):
         add(each, samples1=latent(), samples2=latent())
         add(each, samples1=latent(3), samples2=latent(2, 8, 8))
+    add("EmptyFlux2LatentImage", width=64, height=96, batch_size=2)
+    add("BatchLatentsNode", latents={"latent0": latent(), "latent1": latent(1, 8, 8)})
     add("LatentMultiply", samples=latent(), multiplier=-2.5)
     add("LatentInterpolate", samples1=latent(1), samples2=latent(1), ratio=0.3)
     for dim in ("x", "-x", "y", "-y"):
@@ -194,6 +135,24 @@ def _latents(add: Any, latent: Any, random: Any) -> None:
         add("LatentUpscaleBy", samples=latent(), upscale_method=method, scale_by=1.3)
     add("RepeatLatentBatch", samples=latent(3, batch_index=[4, 5, 6], noise_mask=random(2, 1, 8, 8)), amount=2)
     add("SetLatentNoiseMask", samples=latent(), mask=random(9, 7))
+
+
+def _shown(add: Any, conditioning: Any, image: Any, random: Any) -> None:
+    for size in ((24, 32), (29, 38)):
+        inputs = {"positive": conditioning(), "negative": conditioning(), "vae": FakeVae(), "pixels": image(1, *size)}
+        add("InstructPixToPixConditioning", **inputs)
+        for noise_mask in (True, False):
+            add("InpaintModelConditioning", mask=random(1, 20, 20), noise_mask=noise_mask, **inputs)
+    states = SimpleNamespace(last_hidden_state=random(2, 5, 8), image_embeds=random(1, 8))
+    masked = conditioning(attention_mask=random(1, 81, 81).half(), attention_mask_img_shape=(2, 2))
+    for text in (conditioning(), masked):
+        for kind in ("multiply", "attn_bias"):
+            for strength in (1.0, 0.4):
+                inputs = {"style_model": FakeStyle(), "clip_vision_output": states, "conditioning": text}
+                add("StyleModelApply", strength=strength, strength_type=kind, **inputs)
+    for strength in (0.0, 0.7):
+        seen = conditioning(unclip_conditioning=[{"strength": 1.0}])
+        add("unCLIPConditioning", conditioning=seen, clip_vision_output=1, strength=strength, noise_augmentation=0.2)
 
 
 def _masks(add: Any, random: Any) -> None:

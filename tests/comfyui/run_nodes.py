@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1]))
 import comfy.model_sampling as kinds  # noqa: E402  # pyright: ignore[reportMissingImports]
-from comfyui.node_cases import FakeModel, probe  # noqa: E402
+from comfyui.node_fakes import FakeModel, probe  # noqa: E402
 
 import nodes  # noqa: E402  # pyright: ignore[reportMissingImports]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from comfyui.node_cases import FakeModel, cases, probe
+from comfyui.node_cases import cases
+from comfyui.node_fakes import FakeModel, probe
 from comfyui.server import python_of
 from tessera.app.registry import node_classes
 from tessera.host.folder_paths import FileNames

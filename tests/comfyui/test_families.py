@@ -24,17 +24,26 @@ TOLERANCE = 1e-3
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """The cases that are asked for; the others are not written and sampled for nothing."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    asked = {item.callspec.params.get("name") for item in items if item.path == request.path and item.callspec}
+    return [name for name in CASES if name in asked]
+
+
+@pytest.fixture(scope="module")
+def files(chosen: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("families")
-    write(folder)
+    write(folder, chosen)
     return folder
 
 
 @pytest.fixture(scope="module")
-def theirs(files: Path) -> Iterator[dict[str, Any]]:
+def theirs(chosen: list[str], files: Path) -> Iterator[dict[str, Any]]:
     checkout = Path(os.environ["COMFYUI_PATH"]).resolve()
     runs = {}
-    for name, case in CASES.items():
+    for name in chosen:
+        case = CASES[name]
         positive, negative, noise = prompts(case)
         run = {"path": str(files / f"{name}.safetensors"), "cfg": case.cfg, "scheduler": case.scheduler}
         runs[name] = run | {"positive": positive, "negative": negative, "noise": noise}

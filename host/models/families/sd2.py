@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from ...layouts.ldm_unet import convert_unet, unet_sources
 from ...layouts.state_dicts import StateDict
-from ...runtime import devices
-from ...text.architectures import build_clip_text
 from ...text.clip import CLIP
 from ...text.encoders import PENULTIMATE, Chunks, CLIPTextEncoder
-from ...text.loading import TextWeights, clip_tokenizer
+from ...text.loading import TextWeights, clip_encoder, clip_tokenizer
 from ...text.tokenizer import MultiTokenizer
 from ..architectures import build_unet
 from ..model_base import SD15, ModelType
@@ -59,9 +55,7 @@ def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
     text = parts["clip_h"]
     text.openclip = True
     tokenizer = source.tokenizers.get("clip_h") or clip_tokenizer(text, "clip_h", source.directories)
-    module: Any = build_clip_text(text.weights, devices.text_encoder_dtype(), text.full_config())
-    encoder = CLIPTextEncoder(module, tokenizer.start, tokenizer.end, tokenizer.pad)
-    return CLIP(SD2TextModel(encoder), MultiTokenizer(h=tokenizer))
+    return CLIP(SD2TextModel(clip_encoder(text, tokenizer)), MultiTokenizer(h=tokenizer))
 
 
 FAMILY = Family(

@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from ...layouts.ldm_unet import convert_unet, unet_sources
 from ...layouts.state_dicts import StateDict
-from ...runtime import devices
 from ...sampling.conds import CONDRegular
-from ...text.architectures import build_clip_text
 from ...text.clip import CLIP
 from ...text.encoders import PENULTIMATE, Chunks, CLIPTextEncoder
-from ...text.loading import TextWeights, clip_tokenizer
+from ...text.loading import TextWeights, clip_encoder, clip_tokenizer
 from ...text.tokenizer import MultiTokenizer
 from ..architectures import SDXL_SIZE_EMBEDDING, build_unet
 from ..model_base import SDXL, Conds
@@ -68,9 +66,7 @@ def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
     text = parts["clip_g"]
     text.openclip = True
     tokenizer = source.tokenizers.get("clip_g") or clip_tokenizer(text, "clip_g", source.directories)
-    module = build_clip_text(text.weights, devices.text_encoder_dtype(), text.full_config())
-    encoder = CLIPTextEncoder(module, tokenizer.start, tokenizer.end, tokenizer.pad)
-    return CLIP(SDXLRefinerTextModel(encoder), MultiTokenizer(g=tokenizer))
+    return CLIP(SDXLRefinerTextModel(clip_encoder(text, tokenizer)), MultiTokenizer(g=tokenizer))
 
 
 FAMILY = Family(

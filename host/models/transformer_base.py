@@ -1,0 +1,55 @@
+"""Denoisers that are diffusers transformers of one kind: velocity of a rectified flow, text beside the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..sampling.conds import CONDRegular
+from .model_base import BaseModel, Conds, ModelType
+
+
+class TransformerModel(BaseModel):
+    """A transformer; a subclass calls it in `forward_transformer`."""
+
+    default_type = ModelType.FLOW
+    patch = 2
+    """Latents along the side of one token."""
+
+    def encode_adm(self, **kwargs: Any) -> Tensor | None:
+        """Return the pooled text (B, P), if the family has one."""
+        return kwargs.get("pooled_output")
+
+    def extra_conds(self, **kwargs: Any) -> Conds:
+        """Add the text, whose length is its own."""
+        out = super().extra_conds(**kwargs)
+        for argument, name in (("c_crossattn", "cross_attn"), ("attention_mask", "attention_mask")):
+            if kwargs.get(name) is not None:
+                out[argument] = CONDRegular(kwargs[name])
+        return out
+
+    def denoise(
+        self, x: Tensor, timestep: Tensor, context: Any, control: Any, options: dict[str, Any], **conds: Any
+    ) -> Tensor:
+        """Call the transformer inside its DIFFUSION_MODEL wrappers."""
+        if control is not None:
+            raise ValueError(f"control networks of {type(self).__name__} are not supported here; use ComfyUI")
+        y = conds.pop("y", None)
+        forward = self._inside_wrappers(self._padded, options)
+        return forward(x, timestep, context, y, transformer_options=options, **conds)
+
+    def _padded(self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None = None, **conds: Any) -> Tensor:
+        """Wrap latents (B, C, H, W) to whole tokens, and crop what comes back."""
+        height, width = x.shape[-2:]
+        more = (0, -width % self.patch, 0, -height % self.patch)
+        wrapped = F.pad(x, more, mode="circular") if any(more) else x
+        conds.pop("transformer_options", None)
+        return self.forward_transformer(wrapped, timestep, context, y, **conds)[..., :height, :width]
+
+    def forward_transformer(
+        self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
+    ) -> Tensor:
+        """Call the transformer once: x (B, C, H, W), timestep (B,), context (B, L, D) -> (B, C, H, W)."""
+        raise NotImplementedError
