@@ -158,13 +158,14 @@ class TesseraImagePrompt(io.ComfyNode):
         if face_embedding != NO_FACE:
             path = Path(folder_paths.get_annotated_filepath(face_embedding))
             face = Face(read_embedding(path), face_version, face_structure)
+        checked = check_image(image)
         added = tuple(
             ImagePrompt(each, scale, type, start_percent, end_percent, where, blocks, fit, unconditional, face)
-            for each in check_image(image).split(1)
+            for each in checked.split(1)
         )
         stack = (*previous, *added)
         check_count(stack)
-        return io.NodeOutput(stack, ui=labelled(image, f"{type} {scale:.2f}"))
+        return io.NodeOutput(stack, ui=labelled(checked, f"{type} {scale:.2f}"))
 
     @classmethod
     def validate_inputs(

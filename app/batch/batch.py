@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...host.errors import GraphError, listed
+from ...host.errors import MOST_LINES, GraphError, listed
 from ...host.graph.documents import Workflow
 from ...host.graph.workflow import read, to_prompt
 from ..assignments import apply
@@ -29,8 +29,8 @@ from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-MOST_TOLD = 20
-"""Wrong rows that are told one by one."""
+MOST_TOLD = MOST_LINES - 2
+"""Wrong rows that are told one by one, so that what is said of all is shown as well."""
 
 QUEUE = ".jobs.sqlite"
 

@@ -87,15 +87,15 @@ class Worker:
         try:
             made = self.engine.run(Task(dict(order.prompt), order.outputs, self._extra(order), order.files))
         except NodeError as error:
-            kind = OUT_OF_MEMORY if is_out_of_memory(error.__cause__) else REFUSED if error.bad_input else FAILED
-            return ended(kind, error.line)
+            return ended(_kind(error), error.line)
         except GraphError as error:
             return ended(REFUSED, "; ".join(error.lines))
         except EngineLost as error:
             return ended(ENGINE_LOST, error.line)
         except Exception as error:  # A mistake of ours or a full disk here; the other jobs go on.
-            kind = OUT_OF_MEMORY if is_out_of_memory(error) else FAILED
-            return ended(kind, f"{type(error).__name__}: {error}")
+            from ...host.graph.failures import is_out_of_memory
+
+            return ended(OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, f"{type(error).__name__}: {error}")
         return Outcome(DONE, self.name, round(time.monotonic() - started, 3), made.files, made.told)
 
     def _extra(self, order: Order) -> Mapping[str, Any] | None:
@@ -106,11 +106,10 @@ class Worker:
         return apply(order.settings, self.workflow, self.engine.object_info()).extra_pnginfo
 
 
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether a process, or its GPU, had no memory left."""
-    import torch
+def _kind(error: NodeError) -> str:
+    """Return how the job of a node that failed ended, which decides whether it is tried again."""
+    from ...host.graph.failures import is_out_of_memory, may_pass
 
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    # What torch says of the memory of the processor.
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if is_out_of_memory(error.__cause__):
+        return OUT_OF_MEMORY
+    return REFUSED if error.bad_input and not may_pass(error.__cause__) else FAILED

@@ -31,11 +31,16 @@ def input_is_at_fault(error: BaseException) -> bool:
     return not isinstance(error, PROGRAM)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether memory was too small, on whatever device."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Return whether the same input may work when it is tried again: devices and memory fail with RuntimeError."""
+    return isinstance(error, RuntimeError)
 
 
 def explain(error: BaseException) -> str:
