@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,20 @@ async def heard(socket: ClientWebSocketResponse, prompt_id: str) -> tuple[list[M
         if told == {"type": "executing", "data": {"node": None, "prompt_id": prompt_id}}:
             return texts, binary
     raise AssertionError("the connection ended before the prompt")
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[str]:
+    """`tessera serve` in a process of its own, which works in a folder; its address."""
+    command = [sys.executable, "-m", "tessera.app.cli.main", "serve", "--port", "0"]
+    log = folder / "log.txt"
+    with log.open("w") as errors:
+        started = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert started.stdout is not None
+    try:
+        words = started.stdout.readline().split()
+        assert words, log.read_text()
+        yield words[3].rstrip(";")
+    finally:
+        started.terminate()
+        started.communicate(timeout=60)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node_contract import golden
 from PIL import Image
 from safetensors.torch import save_file
-from serving import Client, answer, heard, listening, post, serve
+from serving import Client, answer, heard, listening, post, run_prompt, serve
 from tessera.app.registry import node_classes
 from tessera.app.server import messages, pack
 from tessera.app.server.application import ROUTES
@@ -19,7 +21,7 @@ from tessera.nodes import NODES
 from torch import zeros
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = {
+SAMPLE: dict[str, Any] = {
     "1": {"class_type": "TesseraDemoCheckpoint", "inputs": {"name": "texture-sd"}},
     "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "red and white stripes"}},
     "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
@@ -77,6 +79,38 @@ def test_an_image_is_made_with_progress_and_previews(tmp_path: Path, knows_metad
 
 def _sized(size: int) -> dict[str, object]:
     return {"class_type": "EmptyLatentImage", "inputs": {"width": size, "height": size, "batch_size": 1}}
+
+
+def test_a_run_that_is_stopped_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    """The loaded model makes the same image, to the bit, after a run with patches was stopped between its steps."""
+    patched = copy.deepcopy(SAMPLE)
+    patched["7"] = {"class_type": "TesseraSeamlessModel", "inputs": {"model": ["1", 0], "tiling": "both"}}
+    patched["4"]["inputs"] |= {"model": ["7", 0], "steps": 10_000}
+
+    async def pixels(client: Client) -> bytes:
+        entry = await run_prompt(client, SAMPLE)
+        async with client.get("/view", params=entry["outputs"]["6"]["images"][0]) as response:
+            return Image.open(BytesIO(await response.read())).tobytes()
+
+    async def test(client: Client) -> None:
+        before = await pixels(client)
+        async with listening(client, "me") as socket:
+            prompt_id = (await post(client, patched, client_id="me"))[1]["prompt_id"]
+            while True:
+                told = await socket.receive_json()
+                if told["type"] == "progress" and told["data"]["value"] >= 2:
+                    break
+            await answer(client, "POST", "/interrupt")
+            texts, _ = await heard(socket, prompt_id)
+            assert "execution_interrupted" in {each["type"] for each in texts}
+            prompt_id = (await post(client, SAMPLE, client_id="me"))[1]["prompt_id"]
+            texts, _ = await heard(socket, prompt_id)
+        cached = next(each["data"]["nodes"] for each in texts if each["type"] == "execution_cached")
+        assert "1" in cached, "the model stays loaded"
+        assert "4" not in cached, "and samples anew"
+        assert await pixels(client) == before
+
+    serve(tmp_path, test, classes=None)
 
 
 def test_every_route_is_there_with_and_without_api(tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ def _application(options: argparse.Namespace, previews: str) -> web.Application:
         raise GraphError(['tessera serve needs aiohttp; run pip install "tessera-nodes[ui]"']) from None
     from ...host import folder_paths
     from ...host.runtime import devices
-    from ...host.sampling import latent_preview
     from ..server.application import make_application
     from ..server.editor_files import editor_folder
 
@@ -63,7 +62,6 @@ def _application(options: argparse.Namespace, previews: str) -> web.Application:
         devices.configure(options.device, options.dtype)
     except ValueError as error:
         raise GraphError([str(error)]) from error
-    latent_preview.set_default("auto")
     editor = editor_folder()
     if editor is None:
         logging.getLogger(__name__).warning("the editor is not installed; run pip install comfyui-frontend-package")

@@ -19,8 +19,13 @@ routes = web.RouteTableDef()
 
 FILE = "comfy.settings.json"
 
-DEFAULTS = {"Comfy.Notification.ShowVersionUpdates": False}
-"""Beyond the editor's own: it does not ask its makers for news, which would tell them that somebody works here."""
+DEFAULTS = {
+    # The editor asks its makers for news, which tells them that somebody works here.
+    "Comfy.Notification.ShowVersionUpdates": False,
+    # Scripts get previews where they ask for them: many take any image that they receive for the result.
+    "Comfy.Execution.PreviewMethod": "auto",
+}
+"""Beyond the editor's own."""
 
 NOT_KEPT = ("Comfy.TutorialCompleted",)
 """With this one set, the editor opens a graph of models that are not here in every new browser; else, the templates."""
