@@ -26,6 +26,9 @@ LONGEST_TOLD = 200
 
 SEED_BITS = 31
 
+SECRETS = {"key"}
+"""Parameters that the journal leaves out: what a service knows its customer by."""
+
 
 @dataclass
 class RequestPlanner:
@@ -90,7 +93,7 @@ class RequestPlanner:
             models_of(prompt, self.info),
             prompt,
             output_nodes(prompt, self.info),
-            {name: _told(value) for name, value in body.items()},
+            {name: _told(value) for name, value in body.items() if name not in SECRETS},
             {},
             digests,
             images.found,
