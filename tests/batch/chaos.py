@@ -67,7 +67,11 @@ class Chaos:
         """Start `tessera batch`."""
         command = [sys.executable, "-m", "tessera.app.cli.main", "batch", "graph.json", "table.csv"]
         command += ["--input-dir", ".", "--output-dir", name, *options]
-        return subprocess.Popen(command, cwd=self.base, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        # Whoever runs in the background ignores Ctrl-C, and so would the batch.
+        mend: Any = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        return subprocess.Popen(
+            command, cwd=self.base, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=mend
+        )
 
     def run_to_end(self, name: str, *options: str) -> dict[str, str]:
         """Run until everything is done, and return the digests of all files."""
@@ -124,10 +128,11 @@ class Chaos:
         for place in sorted(self.random.sample(range(self.jobs - 5), count)):
             if process.poll() is not None:
                 process = self.start(name, *options)
-            if self.wait_for(name, max(place, self.done(name) + 1), process):
-                made += act(process)
-            if act in (kill, interrupt):
-                process.wait(LONGEST_SECONDS)
+            if not self.wait_for(name, max(place, self.done(name) + 1), process):
+                continue
+            if act(process):
+                # One that had just come to its end was not disturbed.
+                made += act not in ENDS or process.wait(LONGEST_SECONDS) == ENDS[act]
         process.communicate(timeout=LONGEST_SECONDS)
         return made
 
@@ -142,6 +147,10 @@ def interrupt(process: Process) -> bool:
     """Press Ctrl-C."""
     process.send_signal(signal.SIGINT)
     return True
+
+
+ENDS = {kill: -signal.SIGKILL, interrupt: 130}
+"""How a batch ends that is disturbed so."""
 
 
 def actors(ancestor: int) -> list[int]:
