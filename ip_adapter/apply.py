@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from ..patching.attention import Attention
 from ..patching.networks import describe
 from ..patching.residents import Manage, place_of
+from ..patching.weights import has_same_patch
 from ..patching.wrappers import option, set_option
 from .faces import lora_of
 from .formats import Adapter
-from .hooks import install
+from .hooks import images_in, install
 from .layers import Layer, find_layers
 from .prompts import ImagePrompt, LoadedAdapter, activate_all
-from .reference import Place
+from .reference import ActiveReference, Place
 
 LORAS = "tessera_face_loras"
 """Option of a MODEL: fingerprints of the adapters whose own LoRA is in it."""
@@ -42,8 +43,8 @@ def apply_prompts(
     host: Host,
     apart: bool = False,
     face_lora: float = 0.0,
-) -> Any:
-    """Return a clone of a host's MODEL that sees the images, or the model itself when no image acts anywhere.
+) -> tuple[Any, str]:
+    """Return a clone of a host's MODEL that sees the images, or the model itself when no image acts; and a report.
 
     Args:
         model: the MODEL; it stays as it is.
@@ -60,20 +61,45 @@ def apply_prompts(
     layers = find_layers(describe(model).module)
     if apart and layers[0].in_flux:
         raise ValueError("keep_apart is for UNets: it changes group norms, which this model lacks; switch it off.")
-    references = activate_all(prompts, loaded, layers, combine, Place(*place_of(model)))
+    place = Place(*place_of(model))
+    references = activate_all(prompts, loaded, layers, combine, place)
     if not references:
-        return model
+        return model, "No image acts: every scale is 0."
     applied = install(model, references, host.attention, layers, apart, host.manage)
-    if loaded is None or not loaded.adapter.lora or not face_lora:
-        return applied
-    return _with_lora(applied, loaded.adapter, host, face_lora, layers)
+    report = _report(images_in(applied), layers, place)
+    if loaded is None or not loaded.adapter.lora:
+        return applied, report
+    applied, lora = _with_lora(applied, loaded.adapter, host, face_lora, layers)
+    return applied, f"{report}\n{lora}"
 
 
-def _with_lora(model: Any, adapter: Adapter, host: Host, strength: float, layers: list[Layer]) -> Any:
-    """Add a FaceID adapter's own LoRA, once however many nodes apply the adapter."""
+def _report(images: Sequence[ActiveReference], layers: list[Layer], place: Place) -> str:
+    """Say how many images act, in how many layers, and what they take on the device."""
+    acting = [layer for layer in layers if any(each.acts_at(layer.number) for each in images)]
+    kept = sum(
+        2 * each.keys_values[layer.number][0].numel() * place.dtype.itemsize
+        for each in images
+        for layer in acting
+        for against in (False, True)
+        if layer.number in each.weights_at(against)
+    )
+    count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+    return (
+        f"{count} in {len(acting)} of {len(layers)} cross-attention layers; keys and values take {kept / 2**20:.1f} MB "
+        "on the device."
+    )
+
+
+def _with_lora(model: Any, adapter: Adapter, host: Host, strength: float, layers: list[Layer]) -> tuple[Any, str]:
+    """Add a FaceID adapter's own LoRA, once however many nodes apply it or load it from its own file."""
+    lead = f"{adapter.name} holds a LoRA besides the adapter"
+    if not strength:
+        return model, f"{lead}, which is off (face_lora is 0)."
     added: tuple[str, ...] = option(model, LORAS) or ()
     if adapter.fingerprint in added:
-        return model
+        return model, f"{lead}, which another node has added."
     changed = host.add_lora(model, lora_of(adapter, layers), strength)
+    if has_same_patch(model, changed):
+        return model, f"{lead}, which the model has already from a LoRA loader; it is not added again."
     set_option(changed, LORAS, (*added, adapter.fingerprint))
-    return changed
+    return changed, f"{lead}, added with strength {strength:g}; do not load its own file as well."

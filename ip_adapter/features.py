@@ -53,12 +53,18 @@ class Job(NamedTuple):
     crop: bool
 
 
-def check_image(image: Tensor) -> Tensor:
+def check_image(image: Tensor | Sequence[Tensor]) -> Tensor:
     """Return the images of an IMAGE (B, H, W, 1, 3 or 4) as (B, H, W, 3), without transparency.
 
     Raises:
         ValueError: there are none, or they are too small, not finite, or of other channels.
     """
+    if isinstance(image, (list, tuple)):
+        sizes = ", ".join(dict.fromkeys(f"{each.shape[-2]} x {each.shape[-3]}" for each in image))
+        raise ValueError(
+            f"The image is a list of {len(image)} images ({sizes} px), expected a batch of one size; connect images of "
+            "other sizes to an Image Prompt node each."
+        )
     if image.ndim != 4 or image.shape[0] == 0 or image.shape[-1] not in (1, 3, 4):
         raise ValueError(
             f"The image has the shape {tuple(image.shape)}; expected at least one image, grey, RGB or RGBA, "
@@ -72,6 +78,18 @@ def check_image(image: Tensor) -> Tensor:
     if not torch.isfinite(image).all():
         raise ValueError("The image has values that are not finite; check the node that made it.")
     return image.expand(-1, -1, -1, 3) if image.shape[-1] == 1 else image[..., :3]
+
+
+def check_negative(image: Tensor) -> Tensor:
+    """Return the one negative image (1, H, W, 3) of an IMAGE.
+
+    Raises:
+        ValueError: there are several, or `check_image` refuses it.
+    """
+    found = check_image(image)
+    if len(found) != 1:
+        raise ValueError(f"negative_image is a batch of {len(found)}; expected one image, select one of them.")
+    return found
 
 
 def see(adapter: Adapter, encoder: Any, sights: Sequence[Sight]) -> list[tuple[Tensor, Tensor]]:

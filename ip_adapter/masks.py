@@ -47,6 +47,22 @@ def one_mask(mask: Tensor) -> Tensor:
     return plane[0].clamp(0, 1)
 
 
+def masks_for(mask: Tensor | None, count: int) -> list[Tensor | None]:
+    """Return a mask (H, W) for each of some images: one for all, or as many as there are images.
+
+    Raises:
+        ValueError: there is another number of masks, or one cannot be used (see `one_mask`).
+    """
+    if mask is None or mask.ndim < 3 or mask.shape[0] == 1:
+        return [None if mask is None else one_mask(mask)] * count
+    if mask.ndim != 3 or mask.shape[0] != count:
+        images = f"{count} image{'s' if count > 1 else ''}"
+        raise ValueError(
+            f"There are {mask.shape[0]} masks for {images}; connect one mask for all, or one for each image."
+        )
+    return [one_mask(each) for each in mask]
+
+
 def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
     """Crop a mask (H, W) to the part of its image that latents (height, width) cover.
 

@@ -76,7 +76,7 @@ class LoadedAdapter:
     known: KnownImages = field(default_factory=KnownImages)
 
 
-def check_count(prompts: Sequence[ImagePrompt]) -> None:
+def check_count(prompts: Sequence[Any]) -> None:
     """Raise ValueError when a stack holds no images, or more than MOST."""
     if not 0 < len(prompts) <= MOST:
         raise ValueError(f"The stack holds {len(prompts)} image prompts; expected 1 to {MOST}.")

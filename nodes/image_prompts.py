@@ -13,19 +13,28 @@ from ..ip_adapter.apply import Host, apply_prompts
 from ..ip_adapter.attend import COMBINES
 from ..ip_adapter.encoders import check_encoder, choose_encoder
 from ..ip_adapter.faces import VERSIONS, Face, find_embeddings, read_embedding
-from ..ip_adapter.features import check_image
+from ..ip_adapter.features import check_image, check_negative
 from ..ip_adapter.formats import read_adapter
-from ..ip_adapter.masks import one_mask
+from ..ip_adapter.masks import masks_for
 from ..ip_adapter.presets import read_block_weights
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
 from .checks import verdict
-from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, face_inputs
-from .shown import labelled
+from .inputs import (
+    ImagePrompts,
+    IpAdapter,
+    acting_inputs,
+    check_range,
+    encoding_inputs,
+    face_inputs,
+    limit_input,
+)
+from .shown import labelled, shown
 
 CATEGORY = "Tessera/image prompts"
 DEMO, AUTO = "texture-sd (demo)", "auto"
 ADAPTER_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 NO_FACE = "none"
+BATCHES = ["each", "average"]
 
 
 class TesseraLoadIPAdapter(io.ComfyNode):
@@ -126,10 +135,30 @@ class TesseraImagePrompt(io.ComfyNode):
                 "regional image",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The reference image; every image of a batch acts in the same way."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The reference image; every image of a batch acts in the same way, with a mask of its own "
+                    "if there are as many.",
+                ),
                 *acting_inputs(),
                 *encoding_inputs(),
                 *face_inputs(find_embeddings(Path(folder_paths.get_input_directory())), NO_FACE, VERSIONS),
+                limit_input(),
+                io.Image.Input(
+                    "negative_image",
+                    optional=True,
+                    advanced=True,
+                    tooltip="What guidance pushes away from, instead of the unconditional image.",
+                ),
+                io.Combo.Input(
+                    "batch",
+                    options=BATCHES,
+                    default="each",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Of an image batch: each image acts by itself, or their features are averaged to one "
+                    "reference.",
+                ),
             ],
             outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
         )
@@ -150,22 +179,27 @@ class TesseraImagePrompt(io.ComfyNode):
         face_embedding: str = NO_FACE,
         face_version: str = "auto",
         face_structure: float = 1.0,
+        limit: float = 1.0,
+        negative_image: Tensor | None = None,
+        batch: str = "each",
     ) -> io.NodeOutput:
-        """Add the image to the stack."""
+        """Add the image, or each image of a batch, to the stack."""
         check_range(start_percent, end_percent)
-        where = None if mask is None else one_mask(mask)
         face = None
         if face_embedding != NO_FACE:
             path = Path(folder_paths.get_annotated_filepath(face_embedding))
             face = Face(read_embedding(path), face_version, face_structure)
-        checked = check_image(image)
+        negative = None if negative_image is None else check_negative(negative_image)
+        every = check_image(image)
+        sources = [every] if batch == "average" else list(every.split(1))
+        check_count([*previous, *every])
+        masks = masks_for(mask, len(sources))
+        how = (blocks, fit, unconditional, face, negative, limit)
         added = tuple(
-            ImagePrompt(each, scale, type, start_percent, end_percent, where, blocks, fit, unconditional, face)
-            for each in checked.split(1)
+            ImagePrompt(source, scale, type, start_percent, end_percent, where, *how)
+            for source, where in zip(sources, masks, strict=True)
         )
-        stack = (*previous, *added)
-        check_count(stack)
-        return io.NodeOutput(stack, ui=labelled(checked, f"{type} {scale:.2f}"))
+        return io.NodeOutput((*previous, *added), ui=labelled(every, f"{type} {scale:.2f}"))
 
     @classmethod
     def validate_inputs(
@@ -231,7 +265,14 @@ class TesseraApplyImagePrompts(io.ComfyNode):
                     tooltip="With masks, in UNets: normalise each area separately, so that their colours do not mix.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model, which follows the reference images.")],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model, which follows the reference images."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="How many images act in how many layers, what they take on the device, and what became of "
+                    "the LoRA in a FaceID file.",
+                ),
+            ],
         )
 
     @classmethod
@@ -246,4 +287,5 @@ class TesseraApplyImagePrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         """Patch a clone of the model."""
         host = Host(optimized_attention, add_lora, manage)
-        return io.NodeOutput(apply_prompts(model, ip_adapter, image_prompts, combine, host, keep_apart, face_lora))
+        applied, report = apply_prompts(model, ip_adapter, image_prompts, combine, host, keep_apart, face_lora)
+        return io.NodeOutput(applied, report, ui=shown(report))

@@ -124,6 +124,21 @@ def acting_inputs() -> list[io.Input]:
     ]
 
 
+def limit_input() -> io.Input:
+    """Declare what a scale of 1 means."""
+    return io.Float.Input(
+        "limit",
+        default=1.0,
+        min=-1.0,
+        max=3.0,
+        step=0.05,
+        optional=True,
+        advanced=True,
+        tooltip="What a scale of 1 means: the scale is multiplied by it. Above 1 is stronger than trained, below 0 "
+        "subtracts the image.",
+    )
+
+
 def encoding_inputs() -> list[io.Input]:
     """Declare how the image encoder sees an image: what Image Prompt and Save Reference share."""
     return [
@@ -133,7 +148,8 @@ def encoding_inputs() -> list[io.Input]:
             default="crop",
             optional=True,
             advanced=True,
-            tooltip="How the image becomes the encoder's square: its centre, all of it with bars, or stretched.",
+            tooltip="How the image becomes the encoder's square: its centre, all of it with bars, stretched, or "
+            "several squares that cover a wide image.",
         ),
         io.Combo.Input(
             "unconditional",

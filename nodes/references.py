@@ -23,7 +23,7 @@ from ..patching.wrappers import set_option
 from .checks import verdict
 from .file_names import check_prefix
 from .image_prompts import CATEGORY, check_acting
-from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, percent
+from .inputs import ImagePrompts, IpAdapter, acting_inputs, check_range, encoding_inputs, limit_input, percent
 from .shown import files_of, shown
 
 DEMO = "red zigzag (demo)"
@@ -107,6 +107,7 @@ class TesseraLoadReference(io.ComfyNode):
                     tooltip="A file of Save Reference in the output or input folder; the first is for texture-sd.",
                 ),
                 *acting_inputs(),
+                limit_input(),
             ],
             outputs=[ImagePrompts.Output(display_name="image_prompts", tooltip="All image prompts so far.")],
         )
@@ -122,13 +123,14 @@ class TesseraLoadReference(io.ComfyNode):
         mask: Tensor | None = None,
         previous: tuple[ImagePrompt, ...] = (),
         blocks: str = "",
+        limit: float = 1.0,
     ) -> io.NodeOutput:
         """Add it to the stack."""
         check_range(start_percent, end_percent)
         demo = DEMO_ADAPTER / ("red_zigzag" + SUFFIX)
         path = demo if reference == DEMO else Path(folder_paths.get_annotated_filepath(reference))
         where = None if mask is None else one_mask(mask)
-        added = ImagePrompt(load_reference(path), scale, type, start_percent, end_percent, where, blocks)
+        added = ImagePrompt(load_reference(path), scale, type, start_percent, end_percent, where, blocks, limit=limit)
         stack = (*previous, added)
         check_count(stack)
         return io.NodeOutput(stack)

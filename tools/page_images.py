@@ -245,11 +245,30 @@ def image_prompt_pages(graph: Graph) -> dict[str, Draw]:
         for seed in (1, 2, 3, 4)
     ]
     references = [graph.save(each.image) for each in (stripes, dots)]
+    combined = combined_images(graph, adapter, [stripes, dots])
     return {
+        "combine": lambda: row([each()[0] for each in (*references, *combined)]),
         "reference_map": lambda: grid([halves()[0], *maps()[:2]], 1, 2),
         "apply_image_prompts": lambda: row([*(each()[0] for each in references), halves()[0]]),
         "load_reference": lambda: row([each()[0] for each in drawn]),
     }
+
+
+def combined_images(graph: Graph, adapter: Link, references: Sequence[Texture]) -> list[Callable[[], Images]]:
+    """Let both references act everywhere at scale 0.9, combined in each way."""
+    target = Texture(graph, "", 2, seamless=False, seamless_vae=False)
+    prompts = None
+    for each in references:
+        given: dict[str, Any] = {"previous": prompts} if prompts else {}
+        prompts = graph.add("TesseraImagePrompt", image=each.image, type="full", **given)
+    drawn = []
+    for combine in ("sum", "share", "concat"):
+        model = graph.add(
+            "TesseraApplyImagePrompts", model=target.model, image_prompts=prompts, combine=combine, ip_adapter=adapter
+        )
+        latent = target.sample(graph, model, 2)
+        drawn.append(graph.save(graph.add("VAEDecode", samples=latent, vae=target.vae)))
+    return drawn
 
 
 def file_pages(graph: Graph) -> dict[str, Draw]:
