@@ -120,3 +120,28 @@ def test_noise_of_image_embeddings_rises_from_none() -> None:
     assert (clear - embedding).abs().max() < 0.05
     assert (clear - embedding).norm() < (half - embedding).norm()
     assert torch.allclose(full, torch.randn(1, 8, generator=torch.Generator().manual_seed(3)), atol=0.05)
+
+
+def test_language_model_reads_a_prompt_in_its_template(tmp_path: Path) -> None:
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,
+    )  # fmt: skip
+    reference: Any = Qwen3Model(config).eval()
+    weights = tiny.random_weights(reference, 6)
+    reference.load_state_dict(weights)
+    path = tiny.save(tmp_path / "qwen.safetensors", tiny.with_prefix("model.", weights))
+    with pytest.raises(FileNotFoundError, match=naming("tokenizer.json", "Qwen3")):
+        load_clip([path], "lumina2")
+    tiny.save_t5_tokenizer(tmp_path)
+    clip = load_clip([path], "lumina2")
+    tokens = clip.tokenize("(moss:1.2)")
+    ids = torch.tensor([[token for token, _ in tokens["qwen3_4b"][0]]])
+    assert all(weight == 1.0 for _, weight in tokens["qwen3_4b"][0])
+    with torch.no_grad():
+        wanted = reference(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+    torch.testing.assert_close(clip.encode("(moss:1.2)"), wanted)
+    with pytest.raises(ValueError, match=naming("flux", "CLIP-L", "T5", "Qwen3 of width 32")):
+        load_clip([path], "flux")

@@ -228,8 +228,8 @@ def test_flux_text_encoders(checkpoints: Checkpoints, tmp_path: Path) -> None:
     assert torch.equal(load_clip(files[::-1], "flux").encode("a brick"), wanted.encode("a brick"))
     with pytest.raises(ValueError, match=naming("sdxl", "CLIP-L", "CLIP-G", 64, "T5")):
         load_clip(files, "sdxl")
-    with pytest.raises(ValueError, match=naming("sd3", "stable_diffusion", "sdxl", "flux")):
-        load_clip(files, "sd3")
+    with pytest.raises(ValueError, match=naming("hidream", "stable_diffusion", "sdxl", "sd3", "flux")):
+        load_clip(files, "hidream")
 
 
 def test_sentencepiece_tokenizer(tmp_path: Path) -> None:

@@ -25,10 +25,9 @@ _UNET_NAMES = {
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
-_UNCLIP_NAMES = {"add_embedding.": "class_embedding."}
-"""What UNets are told of an encoded image alone is not text and sizes, though both have one place in the original."""
-
 UNCLIP_CONTEXT = 1024
+"""What a UNet of this context is told beside the text is an encoded image; others are told pooled text and sizes."""
+
 _RESNET_NAMES = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -114,11 +113,13 @@ def convert_unet(state_dict: StateDict) -> StateDict:
     if unknown is not None:
         raise ValueError(f"the UNet has {unknown}, which Stable Diffusion 1.5 and XL do not have")
     found = {name: state_dict[key] for key, name in names.items() if name is not None}
-    context = next((found[key].shape[1] for key in found if key.endswith("attn2.to_k.weight")), None)
-    renamed = _UNCLIP_NAMES if context == UNCLIP_CONTEXT else {}
-    for old, new in renamed.items():
-        found = {key.replace(old, new): tensor for key, tensor in found.items()}
-    return found
+    if "add_embedding.linear_1.weight" not in found or _context(found) != UNCLIP_CONTEXT:
+        return found
+    return {key.replace("add_embedding.", "class_embedding."): tensor for key, tensor in found.items()}
+
+
+def _context(found: StateDict) -> int | None:
+    return next((found[key].shape[1] for key in found if key.endswith("attn2.to_k.weight")), None)
 
 
 def convert_controlnet(state_dict: StateDict) -> StateDict:

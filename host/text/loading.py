@@ -15,10 +15,14 @@ from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text
 from .clip import CLIP
 from .clip_tokens import load_t5_tokenizer
 from .encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
+from .language_models import is_qwen3, without_head
 from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 
 CLIP_PROBE = "text_model.encoder.layers.0.mlp.fc1.weight"
 CLIP_H_WIDTH, CLIP_G_WIDTH = 1024, 1280
+QWEN3_SIZES = {2560: "4b", 4096: "8b"}
+"""By width."""
+
 T5_PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
@@ -39,10 +43,17 @@ class TextWeights:
         return T5_PROBE in self.weights
 
     @property
+    def is_qwen3(self) -> bool:
+        """Whether it is the language model Qwen3."""
+        return is_qwen3(self.weights)
+
+    @property
     def kind(self) -> str:
         """What it is: the beginning of its role in a family."""
         if self.is_t5:
             return "t5"
+        if self.is_qwen3:
+            return f"qwen3_{QWEN3_SIZES.get(self.width, '4b')}"
         return {CLIP_H_WIDTH: "clip_h", CLIP_G_WIDTH: "clip_g"}.get(self.width, "clip")
 
     @property
@@ -51,12 +62,15 @@ class TextWeights:
         return 0 if self.is_t5 else self.width
 
     def __str__(self) -> str:
-        return "T5" if self.is_t5 else f"CLIP of width {self.width}"
+        if self.is_t5:
+            return "T5"
+        return f"{'Qwen3' if self.is_qwen3 else 'CLIP'} of width {self.width}"
 
     @property
     def width(self) -> int:
-        """Of its embeddings, for CLIP."""
-        return self.weights["text_model.embeddings.token_embedding.weight"].shape[1]
+        """Of its embeddings, for CLIP and Qwen3."""
+        key = "embed_tokens.weight" if self.is_qwen3 else "text_model.embeddings.token_embedding.weight"
+        return self.weights[key].shape[1]
 
     def full_config(self) -> dict[str, Any]:
         """Return what the module is built from: what shapes say, and what the folder says beyond that."""
@@ -74,6 +88,8 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     refuse_quantized(sd)
     if "transformer.resblocks.0.ln_1.weight" in sd:
         return TextWeights(convert_openclip(sd), openclip=True)
+    if is_qwen3(sd):
+        return TextWeights(without_head(sd), config=config)
     if T5_PROBE in sd:
         kept = {k: t for k, t in sd.items() if k.startswith("encoder.") or k == "shared.weight"}
         return TextWeights(kept, config=config)

@@ -12,8 +12,10 @@ import tiny_models as tiny
 import torch
 from tessera.host.layouts.ldm_layout import Source, flux_sources
 from tessera.host.layouts.sd3_layout import sd3_sources
+from tessera.host.models.families import FAMILIES
 from tiny_models import StateDict
 
+FAMILIES_BY_NAME = {family.name: family for family in FAMILIES}
 SIDE = 16
 """Latents along a side."""
 
@@ -166,6 +168,15 @@ def sd3(dual: tuple[int, ...], normed: bool) -> Callable[[], StateDict]:
     return make
 
 
+def z_image() -> StateDict:
+    from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
+
+    config = {"dim": 1152, "n_layers": 2, "n_refiner_layers": 2, "n_heads": 9, "n_kv_heads": 9, "cap_feat_dim": 64}
+    axes = {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]}
+    weights = tiny.random_weights(ZImageTransformer2DModel.from_config(config | axes))
+    return original(weights, dict(FAMILIES_BY_NAME["Z-Image"].lora_sources(set(weights))))
+
+
 CASES = {
     "sd15": Case(unet(UNET), 768),
     "sd15-inpainting": Case(unet(UNET | {"in_channels": 9}), 768, values=_inpainting),
@@ -187,6 +198,8 @@ CASES = {
     "flux-kontext-uxo": Case(flux(16), 32, 64, 16, _references("uxo"), 1.5, "simple"),
     "flux-redux": Case(flux(16), 32, 64, 16, _weighed, 1.5, "simple"),
     "sd3": Case(sd3((), False), 64, 32, 16, scheduler="simple"),
+    "z-image": Case(z_image, 64, 0, 16, cfg=1.5, scheduler="simple"),
+    "z-image-short": Case(z_image, 64, 0, 16, cfg=1.5, scheduler="simple", length=9),
     "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
 }
 

@@ -18,6 +18,24 @@ start(comfyui)
 import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.sd  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
+from comfy import model_detection, supported_models  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+detect = model_detection.detect_unet_config
+
+
+def smaller(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
+    """What ComfyUI detects, for Z-Image of a smaller width: it knows the width of the published one alone."""
+    config = detect(state_dict, prefix, metadata)
+    if config and config.get("image_model") == "lumina2" and "n_heads" not in config:
+        heads = config["dim"] // 128
+        config |= {"n_heads": heads, "n_kv_heads": heads, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]}
+        config |= {"rope_theta": 256.0, "ffn_dim_multiplier": 8.0 / 3.0, "z_image_modulation": True}
+        config |= {"time_scale": 1000.0, "pad_tokens_multiple": 32}
+        supported_models.ZImage.unet_config["dim"] = config["dim"]
+    return config
+
+
+model_detection.detect_unet_config = smaller
 
 
 def sample(run: dict[str, Any]) -> torch.Tensor:

@@ -20,12 +20,13 @@ from .. import latent_formats
 from ..architectures import build_vae
 from ..model_base import ModelType
 from ..vae import VAE
-from . import flux, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner
+from . import flux, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
 from .base import Family, TextKind, TextSource
 
 FAMILIES: tuple[Family, ...] = (
     flux.FAMILY,
     sd3.FAMILY,
+    z_image.FAMILY,
     sdxl_refiner.FAMILY,
     sdxl.FAMILY,
     sd2_unclip.FAMILY,
