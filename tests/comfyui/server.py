@@ -32,10 +32,11 @@ class ComfyUI:
         path: of the checkout.
         base: an empty folder for models, outputs and everything else that it writes.
         pack: the folder name that the pack gets there; no name may matter.
+        cache: how results are kept between prompts.
     """
 
-    def __init__(self, path: Path, base: Path, pack: str) -> None:
-        self.path, self.base, self.pack = path, base, pack
+    def __init__(self, path: Path, base: Path, pack: str, cache: str = "--cache-none") -> None:
+        self.path, self.base, self.pack, self.cache = path, base, pack, cache
         for folder in FOLDERS:
             (base / folder).mkdir(parents=True)
         (base / "custom_nodes" / pack).symlink_to(ROOT, target_is_directory=True)
@@ -43,7 +44,7 @@ class ComfyUI:
         self.log = base / "log.txt"
 
     def __enter__(self) -> ComfyUI:
-        command = [python_of(self.path), "main.py", "--cpu", "--force-fp32", "--cache-none"]
+        command = [python_of(self.path), "main.py", "--cpu", "--force-fp32", self.cache]
         command += [
             "--port",
             str(self.port),
