@@ -109,3 +109,16 @@ def test_formats_that_start_programs_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(ValueError, match="a.png is no image"):
         load_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("place", [32, 40, 48, 64])
+def test_sizes_inside_that_are_larger_than_the_memory_are_damage(tmp_path: Path, place: int) -> None:
+    stream = BytesIO()
+    Image.fromarray(PIXELS).save(stream, "JPEG2000")
+    content = bytearray(stream.getvalue())
+    content[place : place + 8] = b"\x7f" + b"\xff" * 7
+    (tmp_path / "a.jp2").write_bytes(content)
+    try:
+        assert load_image(tmp_path / "a.jp2")[0].ndim == 4
+    except ValueError as error:
+        assert "a.jp2" in str(error)

@@ -8,7 +8,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +34,9 @@ MAX_SIDE = 2**16
 """Longest side in pixels, four times that of ComfyUI's nodes. Of an image of one column, every pixel is a row."""
 
 MAX_FRAMES = 10_000
+
+FEW_BYTES = 2**26
+"""Bytes of a frame that every machine has room for."""
 
 EMPTY_MASK = (64, 64)
 """The mask of an image without transparency."""
@@ -111,8 +114,7 @@ def _read(path: Path, tolerant: bool = False) -> list[_Frame]:
             # The size is checked below; Pillow's warning about it would only be noise.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                source = _pixels_of_png(file) if tolerant else file
-                with Image.open(source, formats=formats) as image:
+                with _opened(_pixels_of_png(file) if tolerant else file, formats) as image:
                     return _decoded(path.name, image)
         except (_TooLargeError, MemoryError):
             raise
@@ -124,6 +126,22 @@ def _read(path: Path, tolerant: bool = False) -> list[_Frame]:
         except Exception as error:
             detail = str(error) or type(error).__name__
             raise ValueError(f"{path.name} is damaged ({detail}); save it again") from error
+
+
+@contextmanager
+def _of_few_bytes() -> Iterator[None]:
+    """Take it for damage that something small needs more memory than there is: a size in it is wrong."""
+    try:
+        yield
+    except MemoryError:
+        raise ValueError("a part of it claims to be larger than the memory") from None
+
+
+def _opened(file: BinaryIO, formats: list[str]) -> Image.Image:
+    from PIL import Image
+
+    with _of_few_bytes():
+        return Image.open(file, formats=formats)
 
 
 def _pixels_of_png(file: BinaryIO) -> BinaryIO:
@@ -162,14 +180,19 @@ def _decoded(name: str, image: Image.Image) -> list[_Frame]:
 
     frames: list[_Frame] = []
     taken = 0
-    for frame in ImageSequence.Iterator(image):
+    waiting = ImageSequence.Iterator(image)
+    while True:
+        with _of_few_bytes():
+            frame = next(waiting, None)
+        if frame is None:
+            return frames
         # Before it is decoded, and of what is not kept too: a small file can have many large frames.
         taken += _bytes(frame)
         _check_size(name, frame, len(frames), taken)
-        turned = _frame(ImageOps.exif_transpose(frame))
+        with _of_few_bytes() if _bytes(frame) < FEW_BYTES else nullcontext():
+            turned = _frame(ImageOps.exif_transpose(frame))
         if not frames or turned.size == frames[0].size:
             frames.append(turned)
-    return frames
 
 
 def _bytes(frame: Image.Image) -> int:
