@@ -321,13 +321,13 @@ def _cache(about: tuple[Any, ...]) -> Cache:
 
 
 def _keep_what_was_loaded(done: Run) -> None:
-    """Leave in the cache what nodes without links made, such as models.
+    """Leave in the cache what nodes without links made, such as models, in this call or before it was stopped.
 
     The others run again in the next call: files are saved into its folder, and every node's texts are told once more.
     """
-    # After Ctrl-C the cache is empty, and stays so.
-    known = done.cache.entries
-    done.cache.entries = {signature: entry for signature, entry in done.loaded().items() if signature in known}
+    loaded = {id(entry) for entry in done.loaded().values()}
+    passing = {id(entry) for entry in done.entries.values()} - loaded
+    done.cache.entries = {key: entry for key, entry in done.cache.entries.items() if id(entry) not in passing}
 
 
 def _open(path: str) -> Image.Image:
