@@ -95,6 +95,8 @@ def command(options: argparse.Namespace) -> int:
             report = _end(batch, started, lines)
     except EngineLost as error:
         return fail(FAILED, error.line)
+    except OSError as error:
+        return fail(FAILED, _disk(error))
     _print(report, options)
     if hook is not None and (wrong := hook.send(report)):
         lines.append(wrong)
@@ -168,12 +170,16 @@ def _run(batch: Batch) -> tuple[int, list[str]]:
     except PoolLost as error:
         return FAILED, [f"{error.line}; {again}"]
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return FAILED, [f"{place}{error.strerror or error}; make room or mend it, and {again}"]
+        return FAILED, [f"{_disk(error)}; {again}"]
     finally:
         if bar is not None:
             bar.close()
     return (FAILED if failed else DONE), []
+
+
+def _disk(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}; the results cannot be written"
 
 
 def _bar(total: int, before: int) -> Any:

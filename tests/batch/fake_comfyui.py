@@ -40,12 +40,14 @@ class FakeComfyUI:
     Attributes:
         fault: what it does wrong: "html", "list", "slow", "short", "damaged", "loses", "refuses", "fails".
         seconds: how long a prompt takes.
+        removes: how often files are gone before they are fetched.
         posts: the prompts that were posted.
     """
 
     def __init__(self) -> None:
         self.fault = ""
         self.seconds = 0.0
+        self.removes = 0
         self.posts: list[dict[str, Any]] = []
         self.restarts_after_posts: set[int] = set()
         self.uploads: dict[str, bytes] = {}
@@ -174,7 +176,8 @@ class FakeComfyUI:
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         name = request.query["filename"]
-        if name not in self.files:
+        if self.removes or name not in self.files:
+            self.removes -= 1
             return web.Response(status=404)
         content = self.files[name]
         if self.fault == "damaged":

@@ -11,13 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from batch.fake_comfyui import FakeComfyUI, serving
 from graph_nodes import CLASSES, node
 from PIL import Image
 from tessera.app.batch import batch, journal
 from tessera.app.batch.journal import Journal
-from tessera.app.batch.queue import JobQueue
+from tessera.app.batch.queue import TABLES, JobQueue
+from tessera.app.batch.worker import is_out_of_memory
 from tessera.app.cli.main import main
+from tessera.app.cli.webhook import Webhook
 from tessera.host import folder_paths
 from tessera.host.schema import io, ui
 from tessera.host.schema.node import ComfyNode
@@ -42,8 +45,6 @@ class Shade(io.ComfyNode):
 
     @classmethod
     def execute(cls, grey: int, model: str) -> io.NodeOutput:
-        import torch
-
         RUNS.append(grey)
         if FAULTS.get(grey):
             raise FAULTS[grey].pop(0)
@@ -369,6 +370,40 @@ def test_wrong_arguments_are_told_in_one_line(tessera: Tessera, arguments: list[
     table(1)
     code, out, err = tessera(*arguments)
     assert (code, out, len(err)) == (2, [], 1)
+
+
+def test_disk_that_is_full_from_the_start_is_told(tessera: Tessera, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tessera.app.batch.queue.TABLES", TABLES.replace("CREATE TABLE", "PRAGMA max_page_count = 1; CREATE TABLE")
+    )
+    code, out, err = tessera("graph.json", table(7))
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "No space left" in err[0]
+
+
+def test_report_is_sent_once(tessera: Tessera, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(Webhook, "send", lambda hook, report: sent.append(report) or "")
+    FAULTS[8] = [ValueError("no such grey")]
+    assert tessera("graph.json", table(7, 8), "--webhook", "https://example.com/done", "--track-id", "x")[0] == 1
+    (report,) = sent
+    assert (report["status"], report["jobs"], report["done"], report["failed"]) == ("failed", 2, 1, 1)
+    assert "no such grey" in report["errors"][0]
+    assert tessera("graph.json", table(7), "--track-id", "x")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.cuda.OutOfMemoryError("3 GiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("shapes differ"), False),
+        (None, False),
+    ],
+)
+def test_want_of_memory_is_told_from_other_errors(error: BaseException | None, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
 
 
 def test_queue_prefers_models_that_are_loaded_and_then_those_that_nobody_has(tmp_path: Path) -> None:

@@ -93,6 +93,15 @@ def test_prompt_that_ran_while_nobody_listened_is_not_posted_again(engine: Serve
     assert len(comfyui.posts) == 1
 
 
+def test_file_that_somebody_removed_is_made_again(engine: ServerEngine, comfyui: FakeComfyUI) -> None:
+    comfyui.removes = 1
+    assert engine.run(task(engine)).files
+    assert len(comfyui.posts) == 2
+    comfyui.removes = 2
+    with pytest.raises(EngineLost, match=naming(404)):
+        engine.run(task(engine))
+
+
 def test_input_files_are_uploaded_and_renamed(engine: ServerEngine, comfyui: FakeComfyUI) -> None:
     graph = {**GRAPH, "5": node("Pick", image="photo.PNG", channel="red"), "6": node("Show", value=["5", 0])}
     with pytest.raises(GraphError, match=naming("5", "Pick", "image", "photo.PNG", comfyui.url)):
