@@ -230,8 +230,8 @@ def test_embeddings_with_code_are_refused(embeddings: Path) -> None:
 
 
 def test_quantized_text_encoders_are_refused() -> None:
-    weights = t5_weights() | {"encoder.block.0.layer.0.SelfAttention.q.scale_weight": torch.ones(1)}
-    with pytest.raises(ValueError, match=naming("quantized", "encoder.block.0.layer.0.SelfAttention.q.scale_weight")):
+    weights = t5_weights() | {"encoder.block.0.layer.0.SelfAttention.q.absmax": torch.ones(1)}
+    with pytest.raises(ValueError, match=naming("quantized", "encoder.block.0.layer.0.SelfAttention.q.absmax")):
         read_text_weights(weights)
 
 

@@ -39,6 +39,11 @@ def load_state_dict(path: str | Path) -> StateDict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
+    if path.suffix.lower() == ".gguf":
+        raise ValueError(
+            f"{path} is a GGUF file, which is not read here; take a .safetensors file (fp8 is as small), "
+            "or run it in ComfyUI"
+        )
     if path.name.endswith(".index.json"):
         return _load_sharded(path)
     if path.suffix.lower() in SAFETENSORS:

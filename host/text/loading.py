@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from ..layouts.ldm_layout import convert_openclip
-from ..layouts.state_dicts import StateDict, count_blocks, name_keys, read_json, refuse_quantized, with_prefix
+from ..layouts.quantized import dequantized
+from ..layouts.state_dicts import StateDict, count_blocks, name_keys, read_json, with_prefix
 from ..runtime import devices
 from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text_config
 from .clip import CLIP
@@ -85,7 +86,7 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     Raises:
         ValueError: it is neither CLIP's nor T5's.
     """
-    refuse_quantized(sd)
+    sd = dequantized(sd, devices.text_encoder_dtype(wide_range=True))
     if "transformer.resblocks.0.ln_1.weight" in sd:
         return TextWeights(convert_openclip(sd), openclip=True)
     if is_qwen3(sd):

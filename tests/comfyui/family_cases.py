@@ -123,6 +123,24 @@ def flux(channels: int) -> Callable[[], StateDict]:
     return make
 
 
+def scaled(make: Callable[[], StateDict], factors: bool) -> Callable[[], StateDict]:
+    """The matrices of blocks in float8, with a factor each or as they are."""
+
+    def eighths() -> StateDict:
+        made: StateDict = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)} if factors else {}
+        for key, tensor in make().items():
+            if "_blocks." not in key or tensor.ndim < 2:
+                made[key] = tensor
+                continue
+            factor = tensor.abs().max() / 448 if factors else torch.ones(())
+            made[key] = (tensor / factor).to(torch.float8_e4m3fn)
+            if factors:
+                made[key.replace(".weight", ".scale_weight")] = factor.reshape(1)
+        return made
+
+    return eighths
+
+
 def _seen(masked: bool) -> Callable[[torch.Generator], dict[str, Any]]:
     def values(generator: torch.Generator) -> dict[str, Any]:
         image = torch.randn(1, 16, SIDE, SIDE, generator=generator)
@@ -191,6 +209,8 @@ CASES = {
     "sd2-unclip": Case(unet(UNCLIP), 1024, values=_encoded),
     "sd2-unclip-none": Case(unet(UNCLIP), 1024),
     "flux": Case(flux(16), 32, 64, 16, cfg=1.5, scheduler="simple"),
+    "flux-fp8": Case(scaled(flux(16), False), 32, 64, 16, cfg=1.5, scheduler="simple"),
+    "flux-fp8-scaled": Case(scaled(flux(16), True), 32, 64, 16, cfg=1.5, scheduler="simple"),
     "flux-fill": Case(flux(96), 32, 64, 16, _seen(True), 1.5, "simple"),
     "flux-depth": Case(flux(32), 32, 64, 16, _seen(False), 1.5, "simple"),
     "flux-kontext": Case(flux(16), 32, 64, 16, _references(None), 1.5, "simple"),

@@ -9,8 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+
 from ...layouts.ldm_vae import convert_vae
-from ...layouts.state_dicts import StateDict, name_keys, refuse_quantized
+from ...layouts.quantized import dequantized
+from ...layouts.state_dicts import StateDict, name_keys
 from ...runtime import devices
 from ...runtime.patcher import ModelPatcher
 from ...runtime.running import make_patcher
@@ -48,7 +51,7 @@ def recognise(sd: StateDict) -> tuple[Family, StateDict]:
     Raises:
         ValueError: it is of no known family.
     """
-    refuse_quantized(sd)
+    sd = dequantized(sd, devices.model_dtype(torch.bfloat16, wide_range=True))
     for family in FAMILIES:
         for key, convert in family.originals.items():
             if key in sd:
@@ -109,7 +112,7 @@ def make_model(
 
 def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
     """Return the VAE of weights (keys without prefix) in the original or diffusers' layout."""
-    refuse_quantized(sd)
+    sd = dequantized(sd, devices.vae_dtype())
     return VAE(build_vae(convert_vae(sd), devices.vae_dtype(), config))
 
 
