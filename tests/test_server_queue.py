@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import tracemalloc
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from graph_nodes import CLASSES, node
 from serving import Client, answer, done, heard, listening, post, run_prompt, serve
 from tessera.app.server import clients, jobs
@@ -254,5 +257,34 @@ def test_no_more_than_a_bound_of_prompts_wait(tmp_path: Path, monkeypatch: pytes
             assert (await post(client, SUM))[0] == 200
         status, told = await post(client, SUM)
         assert (status, told["error"]["type"]) == (429, "queue_full")
+
+    gated(tmp_path, test)
+
+
+def test_memory_does_not_grow_with_the_number_of_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "MAX_HISTORY", 10)
+
+    async def run(session: ClientSession, count: int) -> int:
+        """Memory that is in use after so many prompts of clients that come and go."""
+        for number in range(count):
+            prompt = {"1": node("Paint", batch=1 + number % 4), "2": node("Save", images=["1", 0], filename_prefix="x")}
+            async with session.ws_connect(f"/ws?clientId={number}") as socket:
+                body = {"prompt": prompt, "client_id": str(number)}
+                async with session.post("/prompt", json=body) as response:
+                    prompt_id = (await response.json())["prompt_id"]
+                messages, _ = await heard(socket, prompt_id)
+            assert "execution_success" in {each["type"] for each in messages}
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async def test(client: Client) -> None:
+        tracemalloc.start()
+        try:
+            # A session of its own: the test's client keeps every answer.
+            async with ClientSession(str(client.make_url("/"))) as session:
+                before = await run(session, 30)
+                assert await run(session, 60) - before < 200_000
+        finally:
+            tracemalloc.stop()
 
     gated(tmp_path, test)
