@@ -17,8 +17,9 @@ from tessera.app.cli.main import main
 from tessera.app.cli.serve import _address
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends Ctrl-C as POSIX does")
-def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="sends signals as POSIX does")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_ended(tmp_path: Path, sent: signal.Signals) -> None:
     command = [sys.executable, "-m", "tessera.app.cli.main", "serve", "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -27,7 +28,7 @@ def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
         assert found, line + (process.stderr.read() if process.stderr else "")
         with urllib.request.urlopen(f"{found[1]}/object_info/KSampler", timeout=60) as response:
             assert "KSampler" in json.load(response)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (0, "")
     assert list(tmp_path.iterdir()) == [], "nothing is written before it is needed"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_nodes import CALLS, node
+from graph_nodes import CALLS, CLASSES, node
 from serving import Client, answer, done, heard, listening, post, run_prompt, serve
+from tessera.host.schema import io
 
 SUM = {
     "1": node("Number", value=4),
@@ -46,6 +47,7 @@ def test_messages_are_comfyuis(tmp_path: Path) -> None:
             _, told = await post(client, SUM, client_id="me")
             prompt_id = told["prompt_id"]
             messages, _ = await heard(socket, prompt_id)
+            assert prompt_id in (await answer(client, "GET", f"/history/{prompt_id}"))[1], "before its end is told"
             kinds = [(each["type"], each["data"].get("node")) for each in messages if "progress" not in each["type"]]
             assert kinds == [
                 ("execution_start", None),
@@ -100,18 +102,59 @@ def test_nodes_whose_inputs_are_the_same_do_not_run_again(tmp_path: Path) -> Non
     serve(tmp_path, test)
 
 
-def test_loaders_are_kept_while_other_prompts_run(tmp_path: Path) -> None:
+class Load(io.ComfyNode):
+    """Loads what takes long to load."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        name = io.Combo.Input("name", options=[f"model {number}" for number in range(9)])
+        return io.Schema(node_id="Load", inputs=[name], outputs=[io.Model.Output()])
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        CALLS.append(name)
+        return io.NodeOutput(object())
+
+
+def test_models_are_kept_while_other_prompts_run(tmp_path: Path) -> None:
+    def shown(number: int) -> dict[str, Any]:
+        return {"1": node("Load", name=f"model {number}"), "0": node("Show", value=["1", 0])}
+
     async def test(client: Client) -> None:
         CALLS.clear()
-        other = {"1": node("Clock"), "0": node("Show", value=["1", 0])}
-        for prompt in (SUM, other, SUM, other):
+        for prompt in (shown(0), SUM, shown(0), shown(1), shown(0), shown(1)):
             await run_prompt(client, prompt)
-        assert CALLS == ["1", "Add", "Clock", "Add"]
+        assert CALLS == ["model 0", "1", "Add", "model 1"]
         assert (await answer(client, "POST", "/free", json={"free_memory": True}))[0] == 200
-        await run_prompt(client, SUM)
-        assert CALLS[4:] == ["1", "Add"]
+        await run_prompt(client, shown(0))
+        assert CALLS[4:] == ["model 0"]
+        for number in range(1, 9):
+            await run_prompt(client, shown(number))
+        await run_prompt(client, shown(0))
+        assert CALLS[-1] == "model 0", "not all are kept for ever"
 
-    serve(tmp_path, test)
+    serve(tmp_path, test, classes=CLASSES | {"Load": Load})
+
+
+class Quit(io.ComfyNode):
+    """Ends its thread."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="Quit", inputs=[], outputs=[io.Int.Output()])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        raise SystemExit("enough")
+
+
+def test_a_node_that_ends_its_thread_does_not_end_the_server(tmp_path: Path) -> None:
+    async def test(client: Client) -> None:
+        entry = await run_prompt(client, {"1": node("Quit"), "0": node("Show", value=["1", 0])})
+        assert entry["status"]["messages"][-1][1]["exception_type"] == "SystemExit"
+        assert (await run_prompt(client, SUM))["status"]["completed"]
+
+    serve(tmp_path, test, classes=CLASSES | {"Quit": Quit})
 
 
 @pytest.mark.parametrize("way", ["value", "bug", "lines"])

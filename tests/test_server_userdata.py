@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from serving import Client, answer, serve
+from tessera.app.server.routes import settings
 
 
 def test_settings_are_kept(tmp_path: Path) -> None:
@@ -122,5 +123,17 @@ def test_no_file_outside_of_the_folder_is_touched(tmp_path: Path, name: str) -> 
                 assert "hidden words" not in str(told)
         assert {path: path.read_bytes() for path in tmp_path.rglob("secret.txt")} == before
         assert not Path("/etc/stolen.txt").exists()
+
+    serve(tmp_path, test)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "a.json")
+
+    async def test(client: Client) -> None:
+        monkeypatch.setattr(settings, "replace", full)
+        told = await answer(client, "POST", "/settings/a", json=1)
+        assert told == (500, {"error": "a.json: No space left on device"})
 
     serve(tmp_path, test)

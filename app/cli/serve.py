@@ -69,11 +69,16 @@ def _application(options: argparse.Namespace, previews: str) -> web.Application:
 
 
 async def _serve(application: web.Application, options: argparse.Namespace) -> None:
+    """Serve until Ctrl-C, or until the system ends the process."""
     import asyncio
+    import signal
     import webbrowser
 
     from aiohttp import web
 
+    ended = asyncio.Event()
+    with suppress(NotImplementedError):  # On Windows.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
@@ -82,7 +87,7 @@ async def _serve(application: web.Application, options: argparse.Namespace) -> N
         print(f"Tessera is at {address}; Ctrl-C ends it", flush=True)
         if options.open:
             await asyncio.to_thread(webbrowser.open, address)
-        await asyncio.Event().wait()
+        await ended.wait()
     finally:
         await runner.cleanup()
 

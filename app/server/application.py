@@ -12,7 +12,7 @@ from ...host.schema.node import ComfyNode
 from ..registry import node_classes
 from . import pack
 from .routes import editor, files, info, internal, jobs, models, prompts, settings, socket, uploads, userdata
-from .security import MAX_BODY, same_origin
+from .security import MAX_BODY, explain_failures, same_origin
 from .state import STATE, State
 
 ROUTES = [editor, files, info, internal, jobs, models, prompts, settings, socket, uploads, userdata]
@@ -28,7 +28,9 @@ def make_application(
         user_dir: where settings and workflows of the editor are saved.
         classes: the nodes by id; all there are by default.
     """
-    application = web.Application(middlewares=[editor.not_kept, same_origin], client_max_size=MAX_BODY)
+    application = web.Application(
+        middlewares=[editor.not_kept, same_origin, explain_failures], client_max_size=MAX_BODY
+    )
     application[STATE] = State(classes or node_classes(), editor_dir, user_dir)
     application.cleanup_ctx.append(_working)
     application.on_shutdown.append(_say_goodbye)

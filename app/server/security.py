@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 from aiohttp import web
 
 from ...host.folder_paths import is_within_directory
+
+log = logging.getLogger(__name__)
 
 MAX_BODY = 100 * 2**20
 """Bytes of a request, ComfyUI's limit."""
@@ -30,6 +33,19 @@ async def same_origin(request: web.Request, handler: Handler) -> web.StreamRespo
     if request.headers.get("Sec-Fetch-Site") == "cross-site" or _is_foreign(request):
         return web.Response(status=403)
     return web.Response() if request.method == "OPTIONS" else await handler(request)
+
+
+@web.middleware
+async def explain_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer with one line where the system refuses a file: a folder without write access, a full disk."""
+    try:
+        return await handler(request)
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        log.warning("%s %s: %s", request.method, request.path, reason)
+        return web.json_response({"error": reason}, status=500)
 
 
 def _is_foreign(request: web.Request) -> bool:

@@ -89,7 +89,7 @@ class Telling:
         about = {"node_id": self.node_id, "node_type": class_type, "executed": self._executed}
         self._record("execution_interrupted", about, to_all=True)
 
-    def failed(self, error: Exception, run: Run) -> None:
+    def failed(self, error: BaseException, run: Run) -> None:
         """A node failed."""
         self._status = "error"
         cause = error.__cause__ if isinstance(error, NodeError) and error.__cause__ else error
@@ -157,6 +157,6 @@ def _shown(run: Run, node_id: str | None) -> dict[str, list[Any]]:
     inputs = run.inputs(node_id)
     plain = (str, int, float, bool, type(None))
     return {
-        name: [value if isinstance(value, plain) else str(value)[:200] for value in values]
+        name: [value if isinstance(value, plain) else type(value).__name__ for value in values]
         for name, values in inputs.items()
     }

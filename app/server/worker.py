@@ -8,6 +8,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from ...host.errors import NodeError
 from ...host.graph.execution import Cache, NodeResult, Run
 from ...host.progress import (
@@ -24,8 +26,8 @@ from .telling import Telling
 
 log = logging.getLogger(__name__)
 
-MODELS_KEPT = 4
-"""Results of loaders that stay when another prompt does not need them, the last used ones."""
+MODELS_KEPT = 6
+"""Results of loaders that stay when another prompt does not need them: the last used ones, two graphs' of three."""
 
 STOP_SECONDS = 10.0
 """How long the end waits for what runs."""
@@ -58,13 +60,16 @@ class Worker:
         while not self.queue.closed:
             job = self.queue.take()
             if job is not None:
-                self.queue.finish(job, self._done(job))
+                told = self._done(job)
+                # Whoever hears of the end asks the history what came of it.
+                self.queue.finish(job, told.entry())
+                told.ended()
             elif self.queue.asked_to_free():
                 self._cache, self._models = Cache(), {}
                 gc.collect()
 
-    def _done(self, job: Job) -> dict[str, Any]:
-        """Run a job and return its entry in the history."""
+    def _done(self, job: Job) -> Telling:
+        """Run a job and return what is told of it."""
         told = self.current = Telling(job, self.clients)
         latent_preview.choose(job.extra_data.get("preview_method"))
         set_progress_bar_global_hook(told.progress)
@@ -73,14 +78,14 @@ class Worker:
         finally:
             set_progress_bar_global_hook(None)
             self.current = None
-        told.ended()
-        return told.entry()
+        return told
 
     def _run(self, job: Job, told: Telling) -> None:
         def cached(node_ids: list[str]) -> None:
             told.cached(node_ids)
             # Whoever stopped the job before the run was ready to hear it shall not have done so in vain.
-            interrupt_current_processing(job.interrupted)
+            if job.interrupted:
+                interrupt_current_processing()
 
         self._cache.entries.update(self._models)
         run = Run(
@@ -101,7 +106,8 @@ class Worker:
         except NodeError as error:
             log.warning("%s", error.line)
             told.failed(error, run)
-        except Exception as error:
+        except BaseException as error:
+            # A node that ends its thread (SystemExit) shall not end the worker.
             log.exception("prompt %s failed", job.prompt_id)
             told.failed(error, run)
         else:
@@ -111,7 +117,13 @@ class Worker:
     def _keep(self, run: Run) -> None:
         """Remember which models were used last."""
         for signature, result in run.loaded().items():
-            self._models.pop(signature, None)
-            self._models[signature] = result
+            if any(_is_model(value) for values in result.values for value in values):
+                self._models.pop(signature, None)
+                self._models[signature] = result
         for signature in list(self._models)[:-MODELS_KEPT]:
             del self._models[signature]
+
+
+def _is_model(value: Any) -> bool:
+    """Return whether a value is worth keeping: not a number, a text, an image, latents or what else is made quickly."""
+    return not isinstance(value, (str, int, float, dict, list, tuple, Tensor, type(None)))

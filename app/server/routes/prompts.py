@@ -51,8 +51,7 @@ async def post_prompt(request: web.Request) -> web.Response:
     if wrong is not None:
         return _refused(wrong, {} if wrong["type"] == "missing_node_type" else node_errors(examined))
     number = state.queue.number(bool(body.get("front"))) if body.get("number") is None else body["number"]
-    size = request.content_length or 0
-    job = Job(number, prompt_id, examined.prompt, examined.runnable, found, size)
+    job = Job(number, prompt_id, examined.prompt, examined.runnable, found, len(await request.read()))
     try:
         state.queue.put(job)
     except QueueFull as full:
