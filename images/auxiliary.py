@@ -72,8 +72,13 @@ def detected(image: Tensor, method: str, folder: Path, device: torch.device) -> 
     Raises:
         ValueError: a file is broken, or holds more than tensors.
     """
-    detector = _loaded(method, folder).to(device)
-    return torch.cat([_one(detector, each) for each in rgb(image)])
+    detector = _loaded(method, folder)
+    try:
+        detector.to(device)
+        return torch.cat([_one(detector, each) for each in rgb(image)])
+    finally:
+        # The host does not know of it, so it must not keep the room of models.
+        detector.to(torch.device("cpu"))
 
 
 @lru_cache(maxsize=1)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Wraps = tuple[bool, bool]
-"""Whether the left and right edges meet, and the top and bottom ones."""
+from .enlarging import Wraps, continued, resized
 
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of red, green and blue (ITU-R BT.709)."""
@@ -31,15 +30,6 @@ STRONGEST_EDGES = 0.98
 
 LEAST_EDGE = 0.02
 """Edges weaker than this are not stretched to white, so that a flat image stays black."""
-
-
-def continued(images: Tensor, margin: int, wraps: Wraps) -> Tensor:
-    """Continue images by `margin` px on all sides."""
-    for axis, wrap in ((-1, wraps[0]), (-2, wraps[1])):
-        length = images.shape[axis]
-        places = torch.arange(-margin, length + margin, device=images.device)
-        images = images.index_select(axis, places % length if wrap else places.clamp(0, length - 1))
-    return images
 
 
 def blurred(images: Tensor, radius: float, wraps: Wraps = (False, False)) -> Tensor:
@@ -94,7 +84,9 @@ def soft_edges(images: Tensor, radius: float, wraps: Wraps = (False, False)) -> 
         (B, 1, H, W); an image's strongest edges are white.
     """
     found = torch.stack([_gradient(images, radius * scale, wraps) for scale in SOFT_SCALES]).mean(0)
-    white = found.flatten(1).quantile(STRONGEST_EDGES, dim=1).clamp(min=LEAST_EDGE)
+    # torch.quantile takes no more than 2^24 values.
+    values = found.flatten(1)
+    white = values.kthvalue(math.ceil(STRONGEST_EDGES * values.shape[1]), dim=1).values.clamp(min=LEAST_EDGE)
     return (found / white[:, None, None, None]).clamp(max=1)
 
 
@@ -107,15 +99,8 @@ def _gradient(images: Tensor, radius: float, wraps: Wraps) -> Tensor:
 
 def tiles(images: Tensor, factor: float, wraps: Wraps = (False, False)) -> Tensor:
     """Take the detail out of images, as tile ControlNets want it: shrunk by `factor`, and enlarged again."""
-    small = _cells(images, factor)
     height, width = images.shape[-2:]
-    # Cubic interpolation sees two cells on either side.
-    around = continued(small, 2, wraps)
-    scale = height / small.shape[-2], width / small.shape[-1]
-    size = [round(side * each) for side, each in zip(around.shape[-2:], scale, strict=True)]
-    large = F.interpolate(around, size=size, mode="bicubic")
-    top, left = ((whole - part) // 2 for whole, part in zip(size, (height, width), strict=True))
-    return large[..., top : top + height, left : left + width].clamp(0, 1)
+    return resized(_cells(images, factor), (height, width), wraps).clamp(0, 1)
 
 
 def colour_grid(images: Tensor, cell: float, wraps: Wraps = (False, False)) -> Tensor:

@@ -10,13 +10,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .control_maps import Wraps, continued
+Wraps = tuple[bool, bool]
+"""Whether the left and right edges meet, and the top and bottom ones."""
 
 REACH = 4
 """Width of the margin that cubic interpolation needs beside a place, in px of the coarser of both sizes."""
 
 SEEN = 32
 """Width of the margin that an enlarging network sees of a texture's other side, in px of the image."""
+
+
+def continued(images: Tensor, margin: int, wraps: Wraps) -> Tensor:
+    """Continue images by `margin` px on all sides."""
+    for axis, wrap in ((-1, wraps[0]), (-2, wraps[1])):
+        length = images.shape[axis]
+        places = torch.arange(-margin, length + margin, device=images.device)
+        images = images.index_select(axis, places % length if wrap else places.clamp(0, length - 1))
+    return images
 
 
 def resized(planes: Tensor, size: tuple[int, int], wraps: Wraps = (False, False)) -> Tensor:
