@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ..contract import folder_paths
 
@@ -17,9 +18,12 @@ def check_prefix(prefix: str) -> None:
         ValueError: it is empty, too long, or leads out of the output folder.
     """
     root = os.path.abspath(folder_paths.get_output_directory())
-    folder, stem = os.path.split(os.path.normpath(prefix))
+    # Workflows from Windows have back slashes, and "C:" where a path does not begin in the output folder.
+    slashed = prefix.replace("\\", "/")
+    folder, stem = os.path.split(os.path.normpath(slashed))
     path = os.path.abspath(os.path.join(root, folder))
-    leads_out = os.path.isabs(prefix) or (path != root and not path.startswith(os.path.join(root, "")))
+    absolute = os.path.isabs(slashed) or re.match("[A-Za-z]:", prefix) is not None
+    leads_out = absolute or (path != root and not path.startswith(os.path.join(root, "")))
     if leads_out or stem in ("", ".", "..") or "\0" in prefix:
         raise ValueError(
             f"filename_prefix is {prefix[:80]!r}; expected a name, or a path below the output folder; write one "
