@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...files.reading import read_file
 from ...files.writing import replace
 from ...host.errors import GraphError, shown
 from ...host.folder_paths import get_input_directory
@@ -141,9 +142,7 @@ def read_request(path: Path) -> bytes:
         GraphError: it cannot be read, or is too large.
     """
     try:
-        if path.stat().st_size > MAX_REQUEST_BYTES:
-            raise GraphError([f"more than {MAX_REQUEST_BYTES} bytes; expected a request body"])
-        return path.read_bytes()
+        return read_file(path, MAX_REQUEST_BYTES)
     except OSError as error:
         raise GraphError([f"{error.strerror or error}; expected a file with a request"]) from error
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from ...files.reading import parse_json
 from ...host.errors import GraphError, shown
 from .parameters import MEANINGLESS
 from .request import MOST_NESTED, Request
@@ -44,9 +45,7 @@ def bodies(content: bytes, service: type[Request]) -> list[Any]:
 
 def _document(content: bytes) -> Any:
     try:
-        return json.loads(content)
-    except RecursionError as error:
-        raise GraphError(["the JSON is nested too deeply; expected a request body"]) from error
+        return parse_json(content)
     except ValueError as error:
         reason = f"not JSON ({error})"
     text = content.decode("utf-8-sig", "replace")
