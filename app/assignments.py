@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..host.errors import GraphError, closest, named, shown
+from ..host.errors import GraphError, Hints, named, shown
 from ..host.graph.documents import Workflow
 from ..host.graph.workflow import Prompt, assign
 from ..host.schema.object_info import inputs_of
@@ -22,9 +22,10 @@ def apply(settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[
         GraphError: a node or an input is not there.
     """
     wrong = []
+    hints = Hints()
     for target, value in settings.items():
         try:
-            node_id, name, info = _find(target, workflow.prompt, object_info)
+            node_id, name, info = _find(target, workflow.prompt, object_info, hints)
         except GraphError as error:
             wrong.extend(error.lines)
             continue
@@ -35,14 +36,14 @@ def apply(settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[
 
 
 def _find(
-    target: str, prompt: Prompt, object_info: Mapping[str, Mapping[str, Any]]
+    target: str, prompt: Prompt, object_info: Mapping[str, Mapping[str, Any]], hints: Hints
 ) -> tuple[str, str, Mapping[str, Any]]:
     """Return the node's id, the input's name and what is known of the node's class."""
     node_id, _, name = target.partition(".")
     if not node_id or not name:
         raise GraphError([f"setting {shown(target)}: expected NODE.INPUT, such as 3.seed"])
     if node_id not in prompt:
-        hint = closest(node_id, prompt) or f"; its nodes are {', '.join(list(prompt)[:20])}"
+        hint = hints.closest(node_id, prompt) or f"; its nodes are {', '.join(list(prompt)[:20])}"
         raise GraphError([f"setting {shown(target)}: the workflow has no node {shown(node_id)}{hint}"])
     class_type = prompt[node_id]["class_type"]
     if class_type not in object_info:
@@ -50,6 +51,6 @@ def _find(
     info = object_info[class_type]
     known = inputs_of(info)
     if name not in known:
-        hint = closest(name, known) or f"; it has {', '.join(known)}"
+        hint = hints.closest(name, known) or f"; it has {', '.join(known)}"
         raise GraphError([f"setting {shown(target)}: {named(node_id, class_type)} has no input {shown(name)}{hint}"])
     return node_id, name, info

@@ -63,9 +63,11 @@ def test_a_thousand_errors_are_twenty_lines_and_few_comparisons(
         {f"n{i}": node("PreviewImage", images=[f"m{i}", 0]) for i in range(1234)},
         {f"n{i}": node(f"PreviewImages{i}", images=["1", 0]) for i in range(1234)},
         {f"n{i}": node("SaveImage", pictures=3, filename_prefix=f"{i}") for i in range(1234)},
+        {"settings": node("PreviewAny", source=1)},
     ):
         compared.clear()
-        code, _, lines = tessera(graph, command="check")
+        options = [word for i in range(1234) for word in ("--set", f"set{i}.source=1")] if len(graph) == 1 else []
+        code, _, lines = tessera(graph, *options, command="check")
         assert (code, len(lines), lines[-1]) == (2, 21, "and 1,214 more")
         assert len(compared) <= errors.MOST_LINES
     with pytest.raises(GraphError) as refused:
@@ -73,6 +75,28 @@ def test_a_thousand_errors_are_twenty_lines_and_few_comparisons(
     assert len(refused.value.lines) == 30
     assert str(refused.value).endswith("a\nand 10 more")
     assert first(["a"] * 20) == ["a"] * 20
+
+
+def test_a_line_of_reroutes_ends(tessera: Tessera) -> None:
+    def drawing(count: int) -> dict[str, Any]:
+        load = {
+            "id": 0,
+            "type": "LoadImage",
+            "outputs": [{"type": "IMAGE"}],
+            "widgets_values": ["sub/moss.png", "image"],
+        }
+        lines = [
+            {"id": i, "type": "Reroute", "inputs": [{"name": "", "type": "*", "link": i}], "outputs": [{"type": "*"}]}
+            for i in range(1, count)
+        ]
+        show = {"id": count, "type": "PreviewImage", "inputs": [{"name": "images", "type": "IMAGE", "link": count}]}
+        links = [[i, i - 1, 0, i, 0, "IMAGE"] for i in range(1, count + 1)]
+        return {"nodes": [load, *lines, show], "links": links}
+
+    assert tessera(drawing(1000), command="check")[0] == 0
+    code, _, lines = tessera(drawing(1001), command="check")
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith("node 1001 PreviewImage, input images: more than 1000 reroutes")
 
 
 def test_a_name_is_looked_for_once() -> None:
@@ -225,9 +249,11 @@ def test_names_from_windows_mean_what_they_mean_there(tessera: Tessera, tmp_path
     assert (code, lines) == (0, [])
     assert path == str(tmp_path / "output" / "textures" / "green" / "moss_00001_.png")
     for prefix in ("..\\moss", "C:\\moss", "c:moss", "\\moss", "\\\\server\\share\\moss", "a\\..\\..\\moss", "D:/moss"):
-        code, out, lines = tessera(loaded("sub\\moss.png", prefix))
-        assert (code, out, len(lines)) == (2, [], 1), prefix
-        assert "filename_prefix" in lines[0]
+        graph = loaded("sub\\moss.png", prefix)
+        for class_type in ("SaveImage", "TesseraSaveImage"):
+            code, out, lines = tessera(graph | {"2": graph["2"] | {"class_type": class_type}}, command="check")
+            assert (code, out, len(lines)) == (2, [], 1), prefix
+            assert "filename_prefix" in lines[0]
     for name in ("..\\graph.json", "C:\\sub\\moss.png", "\\sub\\moss.png", "sub\\..\\..\\graph.json"):
         assert tessera(loaded(name))[0] == 2, name
 

@@ -11,6 +11,9 @@ from ..schema.object_info import accepts
 from .promotion import Value
 from .ui_graph import BYPASSED, MUTED, STORED, SUBGRAPH_INPUT, Graph, Link, slots
 
+MOST_LINKS = 1000
+"""Links that are followed to where an input comes from."""
+
 FILLS_IN = "Run widget replace on values"
 """A primitive node with this property fills in the tokens of its value."""
 
@@ -29,7 +32,7 @@ def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int]
     Reroutes, primitives, bypassed nodes and the frames of subgraphs are seen through as ComfyUI's interface does it.
 
     Raises:
-        GraphError: a link leads nowhere, or round in a circle.
+        GraphError: a link leads nowhere, round in a circle, or through too many nodes.
     """
     asked, wanted = graph.name(node, _slot_name(node, index)), str(slots(node, "inputs")[index].get("type"))
     link = graph.link_into(node, index)
@@ -37,6 +40,8 @@ def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int]
     while link is not None:
         if (graph.path, link.id) in seen:
             raise GraphError([f"{asked}: the links before it run in a circle; take one of them away"])
+        if len(seen) >= MOST_LINKS:
+            raise GraphError([f"{asked}: more than {MOST_LINKS} reroutes before it; connect it to what they lead to"])
         seen.add((graph.path, link.id))
         if link.origin == SUBGRAPH_INPUT and graph.outer is not None:
             inner, slot = graph, link.origin_slot
