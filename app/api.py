@@ -201,7 +201,7 @@ def _moved_in(found: Workflow, info: ObjectInfo, tell: Callable[[str], None]) ->
     """Return a workflow whose nodes of other packs are replaced; its UI-format graph, which shows them, is left out."""
     from ..host.graph.documents import Workflow
     from ..host.graph.workflow import to_prompt
-    from .moving_in.replace import readable, replace
+    from .moving_in import readable, replace
 
     prompt, lines = replace(to_prompt(found, readable(info)), info)
     for line in lines:

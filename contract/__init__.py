@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         room_for_model,
         sampling_classes,
         saves_metadata,
+        stand_ins,
         throw_exception_if_processing_interrupted,
         ui,
     )
@@ -49,6 +50,7 @@ __all__ = [
     "room_for_model",
     "sampling_classes",
     "saves_metadata",
+    "stand_ins",
     "throw_exception_if_processing_interrupted",
     "ui",
 ]

@@ -2,7 +2,7 @@
 
 ComfyUI puts one node in the place of one, and passes its values on as they are. So the nodes below take the words of
 the other pack as well, and inputs that count in another unit have a unit. Where two nodes are needed for one, or values
-have to be computed, `tessera run --replace` does it.
+have to be computed, `moving_in` makes a node that does both.
 """
 
 from __future__ import annotations

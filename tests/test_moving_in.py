@@ -13,9 +13,7 @@ import torch
 from drawings import drawing, drawn
 from naming import naming
 from tessera.app.cli.main import main
-from tessera.app.moving_in.packs import PACKS, WEIGHT_TYPES
-from tessera.app.moving_in.replace import readable, replace
-from tessera.app.moving_in.rules import RULES, TYPES
+from tessera.app.moving_in import readable, replace
 from tessera.app.registry import node_classes, object_info
 from tessera.host.errors import GraphError
 from tessera.host.graph.workflow import convert
@@ -23,6 +21,9 @@ from tessera.host.images.loading import load_image
 from tessera.host.schema.extension import REPLACEMENTS as OFFERED
 from tessera.host.schema.object_info import inputs_of
 from tessera.nodes.extension import Tessera
+from tessera.nodes.moving_in import STAND_INS, offers
+from tessera.nodes.moving_in.packs import PACKS, WEIGHT_TYPES
+from tessera.nodes.moving_in.rules import RULES, TYPES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.replacements import FOREIGN_TILINGS, REPLACEMENTS
 from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
@@ -294,6 +295,22 @@ def test_comfyui_is_offered_what_our_nodes_take() -> None:
             assert each["new_id"] in ours
             assert "set_value" in each or each["old_id"] in theirs
         assert {name for name, each in ours.items() if each.required} <= {e["new_id"] for e in entry["input_mapping"]}
+
+
+def test_every_class_is_offered_once() -> None:
+    asyncio.run(Tessera().on_load())
+    assert PACKS.keys() <= OFFERED.keys()
+    assert all(len(OFFERED[kind]) == 1 for kind in PACKS)
+    for entry in offers():
+        assert STAND_INS[entry["new_node_id"]] == entry["old_node_id"]
+        assert [each["new_id"] for each in entry["input_mapping"]] == list(inputs_of(PACKS[entry["old_node_id"]]))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), STAND_INS.items())
+def test_a_node_that_stands_in_is_replaced_as_what_it_stands_for(ours: str, theirs: str) -> None:
+    by_them, _ = replaced(theirs)
+    by_us, _ = replace(graph(n9=foreign(theirs) | {"class_type": ours}), INFO)
+    assert by_us == by_them
 
 
 @pytest.mark.parametrize("theirs", FOREIGN_TILINGS)

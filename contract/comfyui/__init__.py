@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ __all__ = [
     "room_for_model",
     "sampling_classes",
     "saves_metadata",
+    "stand_ins",
     "throw_exception_if_processing_interrupted",
     "ui",
 ]
@@ -106,3 +108,22 @@ def sampling_classes() -> ModuleType:
     from . import sampling
 
     return sampling
+
+
+def stand_ins(
+    kinds: Mapping[str, str],
+    entries: Mapping[str, Mapping[str, Any]],
+    rules: Mapping[str, Callable[..., Any]],
+    files: Callable[[], list[str]],
+) -> list[Any]:
+    """Return nodes that stand in for other packs' ones, and expand into ours when they run.
+
+    Args:
+        kinds: by our node id, their class.
+        entries: by their class, what /object_info says of it.
+        rules: by their class, what makes parts of its inputs: `nodes`, the links of its `outputs`, and `notes`.
+        files: the adapters that are there.
+    """
+    from .expanding import make
+
+    return [make(ours, theirs, entries[theirs], rules[theirs], files) for ours, theirs in kinds.items()]

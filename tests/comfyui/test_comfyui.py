@@ -22,6 +22,7 @@ from landed_prompts import MORE, cases, prompt_around, prompt_with, runs
 from node_contract import golden, promise
 from PIL import Image
 from safetensors.torch import load_file
+from tessera.tools.locales import LANGUAGES
 from wrong_settings import right, wrong
 
 if "COMFYUI_PATH" not in os.environ:
@@ -129,6 +130,34 @@ def test_help_page_is_served(node_id: str, comfyui: ComfyUI) -> None:
 def test_translations_and_templates_are_served(comfyui: ComfyUI) -> None:
     assert set(comfyui.get("/i18n")["en"]["nodeDefs"]) >= set(golden())
     assert set(comfyui.get("/workflow_templates")[PACK]) == {path.name.split(".")[0] for path in EXAMPLES}
+    for language in LANGUAGES:
+        assert set(comfyui.get("/i18n")[language]["nodeDefs"]) >= set(golden())
+    blueprints = {entry["name"] for entry in comfyui.get("/global_subgraphs").values()}
+    assert blueprints >= {path.stem for path in (ROOT / "subgraphs").glob("*.json")}
+    assert f"/extensions/{PACK}/js/tessera.js" in comfyui.get("/extensions")
+
+
+def test_the_interface_is_answered(comfyui: ComfyUI) -> None:
+    found = comfyui.get("/tessera/schedule?scheduler=DDIMScheduler&steps=9&family=Flux")
+    assert len(found["sigmas"]) == 10
+    assert found["options"] == ["eta"]
+
+
+def test_nodes_of_another_pack_are_replaced(comfyui: ComfyUI) -> None:
+    """ComfyUI passes on their values as they are; the images are those of our own words."""
+    ours = json.loads((ROOT / "tests" / "workflows" / "seamless_texture.api.json").read_text(encoding="utf-8"))
+    theirs = copy.deepcopy(ours)
+    theirs["2"] |= {
+        "class_type": "SeamlessTile",
+        "inputs": {"model": ["1", 0], "tiling": "enable", "copy_model": "Make a copy"},
+    }
+    theirs["7"] |= {
+        "class_type": "MakeCircularVAE",
+        "inputs": {"vae": ["1", 2], "tiling": "enable", "copy_vae": "Make a copy"},
+    }
+    theirs["13"] |= {"class_type": "OffsetImage", "inputs": {"pixels": ["8", 0], "x_percent": 50.0, "y_percent": 50.0}}
+    one, other = comfyui.run(ours), comfyui.run(theirs)
+    assert max(differences(one, other).values()) == 0
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name.split(".")[0]) for path in EXAMPLES])

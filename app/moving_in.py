@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...host.errors import GraphError, named
-from ...host.graph.mapping import is_link
-from ...host.graph.workflow import Prompt
-from ...host.schema.object_info import inputs_of
-from .packs import PACKS
-from .rules import RULES, SELF, Parts
+from ..host.errors import GraphError, named
+from ..host.graph.mapping import is_link
+from ..host.graph.workflow import Prompt
+from ..host.schema.object_info import inputs_of
+from ..nodes.moving_in import PARTS_OF, STAND_INS
+from ..nodes.moving_in.packs import PACKS
+from ..nodes.moving_in.rules import SELF, Parts
 
 Info = Mapping[str, Mapping[str, Any]]
 
 
 def readable(object_info: Info) -> dict[str, Any]:
     """Return what is known of node classes, with those of other packs that can be replaced."""
-    return PACKS | dict(object_info)
+    return PACKS | {ours: PACKS[theirs] for ours, theirs in STAND_INS.items()} | dict(object_info)
 
 
 def replace(prompt: Prompt, object_info: Info) -> tuple[Prompt, list[str]]:
@@ -50,7 +51,12 @@ def replace(prompt: Prompt, object_info: Info) -> tuple[Prompt, list[str]]:
 
 
 def _foreign(node: Mapping[str, Any], object_info: Info) -> bool:
-    return node["class_type"] in PACKS and node["class_type"] not in object_info
+    return _kind(node) in PACKS and node["class_type"] not in object_info
+
+
+def _kind(node: Mapping[str, Any]) -> str:
+    """Return the other pack's class of a node, which a node that stands in for it has taken."""
+    return STAND_INS.get(node["class_type"], node["class_type"])
 
 
 def _told(parts: Parts) -> list[str]:
@@ -64,7 +70,7 @@ def _place(node_id: str, name: str) -> str:
 
 def _parts(node_id: str, node: Mapping[str, Any], object_info: Info) -> Parts:
     """Return what takes the place of a node; links between its parts name their places."""
-    kind = node["class_type"]
+    kind = _kind(node)
     inputs = inputs_of(PACKS[kind])
     given = {name: entry.options["default"] for name, entry in inputs.items() if "default" in entry.options}
     given |= node["inputs"]
@@ -72,7 +78,7 @@ def _parts(node_id: str, node: Mapping[str, Any], object_info: Info) -> Parts:
     if missing:
         raise GraphError([f"{named(node_id, kind)}: {', '.join(missing)} missing; link it in the workflow"])
     adapters = inputs_of(object_info["TesseraLoadIPAdapter"])["ip_adapter"].options["options"]
-    parts = RULES[kind](given, list(adapters))
+    parts = PARTS_OF[kind](given, list(adapters))
     for part in parts.nodes.values():
         part["inputs"] = {name: _own(value, node_id) for name, value in part["inputs"].items()}
     parts.outputs = [_own(link, node_id) for link in parts.outputs]

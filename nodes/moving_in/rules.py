@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...guidance.formulas import ALPHA, TAU
-from ...nodes.flux_negative import STRONGEST
-from ...nodes.image_prompts import DEMO
-from ...nodes.replacements import native_tiling
 from ...samplers.preview import FLUX_SHIFT
+from ..flux_negative import STRONGEST
+from ..image_prompts import DEMO
+from ..replacements import native_tiling
 
 Link = list[Any]
 Node = dict[str, Any]
@@ -131,7 +131,7 @@ def unified_loader(given: Mapping[str, Any], files: list[str]) -> Parts:
     own, part = [name for name in files if name != DEMO], PRESETS[begin]
     fitting = [name for name in own if part in name.lower() and ("face" in part) == ("face" in name.lower())]
     chosen = (fitting or own or [DEMO])[0]
-    notes = [f"preset {given['preset']} became the file {chosen}; choose another with --set NODE.ip_adapter=FILE"]
+    notes = [f"preset {given['preset']} became the file {chosen}; Load IP-Adapter takes any other"]
     loader = _node("TesseraLoadIPAdapter", ip_adapter=chosen)
     return Parts({SELF: loader}, [given["model"], ["@", 0]], notes)
 
@@ -153,7 +153,7 @@ def apply_adapter(given: Mapping[str, Any], _: list[str]) -> Parts:
     """IPAdapter and IPAdapterAdvanced are Image Prompt before Apply Image Prompts."""
     kind = given["weight_type"]
     translated, lost = TYPES.get(kind, ("full", "uneven weights of the layers"))
-    notes = [f"weight_type {kind} became type {translated}; {lost} has no counterpart"] if lost else []
+    notes = [f"weight_type {kind} became type {translated}; what has no counterpart: {lost}"] if lost else []
     scale = min(max(given["weight"], 0.0), 1.0)
     if scale != given["weight"]:
         notes.append(f"weight {given['weight']} is limited: scale {scale} is the nearest")
