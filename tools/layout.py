@@ -40,7 +40,9 @@ LIVE = {
     "TesseraSampleSteps",
     "TesseraSchedulerKSampler",
 }
-"""Nodes that grow while they sample, if the server sends previews: room is kept below them."""
+"""Nodes that grow while they sample, if the server sends previews."""
+PREVIEW = 216
+"""Height of such a preview: room is kept below them, measured or not."""
 
 
 class Box(NamedTuple):
@@ -88,6 +90,12 @@ def wanted_height(node: Mapping[str, Any], width: float, drawn: Mapping[str, int
     return max(least, drawn.get("after", 0), IMAGE_HEIGHT if shows else 0)
 
 
+def grown_height(node: Mapping[str, Any], height: float, drawn: Mapping[str, int]) -> float:
+    """Return how high a node of `height` becomes in a run."""
+    live = drawn.get("before", 0) + PREVIEW if node["type"] in LIVE else 0
+    return max([height, live, *drawn.values()])
+
+
 def layout(drawing: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a drawing with positions, sizes and groups by its steps; nothing else changes."""
     nodes, drawn = {node["id"]: node for node in drawing["nodes"]}, sizes_of(name)
@@ -100,7 +108,7 @@ def layout(drawing: dict[str, Any], name: str) -> dict[str, Any]:
             for each in column:
                 height = wanted_height(nodes[each], width, drawn.get(each, {}))
                 nodes[each] |= {"pos": [round(x), round(y)], "size": [width, round(height)]}
-                y += max(height, drawn.get(each, {}).get("after", 0)) + FOOT + BADGE + TITLE
+                y += grown_height(nodes[each], height, drawn.get(each, {})) + FOOT + BADGE + TITLE
             x, bottom = x + width + GAP, max(bottom, y - BADGE - TITLE)
         right = x - GAP + PADDING
         groups.append({"id": number, "title": title, "bounding": [round(left), 0, round(right - left), round(bottom)]})
@@ -116,7 +124,7 @@ def boxes(drawing: Mapping[str, Any], drawn: Mapping[int, Mapping[str, int]]) ->
     """Yield the rectangle of each node with its title bar, its badge, and what it grows to."""
     for node in drawing["nodes"]:
         (x, y), (width, height) = node["pos"], node["size"]
-        height = max(height, *drawn.get(node["id"], {"after": 0}).values())
+        height = grown_height(node, height, drawn.get(node["id"], {}))
         badge = BADGE if node["type"].startswith("Tessera") else 0
         yield node["id"], Box(x, y - TITLE - badge, width, height + TITLE + badge)
 
