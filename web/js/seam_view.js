@@ -37,6 +37,7 @@ export function makeSeamView() {
   let zoom = 1;
   /** @type {[number, number]} */
   let origin = [0, 0];
+  let moved = false;
 
   const image = () => (MODES[mode] === "heat map" ? heats : textures)[at];
   const repeats = () => layoutOf(layout[2]);
@@ -46,6 +47,7 @@ export function makeSeamView() {
   function refit() {
     const shown = image();
     if (!shown?.naturalWidth || !canvas.clientWidth) return;
+    moved = false;
     const { across, down } = repeats();
     /** @type {[number, number]} */
     const wanted = MODES[mode] === "repeated" ? [across ? layout[0] : 1, down ? layout[1] : 1] : [1, 1];
@@ -106,6 +108,7 @@ export function makeSeamView() {
     // The canvas around it is zoomed: a px of the screen is not one of the view.
     const scale = canvas.clientWidth / canvas.getBoundingClientRect().width;
     origin = [origin[0] + event.movementX * scale, origin[1] + event.movementY * scale];
+    moved = true;
     draw();
   });
   canvas.addEventListener("dblclick", refit);
@@ -118,10 +121,11 @@ export function makeSeamView() {
     const next = Math.min(ZOOMS[1], Math.max(ZOOMS[0], zoom * (event.deltaY < 0 ? NOTCH : 1 / NOTCH)));
     origin = [point[0] - ((point[0] - origin[0]) * next) / zoom, point[1] - ((point[1] - origin[1]) * next) / zoom];
     zoom = next;
+    moved = true;
     body.dataset.zoom = zoom.toFixed(3);
     draw();
   });
-  new ResizeObserver(refit).observe(canvas);
+  new ResizeObserver(() => (moved ? draw() : refit())).observe(canvas);
   choose(mode);
 
   /** @param {Output} output */
