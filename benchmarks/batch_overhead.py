@@ -102,7 +102,9 @@ def no_op_pool() -> Pool:
     from tessera.app.batch.ray_pool import RayPool
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2**28, log_to_driver=False)
+    ray.init(
+        num_cpus=2, include_dashboard=False, object_store_memory=2**28, log_to_driver=False, configure_logging=False
+    )
     actor = ray.remote(NoOpActor)
     return RayPool(lambda worker: actor.options(num_cpus=1).remote(), 2, shut_down=True)
 

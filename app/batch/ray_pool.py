@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -25,9 +26,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEPTH = 2
+DEPTH, MOST_DEPTH = 2, 16
 """Jobs that a worker has at a time, one running and one waiting: it never waits for this process, and what a dead one
-had is little."""
+had is little. More, up to the second, where jobs are shorter than the way to the worker and back."""
+
+AHEAD_SECONDS = 0.05
+"""Of work that waits at a worker."""
+
+TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Of Ray on this machine: what workers return passes through it, a job at a time."""
@@ -54,7 +60,7 @@ class _Actor:
     Attributes:
         generation: how often the worker was made anew: what an earlier one says is of no interest.
         numbers: of the jobs that it has, the running one first.
-        blamed: the job that it may have died of.
+        depth: how many it may have.
     """
 
     handle: Any = None
@@ -62,7 +68,7 @@ class _Actor:
     is_ready: bool = False
     is_gone: bool = False
     numbers: list[int] = field(default_factory=list)
-    blamed: int | None = None
+    depth: int = DEPTH
 
 
 class RayPool:
@@ -85,7 +91,7 @@ class RayPool:
     def _start(self, worker: int) -> None:
         actor = self._actors[worker]
         actor.generation += 1
-        actor.is_ready, actor.numbers, actor.blamed = False, [], None
+        actor.is_ready, actor.numbers, actor.depth = False, [], DEPTH
         actor.handle = self._make(worker)
         self._listen(worker, None, actor.handle.ready.remote())
 
@@ -101,7 +107,8 @@ class RayPool:
     def free(self) -> list[int]:
         """Return the workers that take another job; first those that have none."""
         ready = [(w, a) for w, a in enumerate(self._actors) if a.is_ready and not a.is_gone]
-        return [worker for taken in range(DEPTH) for worker, actor in ready if len(actor.numbers) <= taken]
+        deepest = max((actor.depth for _, actor in ready), default=0)
+        return [w for taken in range(deepest) for w, actor in ready if len(actor.numbers) <= taken < actor.depth]
 
     def submit(self, worker: int, number: int, order: Order) -> None:
         """Hand a job to a worker."""
@@ -139,6 +146,7 @@ class RayPool:
             actor.numbers.insert(0, number)
             return self._died(worker, outcome.error or outcome.kind)
         if outcome.kind != ENGINE_LOST:
+            actor.depth = min(MOST_DEPTH, DEPTH + int(AHEAD_SECONDS / max(outcome.seconds, 1e-3)))
             return [Ended(number, outcome)]
         return self._retire(worker, number, outcome.error or "the engine is gone")
 
@@ -148,7 +156,7 @@ class RayPool:
             self._failed_starts = 0
             return []
         self._failed_starts += 1
-        reason = one_line(str(error), 300)
+        reason = _why(error)
         if self._failed_starts >= MOST_FAILED_STARTS + len(self._actors):
             raise PoolLost(f"no worker starts: {reason}")
         log.warning("worker %d did not start: %s", worker, reason)
@@ -188,9 +196,16 @@ class RayPool:
 
 
 def _why(error: Exception) -> str:
-    """Return the first sentence of one of Ray's long explanations."""
-    text = one_line(str(error), 2000)
-    return one_line(text.split(". ")[0], 200)
+    """Return the sentence that matters of one of Ray's long explanations.
+
+    >>> _why(RuntimeError("The actor died because of an error raised in its creation task, it():\\nKeyError: 'x'\\n"))
+    "KeyError: 'x'"
+    >>> _why(RuntimeError("The actor died unexpectedly. Its class is Worker."))
+    'The actor died unexpectedly'
+    """
+    text = TERMINAL_CODES.sub("", str(error)).strip()
+    told = text.splitlines()[-1] if "creation task" in text else text.split(". ")[0]
+    return one_line(told, 200)
 
 
 def open_pool(options: Options, workflow: Workflow | None) -> RayPool:

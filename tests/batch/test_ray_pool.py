@@ -73,8 +73,8 @@ def started(fakes: Fakes, count: int) -> RayPool:
     return pool
 
 
-def outcome(kind: str = DONE, error: str | None = None) -> Outcome:
-    return Outcome(kind, "worker", 0.0, error=error)
+def outcome(kind: str = DONE, error: str | None = None, seconds: float = 1.0) -> Outcome:
+    return Outcome(kind, "worker", seconds, error=error)
 
 
 def test_workers_get_jobs_once_they_have_started_and_two_at_most(fakes: Fakes) -> None:
@@ -89,6 +89,14 @@ def test_workers_get_jobs_once_they_have_started_and_two_at_most(fakes: Fakes) -
     fakes[1].run.calls[0].result.set_result(outcome())
     assert pool.wait() == [Ended(0, outcome())]
     assert pool.free() == [1]
+
+
+def test_workers_have_more_jobs_ahead_where_these_are_short(fakes: Fakes) -> None:
+    pool = started(fakes, 1)
+    pool.submit(0, 0, ORDER)
+    fakes[0].run.calls[0].result.set_result(outcome(seconds=0.0))
+    pool.wait()
+    assert len(pool.free()) == ray_pool.MOST_DEPTH
 
 
 def test_idle_workers_come_first(fakes: Fakes) -> None:
