@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession, ClientWebSocketResponse
 
 T = TypeVar("T")
+
+VIEW = "/view"
+"""Where files are."""
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
@@ -34,6 +38,10 @@ STARTING_STATUSES = {502, 503, 504}
 
 class Unreachable(EngineLost):
     """The server may come back."""
+
+
+class Damaged(EngineLost):
+    """A file ended too early."""
 
 
 class Missing(EngineLost):
@@ -118,8 +126,16 @@ class Connection:
         """Return the bytes under a path."""
         return (await self._ask("GET", path, MOST_FILE_BYTES, params=dict(query)))[1]
 
-    async def listen(self, client_id: str) -> ClientWebSocketResponse[Any]:
-        """Open the WebSocket of a client."""
+    @asynccontextmanager
+    async def listening(self, client_id: str) -> AsyncIterator[ClientWebSocketResponse[Any]]:
+        """Open the WebSocket of a client, and close it at the end."""
+        socket = await self._listen(client_id)
+        try:
+            yield socket
+        finally:
+            await socket.close()
+
+    async def _listen(self, client_id: str) -> ClientWebSocketResponse[Any]:
         import aiohttp
 
         try:
@@ -183,7 +199,8 @@ class Connection:
         if isinstance(error, aiohttp.ServerDisconnectedError):
             return Unreachable(f"{self.name}: hung up without an answer; is it busy, or https instead of http?")
         if isinstance(error, aiohttp.ClientPayloadError):
-            return Unreachable(f"{self.name}{path}: the answer ended too early ({one_line(str(error))})")
+            kind = Damaged if path == VIEW else Unreachable
+            return kind(f"{self.name}{path}: the answer ended too early ({one_line(str(error))})")
         if isinstance(error, (aiohttp.ClientConnectionError, OSError)):
             return Unreachable(f"{self.name}: cannot be reached ({_reason(error)}); is ComfyUI running there?")
         return EngineLost(f"{self.name}{path}: no answer of HTTP ({one_line(str(error))}); expected a ComfyUI server")

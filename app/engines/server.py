@@ -7,21 +7,23 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...host.errors import GraphError, shown
 from ...host.graph.workflow import Prompt
 from ...host.schema.object_info import ObjectInfo
 from .engine import EngineLost, Made, Progress, Task, input_files
-from .http import Connection, Missing, Unreachable, base_url
+from .http import VIEW, Connection, Damaged, Missing, Unreachable, base_url
 from .server_checks import absent_files, refusals, succeeded, with_files, without_files
 from .server_files import FileRef, checked, files_of, renumbered, told_of
 from .server_info import LooseInfo, ServerInfo, missing_nodes
 
 if TYPE_CHECKING:
     from aiohttp import ClientWebSocketResponse
+
+T = TypeVar("T")
 
 PATIENCE_SECONDS = 300.0
 """How long a server that has been there may be away before it is given up: a restart loads many packs."""
@@ -39,6 +41,33 @@ FETCHES = 3
 """How often a file is fetched that comes damaged."""
 
 DONE_MESSAGES = {"execution_success", "execution_error", "execution_interrupted"}
+
+
+class _Away:
+    """Asks a server again until it has been away for too long."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.is_back()
+
+    def is_back(self) -> None:
+        """Begin to wait anew when it is away the next time."""
+        self.since, self.pauses = 0.0, iter(PAUSES)
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer to a question.
+
+        Raises:
+            EngineLost: the server was away for longer than `patience`.
+        """
+        while True:
+            try:
+                return await question()
+            except Unreachable as error:
+                self.since = self.since or time.monotonic()
+                if time.monotonic() - self.since > self.patience:
+                    raise EngineLost(f"{error.line}; given up after {self.patience:g} s") from error
+                await asyncio.sleep(next(self.pauses, PAUSES[-1]))
 
 
 class ServerEngine:
@@ -128,26 +157,22 @@ class ServerEngine:
     async def _entry(self, task: Task, progress: Progress | None) -> dict[str, Any]:
         """Return the history of the prompt once it has run."""
         self._running = ""
-        posts, away_since = 0, 0.0
-        pauses = iter(PAUSES)
-        while True:
-            try:
-                async with await self._connection.listen(self._client_id) as socket:
-                    if not self._running or not await self._is_known(self._running):
-                        posts += 1
-                        if posts > MOST_POSTS:
-                            raise EngineLost(f"{self.name}: lost the prompt {MOST_POSTS} times; does it crash?")
-                        if posts > 1:
-                            self._uploaded.clear()
-                        self._running = await self._post(task)
-                    away_since = 0.0
-                    pauses = iter(PAUSES)
-                    return await self._follow(socket, self._running, task.prompt, progress)
-            except Unreachable as error:
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > self.patience:
-                    raise EngineLost(f"{error.line}; given up after {self.patience:g} s") from error
-                await asyncio.sleep(next(pauses, PAUSES[-1]))
+        posts, away = 0, _Away(self.patience)
+
+        async def attempt() -> dict[str, Any]:
+            nonlocal posts
+            async with self._connection.listening(self._client_id) as socket:
+                if not self._running or not await self._is_known(self._running):
+                    posts += 1
+                    if posts > MOST_POSTS:
+                        raise EngineLost(f"{self.name}: lost the prompt {MOST_POSTS} times; does it crash?")
+                    if posts > 1:
+                        self._uploaded.clear()
+                    self._running = await self._post(task)
+                away.is_back()
+                return await self._follow(socket, self._running, task.prompt, progress)
+
+        return await away.ask(attempt)
 
     async def _post(self, task: Task) -> str:
         """Upload the input files and queue the prompt; return its id."""
@@ -226,14 +251,14 @@ class ServerEngine:
                 _tell(kind, data, progress)
 
     async def _fetch(self, ref: FileRef) -> bytes:
-        """Return the bytes of a file, verified."""
+        """Return the bytes of a file, verified. Files outlive a restart of the server, which is waited for."""
         wrong = ""
+        away = _Away(self.patience)
         for _ in range(FETCHES):
             try:
-                content = await self._connection.fetch("/view", ref.query)
-            except Unreachable as error:
+                content = await away.ask(lambda: self._connection.fetch(VIEW, ref.query))
+            except Damaged as error:
                 wrong = error.line
-                await asyncio.sleep(PAUSES[-1])
                 continue
             wrong = checked(ref.filename, content)
             if not wrong:

@@ -149,7 +149,7 @@ def interrupt(process: Process) -> bool:
     return True
 
 
-ENDS = {kill: -signal.SIGKILL, interrupt: 130}
+ENDS: dict[Act, int] = {kill: -signal.SIGKILL, interrupt: 130}
 """How a batch ends that is disturbed so."""
 
 
@@ -212,7 +212,7 @@ def disturb_nodes(chaos: Chaos, count: int) -> int:
         return True
 
     try:
-        return chaos.disturb("node", count, act, "--ray", cluster.address)
+        return chaos.disturb("node", count, act, "--ray", str(cluster.address))
     finally:
         cluster.shutdown()
 

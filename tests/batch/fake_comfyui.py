@@ -41,13 +41,14 @@ class FakeComfyUI:
         fault: what it does wrong: "html", "list", "slow", "short", "damaged", "loses", "refuses", "fails".
         seconds: how long a prompt takes.
         removes: how often files are gone before they are fetched.
+        starting: how often files are asked for while the server starts behind a proxy.
         posts: the prompts that were posted.
     """
 
     def __init__(self) -> None:
         self.fault = ""
         self.seconds = 0.0
-        self.removes = 0
+        self.removes = self.starting = 0
         self.posts: list[dict[str, Any]] = []
         self.restarts_after_posts: set[int] = set()
         self.uploads: dict[str, bytes] = {}
@@ -176,6 +177,9 @@ class FakeComfyUI:
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         name = request.query["filename"]
+        if self.starting:
+            self.starting -= 1
+            return web.Response(status=503)
         if self.removes or name not in self.files:
             self.removes -= 1
             return web.Response(status=404)

@@ -93,6 +93,17 @@ def test_prompt_that_ran_while_nobody_listened_is_not_posted_again(engine: Serve
     assert len(comfyui.posts) == 1
 
 
+def test_server_that_starts_again_while_files_are_fetched_is_waited_for(
+    engine: ServerEngine, comfyui: FakeComfyUI
+) -> None:
+    comfyui.starting = 4
+    assert engine.run(task(engine)).files
+    assert len(comfyui.posts) == 1
+    comfyui.starting = 10**9
+    with pytest.raises(EngineLost, match=naming(503, "1 s")):
+        engine.run(task(engine))
+
+
 def test_file_that_somebody_removed_is_made_again(engine: ServerEngine, comfyui: FakeComfyUI) -> None:
     comfyui.removes = 1
     assert engine.run(task(engine)).files
