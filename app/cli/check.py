@@ -28,8 +28,12 @@ def command(options: argparse.Namespace) -> int:
     if is_server(options.engine):
         return on_engine.check(options)
     from ..api import prepare
+    from ..named_models import of_no_family
 
     chosen = {"any_model": options.any_model, "replace": options.replace} | folders_of(options)
     ready = prepare(options.workflow, parse(options.set), **chosen)
-    tell(f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}")
+    families = of_no_family(ready.prompt) if options.any_model else ()
+    tell(
+        f"{options.workflow}: {len(ready.prompt)} nodes, nothing wrong; outputs: {', '.join(ready.outputs)}", *families
+    )
     return DONE

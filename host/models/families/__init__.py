@@ -38,6 +38,9 @@ FAMILIES: tuple[Family, ...] = (
 )
 """In the order in which they are asked whether weights are theirs."""
 
+FORMATS_ELSEWHERE = r"int8|int4|nvfp4|mxfp8|nf4|\.gguf$"
+"""What names of files say of formats that need ComfyUI."""
+
 
 def names() -> str:
     """Return the names of all families, for messages."""
@@ -78,7 +81,9 @@ def of_class(class_name: str | None) -> list[Family]:
 
 
 def of_file_name(name: str) -> Family | None:
-    """Return the family whose files are usually called so."""
+    """Return the family whose files are usually called so; None for weights in formats that are not read."""
+    if re.search(FORMATS_ELSEWHERE, name.lower()):
+        return None
     return next((family for family in FAMILIES if re.search(family.file_names, name.lower())), None)
 
 

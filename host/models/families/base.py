@@ -71,6 +71,7 @@ class Family:
         lora_sources: original names by diffusers' names of weights, for LoRAs.
         lora_prefix: what LoRAs of diffusers put before the names of modules.
         wide_range: whether half precision overflows in it.
+        controlled: whether control networks of it can be loaded.
         file_names: a regular expression of what its files are usually called.
     """
 
@@ -87,3 +88,4 @@ class Family:
     file_names: str
     sampling: Callable[[StateDict], Sampling] = lambda sd: (None, None)
     wide_range: bool = False
+    controlled: bool = False

@@ -54,5 +54,6 @@ FAMILY = Family(
     lora_sources=_lora_sources,
     lora_prefix="transformer.",
     wide_range=True,
+    controlled=True,
     file_names=r"flux[-_.]?1|flux1",
 )

@@ -38,5 +38,6 @@ FAMILY = Family(
     text=TextKind(("clip_l",), ("stable_diffusion",), ("cond_stage_model.transformer.",), _text),
     lora_sources=unet_sources,
     lora_prefix="unet.",
+    controlled=True,
     file_names=r"sd-?(v?1|15)|v1-5|dreamshaper_8",
 )

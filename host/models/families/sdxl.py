@@ -38,5 +38,6 @@ FAMILY = Family(
     ),
     lora_sources=unet_sources,
     lora_prefix="unet.",
+    controlled=True,
     file_names=r"xl|ssd-1b|juggernaut|animagine",
 )
