@@ -13,7 +13,7 @@ from naming import naming
 from tessera.host.models.architectures import unet_config
 from tessera.host.models.families import FAMILIES, of_file_name, recognise
 from tessera.host.models.image_conds import NoiseAugmentor, edit_channels, flux_channels, inpainting_channels
-from tessera.host.models.loaders import load_clip, load_diffusion_model
+from tessera.host.models.loaders import load_clip, load_diffusion_model, load_vae
 from tessera.host.models.model_base import ModelType
 
 SIZED = tiny.SDXL_UNET | {"transformer_layers_per_block": [1, 2]}
@@ -145,3 +145,49 @@ def test_language_model_reads_a_prompt_in_its_template(tmp_path: Path) -> None:
     torch.testing.assert_close(clip.encode("(moss:1.2)"), wanted)
     with pytest.raises(ValueError, match=naming("flux", "CLIP-L", "T5", "Qwen3 of width 32")):
         load_clip([path], "flux")
+
+
+def test_vae_of_flux_2_is_that_of_diffusers(tmp_path: Path) -> None:
+    kl_flux2 = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_flux2")
+    levels = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    config = tiny.VAE | {"latent_channels": 8, "block_out_channels": [32, 32], **levels}
+    reference: Any = kl_flux2.AutoencoderKLFlux2.from_config(config).eval()
+    weights = tiny.random_weights(reference, 3)
+    weights |= {"bn.running_var": weights["bn.running_var"].abs() + 0.5, "bn.num_batches_tracked": torch.tensor(0)}
+    reference.load_state_dict(weights)
+    vae = load_vae(tiny.save(tmp_path / "flux2.safetensors", weights))
+    assert (vae.latent_channels, vae.downscale_ratio) == (32, 4)
+    image = torch.rand(1, 16, 24, 3)
+    latents = vae.encode(image)
+    mean, deviation = (weights[f"bn.running_{name}"][:, None, None] for name in ("mean", "var"))
+    deviation = (deviation + 1e-4).sqrt()
+    with torch.no_grad():
+        wanted = reference.encode(image.movedim(-1, 1) * 2 - 1).latent_dist.mode()
+        packed = (torch.nn.functional.pixel_unshuffle(wanted, 2) - mean) / deviation
+        torch.testing.assert_close(latents, packed)
+        drawn = reference.decode(torch.nn.functional.pixel_shuffle(latents * deviation + mean, 2)).sample
+    torch.testing.assert_close(vae.decode(latents), ((drawn + 1) / 2).clamp(0, 1).movedim(1, -1))
+    with pytest.raises(ValueError, match=naming(16, "32")):
+        vae.decode(torch.zeros(1, 16, 4, 4))
+
+
+def test_klein_reads_three_layers_and_hides_padding(tmp_path: Path) -> None:
+    from transformers import Qwen3Config, Qwen3Model
+
+    config = Qwen3Config(
+        vocab_size=151644, hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=1,
+        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,
+    )  # fmt: skip
+    reference: Any = Qwen3Model(config).eval()
+    weights = tiny.random_weights(reference, 6)
+    reference.load_state_dict(weights)
+    path = tiny.save(tmp_path / "qwen.safetensors", tiny.with_prefix("model.", weights))
+    tiny.save_t5_tokenizer(tmp_path)
+    clip = load_clip([path], "flux2")
+    ids = [token for token, _ in clip.tokenize("moss")["qwen3_4b"][0]]
+    assert len(ids) == 512 and ids[-1] == 151643
+    count = ids.index(151643)
+    with torch.no_grad():
+        states = reference(input_ids=torch.tensor([ids[:count]]), output_hidden_states=True).hidden_states
+    wanted = torch.cat([states[layer] for layer in (9, 18, 27)], -1)
+    torch.testing.assert_close(clip.encode("moss")[:, :count], wanted, atol=1e-4, rtol=1e-4)

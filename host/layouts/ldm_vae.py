@@ -18,6 +18,10 @@ _MIDDLE_ATTENTION = re.compile(r"(encoder|decoder)\.mid\.attn_1\.(\w+)\.(weight|
 
 def convert_vae(state_dict: StateDict) -> StateDict:
     """Return a VAE (keys without prefix) in diffusers' layout, from the original's or diffusers' own before 0.15."""
+    # Flux.2's has these inside of encoder and decoder.
+    moved = {"encoder.quant_conv.": "quant_conv.", "decoder.post_quant_conv.": "post_quant_conv."}
+    for old, new in moved.items():
+        state_dict = {key.replace(old, new) if key.startswith(old) else key: t for key, t in state_dict.items()}
     if any(key.startswith("decoder.up_blocks.") for key in state_dict):
         return {_rename_old_attention(key): tensor for key, tensor in state_dict.items()}
     levels = count_blocks(state_dict, "decoder.up.")

@@ -65,11 +65,13 @@ class LanguageModelEncoder(nn.Module):
         self.transformer: Any = transformer
         self.layers = tuple(layers)
 
-    def encode_tokens(self, chunks: Chunks) -> Tensor:
-        """Return the embedding (1, L, D * layers) of a chunk, on the CPU in float32."""
+    def encode_tokens(self, chunks: Chunks, pad: int | None = None) -> Tensor:
+        """Return the embedding (1, L, D * layers) of a chunk, on the CPU in float32; `pad` is hidden from the rest."""
         device = next(self.parameters()).device
         ids = torch.tensor([[token[0] for token in chunks[0]]], device=device)
-        states = self.transformer(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+        mask = None if pad is None else (ids != pad).long()
+        run = self.transformer(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+        states = run.hidden_states
         return torch.cat([states[layer] for layer in self.layers], -1).float().cpu()
 
 

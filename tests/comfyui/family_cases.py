@@ -186,6 +186,22 @@ def sd3(dual: tuple[int, ...], normed: bool) -> Callable[[], StateDict]:
     return make
 
 
+def flux2() -> StateDict:
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+
+    config = {"num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "joint_attention_dim": 48}
+    weights = tiny.random_weights(Flux2Transformer2DModel.from_config(config | {"guidance_embeds": False}))
+    return original(weights, dict(FAMILIES_BY_NAME["Flux.2 klein"].lora_sources(set(weights))))
+
+
+def _pages(method: str | None) -> Callable[[torch.Generator], dict[str, Any]]:
+    def values(generator: torch.Generator) -> dict[str, Any]:
+        shown = [torch.randn(1, 128, *size, generator=generator) for size in ((SIDE, SIDE // 2), (6, 9))]
+        return {"reference_latents": shown, **({"reference_latents_method": method} if method else {})}
+
+    return values
+
+
 def z_image() -> StateDict:
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
@@ -220,6 +236,9 @@ CASES = {
     "sd3": Case(sd3((), False), 64, 32, 16, scheduler="simple"),
     "z-image": Case(z_image, 64, 0, 16, cfg=1.5, scheduler="simple"),
     "z-image-short": Case(z_image, 64, 0, 16, cfg=1.5, scheduler="simple", length=9),
+    "flux2": Case(flux2, 48, 0, 128, cfg=1.5, scheduler="simple"),
+    "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
+    "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),
     "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
 }
 

@@ -22,11 +22,12 @@ from ...text.loading import TextWeights
 from .. import latent_formats
 from ..architectures import build_vae
 from ..model_base import ModelType
-from ..vae import VAE
-from . import flux, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
+from ..vae import VAE, PackedVAE
+from . import flux, flux2, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
 from .base import Family, TextKind, TextSource
 
 FAMILIES: tuple[Family, ...] = (
+    flux2.FAMILY,
     flux.FAMILY,
     sd3.FAMILY,
     z_image.FAMILY,
@@ -37,6 +38,9 @@ FAMILIES: tuple[Family, ...] = (
     sd1.FAMILY,
 )
 """In the order in which they are asked whether weights are theirs."""
+
+STATISTICS = ("bn.running_mean", "bn.running_var")
+"""Keys of a VAE that norms its latents itself."""
 
 FORMATS_ELSEWHERE = r"int8|int4|nvfp4|mxfp8|nf4|\.gguf$"
 """What names of files say of formats that need ComfyUI."""
@@ -107,7 +111,7 @@ def make_model(
     """
     family = family or _family_of(sd, sd)
     stored = next(iter(sd.values())).dtype
-    module = family.build(sd, devices.model_dtype(stored, wide_range=family.wide_range), config)
+    module = _built(family, sd, devices.model_dtype(stored, wide_range=family.wide_range), config)
     own_type, own_settings = family.sampling(sd)
     if model_type is None:
         model_type, sampling_settings = own_type, sampling_settings or own_settings
@@ -115,10 +119,22 @@ def make_model(
     return make_patcher(family.model(module, model_type, sampling_settings, latent_format(scale_factor)))
 
 
+def _built(family: Family, sd: StateDict, dtype: torch.dtype, config: dict[str, Any] | None) -> torch.nn.Module:
+    try:
+        return family.build(sd, dtype, config)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{family.name} needs a newer diffusers, which has {error.name}; upgrade it") from None
+
+
 def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
     """Return the VAE of weights (keys without prefix) in the original or diffusers' layout."""
     sd = dequantized(sd, devices.vae_dtype())
-    return VAE(build_vae(convert_vae(sd), devices.vae_dtype(), config))
+    if config is not None and "batch_norm_eps" in config:
+        config = None  # Of a class of diffusers that is this one with the statistics inside.
+    statistics = [sd.get(key) for key in STATISTICS]
+    kept = {key: tensor for key, tensor in sd.items() if not key.startswith("bn.")}
+    module = build_vae(convert_vae(kept), devices.vae_dtype(), config)
+    return VAE(module) if any(each is None for each in statistics) else PackedVAE(module, *statistics)
 
 
 def text_kinds(clip_type: str) -> list[TextKind]:

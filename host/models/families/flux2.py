@@ -1,0 +1,249 @@
+"""Flux.2 klein; Flux.2 dev is the same transformer, but its text encoder, Mistral, needs ComfyUI."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...layouts.ldm_layout import Source
+from ...layouts.state_dicts import StateDict, count_blocks, fill
+from ...runtime import devices
+from ...sampling.conds import CONDConstant, CONDList, CONDRegular
+from ...text.clip import CLIP
+from ...text.language_models import ChatTokenizer, Chunks, LanguageModelEncoder, build_qwen3, load_chat_tokenizer
+from ...text.loading import TextWeights
+from ...text.tokenizer import MultiTokenizer
+from .. import latent_formats
+from ..model_base import Conds, ModelType
+from ..references import places
+from ..transformer_base import TransformerModel
+from .base import Family, Sampling, TextKind, TextSource
+
+HEAD_SIZE = 128
+SHIFT = {"shift": 2.02}
+INDEX_STEP = 10.0
+"""From one reference image to the next, along the first axis of positions."""
+
+TEXT_LENGTH, PAD = 512, 151643
+LAYERS = (9, 18, 27)
+TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+_QKV = (1, 1, 1)
+_TOP = {
+    "x_embedder": "img_in",
+    "context_embedder": "txt_in",
+    "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "time_guidance_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+    "time_guidance_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+    "double_stream_modulation_img.linear": "double_stream_modulation_img.lin",
+    "double_stream_modulation_txt.linear": "double_stream_modulation_txt.lin",
+    "single_stream_modulation.linear": "single_stream_modulation.lin",
+    "proj_out": "final_layer.linear",
+}
+_DOUBLE = {
+    "attn.to_out.0": "img_attn.proj",
+    "attn.to_add_out": "txt_attn.proj",
+    "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2",
+    "ff_context.linear_in": "txt_mlp.0",
+    "ff_context.linear_out": "txt_mlp.2",
+}
+_FUSED = {
+    **{f"attn.to_{part}": ("img_attn.qkv", place) for place, part in enumerate("qkv")},
+    **{f"attn.add_{part}_proj": ("txt_attn.qkv", place) for place, part in enumerate("qkv")},
+}
+_NORMS = {
+    "attn.norm_q": "img_attn.norm.query_norm",
+    "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm",
+    "attn.norm_added_k": "txt_attn.norm.key_norm",
+}
+_SINGLE = {"attn.to_qkv_mlp_proj": "linear1", "attn.to_out": "linear2"}
+_SINGLE_NORMS = {"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"}
+_BLOCK = re.compile(r"(single_)?transformer_blocks\.(\d+)\.(.+)\.weight")
+
+
+class Flux2Latents(latent_formats.LatentFormat):
+    """Flux.2, whose VAE scales its latents itself."""
+
+    latent_channels = 128
+    spacial_downscale_ratio = 16
+
+
+class Flux2(TransformerModel):
+    """A diffusers Flux2Transformer2DModel, with images to edit as more tokens."""
+
+    default_type = ModelType.FLUX
+    default_latent_format = Flux2Latents
+    patch = 1
+
+    def encode_adm(self, **kwargs: Any) -> None:
+        """Return None: there is no pooled text."""
+
+    def extra_conds(self, **kwargs: Any) -> Conds:
+        """Add `guidance` (1,) of distillation, and the images to edit; text has at least 512 tokens."""
+        out = super().extra_conds(**{**kwargs, "attention_mask": None})
+        if kwargs.get("cross_attn") is not None:
+            missing = max(0, TEXT_LENGTH - kwargs["cross_attn"].shape[1])
+            out["c_crossattn"] = CONDRegular(F.pad(kwargs["cross_attn"], (0, 0, missing, 0)))
+        guidance = kwargs.get("guidance", 3.5)
+        if guidance is not None:
+            out["guidance"] = CONDRegular(torch.tensor([float(guidance)]))
+        if kwargs.get("reference_latents") is not None:
+            out["ref_latents"] = CONDList([self.process_latent_in(each) for each in kwargs["reference_latents"]])
+        if kwargs.get("reference_latents_method") is not None:
+            out["ref_latents_method"] = CONDConstant(kwargs["reference_latents_method"])
+        return out
+
+    def forward_transformer(
+        self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
+    ) -> Tensor:
+        """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
+        config: Any = self.diffusion_model.config
+        height, width = x.shape[2:]
+        images, method = [x, *(conds.get("ref_latents") or [])], conds.get("ref_latents_method") or "index"
+        where = places([(each.shape[2], each.shape[3]) for each in images[1:]], height, width, method, INDEX_STEP)
+        tokens = [rearrange(each.to(x), "b c h w -> b (h w) c") for each in images]
+        ids = [_positions(each, *place) for each, place in zip(images, [(0.0, 0, 0), *where], strict=True)]
+        text_ids = torch.zeros(context.shape[1], 4, device=x.device)
+        text_ids[:, 3] = torch.arange(context.shape[1])
+        found = self.diffusion_model(
+            torch.cat(tokens, 1),
+            context,
+            timestep,
+            torch.cat(ids),
+            text_ids,
+            conds.get("guidance") if config.guidance_embeds else None,
+            return_dict=False,
+        )[0]
+        return rearrange(found[:, : height * width], "b (h w) c -> b c h w", h=height)
+
+
+def _positions(image: Tensor, index: float, top: int, left: int) -> Tensor:
+    """Return the positions (H W, 4) of an image's tokens: index, row, column, and the place of text."""
+    height, width = image.shape[2:]
+    ids = torch.zeros(height, width, 4, device=image.device)
+    ids[..., 0] = index
+    ids[..., 1] = torch.arange(top, top + height, device=image.device)[:, None]
+    ids[..., 2] = torch.arange(left, left + width, device=image.device)
+    return ids.flatten(0, 1)
+
+
+class KleinTextModel(nn.Module):
+    """Three layers of Qwen3 side by side; padding is hidden from the prompt."""
+
+    def __init__(self, name: str, encoder: LanguageModelEncoder) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, encoder)
+
+    def encode_token_weights(
+        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
+    ) -> tuple[Tensor, None]:
+        """Return text embedding (1, L, 3 D)."""
+        encoder: Any = self.get_submodule(self.name)
+        return encoder.encode_tokens(tokens[self.name], PAD), None
+
+
+def source(key: str) -> Source:
+    """Return the original's name of a weight of diffusers."""
+    if key == "norm_out.linear.weight":
+        return Source("final_layer.adaLN_modulation.1.weight", swap=True)
+    match = _BLOCK.fullmatch(key)
+    if match is None:
+        return Source(f"{_TOP[key.removesuffix('.weight')]}.weight")
+    single, number, name = match.groups()
+    prefix = f"{'single' if single else 'double'}_blocks.{number}."
+    if not single and name in _FUSED:
+        fused, place = _FUSED[name]
+        return Source(f"{prefix}{fused}.weight", place, _QKV)
+    norms, linears = (_SINGLE_NORMS, _SINGLE) if single else (_NORMS, _DOUBLE)
+    return Source(f"{prefix}{norms[name]}.scale" if name in norms else f"{prefix}{linears[name]}.weight")
+
+
+def convert(sd: StateDict) -> StateDict:
+    """Return an original transformer (keys without prefix) in diffusers' layout.
+
+    Raises:
+        ValueError: a tensor is missing.
+    """
+    names = [f"{name}.weight" for name in _TOP if f"{_TOP[name]}.weight" in sd] + ["norm_out.linear.weight"]
+    for number in range(count_blocks(sd, "double_blocks.")):
+        names += [f"transformer_blocks.{number}.{name}.weight" for name in (*_DOUBLE, *_FUSED, *_NORMS)]
+    for number in range(count_blocks(sd, "single_blocks.")):
+        names += [f"single_transformer_blocks.{number}.{name}.weight" for name in (*_SINGLE, *_SINGLE_NORMS)]
+    # Newer files call the norms' scales weights.
+    sd = {re.sub(r"(query|key)_norm\.weight$", r"\1_norm.scale", key): tensor for key, tensor in sd.items()}
+    sources = {name: source(name) for name in names}
+    missing = [each.key for each in sources.values() if each.key not in sd]
+    if missing:
+        raise ValueError(f"the Flux.2 transformer has no {missing[0]}; it is of another layout or incomplete")
+    return {name: each.take(sd[each.key]) for name, each in sources.items()}
+
+
+def _detect(sd: StateDict) -> bool:
+    return "double_stream_modulation_img.linear.weight" in sd
+
+
+def config(sd: StateDict) -> dict[str, Any]:
+    """Return the arguments of `Flux2Transformer2DModel` for weights in its layout."""
+    width, channels = sd["x_embedder.weight"].shape
+    return {
+        "in_channels": channels,
+        "out_channels": sd["proj_out.weight"].shape[0],
+        "num_layers": count_blocks(sd, "transformer_blocks."),
+        "num_single_layers": count_blocks(sd, "single_transformer_blocks."),
+        "attention_head_dim": HEAD_SIZE,
+        "num_attention_heads": width // HEAD_SIZE,
+        "joint_attention_dim": sd["context_embedder.weight"].shape[1],
+        "guidance_embeds": "time_guidance_embed.guidance_embedder.linear_1.weight" in sd,
+    }
+
+
+def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
+    from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
+
+    with torch.device("meta"):
+        module = Flux2Transformer2DModel.from_config(given or config(sd))
+    return fill(module, sd, dtype, "the transformer")
+
+
+def _sampling(sd: StateDict) -> Sampling:
+    return ModelType.FLUX, SHIFT
+
+
+def _text(parts: dict[str, TextWeights], given: TextSource) -> CLIP:
+    ((role, text),) = parts.items()
+    name = text.kind
+    encode = load_chat_tokenizer(given.tokenizer_folder(role), "Qwen3")
+    module = build_qwen3(text.weights, devices.text_encoder_dtype(wide_range=True))
+    tokenizer: Any = ChatTokenizer(encode, TEMPLATE, TEXT_LENGTH, PAD)
+    return CLIP(KleinTextModel(name, LanguageModelEncoder(module, LAYERS)), MultiTokenizer(**{name: tokenizer}))
+
+
+FAMILY = Family(
+    name="Flux.2 klein",
+    model=Flux2,
+    detect=_detect,
+    diffusers_class="Flux2Transformer2DModel",
+    folder="transformer",
+    build=_build,
+    originals={"double_stream_modulation_img.lin.weight": convert},
+    text=TextKind(
+        ("qwen3_4b", "qwen3_8b"),
+        ("flux2",),
+        ("text_encoders.qwen3_4b.transformer.", "text_encoders.qwen3_8b.transformer."),
+        _text,
+        optional=("qwen3_4b", "qwen3_8b"),
+    ),
+    sampling=_sampling,
+    lora_sources=lambda keys: {key: source(key) for key in keys},
+    lora_prefix="transformer.",
+    wide_range=True,
+    file_names=r"flux[-_.]?2.*klein(?!.*-kv)",
+)
