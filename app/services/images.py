@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...host.errors import GraphError, shown
+from ...files.reading import open_file
+from ...host.errors import GraphError, shown, without_secrets
 
 MOST_BYTES = 32 * 2**20
 MOST_PIXELS = 2**26
@@ -63,14 +64,15 @@ class RequestImages:
                 raise binascii.Error("too short")
             return base64.b64decode("".join(text.split()), validate=True)
         except ValueError:
-            name = value if len(value) < _SHORTEST else "NAME"
-            line = f"{parameter}: found {shown(value)}, and nothing is fetched; expected base64, or --image {name}=FILE"
+            told = without_secrets(value)
+            name = "NAME" if len(value) >= _SHORTEST else value if told == value else "LINK"
+            line = f"{parameter}: found {shown(told)}, and nothing is fetched; expected base64, or --image {name}=FILE"
             raise GraphError([line]) from None
 
 
 def _read_file(parameter: str, path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise GraphError([f"{parameter}: {path}: {error.strerror or error}; expected an image"]) from error
