@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -81,6 +82,13 @@ def reading(name: str) -> Iterator[None]:
     except Exception as error:
         expected = "expected a workflow that ComfyUI saved or exported; --debug shows where reading it failed"
         raise GraphError([f"{name}: not what its format says; {expected}"]) from error
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL, or what was meant to be one, without user, password, query and fragment."""
+    scheme = re.match(r"\w+://|", url)
+    begun = scheme[0] if scheme else ""
+    return re.split("[?#]", begun + url[len(begun) :].rpartition("@")[2], maxsplit=1)[0]
 
 
 def shown(value: Any) -> str:

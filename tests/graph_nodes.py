@@ -19,7 +19,7 @@ FAILURES = {
     "bug": KeyError("weight"),
     "memory": torch.cuda.OutOfMemoryError("tried to allocate 3 GiB"),
     "memory of the processor": RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: tried to allocate 9 bytes."
     ),
     "full disk": OSError(errno.ENOSPC, "No space left on device", "a.png"),
     "a file for a folder": NotADirectoryError(errno.ENOTDIR, "Not a directory", "a"),

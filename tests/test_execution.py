@@ -161,8 +161,16 @@ def test_results_are_inference_tensors() -> None:
     [
         ("value", True, "node 1 Broken: the file is cut short; get it again"),
         ("bug", True, "node 1 Broken: cannot work with what it was given; check"),
-        ("memory", True, "node 1 Broken: out of memory; take a smaller image or batch, or --dtype fp16 (tried to"),
-        ("memory of the processor", True, "node 1 Broken: out of memory; take a smaller image or batch ([enforce"),
+        (
+            "memory",
+            True,
+            "node 1 Broken: out of memory; take a smaller image or batch, or --dtype fp16 (3 GiB",
+        ),
+        (
+            "memory of the processor",
+            True,
+            "node 1 Broken: out of memory; take a smaller image or batch (9 bytes",
+        ),
         ("full disk", False, "node 1 Broken: a.png: No space left on device; make room there"),
         ("a file for a folder", True, "node 1 Broken: a: Not a directory"),
         ("package", False, "node 1 Broken: No module named 'spandrel'"),

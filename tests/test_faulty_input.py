@@ -298,3 +298,15 @@ def test_a_processor_without_memory_asks_for_a_smaller_image() -> None:
             torch.empty(shape)
         assert explain(raised.value).startswith("out of memory; take a smaller image or batch")
         assert input_is_at_fault(raised.value)
+
+
+def test_messages_about_a_request_show_no_secrets_of_a_link_and_wait_for_no_pipe(tmp_path: Path, capsys: Any) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"model_id": "flux", "init_image": "https://me:word@example.com/a.png?key=part"}))
+    assert main(["import", "modelslab", str(tmp_path / "pipe"), "-o", str(tmp_path / "w.json")]) == 2
+    assert "a pipe" in capsys.readouterr().err
+    code = main(["import", "modelslab", str(body), "-o", str(tmp_path / "w.json")])
+    said = capsys.readouterr()
+    assert code in (0, 2)
+    assert not [secret for secret in ("word", "key", "part") if secret in said.err]

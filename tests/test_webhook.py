@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tessera.app.cli.addresses import literal
 from tessera.app.cli.main import main
-from tessera.app.cli.webhook import PAUSES, Webhook, without_secrets
+from tessera.app.cli.webhook import PAUSES, Webhook
 from tessera.host import folder_paths
-from tessera.host.errors import GraphError
+from tessera.host.errors import GraphError, without_secrets
 
 
 class Receiver(HTTPServer):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ...host.errors import GraphError, one_line, shown
+from ...host.errors import GraphError, one_line, shown, without_secrets
 from .addresses import Address, is_local_name, is_public, literal
 
 TIMEOUT = 9.0
@@ -143,13 +143,6 @@ class Webhook:
             f"--webhook {self._shown}: {one_line(address)} is not a public address; "
             "add --webhook-private to report inside a network"
         )
-
-
-def without_secrets(url: str) -> str:
-    """Return a URL, or what was meant to be one, without user, password, query and fragment."""
-    scheme = re.match(r"\w+://|", url)
-    begun = scheme[0] if scheme else ""
-    return re.split("[?#]", begun + url[len(begun) :].rpartition("@")[2], maxsplit=1)[0]
 
 
 def _connection(scheme: str, host: str, port: int, address: str) -> http.client.HTTPConnection:

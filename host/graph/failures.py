@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import torch
 
@@ -17,6 +18,9 @@ PROGRAM = (WrongNodeError, ImportError)
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Storage size calculation overflowed")
 """Words of PyTorch, which raises RuntimeError on the CPU and on Apple's GPU."""
+
+ASKED_FOR = re.compile(r"to allocate ([\d.]+ \w+)", re.IGNORECASE)
+"""What PyTorch says of how much it wanted."""
 
 LONGEST_REASON = 200
 
@@ -47,7 +51,9 @@ def explain(error: BaseException) -> str:
     """Return what failed and what to do, for whoever runs the graph."""
     if is_out_of_memory(error):
         other = ", or --dtype fp16" if isinstance(error, torch.cuda.OutOfMemoryError) else ""
-        return f"out of memory; take a smaller image or batch{other}{_reason(error)}"
+        asked = ASKED_FOR.search(str(error))
+        size = f" ({asked[1]} were asked for at once)" if asked else ""
+        return f"out of memory; take a smaller image or batch{other}{size}"
     if isinstance(error, OSError) and error.strerror:
         full = "; make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename else ""
         return f"{error.filename}: {error.strerror}{full}" if error.filename else error.strerror
