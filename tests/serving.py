@@ -9,15 +9,15 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from aiohttp import ClientWebSocketResponse, WSMsgType, web
+from aiohttp import ClientWebSocketResponse, WSMsgType
 from aiohttp.test_utils import TestClient, TestServer
 from graph_nodes import CLASSES
 from tessera.app.server.application import make_application
 from tessera.host import folder_paths
 
-Client = TestClient[web.Request, web.Application]
+Client: TypeAlias = TestClient
 Message = dict[str, Any]
 SECONDS = 60
 
@@ -85,7 +85,7 @@ async def listening(client: Client, client_id: str, **features: Any) -> AsyncIte
         yield socket
 
 
-async def heard(socket: ClientWebSocketResponse, prompt_id: str) -> tuple[list[Message], list[bytes]]:
+async def heard(socket: Any, prompt_id: str) -> tuple[list[Message], list[bytes]]:
     """All messages of a prompt until its end, without `status`; and the binary ones."""
     texts: list[Message] = []
     binary: list[bytes] = []

@@ -115,7 +115,7 @@ def test_a_run_that_is_stopped_leaves_the_model_as_it_was(tmp_path: Path) -> Non
 
 def test_every_route_is_there_with_and_without_api(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
-        for path in ("/prompt", "/queue", "/history", "/object_info", "/system_stats", "/features", "/extensions"):
+        for path in ("/prompt", "/queue", "/history", "/object_info", "/features", "/extensions"):
             assert await answer(client, "GET", path) == await answer(client, "GET", f"/api{path}")
         known = {(route.method, route.resource.canonical) for route in client.app.router.routes() if route.resource}
         for module in ROUTES:
@@ -212,6 +212,7 @@ def test_examples_help_pages_texts_and_scripts_are_served(tmp_path: Path) -> Non
         assert await answer(client, "GET", "/templates/index.json") == (200, [])
         assert await answer(client, "GET", "/templates/index.zh-TW.json") == (200, [])
         assert await answer(client, "GET", "/templates/index_logo.json") == (200, {})
+        assert (await answer(client, "GET", "/templates/flux.json"))[0] == 404
         assert await answer(client, "GET", "/node_replacements") == (200, {})
 
     serve(tmp_path, test, classes=None)

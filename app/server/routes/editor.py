@@ -43,17 +43,15 @@ async def no_style(request: web.Request) -> web.Response:
     return web.Response(text="", content_type="text/css")
 
 
-@routes.get("/templates/index.json")
-@routes.get("/templates/index.{locale}.json")
+@routes.get("/templates/{name}")
 async def core_templates(request: web.Request) -> web.Response:
-    """Return no workflows of ComfyUI's own: most of them need nodes that are not here."""
-    return web.json_response([])
-
-
-@routes.get("/templates/index_logo.json")
-async def logos(request: web.Request) -> web.Response:
-    """Return no logos of the makers of those."""
-    return web.json_response({})
+    """Return empty lists of workflows of ComfyUI's own, and of logos: most of those need nodes that are not here."""
+    name = request.match_info["name"]
+    if name == "index_logo.json":
+        return web.json_response({})
+    if name == "index.json" or (name.startswith("index.") and name.endswith(".json")):
+        return web.json_response([])
+    refuse(404, "there is no such template")
 
 
 @routes.get(f"/extensions/{pack.NAME}/docs/{{node}}/{{locale}}.md")
