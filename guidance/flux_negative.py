@@ -25,7 +25,7 @@ from .formulas import Sequence, cfg, joint_nag, soft_cfg
 KEY = "tessera_flux_negative"
 IN_ATTENTION = ("nag_strong", "nag")
 METHODS = (*IN_ATTENTION, "cfg", "cfg_soft")
-DOUBLED = 4.0
+DOUBLED = 5.0
 """Strength at which nag_strong has twice the strength of nag. Chosen so that, over the whole schedule, 4 halves a named
 colour in most images and 10 removes it; the card of texture-flux has what is left."""
 
@@ -71,10 +71,10 @@ def check_whole(negative: Conditioning) -> None:
 def of_nag(strength: float, method: str) -> float:
     """Return the strength of `nag` in a method of IN_ATTENTION.
 
-    >>> [of_nag(strength, "nag_strong") for strength in (1.0, 4.0, 10.0)]
-    [1.25, 8.0, 35.0]
+    >>> [round(of_nag(strength, "nag_strong"), 2) for strength in (1.0, 4.0, 10.0)]
+    [1.04, 6.56, 50.0]
     """
-    return strength * (1 + strength / DOUBLED) if method == "nag_strong" else strength
+    return strength * (1 + (strength / DOUBLED) ** 2) if method == "nag_strong" else strength
 
 
 @dataclass

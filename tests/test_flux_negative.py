@@ -85,7 +85,7 @@ def test_strength_zero_is_the_same_object_and_says_so(model: ModelPatcher, caplo
     assert "strength is 0" in caplog.text
 
 
-@pytest.mark.parametrize(("strong", "nag"), [(0.4, 0.44), (1.0, 1.25), (2.0, 3.0), (4.0, 8.0)])
+@pytest.mark.parametrize(("strong", "nag"), [(1.0, 1.04), (2.5, 3.125), (4.0, 6.56), (5.0, 10.0)])
 def test_nag_strong_is_nag_at_a_strength_that_grows_faster(model: ModelPatcher, strong: float, nag: float) -> None:
     assert torch.equal(_sample(_steered(model, strong, "nag_strong")), _sample(_steered(model, nag, "nag")))
 
@@ -93,9 +93,9 @@ def test_nag_strong_is_nag_at_a_strength_that_grows_faster(model: ModelPatcher, 
 def test_new_nodes_act_in_the_whole_schedule_and_old_prompts_as_they_did(model: ModelPatcher) -> None:
     new: dict[str, Any] = {each.id: each.default for each in TesseraFluxNegative.define_schema().inputs[3:]}  # pyright: ignore[reportAttributeAccessIssue]
     assert new == {"method": "nag_strong", "start_percent": 0.0, "end_percent": 1.0}
-    found = _sample(TesseraFluxNegative.execute(model, NEGATIVE, 4.0, **new).args[0])
+    found = _sample(TesseraFluxNegative.execute(model, NEGATIVE, 5.0, **new).args[0])
     without = _sample(TesseraFluxNegative.execute(model, NEGATIVE, 4.0).args[0])
-    assert torch.equal(found, _sample(_steered(model, 8.0, "nag", 0.0, 1.0)))
+    assert torch.equal(found, _sample(_steered(model, 10.0, "nag", 0.0, 1.0)))
     assert torch.equal(without, _sample(_steered(model, 4.0, "auto", 0.0, 0.5)))
     assert not torch.equal(found, without)
 

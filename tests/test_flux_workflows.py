@@ -134,6 +134,16 @@ def test_the_negative_changes_the_image_and_strength_zero_does_not(
     assert np.array_equal(drawn["zero"], drawn["without"]) and not np.array_equal(drawn["four"], drawn["without"])
 
 
+def test_an_imported_request_has_the_defaults_of_a_new_node(tmp_path: Path) -> None:
+    request = {"prompt": "moss", "modelId": "flux.1-dev", "negativePrompt": "red", "negativePromptStrength": 4}
+    (tmp_path / "request.json").write_text(json.dumps(request | {"width": 1024, "height": 1024}))
+    out = tmp_path / "workflow.json"
+    assert main(["import", "scenario-texture", str(tmp_path / "request.json"), "-o", str(out)]) == 0
+    nodes = json.loads(out.read_text(encoding="utf-8"))["nodes"]
+    steered = [node["widgets_values"] for node in nodes if node["type"] == "TesseraFluxNegative"]
+    assert steered == [[4.0, "nag_strong", 0.0, 1.0]]
+
+
 @pytest.mark.parametrize(("length", "expected"), [(16, 16), (512, 256), (None, 256)])
 def test_prompts_are_padded_to_256_tokens_or_to_what_the_tokenizer_takes(
     length: int | None, expected: int, tmp_path: Path

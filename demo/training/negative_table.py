@@ -40,7 +40,7 @@ def defaults() -> dict[str, Any]:
 
 def prompts(count: int, held_out: bool) -> list[Asked]:
     """Return `count` different prompts as (pattern, main, second colour), patterns in turn."""
-    rng, names, allowed = np.random.default_rng(40), list(PATTERNS), pairs(held_out)
+    rng, names, allowed = np.random.default_rng(41 if held_out else 40), list(PATTERNS), pairs(held_out)
     order = {name: rng.permutation(len(allowed)) for name in names}
     return [(names[i % len(names)], *allowed[order[names[i % len(names)]][i // len(names)]]) for i in range(count)]
 
@@ -88,7 +88,7 @@ def main() -> None:
     settings = defaults() | (FORMER if args.former else {})
     held_out = args.pairs == "held-out"
     asked, model = prompts(args.count, held_out), Model(args.model, steps=20, guidance=3.5, size=128)
-    sheets = {each: drawn(model, asked, each, 20000 if held_out else 10000, settings) for each in STRENGTHS}
+    sheets = {each: drawn(model, asked, each, 30000 if held_out else 10000, settings) for each in STRENGTHS}
     before = named(sheets[0.0], asked)
     rows = {strength: row(judge, asked, images, before) for strength, images in sheets.items()}
     for strength, each in rows.items():
