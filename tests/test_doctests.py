@@ -13,6 +13,8 @@ PUBLIC = ("guidance", "samplers", "tiling")
 MODULES = (
     "guidance",
     "guidance.flux_negative",
+    "app.batch.ray_pool",
+    "app.engines.server_files",
     "guidance.formulas",
     "images.control_maps",
     "images.enlarging",

@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -43,6 +44,8 @@ MOST_FAILED_STARTS = 3
 
 MOST_TOGETHER = 64
 """Jobs that are kept together: their images are in memory."""
+
+CONNECT_SECONDS = 10.0
 
 WAIT_SECONDS = 30.0
 """After so long without any news it is told what is waited for."""
@@ -243,14 +246,21 @@ def _connect(options: Options) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
     try:
         if options.ray is not None:
+            _check_address(options.ray)
             ray.init(address=options.ray, **quiet)
         else:
             workers = options.workers or len(options.engines)
             ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise GraphError(
-            [f"--ray {options.ray or ''}: {one_line(str(error), 200)}; is a cluster running there?"]
-        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = one_line(str(error).split(". ")[0], 200)
+        raise GraphError([f"--ray {options.ray or ''}: {reason}; is a cluster running there?"]) from error
+
+
+def _check_address(address: str) -> None:
+    """Connect to HOST:PORT once: Ray itself tries for minutes. OSError or ValueError where nobody answers."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def _resources(options: Options) -> dict[str, float]:
