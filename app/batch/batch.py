@@ -95,15 +95,18 @@ class Batch:
         self.bad_count = 0
         self._wrong: dict[str, tuple[str, int]] = {}
         self._untold = 0
-        self.queue = JobQueue(queue_path)
         engine_options = {**options.engine_options, "input_dir": str(options.input_dir)}
         name = options.engines[0]
         self.engine = engine or open_engine(name, **_only_embedded(name, engine_options))
-        now = time.localtime(journal.started() if journal else None)
+        self.queue = JobQueue(queue_path)
         self.workflow: Workflow | None = None
-        self.jobs = self._planner(now)
-        self._fill()
-        self.done_before = journal.recover(self.queue) if journal else 0
+        try:
+            self.jobs = self._planner(time.localtime(journal.started() if journal else None))
+            self._fill()
+            self.done_before = journal.recover(self.queue) if journal else 0
+        except BaseException:
+            self.close()
+            raise
         self.total = self.queue.count()
 
     def _planner(self, now: time.struct_time) -> Planner | RequestPlanner:

@@ -74,6 +74,8 @@ class Coordinator:
             self.models[worker] = waiting.model
             try:
                 planned = self.jobs.again(waiting.content)
+                if planned.key != waiting.key:
+                    raise GraphError(["an input file has changed since the batch began; start it again"])
                 order = order_of(planned)
             except GraphError as error:
                 outcome = Outcome(REFUSED, "coordinator", 0.0, error="; ".join(error.lines))

@@ -124,7 +124,7 @@ class Planner:
     def planned(self, settings: Mapping[str, Any]) -> Planned:
         """Return the job that changes inputs as told."""
         prompt = _changed(self.prompt, settings)
-        prompt, files = self._name_files(prompt, settings)
+        prompt, files = self._name_files(prompt)
         changed = {setting.partition(".")[0] for setting in settings}
         whole = not self.is_right_alone or any(map(is_link, settings.values()))
         prompt = self.engine.check(prompt, files, None if whole else changed)
@@ -145,7 +145,7 @@ class Planner:
                 return path
         return None
 
-    def _name_files(self, prompt: Prompt, settings: Mapping[str, Any]) -> tuple[Prompt, dict[str, Path]]:
+    def _name_files(self, prompt: Prompt) -> tuple[Prompt, dict[str, Path]]:
         """Return the prompt with short names for files from elsewhere, and where each lies."""
         files: dict[str, Path] = {}
         for node_id, name, value in input_files(prompt, self.info):
@@ -162,9 +162,8 @@ class Planner:
         return prompt, files
 
     def _is_inside(self, value: str) -> bool:
-        return (self.folders[0] / value).is_file() and folder_paths.is_within_directory(
-            str(self.folders[0]), str(self.folders[0] / value)
-        )
+        path = self.folders[0] / value
+        return path.is_file() and folder_paths.is_within_directory(str(self.folders[0]), str(path))
 
 
 def _changed(prompt: Prompt, settings: Mapping[str, Any]) -> Prompt:

@@ -250,7 +250,14 @@ def _connect(options: Options) -> None:
             ray.init(address=options.ray, **quiet)
         else:
             workers = options.workers or len(options.engines)
-            ray.init(num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            # A cluster that runs here already is none of ours.
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         reason = one_line(str(error).split(". ")[0], 200)
         raise GraphError([f"--ray {options.ray or ''}: {reason}; is a cluster running there?"]) from error
