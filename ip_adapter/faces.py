@@ -113,7 +113,7 @@ def face_tokens(adapter: Adapter, face: Face, patches: Tensor | None) -> Tensor:
     if patches is None:
         return projectors.face(adapter.image_proj, both)
     second = face.version == "plus v2" or (face.version == "auto" and any(v in adapter.name.lower() for v in _V2))
-    return projectors.face_plus(adapter.image_proj, both.to(patches), patches, face.structure if second else None)
+    return projectors.face_plus(adapter.image_proj, both, patches, face.structure if second else None)
 
 
 def _raw(embedding: Tensor, name: str) -> Tensor:

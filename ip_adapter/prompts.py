@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -211,21 +211,25 @@ def tokens_of(prompts: list[ImagePrompt], loaded: LoadedAdapter, place: Place) -
     adapter = loaded.adapter
     if not prompts:
         return []
-    if not adapter.features:
-        return [face_tokens(adapter, prompt.face, None) for prompt in prompts if prompt.face is not None]
-    sights = [Sight(p.source, p.fit, p.unconditional, p.negative) for p in prompts if isinstance(p.source, Tensor)]
-    seen = see(adapter, loaded.encoder, sights)
+    seen = see(adapter, loaded.encoder, _sights(prompts)) if adapter.features else []
     if adapter.kind in FACES:
-        pairs = (torch.cat([image[:1], blank]).to(place.device, place.working) for image, blank in seen)
-        return [
-            face_tokens(adapter, p.face, pair).cpu()
-            for p, pair in zip(prompts, pairs, strict=True)
-            if p.face is not None
-        ]
+        pairs = [torch.cat([image[:1], blank]) for image, blank in seen] or [None] * len(prompts)
+        return [_face_tokens(adapter, prompt, pair, place) for prompt, pair in zip(prompts, pairs, strict=True)]
     every = torch.cat([part for pair in seen for part in pair]).to(place.device, place.working)
     tokens = getattr(projectors, adapter.kind)(adapter.image_proj, every).cpu()
     parts = iter(tokens.split([len(part) for pair in seen for part in pair]))
     return [_pair(next(parts), next(parts)) for _ in seen]
+
+
+def _sights(prompts: list[ImagePrompt]) -> list[Sight]:
+    return [Sight(p.source, p.fit, p.unconditional, p.negative) for p in prompts if isinstance(p.source, Tensor)]
+
+
+def _face_tokens(adapter: Adapter, prompt: ImagePrompt, patches: Tensor | None, place: Place) -> Tensor:
+    assert prompt.face is not None
+    at = {"device": place.device, "dtype": place.working}
+    face = replace(prompt.face, embedding=prompt.face.embedding.to(**at))
+    return face_tokens(adapter, face, None if patches is None else patches.to(**at)).cpu()
 
 
 def _pair(tiles: Tensor, blank: Tensor) -> Tensor:
