@@ -77,6 +77,18 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         REFERENCE | {"modelId": "stable-diffusion-xl-base-1.0", "width": 1024, "height": 1024},
         REFERENCE | {"negativePrompt": "blur", "scheduler": "UniPCMultistepScheduler", "seed": 1, "guidance": 7.5},
     ],
+    "scenario-img2img-texture": [
+        SCENARIO | {"image": DATA_URL},
+        SCENARIO | {"imageId": "asset_1", "maskId": "asset_2", "strength": 0.01},
+        SCENARIO | {"image": DATA_URL, "mask": DATA_URL, "maskId": "gone", "strength": 1, "imageHide": True},
+    ],
+    "scenario-controlnet-texture": [
+        SCENARIO | {"controlImage": DATA_URL, "modality": "canny"},
+        SCENARIO | {"controlImageId": "asset_1", "modality": "canny:0.5,depth:1", "disableModalityDetection": False},
+        SCENARIO | {"modelId": "flux.1-dev", "image": DATA_URL, "modality": "tile", "controlStart": 0.1},
+        SCENARIO | {"image": DATA_URL, "modality": "city:0.2"},
+    ],
+    "scenario-texture-converter": [{"texture": DATA_URL}, {"texture": "asset_1", "raised": 1, "invert": True}],
     "modelslab": [
         PROMPT,
         PROMPT | {"width": "512", "height": "512", "samples": "1", "num_inference_steps": "31", "seed": None},
@@ -184,7 +196,7 @@ def test_request_becomes_a_valid_workflow(
     # A fresh one: the lists of files are read anew.
     checked, outputs = validate(prompt, ObjectInfo(info.classes))
     assert len(checked) == len(prompt)
-    assert len(outputs) == 1 + bool(body.get("intermediateImages"))
+    assert len(outputs) == (3 if "texture" in body else 1 + bool(body.get("intermediateImages")))
     said = outcomes(lines)
     assert {key for key, value in body.items() if value is not None} <= said.keys()
 

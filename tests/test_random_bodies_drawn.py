@@ -44,6 +44,7 @@ VALUES = Values(
         "controlnet": ["canny", "openpose", "gone"],
         "aspectRatio": ["1:1", "16:9"],
         "modelEpoch": ["3", "6"],
+        "modality": ["canny", "depth:0.5,pose:1.0", "canny:0.3", "landscape"],
         "sd_version": ["v1_5", "v2", "PHOENIX"],
     },
     objects={
@@ -64,7 +65,7 @@ VALUES = Values(
 
 LORAS_OF_BOTH = ("zigzag", "moss", "5")
 # Parameters that name files which are there for texture-sd alone.
-FOR_ONE = ("controlnet", "vae")
+FOR_ONE = ("controlnet", "vae", "controlimage")
 LORAS = ("concepts", "elements", "userElements", "lora_model", "loras")
 
 

@@ -25,6 +25,9 @@ EACH = [pytest.param(entry, id=entry.id) for entry in ENTRIES]
 DRAWN = {
     "scenario-texture": ["least values", "guidance below one", "concepts", "flux negative", "intermediate images"],
     "scenario-ip-adapter": ["two pictures, scales at both ends", "deprecated id"],
+    "scenario-img2img-texture": ["least values"],
+    "scenario-controlnet-texture": ["edges are found"],
+    "scenario-texture-converter": ["inverted"],
     "modelslab": ["least values", "inpainting"],
     "octoai": ["least values", "image prompt"],
     "leonardo": ["least values", "canvas", "unzoom and upscale", "transparency", "prompt written by a model"],
@@ -34,10 +37,18 @@ FEWEST = 12
 OMITTED = {
     "scenario-texture": (512, 512, 4),
     "scenario-ip-adapter": (512, 512, 4),
+    "scenario-img2img-texture": (512, 512, 4),
+    "scenario-controlnet-texture": (512, 512, 4),
+    # As large as the texture.
+    "scenario-texture-converter": (48, 24, 1),
     "modelslab": (512, 512, 1),
     "octoai": (1024, 1024, 1),
     "leonardo": (1024, 768, 4),
 }
+# What a service does not work without beside what it requires.
+BESIDE = {"scenario-img2img-texture": {"image"}, "scenario-controlnet-texture": {"controlImage"}}
+# Of the images in the bodies, in px.
+DATA_SIDE = 16
 COUNTS = ("numSamples", "samples", "num_images")
 RATIOS = {"16:9": (1360, 768)}
 
@@ -72,6 +83,8 @@ def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
     count = next((int(body[name]) for name in COUNTS if body.get(name) is not None), count)
     if isinstance(body.get("seed"), list):
         count = len(body["seed"])
+    if body.get("texture", "asset").startswith("data:"):
+        width = height = DATA_SIDE
     size = [int(body.get("width") or width) // 8 * 8, int(body.get("height") or height) // 8 * 8]
     if "ultra" in str(body.get("modelId")) and not {"width", "height"} & body.keys():
         size = list(RATIOS[body["aspectRatio"]])
@@ -110,7 +123,7 @@ def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.Captu
 def test_every_service_has_enough_bodies(service: str) -> None:
     bodies: list[dict[str, Any]] = [entry.body for entry in ENTRIES if entry.service == service]
     assert len(bodies) >= FEWEST
-    required = {row.name for row in SERVICES[service].table().values() if row.required}
+    required = {row.name for row in SERVICES[service].table().values() if row.required} | BESIDE.get(service, set())
     assert any(body.keys() == required for body in bodies), "none is minimal"
     everything = SERVICES[service].table().keys()
     # ipAdapterImage is refused beside ipAdapterImageId.

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...host.errors import listed
 from ...host.schema.object_info import inputs_of
-from . import control_networks, enhance, finishing, geometry, intermediate
+from . import control_networks, enhance, finishing, geometry, intermediate, maps
 from .graph_layout import LaidOutGraph, Node, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
@@ -37,6 +37,8 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
         family: of the model that was asked for; it decides where the name of the file that is used does not tell.
     """
     graph = LaidOutGraph(info)
+    if recipe.maps:
+        return maps.draw(graph, recipe.maps)
     model, clip, vae, drawn_as = _model(graph, recipe, family)
     flux = drawn_as.startswith("flux")
     model, clip = _loras(graph, recipe, model, clip)

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 STRONGEST = 10.0
 ROLES = ("control", "control network", "control image", "control edges")
 # Names in models/controlnet that stand for what a service calls so.
-ALIASES = {"pose": ("openpose", "pose"), "edges": ("canny", "edge")}
+ALIASES = {
+    "pose": ("openpose", "pose"),
+    "edges": ("canny", "edge"),
+    "lines": ("mlsd", "lines"),
+    "normal-map": ("normal",),
+    "low-quality": ("low-quality", "lowquality", "low_quality"),
+}
 
 STRENGTH, IMAGE, NETWORK = "control.strength", "control image.image", "control network.control_net_name"
 """Places in the workflow of the first ControlNet."""
@@ -125,7 +131,8 @@ def draw(
     wanted = [(guide, network_file(guide.network, files, family)) for guide in recipe.guides]
     if missing := [guide.network for guide, file in wanted if file is None]:
         why = f"left out: no file with {listed(missing)} in its name in models/controlnet; put it there"
-        recipe.missing |= dict.fromkeys(ROLES, (NOT_YET, why))
+        idle = ROLES if len(missing) == len(wanted) else ROLES[1:2]
+        recipe.missing |= dict.fromkeys(idle, (NOT_YET, why))
     for number, (guide, file) in enumerate([(guide, file) for guide, file in wanted if file], 1):
         one, network, image, edges = (f"{role} {number}" if number > 1 else role for role in ROLES)
         # The image that a request starts from is seen where the result has it.
@@ -136,6 +143,7 @@ def draw(
         loaded = graph.add(network, "ControlNetLoader", control_net_name=file)[0]
         given = {"positive": positive, "negative": negative, "control_net": loaded, "image": image, "vae": vae}
         acts = {"strength": guide.strength, "end_percent": guide.end}
+        acts |= {"start_percent": guide.start} if guide.start else {}
         node = graph.add(one, "ControlNetApplyAdvanced", **given, **acts)
         positive, negative = node[0], node[1]
     return positive, negative

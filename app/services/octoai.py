@@ -25,16 +25,13 @@ from .parameters import (
     To,
     within,
 )
-from .recipe import FindImage, Pairs, Recipe, ReferenceImage, named_file
+from .recipe import MOST_REPEATS, FindImage, Pairs, Recipe, ReferenceImage, named_file
 from .request import MOST, Request
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
 
 # The scale of an image that no scale is given for.
 TRANSFERRED = 0.9
-MOST_REPEATS = 64
-"""Of one first image, by ComfyUI's RepeatLatentBatch."""
-
 _BASE64 = Field(description="Base64, written to the input folder.")
 _SIDE = Field(description="One of the documented sizes of the family. Left out: 512 for SD 1.5, 1024 for SDXL.")
 _SIDES = ByFamily(default={"sd15": 512, "sdxl": 1024})

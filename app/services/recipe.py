@@ -13,6 +13,8 @@ from ...host.errors import GraphError, shown
 FindImage = Callable[[str, str], str]
 # Of a LoRA.
 STRONGEST = 20
+MOST_REPEATS = 64
+"""Of one first image, by ComfyUI's RepeatLatentBatch."""
 # An outcome (MAPPED, ...) and what happened, in words.
 Note = tuple[str, str]
 
@@ -29,13 +31,23 @@ class ReferenceImage:
 
 @dataclass(frozen=True)
 class Guide:
-    """An image that a ControlNet follows: its file, the network's name, how strongly, until when (0..1), as edges."""
+    """An image that a ControlNet follows: its file, the network's name, how strongly, when (0..1), as edges."""
 
     file: str
     network: str
     strength: float
     end: float
     edges: bool
+    start: float = 0.0
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of a texture that is there: its file, the depth of its relief in px, and whether white is low."""
+
+    file: str
+    relief: float
+    inverted: bool
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class Recipe:
         refine_from: the part of the steps after which a refiner takes over; None has none.
         unzoom: the margin around the first image, as a part of its own size.
         fill_mask: what is under the mask does not count at all.
+        maps: instead of an image, maps of one.
         notes: what became of a parameter in this request, where that is not what its table says.
         remarks: what is said in addition of a parameter that acts, by its name or a role that it goes to.
         missing: what became of the parameters that go to a role, or first to an input, where a file is missing.
@@ -123,6 +136,7 @@ class Recipe:
     refine_from: float | None = None
     unzoom: float = 0.0
     fill_mask: bool = False
+    maps: Maps | None = None
     notes: dict[str, Note] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
     missing: dict[str, Note] = field(default_factory=dict)

@@ -110,7 +110,9 @@ class Report:
         changed = other != acting
         if value is not None and not value and not given:
             return MAPPED, "off"
-        if value is False or (not changed and value in ("", [], {})):
+        # What is on unless a request turns it off may have something to say then.
+        is_off = value is False and not (parameter.default and parameter.name in self.recipe.notes)
+        if is_off or (not changed and value in ("", [], {})):
             return MAPPED, "off" if value is False else "empty"
         note = self._note(parameter)
         if note and not (changed and note[0] == NO_EFFECT):

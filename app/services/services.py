@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...host.errors import GraphError, closest, listed, shown
-from . import leonardo, modelslab, octoai, scenario
+from . import leonardo, modelslab, octoai, scenario, scenario_textures
 from .request import Request
 
 SERVICES: dict[str, type[Request]] = {
@@ -11,6 +11,9 @@ SERVICES: dict[str, type[Request]] = {
     for made in (
         scenario.TextureRequest,
         scenario.IPAdapterRequest,
+        scenario_textures.ImageTextureRequest,
+        scenario_textures.ControlTextureRequest,
+        scenario_textures.TextureConverterRequest,
         modelslab.ModelsLabRequest,
         octoai.OctoAIRequest,
         leonardo.LeonardoRequest,
