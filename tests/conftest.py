@@ -24,7 +24,14 @@ pytest_plugins = ["margins"]
 # Words of a comparison that has a tolerance.
 COMPARES = re.compile(r"\b(within|assert_close|allclose|approx)\(")
 # Draw or train for minutes; `-m quick` leaves them out.
-SLOW = {"test_example_workflows", "test_request_bodies", "test_demo_adapter", "test_demo_model", "test_demo_seam"}
+SLOW = {
+    "test_clients",
+    "test_example_workflows",
+    "test_request_bodies",
+    "test_demo_adapter",
+    "test_demo_model",
+    "test_demo_seam",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

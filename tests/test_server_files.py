@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,26 @@ def test_a_file_is_shown_as_it_is_as_a_preview_and_by_channel(tmp_path: Path) ->
         assert np.array_equal(np.asarray(decoded(alpha))[..., 3], original[..., 3])
         _, webp, headers = await fetch(client, place | {"preview": "webp;50"})
         assert (decoded(webp).format, headers["Content-Type"]) == ("WEBP", "image/webp")
-        _, jpeg, _ = await fetch(client, place | {"preview": "jpeg;90"})
-        assert decoded(jpeg).format == "JPEG"
+        for wanted in ("jpeg", "jpeg;90", "jpeg;0", "jpeg;999", "jpeg;" + "9" * 5000):
+            _, jpeg, _ = await fetch(client, place | {"preview": wanted})
+            assert decoded(jpeg).format == "JPEG"
         _, kept, _ = await fetch(client, place | {"preview": "jpeg", "channel": "rgba"})
         assert decoded(kept).format == "WEBP"
         (tmp_path / "input" / "b.png").write_bytes(content)
         assert (await fetch(client, {"filename": "b.png", "type": "input"}))[1] == content
         assert (await fetch(client, {"filename": "b.png [input]"}))[1] == content
+
+    serve(tmp_path, test)
+
+
+@pytest.mark.parametrize("name", ['a"b.png', "a\\b.png", "a\r\nX: y.png", "\u00fc.png"])
+def test_no_name_of_a_file_breaks_a_header(tmp_path: Path, name: str) -> None:
+    async def test(client: Client) -> None:
+        (tmp_path / "output" / name).write_bytes(encoded())
+        status, _, headers = await fetch(client, {"filename": name})
+        assert status == 200
+        assert re.fullmatch(r'inline; filename="[ -~]*\.png"', headers["Content-Disposition"])
+        assert "X" not in headers
 
     serve(tmp_path, test)
 

@@ -36,6 +36,7 @@ def test_the_editor_does_not_call_its_makers_unless_asked_to(tmp_path: Path) -> 
     async def test(client: Client) -> None:
         name = "Comfy.Notification.ShowVersionUpdates"
         assert (await answer(client, "GET", "/settings"))[1][name] is False
+        assert (await answer(client, "GET", "/settings/Comfy.Execution.PreviewMethod"))[1] == "auto"
         await answer(client, "POST", f"/settings/{name}", json=True)
         assert (await answer(client, "GET", "/settings"))[1][name] is True
 
@@ -133,7 +134,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
 
     async def test(client: Client) -> None:
         monkeypatch.setattr(settings, "replace", full)
-        told = await answer(client, "POST", "/settings/a", json=1)
-        assert told == (500, {"error": "a.json: No space left on device"})
+        status, told = await answer(client, "POST", "/settings/a", json=1)
+        line = "a.json: No space left on device"
+        assert (status, told) == (500, {"error": line, "code": "internal_server_error", "message": line})
 
     serve(tmp_path, test)

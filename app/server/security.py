@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
@@ -45,7 +46,7 @@ async def explain_failures(request: web.Request, handler: Handler) -> web.Stream
             raise
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         log.warning("%s %s: %s", request.method, request.path, reason)
-        return web.json_response({"error": reason}, status=500)
+        return web.json_response(failure(500, reason), status=500)
 
 
 def _is_foreign(request: web.Request) -> bool:
@@ -91,7 +92,12 @@ def refuse(status: int, reason: str) -> NoReturn:
         web.HTTPException: always.
     """
     kinds = {400: web.HTTPBadRequest, 403: web.HTTPForbidden, 404: web.HTTPNotFound, 409: web.HTTPConflict}
-    raise kinds[status](text=json.dumps({"error": reason}), content_type="application/json")
+    raise kinds[status](text=json.dumps(failure(status, reason)), content_type="application/json")
+
+
+def failure(status: int, reason: str) -> dict[str, str]:
+    """Return why a request failed, in both shapes that ComfyUI has for it: one field, or a code and a message."""
+    return {"error": reason, "code": HTTPStatus(status).name.lower(), "message": reason}
 
 
 async def json_body(request: web.Request) -> Any:

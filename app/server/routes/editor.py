@@ -22,7 +22,7 @@ NO_EDITOR = """<!doctype html><title>Tessera</title>
 async def not_kept(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Have browsers ask again for scripts and styles, which change with the installed version."""
     response = await handler(request)
-    if request.path.endswith((".js", ".css", "index.json")):
+    if request.path.endswith((".js", ".css")):
         response.headers.setdefault("Cache-Control", "no-cache")
     return response
 

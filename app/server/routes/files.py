@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import mimetypes
 import os
+import re
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -60,14 +61,14 @@ def _headers(path: str) -> dict[str, str]:
     runs = any(each in kind for each in RUNS)
     return {
         "Content-Type": "application/octet-stream" if runs else kind,
-        "Content-Disposition": _disposition(path, "attachment; " if runs else ""),
+        "Content-Disposition": _disposition(path, "attachment" if runs else "inline"),
         "X-Content-Type-Options": "nosniff",
     }
 
 
-def _disposition(path: str, kind: str = "") -> str:
-    name = os.path.basename(path).encode("ascii", "replace").decode()
-    return f'{kind}filename="{name}"'.replace("\\", "_") if '"' not in name else f"{kind.rstrip('; ')}" or "inline"
+def _disposition(path: str, kind: str = "inline") -> str:
+    name = re.sub(r"[^ !#-\[\]-~]", "_", os.path.basename(path))
+    return f'{kind}; filename="{name}"'
 
 
 def _answer(image: Image.Image, path: str, kind: str, quality: int | None = None) -> web.Response:
@@ -80,7 +81,7 @@ def _answer(image: Image.Image, path: str, kind: str, quality: int | None = None
 def _preview(path: str, wanted: str, channel: str) -> web.Response:
     kind, *rest = wanted.split(";")
     kind = kind if kind in ("webp", "jpeg") and "a" not in channel else "webp"
-    quality = int(rest[-1]) if rest and rest[-1].isascii() and rest[-1].isdigit() else QUALITY
+    quality = int(rest[-1]) if rest and re.fullmatch("[0-9]{1,3}", rest[-1]) else QUALITY
     with opened(path) as image:
         rgb = kind == "jpeg" or channel == "rgb"
         shown = image.convert("RGB") if rgb else image if image.mode in ("RGB", "RGBA") else image.convert("RGBA")

@@ -27,12 +27,15 @@ FEATURES = {
 }
 """What the server can do, by ComfyUI's names."""
 
+GOODBYE_SECONDS = 2.0
+"""How long a client may take to answer that the connection ends."""
+
 
 @routes.get("/ws")
 async def connect(request: web.Request) -> web.WebSocketResponse:
     """Tell a client what happens until it leaves; one that comes back with its id hears of its prompt again."""
     state = request.app[STATE]
-    socket = web.WebSocketResponse()
+    socket = web.WebSocketResponse(timeout=GOODBYE_SECONDS)
     await socket.prepare(request)
     transport = request.transport
     client = Client(socket, transport.abort if transport else lambda: None)
