@@ -17,7 +17,7 @@ from graph_nodes import node
 from tessera.app.batch import journal
 from tessera.app.batch.journal import Journal
 from tessera.app.batch.queue import TABLES
-from tessera.app.batch.worker import is_out_of_memory
+from tessera.host.graph.failures import is_out_of_memory
 
 
 def test_same_command_runs_what_is_missing_or_failed(tessera: Tessera) -> None:
