@@ -183,7 +183,9 @@ def prepare(
 
     folders = [None if each is None else os.fspath(each) for each in (models_dir, input_dir, output_dir)]
     folder_paths.configure(*folders)
-    _check(folder_paths.check_folders)
+    # A file that has a default's name by chance does no harm where nothing is read from there.
+    chosen = ["output", *(["models"] if models_dir else []), *(["input"] if input_dir else [])]
+    _check(lambda: folder_paths.check_folders(*chosen))
     info = registry.object_info()
     with reading(name):
         if replace is None:

@@ -80,13 +80,14 @@ def configure(
     _temp = os.path.abspath(temp_dir) if temp_dir else ""
 
 
-def check_folders() -> None:
-    """Check the folders, of which those that are missing can be made.
+def check_folders(*kinds: str) -> None:
+    """Check the "models", "input" or "output" folder, which need not exist.
 
     Raises:
         ValueError: one is a file, is in a file, or has a name that no folder can have.
     """
-    for kind, folder in (("models", models_dir), ("input", _input), ("output", _output)):
+    folders = {"models": models_dir, "input": _input, "output": _output}
+    for kind, folder in ((kind, folders[kind]) for kind in kinds):
         wrong = _no_folder(Path(folder))
         if wrong:
             raise ValueError(f"the {kind} folder {folder[:LONGEST_NAME]}: {wrong}; name a folder")

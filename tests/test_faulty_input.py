@@ -198,7 +198,7 @@ def test_folders_that_cannot_be_are_refused_before_the_run(
     tessera: Tessera, tmp_path: Path, kind: str, place: str
 ) -> None:
     (tmp_path / "file").touch()
-    code, out, lines = tessera(loaded("sub/moss.png"), f"--{kind}-dir", place, *([] if kind == "input" else []))
+    code, out, lines = tessera(loaded("sub/moss.png"), f"--{kind}-dir", place)
     assert (code, out, len(lines)) == (2, [], 1)
     assert lines[0].startswith(f"the {kind} folder ")
 
@@ -310,3 +310,13 @@ def test_messages_about_a_request_show_no_secrets_of_a_link_and_wait_for_no_pipe
     said = capsys.readouterr()
     assert code in (0, 2)
     assert not [secret for secret in ("word", "key", "part") if secret in said.err]
+
+
+def test_a_file_with_the_name_of_a_default_folder_does_no_harm(tessera: Tessera, tmp_path: Path) -> None:
+    (tmp_path / "models").touch()
+    assert tessera(loaded("sub/moss.png"))[0] == 0
+    (tmp_path / "output").rename(tmp_path / "other")
+    (tmp_path / "output").touch()
+    code, out, lines = tessera(loaded("sub/moss.png"))
+    assert (code, out, len(lines)) == (2, [], 1)
+    assert lines[0].startswith("the output folder ")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ...host.errors import GraphError, first
+from ...host.errors import GraphError, escaped, first, one_line
 from . import batch, check, import_request, nodes, params, run, serve, streams
 from .arguments import BAD_INPUT, DONE, FAILED, STOPPED, Parser, fail, folders, graph
 
@@ -26,6 +26,14 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         print(f"tessera {version()}")
         raise SystemExit(DONE)
+
+
+class _Escaped(logging.Formatter):
+    """Messages name files and what is in them; tracebacks behind them keep their lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging gives it
+        """Return the line of a message."""
+        return escaped(super().formatMessage(record))
 
 
 def version() -> str:
@@ -75,7 +83,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return fail(FAILED, f"{error.filename or 'standard output'}: {error.strerror or error}")
     except Exception as error:
         log.debug("the cause", exc_info=error)
-        return fail(FAILED, f"{type(error).__name__}: {error}; run again with --debug to see where it comes from")
+        return fail(
+            FAILED, one_line(f"{type(error).__name__}: {error}; run again with --debug to see where it comes from")
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +107,9 @@ def _quiet(verbose: bool) -> None:
     # A log that cannot be written is no reason to print a traceback.
     logging.raiseExceptions = False
     level = logging.INFO if verbose else logging.WARNING if sys.stderr.isatty() else logging.ERROR
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Escaped("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     if verbose:
         logging.getLogger(__name__.partition(".")[0]).setLevel(logging.DEBUG)
     else:

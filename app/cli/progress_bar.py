@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ...host.errors import LONGEST_VALUE, one_line
+
 if TYPE_CHECKING:
     from ...host.graph.workflow import Prompt
 
@@ -31,7 +33,8 @@ class ProgressDisplay:
         if self.bar is None or not maximum:
             return
         steps = f", {value:g}/{maximum:g}" if value else ""
-        self.bar.set_description_str(f"{node_id} {self.prompt[node_id]['class_type']}{steps}", refresh=False)
+        name = one_line(f"{node_id} {self.prompt[node_id]['class_type']}", LONGEST_VALUE)
+        self.bar.set_description_str(f"{name}{steps}", refresh=False)
         self.bar.n = min(self.started - 1 + value / maximum, self.bar.total)
         self.bar.refresh()
 

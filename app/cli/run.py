@@ -56,7 +56,7 @@ def command(options: argparse.Namespace) -> int:
     with handled() as signals, recorded() as files:
         run = on_engine.run if is_server(options.engine) else _run
         code, errors, made = run(options, signals)
-        made = None if made is None else _with_files(made, files)
+        made = _with_files(made, files) if made and errors else made
         unprinted = None if made is None else _print(made, options.json)
         unsent = _send(hook, errors, made)
     if errors or unsent or unprinted is not None:

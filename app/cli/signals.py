@@ -66,4 +66,5 @@ def handled() -> Iterator[Signals]:
         yield signals
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None stands for what no Python code has set.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from ...host.errors import escaped, one_line
+from ...host.errors import escaped
 
 STREAMS = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 
@@ -42,7 +42,7 @@ def complain(*lines: str) -> None:
     """Print lines on standard error, if it can be written."""
     with suppress(OSError, ValueError):
         for line in lines:
-            print(one_line(line), file=sys.stderr, flush=True)
+            print(escaped(line), file=sys.stderr, flush=True)
 
 
 def finish() -> None:

@@ -76,7 +76,7 @@ class Webhook:
         sending = threading.Thread(target=lambda: told.append(self._attempts(body, pause)), daemon=True)
         sending.start()
         sending.join(DEADLINE)
-        return told[0] if told else f"--webhook {self._shown}: gave up after {DEADLINE:g} seconds"
+        return one_line(told[0]) if told else f"--webhook {self._shown}: gave up after {DEADLINE:g} seconds"
 
     def _attempts(self, body: bytes, pause: Callable[[float], None]) -> str:
         wrong = ""

@@ -240,7 +240,7 @@ class SD15(BaseModel):
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
         """Return the mask and the masked image, or the image to edit."""
-        config: Any = self.diffusion_model.config
+        config = getattr(self.diffusion_model, "config", None)
         more = getattr(config, "in_channels", 0) - self.latent_format.latent_channels
         if more == self.latent_format.latent_channels:
             return edit_channels(**kwargs)
