@@ -80,6 +80,7 @@ def test_what_the_editor_asks_for_first_is_there(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
         assert await answer(client, "GET", "/userdata/user.css") == (200, "")
         assert await answer(client, "GET", "/userdata/comfy.templates.json") == (200, [])
+        assert await answer(client, "GET", "/userdata/workflows%2F.index.json") == (200, {})
         assert await answer(client, "GET", "/v2/userdata") == (200, [])
         assert (await answer(client, "GET", "/users"))[1] == {"storage": "server", "migrated": False}
         await answer(client, "POST", "/userdata/user.css", data=b"body { color: red }")

@@ -155,3 +155,29 @@ def test_a_node_that_fails_is_marked_with_one_line(editor: Editor) -> None:
     assert error["node_type"] == "KSampler"
     assert "136" in error["exception_message"]
     assert "\n" not in error["exception_message"].strip()
+
+
+def test_help_pages_open_with_their_images(editor: Editor) -> None:
+    """Also that of a core node. What is missing among what they show is an error of the fixture."""
+    editor.open_template("seamless_texture")
+    for kind, words in (("TesseraSeamlessModel", "torus"), ("KSampler", "sampler_name")):
+        editor.page.evaluate(
+            """(kind) => {
+                const found = window.app.graph.nodes.find((node) => node.type === kind);
+                window.app.canvas.deselectAll();
+                window.app.canvas.selectNode(found);
+            }""",
+            kind,
+        )
+        editor.page.locator("[data-testid=info-button]").click()
+        editor.page.locator(".node-help-content").get_by_text(words).first.wait_for(timeout=30_000)
+    editor.page.wait_for_load_state("networkidle")
+
+
+def test_panels_of_files_and_models_open(editor: Editor) -> None:
+    for name in ("assets", "model-library", "workflows"):
+        editor.page.evaluate(
+            "(id) => window.app.extensionManager.command.execute(`Workspace.ToggleSidebarTab.${id}`)", name
+        )
+        editor.page.wait_for_load_state("networkidle")
+    editor.page.evaluate("() => window.app.extensionManager.command.execute('Workspace.ToggleSidebarTab.workflows')")

@@ -22,7 +22,7 @@ USER = "default"
 KEPT_FOLDERS = ("workflows", "subgraphs")
 """The editor lists these from its first start on, when nothing is in them yet."""
 
-FIRST_FILES = {"user.css": "", "comfy.templates.json": "[]"}
+FIRST_FILES = {"user.css": "", "comfy.templates.json": "[]", "workflows/.index.json": "{}"}
 """And asks for these files; this is in them before it saves them."""
 
 
