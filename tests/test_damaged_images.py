@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import struct
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -109,6 +111,20 @@ def test_formats_that_start_programs_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(ValueError, match="a.png is no image"):
         load_image(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+def test_a_chunk_that_claims_gigabytes_is_not_given_them(tmp_path: Path) -> None:
+    content = bytearray(png())
+    content[33:37] = b"\xff\0\0\0"
+    (tmp_path / "a.png").write_bytes(content)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, before[1]))
+    try:
+        assert load_image(tmp_path / "a.png")[0].shape == (1, 40, 30, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.mark.parametrize("place", [32, 40, 48, 64])

@@ -149,12 +149,13 @@ def _pixels_of_png(file: BinaryIO) -> BinaryIO:
     if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
         file.seek(0)
         return file
+    size = os.fstat(file.fileno()).st_size
     kept = BytesIO()
     kept.write(PNG_SIGNATURE)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind in PNG_PIXELS:
-            kept.write(head + file.read(length + 4))
+            kept.write(head + file.read(min(length + 4, size)))
         else:
             file.seek(length + 4, os.SEEK_CUR)
     kept.seek(0)
