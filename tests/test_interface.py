@@ -102,3 +102,17 @@ def test_the_interface_knows_the_same_options_as_the_nodes() -> None:
     found = re.search(r"OWN = ({.*?});", (WEB / "options.js").read_text("utf-8"))
     assert found
     assert json.loads(re.sub(r"(\w+):", r'"\1":', found[1])) == OWN
+
+
+def test_what_lies_under_the_pointer_stays_there() -> None:
+    """A px of the image is at the same point before and after, at any zoom, and the zoom has bounds."""
+    script = """(() => {
+      const place = { zoom: 2, origin: [30, -10], moved: false }, point = [120, 75];
+      const under = () => point.map((value, axis) => (value - place.origin[axis]) / place.zoom);
+      const before = under();
+      for (const factor of [1.2, 1.2, 0.1, 1e9, 1e-9]) m.zoomAt(place, point, factor);
+      return { before, after: under(), zoom: place.zoom };
+    })()"""
+    found = evaluate("zoom.js", script)
+    assert found["after"] == pytest.approx(found["before"])
+    assert found["zoom"] == 1 / 32

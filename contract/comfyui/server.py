@@ -1,4 +1,4 @@
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 """What the pack adds to ComfyUI's server: answers for its interface, and nodes that stand in for others'."""
 
 from __future__ import annotations

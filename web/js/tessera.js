@@ -22,10 +22,14 @@ const VIEWS = {
   TesseraScheduler: makePlotView,
   TesseraSeamlessModel: makeRepeatView,
 };
+/** Nodes whose images the view shows: the editor's own preview would show them once more. */
+const SHOWN_HERE = ["TesseraSeamCheck", "TesseraScheduler", "TesseraSchedulerCompare"];
 const TEXTS = ["report", "files", "prompt"];
 
 /** @type {WeakMap<GraphNode, (output: Output) => void>} */
 const shows = new WeakMap();
+/** Nodes with a panel from the start. @type {WeakSet<GraphNode>} */
+const waiting = new WeakSet();
 
 /** @param {Record<string, Output>} outputs */
 function showAll(outputs) {
@@ -33,6 +37,18 @@ function showAll(outputs) {
   for (const node of nodes) {
     const output = outputs[locator(node)];
     if (output) shows.get(node)?.(output);
+  }
+}
+
+/** Show what the server remembers of nodes that the editor has no output of, as after a reload of the page. */
+async function restore() {
+  /** @param {GraphNode} node */
+  const lacks = (node) => waiting.has(node) && !app.nodeOutputs[locator(node)];
+  if (!app.rootGraph.nodes.some(lacks)) return;
+  for (const [node, output] of await fromHistory()) {
+    if (!lacks(node)) continue;
+    app.nodeOutputs[locator(node)] = output;
+    shows.get(node)?.(output);
   }
 }
 
@@ -48,27 +64,22 @@ app.registerExtension({
     if (!kind.startsWith("Tessera")) return;
     const make = VIEWS[kind];
     const reports = Boolean(node.constructor.nodeData?.output_name?.some((name) => TEXTS.includes(name)));
-    if (make) {
-      // The view shows the images; the editor's own preview would show them once more.
+    if (SHOWN_HERE.includes(kind)) {
       node.hideOutputImages = true;
       node.onDrawBackground = () => {};
     }
     const show = lazily(() => addPanel(node, make?.(node) ?? null, reports), Boolean(make) || reports);
     shows.set(node, show);
+    if (make || reports) waiting.add(node);
     follow(node, show);
     greyOptions(node);
     translateForeign(node);
   },
   /** @param {Record<string, Output>} outputs */
   onNodeOutputsUpdated: showAll,
-  async afterConfigureGraph() {
-    const missing = app.rootGraph.nodes.some((node) => shows.has(node) && !app.nodeOutputs[locator(node)]);
-    if (!missing) return;
-    for (const [node, output] of await fromHistory()) {
-      if (!shows.has(node) || app.nodeOutputs[locator(node)]) continue;
-      app.nodeOutputs[locator(node)] = output;
-      shows.get(node)?.(output);
-    }
+  afterConfigureGraph() {
+    // The graph is there first.
+    setTimeout(restore);
   },
 });
 
