@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..host.errors import GraphError, named
+from ..host.errors import GraphError, named, shown
 from ..host.graph.mapping import is_link
 from ..host.graph.workflow import Prompt
 from ..host.schema.object_info import inputs_of
@@ -14,6 +14,12 @@ from ..nodes.moving_in.packs import PACKS
 from ..nodes.moving_in.rules import SELF, Parts
 
 Info = Mapping[str, Mapping[str, Any]]
+
+COMPUTED: Mapping[str, Any] = {
+    **dict.fromkeys(("nag_scale", "nag_tau", "nag_alpha", "nag_sigma_end", "weight"), (int, float)),
+    **dict.fromkeys(("tiling", "copy_model", "copy_vae", "weight_type", "preset"), str),
+}
+"""Inputs that are translated, and what they may be: a link cannot be."""
 
 
 def readable(object_info: Info) -> dict[str, Any]:
@@ -77,6 +83,11 @@ def _parts(node_id: str, node: Mapping[str, Any], object_info: Info) -> Parts:
     missing = [name for name, entry in inputs.items() if entry.required and name not in given]
     if missing:
         raise GraphError([f"{named(node_id, kind)}: {', '.join(missing)} missing; link it in the workflow"])
+    for name in inputs:
+        if name in COMPUTED and not isinstance(given[name], COMPUTED[name]):
+            raise GraphError(
+                [f"{named(node_id, kind)}: {name} is {shown(given[name])}; type a value in, to translate it"]
+            )
     adapters = inputs_of(object_info["TesseraLoadIPAdapter"])["ip_adapter"].options["options"]
     parts = PARTS_OF[kind](given, list(adapters))
     for part in parts.nodes.values():
@@ -90,9 +101,9 @@ def _own(value: Any, node_id: str) -> Any:
     return [_place(node_id, value[0][1:]), value[1]] if inside else value
 
 
-def _linked(value: Any, made: Mapping[str, Parts]) -> Any:
+def _linked(value: Any, made: Mapping[str, Parts], passed: frozenset[str] = frozenset()) -> Any:
     """Return what a link to a replaced node leads to: a part of it, or what it was given and passes on."""
-    if not is_link(value) or value[0] not in made:
+    if not is_link(value) or value[0] not in made or value[0] in passed:
         return value
     node_id, output = value
     outputs = made[node_id].outputs
@@ -100,7 +111,7 @@ def _linked(value: Any, made: Mapping[str, Parts]) -> Any:
         return value
     target = outputs[output]
     inside = target[0] in {_place(node_id, name) for name in made[node_id].nodes}
-    return target if inside else _linked(target, made)
+    return target if inside else _linked(target, made, passed | {node_id})
 
 
 def _without_unknown(prompt: Prompt, object_info: Info) -> tuple[Prompt, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from ..contract import io
@@ -60,18 +62,18 @@ class TesseraOffsetImage(io.ComfyNode):
     @classmethod
     def execute(cls, image: Tensor, x: float = 0.5, y: float = 0.5, unit: str = "fraction") -> io.NodeOutput:
         """Roll the image."""
-        check_offset(x, y, unit)
+        check_side("x", x, unit)
+        check_side("y", y, unit)
         return io.NodeOutput(offset(image, x / UNITS[unit], y / UNITS[unit]))
 
     @classmethod
     def validate_inputs(cls, x: float | None = 0.5, y: float | None = 0.5, unit: str | None = "fraction") -> bool | str:
         """Check that x and y are not larger than a whole."""
-        given = {"x": x, "y": y, "unit": unit}
-        return verdict(cls, given, (check_offset, list(given)))
+        rules = [(partial(check_side, name), [name, "unit"]) for name in ("x", "y")]
+        return verdict(cls, {"x": x, "y": y, "unit": unit}, *rules)
 
 
-def check_offset(x: float, y: float, unit: str) -> None:
-    """Raise ValueError where x or y is more than a whole side."""
-    for name, value in (("x", x), ("y", y)):
-        if value > UNITS[unit]:
-            raise ValueError(f"{name} is {value:g}; expected 0 to {UNITS[unit]:g}, or unit percent.")
+def check_side(name: str, value: float, unit: str) -> None:
+    """Raise ValueError where `value` is more than a whole side."""
+    if value > UNITS[unit]:
+        raise ValueError(f"{name} is {value:g}; expected 0 to {UNITS[unit]:g}, or unit percent.")

@@ -200,6 +200,19 @@ def test_nothing_left_is_an_error() -> None:
         replace(graph(n9=node("SeamlessTile", tiling="enable")), INFO)
 
 
+def test_a_value_that_cannot_be_translated_is_one_line() -> None:
+    for kind, name in (("NAGGuider", "nag_scale"), ("IPAdapter", "weight"), ("SeamlessTile", "tiling")):
+        with pytest.raises(GraphError, match=naming("9", kind, name)):
+            replaced(kind, **{name: ["2", 0]})
+
+
+def test_a_circle_of_nodes_that_pass_on_is_left_to_the_check() -> None:
+    prompt, _ = replace(
+        graph(n9=foreign("IPAdapterUnifiedLoader", model=["9", 0]), n10=foreign("SeamlessTile", model=["9", 0])), INFO
+    )
+    assert prompt["10"]["inputs"]["model"] == ["9", 0]
+
+
 # A file of the editor, as people share it
 
 

@@ -96,13 +96,13 @@ def _negative(given: Mapping[str, Any]) -> tuple[Node, list[str]]:
     ), notes
 
 
-def _with_nag(kind: str, left_out: tuple[str, ...] = (), **renamed: str) -> Callable[[Mapping[str, Any], Any], Parts]:
+def _with_nag(kind: str, left_out: tuple[str, ...] = ()) -> Callable[[Mapping[str, Any], Any], Parts]:
     """Return a rule: Flux Negative Prompt before a node of ComfyUI, which takes the other inputs."""
     own = ("nag_negative", "nag_scale", "nag_tau", "nag_alpha", "nag_sigma_end", *left_out)
 
     def rule(given: Mapping[str, Any], _: list[str]) -> Parts:
         negative, notes = _negative(given)
-        kept = {renamed.get(name, name): value for name, value in given.items() if name not in own}
+        kept = {name: value for name, value in given.items() if name not in own}
         outputs: list[Link] = [["@", 0], ["@", 1]]
         return Parts({"negative": negative, SELF: _node(kind, **{**kept, "model": ["@negative", 0]})}, outputs, notes)
 
@@ -132,6 +132,8 @@ def unified_loader(given: Mapping[str, Any], files: list[str]) -> Parts:
     fitting = [name for name in own if part in name.lower() and ("face" in part) == ("face" in name.lower())]
     chosen = (fitting or own or [DEMO])[0]
     notes = [f"preset {given['preset']} became the file {chosen}; Load IP-Adapter takes any other"]
+    if given.get("ipadapter") is not None:
+        notes.append("ipadapter has no counterpart; nothing is taken from another loader")
     loader = _node("TesseraLoadIPAdapter", ip_adapter=chosen)
     return Parts({SELF: loader}, [given["model"], ["@", 0]], notes)
 
