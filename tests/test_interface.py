@@ -43,24 +43,35 @@ def test_types_hold() -> None:
     assert found.returncode == 0, found.stdout
 
 
-def evaluate(module: str, expression: str) -> Any:
-    """The value of a JavaScript expression that has a module's exports at hand as `m`."""
-    node = shutil.which("node")
-    if node is None:
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The modules in a folder that tells node that they are ES modules."""
+    if shutil.which("node") is None:
         pytest.skip("needs node")
-    script = f"import * as m from {json.dumps((WEB / module).as_uri())}; console.log(JSON.stringify({expression}))"
-    command = [node, "--experimental-default-type=module", "--input-type=module", "--eval", script]
+    folder = tmp_path_factory.mktemp("modules")
+    for path in FILES:
+        shutil.copy(path, folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    return folder
+
+
+def evaluate(module: Path, expression: str) -> Any:
+    """The value of a JavaScript expression that has a module's exports at hand as `m`."""
+    script = f"import * as m from {json.dumps(module.as_uri())}; console.log(JSON.stringify({expression}))"
+    command = ["node", "--input-type=module", "--eval", script]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
 @pytest.mark.parametrize("name", ["straight", "both", "half_drop", "brick", "horizontal", "vertical", "off"])
-def test_repeats_cover_the_view_once(name: str) -> None:
+def test_repeats_cover_the_view_once(name: str, modules: Path) -> None:
     """Every point of the view lies in one repeat; along an axis that does not repeat, in none outside of the image."""
-    layout = evaluate("tile.js", f"m.layoutOf('{name}')")
+    layout = evaluate(modules / "tile.js", f"m.layoutOf('{name}')")
     for tile, origin in (((40, 30), (7, -11)), ((64, 64), (-300, 95)), ((300, 500), (20, 20))):
-        found = evaluate("tile.js", f"m.corners({json.dumps(layout)}, {list(tile)}, {list(origin)}, [200, 150])")
+        found = evaluate(
+            modules / "tile.js", f"m.corners({json.dumps(layout)}, {list(tile)}, {list(origin)}, [200, 150])"
+        )
         for x in range(1, 200, 13):
             for y in range(1, 150, 11):
                 inside = [c for c in found if c[0] <= x < c[0] + tile[0] and c[1] <= y < c[1] + tile[1]]
@@ -69,14 +80,14 @@ def test_repeats_cover_the_view_once(name: str) -> None:
                 assert len(inside) == int(in_column and in_row), (name, tile, x, y)
 
 
-def test_a_half_drop_shifts_the_next_column_by_half() -> None:
-    found = evaluate("tile.js", "m.corners(m.layoutOf('half_drop'), [10, 20], [0, 0], [20, 20])")
+def test_a_half_drop_shifts_the_next_column_by_half(modules: Path) -> None:
+    found = evaluate(modules / "tile.js", "m.corners(m.layoutOf('half_drop'), [10, 20], [0, 0], [20, 20])")
     assert sorted(y % 20 for x, y in found if x == 0) == [0]
     assert {y % 20 for x, y in found if x == 10} == {10}
 
 
-def test_what_fits_lies_in_the_middle() -> None:
-    found = evaluate("tile.js", "m.fit([100, 50], [3, 3], [600, 600])")
+def test_what_fits_lies_in_the_middle(modules: Path) -> None:
+    found = evaluate(modules / "tile.js", "m.fit([100, 50], [3, 3], [600, 600])")
     assert found == {"zoom": 2, "origin": [0, 150]}
 
 
@@ -104,7 +115,7 @@ def test_the_interface_knows_the_same_options_as_the_nodes() -> None:
     assert json.loads(re.sub(r"(\w+):", r'"\1":', found[1])) == OWN
 
 
-def test_what_lies_under_the_pointer_stays_there() -> None:
+def test_what_lies_under_the_pointer_stays_there(modules: Path) -> None:
     """A px of the image is at the same point before and after, at any zoom, and the zoom has bounds."""
     script = """(() => {
       const place = { zoom: 2, origin: [30, -10], moved: false }, point = [120, 75];
@@ -113,6 +124,6 @@ def test_what_lies_under_the_pointer_stays_there() -> None:
       for (const factor of [1.2, 1.2, 0.1, 1e9, 1e-9]) m.zoomAt(place, point, factor);
       return { before, after: under(), zoom: place.zoom };
     })()"""
-    found = evaluate("zoom.js", script)
+    found = evaluate(modules / "zoom.js", script)
     assert found["after"] == pytest.approx(found["before"])
     assert found["zoom"] == 1 / 32
