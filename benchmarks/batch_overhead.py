@@ -21,6 +21,7 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import tessera
 from tessera.app.batch.batch import QUEUE, Batch, Options
@@ -102,9 +103,8 @@ def no_op_pool() -> Pool:
     from tessera.app.batch.ray_pool import RayPool
 
     logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(
-        num_cpus=2, include_dashboard=False, object_store_memory=2**28, log_to_driver=False, configure_logging=False
-    )
+    quiet: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+    ray.init("local", num_cpus=2, object_store_memory=2**28, **quiet)
     actor = ray.remote(NoOpActor)
     return RayPool(lambda worker: actor.options(num_cpus=1).remote(), 2, shut_down=True)
 

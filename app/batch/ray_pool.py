@@ -260,7 +260,9 @@ def _connect(options: Options) -> None:
             )
     except (OSError, RuntimeError, ValueError) as error:
         reason = one_line(str(error).split(". ")[0], 200)
-        raise GraphError([f"--ray {options.ray or ''}: {reason}; is a cluster running there?"]) from error
+        if options.ray is None:
+            raise GraphError([f"--workers: Ray does not start: {reason}; leave it out to run here"]) from error
+        raise GraphError([f"--ray {options.ray}: {reason}; is a cluster running there?"]) from error
 
 
 def _check_address(address: str) -> None:
