@@ -1,7 +1,7 @@
 """torch.compile: seamless UNets and Flux attention with a negative are one graph, which serves every step.
 
-For attention, a second size or strength makes one more graph, which then serves all others: torch's own rule. A whole UNet
-is compiled for one size here, as tracing it for all takes minutes.
+For attention, a second size or strength makes one more graph, which then serves all others: torch's own rule. A whole
+UNet is compiled for one size here, as tracing it for all takes minutes.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ...host.models.loaders import load_clip_vision
 from ...ip_adapter.formats import read_adapter
 from ...ip_adapter.layers import Layer, find_layers
-from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_reference
+from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_references
 from ...ip_adapter.saved import SUFFIX, encode_reference
 from .captions import plain
 from .common import DEVICE, TrainingRun, autocast
@@ -309,7 +309,7 @@ def save_demo_reference(out: Path) -> None:
     """Write the reference that ships with the pack: a drawn zigzag, precomputed."""
     loaded = LoadedAdapter(read_adapter(out / "ip_adapter.safetensors"), load_clip_vision(out / "image_encoder"))
     drawn = torch.from_numpy(draw(np.random.default_rng(5), "zigzag", ("red", "white"), 128))[None].float() / 255
-    reference = make_reference(ImagePrompt(drawn), loaded, list(loaded.adapter.layers))
+    (reference,) = make_references([(ImagePrompt(drawn), list(loaded.adapter.layers))], loaded)
     (out / f"red_zigzag{SUFFIX}").write_bytes(encode_reference(reference))
 
 

@@ -29,15 +29,16 @@ RUNS: dict[str, list[tuple[int, float, str]]] = {
 def _references(model: Any, folder: Path) -> list[str]:
     """Two precomputed images of a random adapter for the demo model."""
     from tessera.ip_adapter.formats import parse_adapter
-    from tessera.ip_adapter.reference import precompute
+    from tessera.ip_adapter.reference import Reference, precompute
     from tessera.ip_adapter.saved import encode_reference
     from tiny_adapters import random_xlabs
 
     adapter = parse_adapter(random_xlabs(model.get_model_object("diffusion_model")), "random")
     files = [folder / f"{i}.reference.safetensors" for i in range(2)]
-    for file in files:
-        tokens = torch.randn(2, adapter.tokens, adapter.width)
-        file.write_bytes(encode_reference(precompute(tokens[0], tokens[1], adapter, adapter.layers)))
+    about = adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name
+    tokens = torch.randn(2, 2, adapter.tokens, adapter.width)
+    for file, found in zip(files, precompute(tokens, adapter, adapter.layers), strict=True):
+        file.write_bytes(encode_reference(Reference(found, *about)))
     return [str(file) for file in files]
 
 
