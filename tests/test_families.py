@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from naming import naming
 from tessera.host.models.architectures import unet_config
 from tessera.host.models.families import FAMILIES, of_file_name, recognise
+from tessera.host.models.families.qwen_image import instruction_length
 from tessera.host.models.image_conds import NoiseAugmentor, edit_channels, flux_channels, inpainting_channels
 from tessera.host.models.loaders import load_clip, load_diffusion_model, load_vae
 from tessera.host.models.model_base import ModelType
@@ -191,3 +192,51 @@ def test_klein_reads_three_layers_and_hides_padding(tmp_path: Path) -> None:
         states = reference(input_ids=torch.tensor([ids[:count]]), output_hidden_states=True).hidden_states
     wanted = torch.cat([states[layer] for layer in (9, 18, 27)], -1)
     torch.testing.assert_close(clip.encode("moss")[:, :count], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "length"),
+    [
+        ([151644, 8, 198, 151645, 198, 151644, 872, 198, 5, 6, 151645], 8),
+        ([151644, 8, 198, 151645, 198, 151644, 5, 6], 5),
+        ([151644, 5, 6], 0),
+    ],
+)
+def test_instruction_of_qwen_image_ends_where_the_prompt_begins(ids: list[int], length: int) -> None:
+    assert instruction_length(ids) == length
+
+
+def test_qwen_image_reads_the_last_layer_of_qwen2(tmp_path: Path) -> None:
+    from transformers import Qwen2Config, Qwen2Model
+
+    config = Qwen2Config(
+        vocab_size=40, hidden_size=128, intermediate_size=48, num_hidden_layers=2, num_attention_heads=1,
+        num_key_value_heads=1, rms_norm_eps=1e-6, rope_theta=1000000.0,
+    )  # fmt: skip
+    reference: Any = Qwen2Model(config).eval()
+    weights = tiny.random_weights(reference, 6)
+    reference.load_state_dict(weights)
+    seeing = {"visual.patch_embed.proj.weight": torch.zeros(1), "lm_head.weight": torch.zeros(1)}
+    path = tiny.save(tmp_path / "qwen.safetensors", tiny.with_prefix("model.", weights) | seeing)
+    tiny.save_t5_tokenizer(tmp_path)
+    clip = load_clip([path], "qwen_image")
+    ids = torch.tensor([[token for token, _ in clip.tokenize("moss")["qwen25_7b"][0]]])
+    with torch.no_grad():
+        wanted = reference(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(clip.encode("moss"), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_vae_of_videos_is_that_of_diffusers(tmp_path: Path) -> None:
+    frames = pytest.importorskip("diffusers.models.autoencoders.autoencoder_kl_qwenimage")
+    reference: Any = frames.AutoencoderKLQwenImage(base_dim=8, z_dim=4, num_res_blocks=2).eval()
+    weights = tiny.random_weights(reference, 3)
+    reference.load_state_dict(weights)
+    vae = load_vae(tiny.save(tmp_path / "frames.safetensors", weights))
+    assert (vae.latent_channels, vae.downscale_ratio) == (4, 8)
+    image = torch.rand(1, 16, 24, 3)
+    latents = vae.encode(image)
+    with torch.no_grad():
+        wanted = reference.encode(image.movedim(-1, 1)[:, :, None] * 2 - 1).latent_dist.mode()
+        drawn = reference.decode(wanted).sample[:, :, 0]
+    torch.testing.assert_close(latents, wanted[:, :, 0])
+    torch.testing.assert_close(vae.decode(latents), ((drawn + 1) / 2).clamp(0, 1).movedim(1, -1))

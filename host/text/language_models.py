@@ -13,7 +13,7 @@ from ..layouts.state_dicts import StateDict, count_blocks, fill
 from .clip_tokens import Encode, encoder, load_tokenizer_json
 
 HEAD_SIZE = 128
-"""Of queries and keys in Qwen3."""
+"""Of queries and keys in Qwen2.5-VL."""
 
 ROPE_THETA = 1000000.0
 EPS = 1e-6
@@ -105,6 +105,30 @@ def build_qwen3(sd: StateDict, dtype: torch.dtype) -> nn.Module:
         rope_theta=ROPE_THETA,
     )
     return _filled(Qwen3Model, config, sd, dtype)
+
+
+def is_qwen2(sd: StateDict) -> bool:
+    """Return whether weights are those of Qwen2 or Qwen2.5-VL."""
+    return "layers.0.self_attn.q_proj.bias" in without_head(sd)
+
+
+def build_qwen2(sd: StateDict, dtype: torch.dtype) -> nn.Module:
+    """Return transformers' `Qwen2Model` with these weights, which Qwen2.5-VL is for text alone."""
+    from transformers import Qwen2Config, Qwen2Model
+
+    sd = without_head(sd)
+    vocabulary, width = sd["embed_tokens.weight"].shape
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=sd["layers.0.mlp.gate_proj.weight"].shape[0],
+        num_hidden_layers=count_blocks(sd, "layers."),
+        num_attention_heads=sd["layers.0.self_attn.q_proj.weight"].shape[0] // HEAD_SIZE,
+        num_key_value_heads=sd["layers.0.self_attn.k_proj.weight"].shape[0] // HEAD_SIZE,
+        rms_norm_eps=EPS,
+        rope_theta=ROPE_THETA,
+    )
+    return _filled(Qwen2Model, config, sd, dtype)
 
 
 def _filled(kind: Any, config: Any, sd: StateDict, dtype: torch.dtype) -> nn.Module:

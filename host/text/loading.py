@@ -16,7 +16,7 @@ from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text
 from .clip import CLIP
 from .clip_tokens import load_t5_tokenizer
 from .encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
-from .language_models import is_qwen3, without_head
+from .language_models import is_qwen2, is_qwen3, without_head
 from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 
 CLIP_PROBE = "text_model.encoder.layers.0.mlp.fc1.weight"
@@ -49,10 +49,17 @@ class TextWeights:
         return is_qwen3(self.weights)
 
     @property
+    def is_qwen2(self) -> bool:
+        """Whether it is the language model of Qwen2.5-VL."""
+        return is_qwen2(self.weights)
+
+    @property
     def kind(self) -> str:
         """What it is: the beginning of its role in a family."""
         if self.is_t5:
             return "t5"
+        if self.is_qwen2:
+            return "qwen25"
         if self.is_qwen3:
             return f"qwen3_{QWEN3_SIZES.get(self.width, '4b')}"
         return {CLIP_H_WIDTH: "clip_h", CLIP_G_WIDTH: "clip_g"}.get(self.width, "clip")
@@ -65,13 +72,13 @@ class TextWeights:
     def __str__(self) -> str:
         if self.is_t5:
             return "T5"
-        return f"{'Qwen3' if self.is_qwen3 else 'CLIP'} of width {self.width}"
+        return f"{'Qwen3' if self.is_qwen3 else 'Qwen2.5' if self.is_qwen2 else 'CLIP'} of width {self.width}"
 
     @property
     def width(self) -> int:
         """Of its embeddings, for CLIP and Qwen3."""
-        key = "embed_tokens.weight" if self.is_qwen3 else "text_model.embeddings.token_embedding.weight"
-        return self.weights[key].shape[1]
+        keys = ("embed_tokens.weight", "text_model.embeddings.token_embedding.weight")
+        return next(self.weights[key].shape[1] for key in keys if key in self.weights)
 
     def full_config(self) -> dict[str, Any]:
         """Return what the module is built from: what shapes say, and what the folder says beyond that."""
@@ -89,7 +96,7 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     sd = dequantized(sd, devices.text_encoder_dtype(wide_range=True))
     if "transformer.resblocks.0.ln_1.weight" in sd:
         return TextWeights(convert_openclip(sd), openclip=True)
-    if is_qwen3(sd):
+    if is_qwen3(sd) or is_qwen2(sd):
         return TextWeights(without_head(sd), config=config)
     if T5_PROBE in sd:
         kept = {k: t for k, t in sd.items() if k.startswith("encoder.") or k == "shared.weight"}

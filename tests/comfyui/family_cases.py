@@ -82,6 +82,7 @@ class Case:
 
     `weights`: in the layout of its file. `context`: width of the text. `pooled`: width of the pooled text, 0 for none.
     `channels`: of latents. `values`: more of the conditioning, made with a generator. `cfg`: guidance scale.
+    `frames`: whether ComfyUI's latents are those of a video.
     """
 
     weights: Callable[[], StateDict]
@@ -92,6 +93,7 @@ class Case:
     cfg: float = 4.0
     scheduler: str = "normal"
     length: int = 77
+    frames: bool = False
 
 
 def unet(config: dict[str, Any]) -> Callable[[], StateDict]:
@@ -202,6 +204,13 @@ def _pages(method: str | None) -> Callable[[torch.Generator], dict[str, Any]]:
     return values
 
 
+def qwen_image() -> StateDict:
+    from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
+
+    config = {"num_layers": 2, "num_attention_heads": 2, "joint_attention_dim": 48}
+    return tiny.random_weights(QwenImageTransformer2DModel.from_config(config))
+
+
 def z_image() -> StateDict:
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
@@ -239,6 +248,7 @@ CASES = {
     "flux2": Case(flux2, 48, 0, 128, cfg=1.5, scheduler="simple"),
     "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
     "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),
+    "qwen-image": Case(qwen_image, 48, 0, 16, cfg=1.5, scheduler="simple", frames=True),
     "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
 }
 

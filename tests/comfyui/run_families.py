@@ -35,15 +35,27 @@ def smaller(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
     return config
 
 
-model_detection.detect_unet_config = smaller
+def narrower(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
+    """What ComfyUI detects, for Qwen-Image of a smaller width."""
+    config = smaller(state_dict, prefix, metadata)
+    if config and config.get("image_model") == "qwen_image":
+        heads = state_dict[f"{prefix}img_in.weight"].shape[0] // 128
+        width = state_dict[f"{prefix}txt_norm.weight"].shape[0]
+        config |= {"num_attention_heads": heads, "joint_attention_dim": width}
+    return config
+
+
+model_detection.detect_unet_config = narrower
 
 
 def sample(run: dict[str, Any]) -> torch.Tensor:
     """Latents."""
     model = comfy.sd.load_diffusion_model(run["path"])
-    latents = torch.zeros_like(run["noise"])
-    arguments = (run["noise"], 4, run["cfg"], "euler", run["scheduler"], run["positive"], run["negative"], latents)
-    return comfy.sample.sample(model, *arguments, denoise=1.0, seed=0, disable_pbar=True)
+    noise = run["noise"][:, :, None] if run["frames"] else run["noise"]
+    latents = torch.zeros_like(noise)
+    arguments = (noise, 4, run["cfg"], "euler", run["scheduler"], run["positive"], run["negative"], latents)
+    found = comfy.sample.sample(model, *arguments, denoise=1.0, seed=0, disable_pbar=True)
+    return found[:, :, 0] if run["frames"] else found
 
 
 found: dict[str, Any] = {}

@@ -45,7 +45,12 @@ def theirs(chosen: list[str], files: Path) -> Iterator[dict[str, Any]]:
     for name in chosen:
         case = CASES[name]
         positive, negative, noise = prompts(case)
-        run = {"path": str(files / f"{name}.safetensors"), "cfg": case.cfg, "scheduler": case.scheduler}
+        run = {
+            "path": str(files / f"{name}.safetensors"),
+            "cfg": case.cfg,
+            "scheduler": case.scheduler,
+            "frames": case.frames,
+        }
         runs[name] = run | {"positive": positive, "negative": negative, "noise": noise}
     torch.save(runs, files / "runs.pt")
     script = Path(__file__).parent / "run_families.py"

@@ -21,15 +21,17 @@ from ...text.clip import CLIP
 from ...text.loading import TextWeights
 from .. import latent_formats
 from ..architectures import build_vae
+from ..frames_vae import FramesVAE, build_frames_vae, is_frames_vae
 from ..model_base import ModelType
 from ..vae import VAE, PackedVAE
-from . import flux, flux2, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
+from . import flux, flux2, qwen_image, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
 from .base import Family, TextKind, TextSource
 
 FAMILIES: tuple[Family, ...] = (
     flux2.FAMILY,
     flux.FAMILY,
     sd3.FAMILY,
+    qwen_image.FAMILY,
     z_image.FAMILY,
     sdxl_refiner.FAMILY,
     sdxl.FAMILY,
@@ -131,6 +133,8 @@ def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
     sd = dequantized(sd, devices.vae_dtype())
     if config is not None and "batch_norm_eps" in config:
         config = None  # Of a class of diffusers that is this one with the statistics inside.
+    if is_frames_vae(sd):
+        return FramesVAE(build_frames_vae(sd, devices.vae_dtype()))
     statistics = [sd.get(key) for key in STATISTICS]
     kept = {key: tensor for key, tensor in sd.items() if not key.startswith("bn.")}
     module = build_vae(convert_vae(kept), devices.vae_dtype(), config)
