@@ -103,6 +103,12 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         PROMPT | {"model_id": "texture-sd", "width": 1024, "height": 1020, "guidance_scale": 20, "samples": 1},
         PROMPT | {"webhook": "https://example.com/hook", "track_id": "5", "negative_prompt": "blur", "seed": 0},
     ],
+    "modelslab-community": [PROMPT, PROMPT | {"panorama": "yes", "upscale": "yes", "num_inference_steps": 30}],
+    "modelslab-controlnet": [
+        PROMPT,
+        PROMPT | {"controlnet_model": "canny,depth", "init_image": DATA_URL, "auto_hint": "yes", "guess_mode": "yes"},
+        PROMPT | {"controlnet_type": "pose", "control_image": DATA_URL, "init_image": DATA_URL, "strength": 0.3},
+    ],
     "octoai": [
         PROMPT,
         PROMPT | {"width": 640, "height": 1536, "cfg_scale": 50, "steps": 200, "num_images": 64},

@@ -62,6 +62,7 @@ VALUES = Values(
         "controlnet": ["canny", "depth", "gone"],
         "aspectRatio": ["1:1", "16:9"],
         "modelEpoch": ["5", "6"],
+        **dict.fromkeys(["controlnet_model", "controlnet_type"], ["canny", "canny,openpose", "gone"]),
         "modality": ["canny", "depth:0.5,pose:1.0", "canny:0.3", "landscape", "tile"],
     },
     objects={

@@ -44,6 +44,7 @@ VALUES = Values(
         "controlnet": ["canny", "openpose", "gone"],
         "aspectRatio": ["1:1", "16:9"],
         "modelEpoch": ["3", "6"],
+        **dict.fromkeys(["controlnet_model", "controlnet_type"], ["canny", "canny,openpose", "gone"]),
         "modality": ["canny", "depth:0.5,pose:1.0", "canny:0.3", "landscape"],
         "sd_version": ["v1_5", "v2", "PHOENIX"],
     },

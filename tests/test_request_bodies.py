@@ -29,6 +29,8 @@ DRAWN = {
     "scenario-controlnet-texture": ["edges are found"],
     "scenario-texture-converter": ["inverted"],
     "modelslab": ["least values", "inpainting"],
+    "modelslab-community": ["panorama and upscale"],
+    "modelslab-controlnet": ["control image"],
     "octoai": ["least values", "image prompt"],
     "leonardo": ["least values", "canvas", "unzoom and upscale", "transparency", "prompt written by a model"],
 }
@@ -41,7 +43,7 @@ OMITTED = {
     "scenario-controlnet-texture": (512, 512, 4),
     # As large as the texture.
     "scenario-texture-converter": (48, 24, 1),
-    "modelslab": (512, 512, 1),
+    **dict.fromkeys(["modelslab", "modelslab-community", "modelslab-controlnet"], (512, 512, 1)),
     "octoai": (1024, 1024, 1),
     "leonardo": (1024, 768, 4),
 }
@@ -88,7 +90,8 @@ def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
     size = [int(body.get("width") or width) // 8 * 8, int(body.get("height") or height) // 8 * 8]
     if "ultra" in str(body.get("modelId")) and not {"width", "height"} & body.keys():
         size = list(RATIOS[body["aspectRatio"]])
-    factor = body.get("upscaleRatio", 1) * (2 if body.get("highResolution") else 1)
+    twice = body.get("highResolution") or body.get("upscale") == "yes"
+    factor = body.get("upscaleRatio", 1) * (2 if twice else 1)
     return count, (round(size[0] * factor), round(size[1] * factor))
 
 

@@ -53,8 +53,8 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     elif recipe.token_merging:
         model = graph.add("token merging", "TomePatchModel", model=model, ratio=recipe.token_merging)[0]
     if recipe.tiling:
-        model = graph.add("seamless model", "TesseraSeamlessModel", model=model, tiling="both")[0]
-        vae = graph.add("seamless VAE", "TesseraSeamlessVAE", vae=vae, tiling="both")[0]
+        model = graph.add("seamless model", "TesseraSeamlessModel", model=model, tiling=recipe.tiling)[0]
+        vae = graph.add("seamless VAE", "TesseraSeamlessVAE", vae=vae, tiling=recipe.tiling)[0]
     if recipe.image_prompts:
         model = _image_prompts(graph, recipe, model, drawn_as)
     model, positive, negative = _prompts(graph, recipe, model, clip, drawn_as)

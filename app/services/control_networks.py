@@ -23,6 +23,7 @@ ALIASES = {
     "pose": ("openpose", "pose"),
     "edges": ("canny", "edge"),
     "lines": ("mlsd", "lines"),
+    "segmentation": ("seg",),
     "normal-map": ("normal",),
     "low-quality": ("low-quality", "lowquality", "low_quality"),
 }

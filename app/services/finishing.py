@@ -95,8 +95,10 @@ def _continued(
         earlier = recipe.missing.get(role, (APPROXIMATED, ""))[1]
         tiles = f"{made[0]} x {made[1]} px, the nearest size that tiles"
         recipe.missing[role] = (APPROXIMATED, "; ".join(part for part in (earlier, tiles) if part))
-    wrap = graph.add(f"continue for {role}", "TesseraWrapPad", image=image, padding=margin, tiling="both")
-    width, height = (int((side + 2 * margin) * scale) for side in sides)
+    wrap = graph.add(f"continue for {role}", "TesseraWrapPad", image=image, padding=margin, tiling=recipe.tiling)
+    # A panorama is continued at its left and right alone.
+    margins = (margin, margin if recipe.tiling == "both" else 0)
+    width, height = (int((side + 2 * each) * scale) for side, each in zip(sides, margins, strict=True))
     return wrap[0], wrap[1], (width, height)
 
 

@@ -318,7 +318,7 @@ class LeonardoRequest(Request):
                 *named_weights("elements", self.elements, "akUUID", "weight"),
                 *named_weights("userElements", self.userElements, "userLoraId", "weight"),
             ],
-            tiling=bool(self.tiling),
+            tiling="both" if self.tiling else "",
             enhance=bool(self.enhancePrompt),
             instructions=self.enhancePromptInstructions or "",
         )

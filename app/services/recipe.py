@@ -73,6 +73,7 @@ class Recipe:
         scheduler: a diffusers class; None takes euler.
         algorithm: of DPMSolverMultistepScheduler; the scheduler's own where it is empty.
         loras: names with strengths.
+        tiling: the axes on which the image repeats, as Seamless Model names them; none where it is empty.
         last_layer: of the text encoder, counted from its end: -1 is its own last one.
         keep: False makes previews.
         file_format: png or jpeg.
@@ -118,7 +119,7 @@ class Recipe:
     mask: str | None = None
     image_prompts: list[ReferenceImage] = field(default_factory=list)
     guides: list[Guide] = field(default_factory=list)
-    tiling: bool = False
+    tiling: str = ""
     token_merging: float = 0.0
     keep: bool = True
     file_format: str = "png"

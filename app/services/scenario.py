@@ -139,7 +139,7 @@ class TextureRequest(ScenarioRequest):
     def recipe(self, find_image: FindImage, seed: int) -> Recipe:
         """Return what the request asks for."""
         made = super().recipe(find_image, seed)
-        made.tiling = True
+        made.tiling = "both"
         return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...host.errors import GraphError, closest, listed, shown
-from . import leonardo, modelslab, octoai, scenario, scenario_textures
+from . import leonardo, modelslab, modelslab_control, octoai, scenario, scenario_textures
 from .request import Request
 
 SERVICES: dict[str, type[Request]] = {
@@ -15,6 +15,8 @@ SERVICES: dict[str, type[Request]] = {
         scenario_textures.ControlTextureRequest,
         scenario_textures.TextureConverterRequest,
         modelslab.ModelsLabRequest,
+        modelslab_control.CommunityRequest,
+        modelslab_control.ControlRequest,
         octoai.OctoAIRequest,
         leonardo.LeonardoRequest,
     )
