@@ -164,7 +164,8 @@ def test_the_deprecated_trio_follows_the_init_image(models: Path) -> None:
         "sd_version": "SDXL_1_0",
     }
     said, [(given, file, edges)] = imported(models, "leonardo", old)
-    assert (given["strength"], file, edges) == (0.7, FILES[1], False)
+    # The demo model that stands in is an SD 1.5.
+    assert (given["strength"], file, edges) == (0.7, FILES[2], False)
     assert "deprecated, use controlnets" in said["controlNet"].text
     _, [(_, _, edges)] = imported(models, "leonardo", old | {"controlNetType": "CANNY", "init_strength": 0.3})
     assert edges
@@ -187,6 +188,8 @@ def test_the_deprecated_trio_follows_the_init_image(models: Path) -> None:
         ("pose", "sd15", FILES[2]),
         ("openpose", None, FILES[1]),
         ("", None, None),
+        ("depth", "flux-dev", FILES[3]),
+        ("pose", "flux-dev", None),
         ("tile", "sd15", None),
     ],
 )

@@ -58,7 +58,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     if recipe.image_prompts:
         model = _image_prompts(graph, recipe, model, drawn_as)
     model, positive, negative = _prompts(graph, recipe, model, clip, drawn_as)
-    positive, negative = control_networks.draw(graph, recipe, positive, negative, vae, family)
+    positive, negative = control_networks.draw(graph, recipe, positive, negative, vae, drawn_as or family)
     latent = _latent(graph, recipe, vae, flux)
     conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
     refiner = _refiner(graph, recipe)

@@ -151,10 +151,16 @@ def draw(
 
 
 def network_file(name: str, files: list[str], family: str | None) -> str | None:
-    """Return the file of a name: its own, or one with the name in it, of the model's family where one says so."""
+    """Return the file of a name: its own, or one with the name in it, of the model's family or of none by its name."""
     if exact := named_file(name, files):
         return exact
     words = ALIASES.get(name.lower(), (name.strip().lower(),))
     found = [file for word in words if word for file in files if word in file.lower()]
-    fitting = [file for file in found if family and family_of(file) == family]
-    return next(iter([*fitting, *found]), None)
+    own = {file: _kind(family_of(file)) for file in found}
+    fitting = [file for file in found if family and own[file] == _kind(family)]
+    return next(iter([*fitting, *(file for file in found if not family or own[file] is None)]), None)
+
+
+def _kind(family: str | None) -> str | None:
+    """Return what has the same ControlNets."""
+    return "flux" if family and family.startswith("flux") else family
