@@ -113,7 +113,8 @@ class Editor:
         """Open an example from the dialog of templates."""
         if not self.page.locator("[data-testid=template-workflows-content]").is_visible():
             self.page.evaluate("() => void window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-        self.page.get_by_text(self.server.pack, exact=True).first.click()
+        # Nodes bear the pack's name, too.
+        self.page.get_by_role("dialog").get_by_text(self.server.pack, exact=True).first.click()
         card = self.page.locator(f"[data-testid=template-workflow-{name}]")
         card.scroll_into_view_if_needed()
         self.page.evaluate("() => { window.app.graph.extra.stale = true }")
