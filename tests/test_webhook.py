@@ -262,6 +262,13 @@ def test_a_run_reports_its_files(run: Any, receiver: Receiver, tmp_path: Path) -
     assert report["seconds"] > 0
 
 
+def test_a_run_without_files_reports_what_it_showed(run: Any, receiver: Receiver) -> None:
+    assert run({"1": node("Show", value="moss")}, "--webhook", receiver.url, "--webhook-private") == (0, [])
+    (report,) = receiver.reports
+    assert (report["output"], report["outputs"]) == ([], {"1": {"text": ["moss"]}})
+    assert report["seconds"] >= 0
+
+
 def test_a_run_that_cannot_begin_reports_why(run: Any, receiver: Receiver) -> None:
     code, lines = run({"1": node("Nothing")}, "--webhook", receiver.url, "--webhook-private")
     assert code == 2

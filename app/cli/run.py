@@ -56,7 +56,7 @@ def command(options: argparse.Namespace) -> int:
     with handled() as signals, recorded() as files:
         run = on_engine.run if is_server(options.engine) else _run
         code, errors, made = run(options, signals)
-        made = _with_files(made, files) if made and errors else made
+        made = _with_files(made, files) if made is not None and errors else made
         unprinted = None if made is None else _print(made, options.json)
         unsent = _send(hook, errors, made)
     if errors or unsent or unprinted is not None:
@@ -136,6 +136,6 @@ def _send(hook: Webhook | None, errors: Sequence[str], made: Results | None = No
     if hook is None:
         return []
     report: dict[str, Any] = {"status": "failed" if errors else "success", "errors": list(errors)}
-    report |= {"output": made.paths, "outputs": made.outputs} if made else {"output": [], "outputs": {}}
-    wrong = hook.send(report | {"seconds": made.seconds if made else None})
+    report |= {"output": made.paths, "outputs": made.outputs} if made is not None else {"output": [], "outputs": {}}
+    wrong = hook.send(report | {"seconds": None if made is None else made.seconds})
     return [wrong] if wrong else []

@@ -25,7 +25,7 @@ from PIL import Image
 
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(sys.platform != "linux", reason="forks and signals")]
 
-ROUNDS, LONG_ROUNDS = 16, 200
+ROUNDS, LONG_ROUNDS = 12, 200
 IMAGES = 2
 SMALL = 120_000
 """Bytes of the small file system; a run writes about as much."""
