@@ -134,12 +134,12 @@ def overlay(image: Tensor, maps: Tensor) -> Tensor:
     """Lay glowing maps over an image in dark grey.
 
     Args:
-        image: (H, W, 3), 0..1.
+        image: (H, W, 1, 3 or 4), 0..1.
         maps: (N, h, w, 3), black where nothing glows; resized to the image.
 
     Returns:
         (N, H, W, 3).
     """
     glow = F.interpolate(maps.movedim(-1, 1).float().cpu(), image.shape[:2], mode="bilinear").movedim(1, -1)
-    grey = image.float().cpu().mean(-1, keepdim=True) * DIM
+    grey = image[..., :3].float().cpu().mean(-1, keepdim=True) * DIM
     return torch.maximum(grey.expand(*image.shape[:2], 3), glow)

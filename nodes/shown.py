@@ -22,8 +22,9 @@ def shown(text: str, **numbers: float) -> dict[str, Any]:
 
 
 def files_of(images: Tensor) -> list[dict[str, str]]:
-    """Save images (B, H, W, 3) in the temporary folder; return their names for the `ui` of a node's output."""
-    return ui.PreviewImage(images).as_dict()["images"]
+    """Save images (B, H, W, 1, 3 or 4) in the temporary folder; return their names for the `ui` of a node's output."""
+    visible = images if images.shape[-1] in (3, 4) else images[..., :1].expand(-1, -1, -1, 3)
+    return ui.PreviewImage(visible).as_dict()["images"]
 
 
 def named(images: Sequence[Tensor] | Tensor, names: Sequence[str]) -> dict[str, Any]:

@@ -61,6 +61,15 @@ def test_compared_images_are_two_batches(left: int, right: int | None, counts: t
     assert (len(found["a_images"]), len(found["b_images"])) == counts
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_images_of_any_kind_are_shown(channels: int) -> None:
+    image = torch.rand(2, 24, 24, channels)
+    assert len(look(TesseraSeamCheck.execute(image))["textures"]) == 2
+    assert len(look(TesseraCompareImages.execute(image, image))["b_images"]) == 2
+    assert len(look(TesseraImagePrompt.execute(image))["images"]) == 2
+    assert overlay(image[0], torch.zeros(1, 6, 6, 3)).shape == (1, 24, 24, 3)
+
+
 def test_an_image_prompt_shows_its_reference_with_its_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[str] = []
     monkeypatch.setattr(

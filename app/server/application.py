@@ -48,9 +48,12 @@ def make_application(
 
 
 async def _working(application: web.Application) -> AsyncIterator[None]:
+    from ...nodes.extension import Tessera
+
     state = application[STATE]
     state.clients.open(asyncio.get_running_loop())
     state.worker.start()
+    await Tessera().on_load()
     yield
     await asyncio.to_thread(state.worker.stop)
 

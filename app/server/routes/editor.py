@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from aiohttp import web
 
+from ....host.schema.extension import REPLACEMENTS, ROUTES
 from .. import pack
 from ..help_pages import help_text
 from ..security import Handler, inside, refuse
@@ -110,5 +112,16 @@ async def subgraph(request: web.Request) -> web.Response:
 
 @routes.get("/node_replacements")
 async def replacements(request: web.Request) -> web.Response:
-    """Return which nodes stand in for others."""
-    return web.json_response({})
+    """Return which nodes stand in for others, of those that are there."""
+    known = request.app[STATE].classes
+    offered = {old: [each for each in new if each["new_node_id"] in known] for old, new in REPLACEMENTS.items()}
+    return web.json_response({old: new for old, new in offered.items() if new})
+
+
+@routes.get("/tessera/{name}")
+async def answer(request: web.Request) -> web.Response:
+    """Return what the pack answers its interface."""
+    asked = ROUTES.get(f"/tessera/{request.match_info['name']}")
+    if asked is None:
+        raise web.HTTPNotFound
+    return web.json_response(await asyncio.to_thread(asked, request.query))
