@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...files.writing import replace
 from .journal import Journal
@@ -45,12 +45,14 @@ class Summary:
     sheet: list[tuple[int, Path]] = field(default_factory=list)
 
 
-def summarize(journal: Journal) -> Summary:
-    """Read the journal once, and return its summary."""
+def summarize(journal: Journal, belongs: Callable[[str], bool]) -> Summary:
+    """Read the journal once, and return the summary of the jobs that belong to the table; others are from before."""
     summary = Summary()
     every = 1
     seen = 0
     for line in journal.lines():
+        if not belongs(line["job"]):
+            continue
         if line.get("error") is not None:
             summary.failed += 1
             if len(summary.errors) < MOST_ERRORS:
@@ -109,8 +111,3 @@ def _thumbnails(places: list[tuple[int, Path]]) -> Iterator[tuple[int, Image.Ima
             continue
         small.thumbnail((SIDE, SIDE))
         yield line, small
-
-
-def as_json(summary: Summary, **more: Any) -> dict[str, Any]:
-    """Return the summary as `tessera batch --json` prints it."""
-    return {"done": summary.done, "failed": summary.failed, "job_seconds": round(summary.seconds, 3)} | more

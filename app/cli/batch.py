@@ -195,7 +195,7 @@ def _end(batch: Batch, started: float, lines: list[str]) -> dict[str, Any]:
     from ..batch.summary import draw_sheet, summarize
 
     assert batch.journal is not None
-    summary: Summary = summarize(batch.journal)
+    summary: Summary = summarize(batch.journal, batch.queue.has)
     sheet = None
     try:
         # What stopped a batch, such as a full disk, would stop this, too.

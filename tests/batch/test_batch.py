@@ -62,6 +62,13 @@ def test_bad_row_is_told_with_its_line_before_anything_runs(tessera: Tessera, co
     assert tessera("graph.json", "table.csv", "--dry-run")[0] == 2
 
 
+def test_results_of_rows_that_are_gone_stay_and_are_not_counted(tessera: Tessera) -> None:
+    assert tessera("graph.json", table(7, 8, 9))[0] == 0
+    code, out, _ = tessera("graph.json", table(8))
+    assert (code, out[0].split(";")[0]) == (0, "1 of 1 jobs done, 1 of them before")
+    assert len(lines()) == 3
+
+
 def test_bad_rows_are_left_out_on_request(tessera: Tessera) -> None:
     code, out, err = tessera("graph.json", table(1, 256, 2, 300, 256), "--skip-bad")
     assert (code, RUNS) == (0, [1, 2])
