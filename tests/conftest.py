@@ -26,6 +26,7 @@ COMPARES = re.compile(r"\b(within|assert_close|allclose|approx)\(")
 # Draw or train for minutes; `-m quick` leaves them out.
 SLOW = {
     "test_clients",
+    "test_chaos",
     "test_example_workflows",
     "test_request_bodies",
     "test_demo_adapter",
