@@ -204,6 +204,11 @@ def _pages(method: str | None) -> Callable[[torch.Generator], dict[str, Any]]:
     return values
 
 
+def _beside(generator: torch.Generator) -> dict[str, Any]:
+    shown = [torch.randn(1, 16, *size, generator=generator) for size in ((2 * SIDE + 2, SIDE // 2), (6, 9))]
+    return {"reference_latents": shown}
+
+
 def qwen_image() -> StateDict:
     from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
@@ -248,6 +253,7 @@ CASES = {
     "flux2": Case(flux2, 48, 0, 128, cfg=1.5, scheduler="simple"),
     "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
     "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),
+    "qwen-image-reference": Case(qwen_image, 48, 0, 16, _beside, 1.5, "simple", frames=True),
     "qwen-image": Case(qwen_image, 48, 0, 16, cfg=1.5, scheduler="simple", frames=True),
     "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
 }

@@ -52,6 +52,8 @@ def sample(run: dict[str, Any]) -> torch.Tensor:
     """Latents."""
     model = comfy.sd.load_diffusion_model(run["path"])
     noise = run["noise"][:, :, None] if run["frames"] else run["noise"]
+    for _, values in [*run["positive"], *run["negative"]] if run["frames"] else []:
+        values |= {"reference_latents": [each[:, :, None] for each in values.get("reference_latents", [])]}
     latents = torch.zeros_like(noise)
     arguments = (noise, 4, run["cfg"], "euler", run["scheduler"], run["positive"], run["negative"], latents)
     found = comfy.sample.sample(model, *arguments, denoise=1.0, seed=0, disable_pbar=True)

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...layouts.ldm_layout import Source
 from ...layouts.state_dicts import StateDict, count_blocks, fill
 from ...runtime import devices
+from ...sampling.conds import CONDList
 from ...text.clip import CLIP
 from ...text.language_models import ChatTokenizer, Chunks, LanguageModelEncoder, build_qwen2, load_chat_tokenizer
 from ...text.loading import TextWeights
@@ -20,6 +22,7 @@ from ..transformer_base import TransformerModel
 from .base import Family, Sampling, TextKind, TextSource
 
 HEAD_SIZE = 128
+AXES, THETA = (16, 56, 56), 10000
 SHIFT = {"shift": 1.15}
 LAST = -1
 BEGIN, USER, LINE = 151644, 872, 198
@@ -63,30 +66,67 @@ class QwenImage(TransformerModel):
         """Return None: there is no pooled text."""
 
     def extra_conds(self, **kwargs: Any) -> Conds:
-        """Refuse images to edit.
+        """Add the images to look at.
 
         Raises:
-            ValueError: the conditioning has one.
+            ValueError: they are to lie elsewhere than upon the image, each at an index of its own.
         """
-        if kwargs.get("reference_latents"):
-            raise ValueError("Qwen-Image edits no images here; take ReferenceLatent out, or run it in ComfyUI")
-        return super().extra_conds(**kwargs)
+        out = super().extra_conds(**kwargs)
+        if kwargs.get("reference_latents") is not None:
+            method = kwargs.get("reference_latents_method") or "index"
+            if method != "index":
+                raise ValueError(f"the reference method is {method}, expected index with Qwen-Image")
+            out["ref_latents"] = CONDList([self.process_latent_in(each) for each in kwargs["reference_latents"]])
+        return out
 
     def forward_transformer(
         self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
     ) -> Tensor:
         """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
-        tokens, _ = patchify(x)
-        shape = (1, x.shape[2] // self.patch, x.shape[3] // self.patch)
+        images = [x, *(self._whole(each.to(x)) for each in conds.get("ref_latents") or [])]
+        tokens = [patchify(each)[0] for each in images]
+        shapes = [(1, each.shape[2] // self.patch, each.shape[3] // self.patch) for each in images]
         found = self.diffusion_model(
-            tokens,
+            torch.cat(tokens, 1),
             context,
             conds.get("attention_mask"),
             timestep,
-            [[shape]] * len(x),
+            [shapes] * len(x),
             return_dict=False,
         )[0]
-        return unpatchify(found, x.shape[2], x.shape[3])
+        return unpatchify(found[:, : tokens[0].shape[1]], x.shape[2], x.shape[3])
+
+    def _whole(self, image: Tensor) -> Tensor:
+        more = (0, -image.shape[3] % self.patch, 0, -image.shape[2] % self.patch)
+        return F.pad(image, more, mode="circular") if any(more) else image
+
+
+class Positions(nn.Module):
+    """Rotations of tokens, as ComfyUI counts them: images around their middle, each at an index, text behind the first.
+
+    diffusers counts from one token further up and left where a side is odd, and puts text behind the largest image.
+    """
+
+    def forward(
+        self, shapes: list[list[tuple[int, int, int]]], device: torch.device, max_txt_seq_len: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return complex rotations of images (T, D / 2) and of text (L, D / 2)."""
+        _, height, width = shapes[0][0]
+        images = [self._of_image(index, *shape[1:], device) for index, shape in enumerate(shapes[0])]
+        text = torch.arange(int(max_txt_seq_len), device=device) + max(height // 2, width // 2)
+        return self._turned(torch.cat(images)), self._turned(text[:, None].expand(-1, len(AXES)))
+
+    def _of_image(self, index: int, height: int, width: int, device: torch.device) -> Tensor:
+        rows, columns = (torch.arange(side, device=device) - side // 2 for side in (height, width))
+        return torch.cartesian_prod(torch.tensor([index], device=device), rows, columns)
+
+    def _turned(self, places: Tensor) -> Tensor:
+        angles: list[Tensor] = []
+        for axis, size in enumerate(AXES):
+            powers = torch.arange(0, size, 2, device=places.device).float() / size
+            angles.append(places[:, axis, None].float() / THETA**powers)
+        found = torch.cat(angles, 1)
+        return torch.polar(torch.ones_like(found), found)
 
 
 class QwenImageTextModel(nn.Module):
@@ -130,12 +170,11 @@ def config(sd: StateDict) -> dict[str, Any]:
 
 
 def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
-    from diffusers.models.transformers.transformer_qwenimage import QwenEmbedRope, QwenImageTransformer2DModel
+    from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
     with torch.device("meta"):
         module: Any = QwenImageTransformer2DModel.from_config(given or config(sd))
-    # Frequencies are no weights, and were made on the meta device, too.
-    module.pos_embed = QwenEmbedRope(theta=10000, axes_dim=[16, 56, 56], scale_rope=True)
+    module.pos_embed = Positions()
     return fill(module, sd, dtype, "the transformer")
 
 
