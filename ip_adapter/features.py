@@ -59,7 +59,7 @@ def check_image(image: Tensor | Sequence[Tensor]) -> Tensor:
     Raises:
         ValueError: there are none, or they are too small, not finite, or of other channels.
     """
-    if isinstance(image, (list, tuple)):
+    if not isinstance(image, Tensor):
         sizes = ", ".join(dict.fromkeys(f"{each.shape[-2]} x {each.shape[-3]}" for each in image))
         raise ValueError(
             f"The image is a list of {len(image)} images ({sizes} px), expected a batch of one size; connect images of "

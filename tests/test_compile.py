@@ -57,8 +57,9 @@ def test_flux_attention_with_a_negative(rows: list[int] | None) -> None:
     def run(q: Tensor, k: Tensor, v: Tensor, strength: float) -> Tensor:
         return joint_nag(attend, q, k, v, None, Sequence(4, 5, q.shape[2] - 9), strength, rows)
 
-    def inputs(step: int, image: int = 16) -> tuple[Tensor, ...]:
-        return torch.randn(3, 2, 2, 9 + image, 8, generator=torch.Generator().manual_seed(step)).unbind()
+    def inputs(step: int, image: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = torch.randn(3, 2, 2, 9 + image, 8, generator=torch.Generator().manual_seed(step))
+        return q, k, v
 
     compiled = _compiled(run)
     for step in range(3):

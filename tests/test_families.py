@@ -128,7 +128,7 @@ def test_language_model_reads_a_prompt_in_its_template(tmp_path: Path) -> None:
 
     config = Qwen3Config(
         vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,
+        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     reference: Any = Qwen3Model(config).eval()
     weights = tiny.random_weights(reference, 6)
@@ -177,7 +177,7 @@ def test_klein_reads_three_layers_and_hides_padding(tmp_path: Path) -> None:
 
     config = Qwen3Config(
         vocab_size=151644, hidden_size=16, intermediate_size=16, num_hidden_layers=28, num_attention_heads=1,
-        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,
+        num_key_value_heads=1, head_dim=16, rms_norm_eps=1e-6, rope_theta=1000000.0,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     reference: Any = Qwen3Model(config).eval()
     weights = tiny.random_weights(reference, 6)
@@ -211,7 +211,7 @@ def test_qwen_image_reads_the_last_layer_of_qwen2(tmp_path: Path) -> None:
 
     config = Qwen2Config(
         vocab_size=40, hidden_size=128, intermediate_size=48, num_hidden_layers=2, num_attention_heads=1,
-        num_key_value_heads=1, rms_norm_eps=1e-6, rope_theta=1000000.0,
+        num_key_value_heads=1, rms_norm_eps=1e-6, rope_theta=1000000.0,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     reference: Any = Qwen2Model(config).eval()
     weights = tiny.random_weights(reference, 6)

@@ -29,24 +29,24 @@ SIZE = (16, 16)
 class CastLinear(nn.Linear):
     """Casts its weights to its input, as ComfyUI's layers do."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        return F.linear(input, self.weight.to(input), None if self.bias is None else self.bias.to(input))
 
 
 class CastConv2d(nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        return self._conv_forward(input, self.weight.to(input), None if self.bias is None else self.bias.to(input))
 
 
 class CastGroupNorm(nn.GroupNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, self.num_groups, self.weight.to(x), self.bias.to(x), self.eps)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        return F.group_norm(input, self.num_groups, self.weight.to(input), self.bias.to(input), self.eps)
 
 
 class CastLayerNorm(nn.LayerNorm):
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (None if each is None else each.to(x) for each in (self.weight, self.bias))
-        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        weight, bias = (None if each is None else each.to(input) for each in (self.weight, self.bias))
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 CASTS = {nn.Linear: CastLinear, nn.Conv2d: CastConv2d, nn.GroupNorm: CastGroupNorm, nn.LayerNorm: CastLayerNorm}

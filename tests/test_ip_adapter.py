@@ -194,8 +194,11 @@ def test_attention_equals_the_formulas_in_float64(combine: str, masked: bool, da
     weights = torch.tensor(scales, dtype=torch.float64)[:, None] * (torch.ones(1, length) if mask is None else mask)
     rows = [
         sum(
-            attend(q[row : row + 1], joined, None if mask is None else mask[group], row)
-            for joined, group in join_images(keys, values, scales, heads, combine)
+            (
+                attend(q[row : row + 1], joined, None if mask is None else mask[group], row)
+                for joined, group in join_images(keys, values, scales, heads, combine)
+            ),
+            torch.zeros(()),
         )
         for row in (0, 1)
     ]

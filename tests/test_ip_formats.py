@@ -116,7 +116,7 @@ def test_a_published_layout_equals_the_formula(
         ours, plain = _predict(applied), _predict(patcher)
         theirs = _formula(patcher, adapter, _seen(adapter, encoder, image, face, network))
     assert ours.dtype == torch.float64
-    assert within((ours - theirs).abs().max(), 1e-9 * theirs.abs().max())
+    assert within((ours - theirs).abs().max(), 1e-9 * float(theirs.abs().max()))
     assert (ours - plain).abs().max() > 1e-4 * ours.abs().max()
 
 

@@ -82,14 +82,15 @@ def flux_channels(process_in: Any, channels: int, noise: Tensor, device: Any, **
     """
     image = conds.get("concat_latent_image")
     image = torch.zeros_like(noise) if image is None else image
-    size = noise.shape[-1], noise.shape[-2]
-    image = process_in(spread_to_batch_size(resize_latents(image.to(device), *size, "bilinear", "center"), len(noise)))
+    width, height = noise.shape[-1], noise.shape[-2]
+    fitting = resize_latents(image.to(device), width, height, "bilinear", "center")
+    image = process_in(spread_to_batch_size(fitting, len(noise)))
     if channels <= 2 * noise.shape[1]:
         return image
     mask = conds.get("concat_mask", conds.get("denoise_mask"))
     mask = torch.ones_like(noise)[:, :1] if mask is None else mask
-    pixels = (side * PIXELS for side in size)
-    mask = resize_latents(mask.mean(1, keepdim=True).to(device), *pixels, "bilinear", "center")
+    mask = mask.mean(1, keepdim=True).to(device)
+    mask = resize_latents(mask, width * PIXELS, height * PIXELS, "bilinear", "center")
     mask = F.pixel_unshuffle(mask, PIXELS)
     return torch.cat([image, spread_to_batch_size(mask, len(noise))], 1)
 

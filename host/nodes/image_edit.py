@@ -254,9 +254,9 @@ def stitch(
         return image1
     axis = 2 if direction in ("left", "right") else 1
     count = max(len(image1), len(image2))
-    pair = [torch.cat([each, each[-1:].repeat(count - len(each), 1, 1, 1)]) for each in (image1, image2)]
-    color = torch.tensor(COLORS[spacing_color], dtype=pair[0].dtype)
-    pair = _scaled(*pair, axis) if match_image_size else _padded(pair, axis, color)
+    one, two = (torch.cat([each, each[-1:].repeat(count - len(each), 1, 1, 1)]) for each in (image1, image2))
+    color = torch.tensor(COLORS[spacing_color], dtype=one.dtype)
+    pair = _scaled(one, two, axis) if match_image_size else _padded([one, two], axis, color)
     channels = max(each.shape[-1] for each in pair)
     pair = [F.pad(each, (0, channels - each.shape[-1]), value=1.0) for each in pair]
     if direction in ("left", "up"):

@@ -59,8 +59,8 @@ def to_total_pixels(image: Tensor, upscale_method: str, megapixels: float, resol
     """Scale images to a number of pixels; their proportions stay."""
     height, width = image.shape[1:3]
     scale = math.sqrt(megapixels * MEGAPIXEL / (width * height))
-    size = (round(side * scale / resolution_steps) * resolution_steps for side in (width, height))
-    return resize(image, *size, upscale_method)
+    width, height = (round(side * scale / resolution_steps) * resolution_steps for side in (width, height))
+    return resize(image, width, height, upscale_method)
 
 
 @NODES(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -218,7 +218,7 @@ class ModelPatcher:
         return getattr(owner, leaf)
 
     def add_patches(
-        self, patches: dict[str, WeightPatch], strength_patch: float = 1.0, strength_model: float = 1.0
+        self, patches: Mapping[str, WeightPatch], strength_patch: float = 1.0, strength_model: float = 1.0
     ) -> list[str]:
         """Add weight changes: `weight * strength_model + strength_patch * change`, one after another.
 

@@ -102,7 +102,7 @@ def build_qwen3(sd: StateDict, dtype: torch.dtype) -> nn.Module:
         num_key_value_heads=sd["layers.0.self_attn.k_proj.weight"].shape[0] // head,
         head_dim=head,
         rms_norm_eps=EPS,
-        rope_theta=ROPE_THETA,
+        rope_theta=ROPE_THETA,  # pyright: ignore[reportCallIssue] - where transformers 4 has it; 5 reads both
     )
     return _filled(Qwen3Model, config, sd, dtype)
 
@@ -126,7 +126,7 @@ def build_qwen2(sd: StateDict, dtype: torch.dtype) -> nn.Module:
         num_attention_heads=sd["layers.0.self_attn.q_proj.weight"].shape[0] // HEAD_SIZE,
         num_key_value_heads=sd["layers.0.self_attn.k_proj.weight"].shape[0] // HEAD_SIZE,
         rms_norm_eps=EPS,
-        rope_theta=ROPE_THETA,
+        rope_theta=ROPE_THETA,  # pyright: ignore[reportCallIssue] - where transformers 4 has it; 5 reads both
     )
     return _filled(Qwen2Model, config, sd, dtype)
 

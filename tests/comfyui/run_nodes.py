@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import json
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +39,12 @@ class Hidden:
         return None
 
 
+async def awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
 async def prepare() -> None:
-    server.PromptServer(asyncio.get_running_loop())
+    server.PromptServer(asyncio.get_running_loop())  # pyright: ignore[reportAttributeAccessIssue]
     await nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False)
 
 
@@ -62,7 +67,7 @@ def run(node_id: str, inputs: dict[str, Any]) -> tuple[Any, ...]:
         node.hidden = Hidden()
         result = node.execute(**inputs)
         if inspect.isawaitable(result):
-            result = asyncio.run(result)
+            result = asyncio.run(awaited(result))
         return tuple(getattr(result, "args", result) or ())
     result = getattr(node(), node.FUNCTION)(**inputs)
     return tuple(result.get("result", ()) if isinstance(result, dict) else result)
