@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..app.cli.main import main
 from ..images.sheets import contact_sheet
@@ -25,6 +25,8 @@ from .page_images import Graph, Images, Texture, centred, encoded, grid, row, wr
 EXAMPLES = Path(__file__).parents[1] / "example_workflows"
 CELL = 88
 """Width of a thumbnail of a style, in px."""
+SIDE, GROUND = 512, (32, 32, 32)
+"""Of thumbnails: their side in px, and the colour around an image that is not square."""
 QUALITY = 80
 """Of JPEG files of many cells, which are larger than other images of pages."""
 
@@ -55,9 +57,14 @@ def write_example(name: str) -> None:
     images = drawn(name)
     largest = max(each.width for each in images), max(each.height for each in images)
     page = grid([centred(each, largest) for each in images], 4) if len(images) > 3 else row(images)
-    (EXAMPLES / f"{name}.jpg").write_bytes(encoded(page, QUALITY))
+    (EXAMPLES / f"{name}.jpg").write_bytes(encoded(square(page), QUALITY))
     if name != "style_preset":
         write(name, page)
+
+
+def square(image: Image.Image) -> Image.Image:
+    """Return an image as the thumbnails of templates are: in the middle of a square."""
+    return ImageOps.pad(image, (SIDE, SIDE), Image.Resampling.LANCZOS, color=GROUND)
 
 
 def write_all(names: list[str]) -> None:
