@@ -44,6 +44,18 @@ BY_TYPE = {
 }
 """Tooltips of inputs that have none of their own."""
 
+RESULTS = BY_TYPE | {
+    "BOOLEAN": "True or false.",
+    "COMFY_MATCHTYPE_V3": "The value that was chosen.",
+    "FLOAT": "The number.",
+    "GUIDER": "What combines the predictions of a step.",
+    "INT": "The whole number.",
+    "MODEL": "The changed model.",
+    "SAMPLER": "The method of the steps.",
+    "STRING": "The text.",
+}
+"""Tooltips of outputs, by type."""
+
 
 class Nodes(list[type[io.ComfyNode]]):
     """The nodes of a module, all of one category.
@@ -147,7 +159,7 @@ def _output(declared: type[ComfyType] | tuple[str, type[ComfyType]] | io.Output)
         return declared
     name, kind = declared if isinstance(declared, tuple) else (None, declared)
     made: Any = kind
-    return made.Output(display_name=name)
+    return made.Output(display_name=name, tooltip=RESULTS.get(made.io_type))
 
 
 def integer(name: str, default: int, low: int, high: int, step: int = 1, **more: Any) -> io.Int.Input:
