@@ -333,8 +333,9 @@ class Flux(BaseModel):
         out = super().extra_conds(**kwargs)
         if kwargs.get("cross_attn") is not None:
             out["c_crossattn"] = CONDRegular(kwargs["cross_attn"])
-        mask, height, width = kwargs.get("attention_mask"), *kwargs["noise"].shape[2:]
+        mask = kwargs.get("attention_mask")
         if mask is not None and kwargs.get("attention_mask_img_shape") == (1, 1):
+            height, width = kwargs["noise"].shape[2:]
             out["attention_mask"] = CONDRegular(spread_mask(mask, -(-height // PATCH) * -(-width // PATCH)))
         if kwargs.get("reference_latents") is not None:
             out["ref_latents"] = CONDList([self.process_latent_in(each) for each in kwargs["reference_latents"]])
