@@ -53,13 +53,13 @@ class Job(NamedTuple):
     crop: bool
 
 
-def check_image(image: Tensor | Sequence[Tensor]) -> Tensor:
+def check_image(image: Tensor | list[Tensor]) -> Tensor:
     """Return the images of an IMAGE (B, H, W, 1, 3 or 4) as (B, H, W, 3), without transparency.
 
     Raises:
         ValueError: there are none, or they are too small, not finite, or of other channels.
     """
-    if not isinstance(image, Tensor):
+    if isinstance(image, list):
         sizes = ", ".join(dict.fromkeys(f"{each.shape[-2]} x {each.shape[-3]}" for each in image))
         raise ValueError(
             f"The image is a list of {len(image)} images ({sizes} px), expected a batch of one size; connect images of "

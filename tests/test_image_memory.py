@@ -94,8 +94,8 @@ def test_a_host_is_told_of_the_module_that_it_has_to_load(model: Any, loaded: An
         return module
 
     host = Host(lambda q, *_, **__: q, lambda *_: None, manage)
-    first = apply_prompts(model, loaded, _prompts(2), "sum", host)
-    both = apply_prompts(first, loaded, _prompts(1), "sum", host)
+    first, _ = apply_prompts(model, loaded, _prompts(2), "sum", host)
+    both, _ = apply_prompts(first, loaded, _prompts(1), "sum", host)
     for applied, images in ((first, 2), (both, 3)):
         patches = [each for named in applied.model_options["transformer_options"]["patches"].values() for each in named]
         found = [each for patch in patches for each in patch.models()]
