@@ -135,10 +135,9 @@ def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
         config = None  # Of a class of diffusers that is this one with the statistics inside.
     if is_frames_vae(sd):
         return FramesVAE(build_frames_vae(sd, devices.vae_dtype()))
-    mean, variance = (sd.get(key) for key in STATISTICS)
     kept = {key: tensor for key, tensor in sd.items() if not key.startswith("bn.")}
     module = build_vae(convert_vae(kept), devices.vae_dtype(), config)
-    return VAE(module) if mean is None or variance is None else PackedVAE(module, mean, variance)
+    return PackedVAE(module, *(sd[key] for key in STATISTICS)) if set(STATISTICS) <= set(sd) else VAE(module)
 
 
 def text_kinds(clip_type: str) -> list[TextKind]:
