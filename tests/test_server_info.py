@@ -213,7 +213,8 @@ def test_examples_help_pages_texts_and_scripts_are_served(tmp_path: Path) -> Non
         assert await answer(client, "GET", "/templates/index.zh-TW.json") == (200, [])
         assert await answer(client, "GET", "/templates/index_logo.json") == (200, {})
         assert (await answer(client, "GET", "/templates/flux.json"))[0] == 404
-        assert await answer(client, "GET", "/node_replacements") == (200, {})
+        status, offered = await answer(client, "GET", "/node_replacements")
+        assert status == 200 and offered["SeamlessTile"][0]["new_node_id"] == "TesseraSeamlessModel"
 
     serve(tmp_path, test, classes=None)
 

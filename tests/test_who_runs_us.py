@@ -13,6 +13,7 @@ from naming import naming
 from tessera import contract
 from tessera.contract import protocols
 from tessera.contract.demo import demo_checkpoint
+from tessera.contract.folders import OWN
 from tessera.host.models.vae import VAE
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.schema import io as host_io
@@ -38,7 +39,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 WHOLE = {
-    "folder_paths.py": "folder_names_and_paths = dict.fromkeys(('ipadapter', 'safety_checker', 'text_generation'))",
+    "folder_paths.py": f"folder_names_and_paths = dict.fromkeys({OWN!r})",
     "comfy/__init__.py": "",
     "comfy/ldm/__init__.py": "",
     "comfy/ldm/modules/__init__.py": "",
@@ -137,7 +138,9 @@ def exported(path: Path) -> list[str]:
 def test_both_hosts_hand_out_the_same_names_with_the_same_signatures() -> None:
     comfyui, embedded = ROOT / "contract" / "comfyui", ROOT / "contract" / "embedded"
     signatures = functions_of(embedded / "__init__.py")
-    assert signatures == functions_of(comfyui / "__init__.py")
+    theirs = functions_of(comfyui / "__init__.py")
+    assert theirs.pop("manage") and contract.manage is None, "the embedded host has no memory management"
+    assert signatures == theirs
     assert {"load_demo", "add_lora"} <= set(signatures)
     for name in ("__init__.py", "sampling.py"):
         assert exported(comfyui / name) == exported(embedded / name)
