@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from naming import Naming
 from torch import nn
 
 pytest_plugins = ["margins"]
+
+# What starts the tests, such as nohup or a shell's background, may ignore signals, and processes of tests inherit that.
+for _name, _handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) == signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _handler)
 
 # Words of a comparison that has a tolerance.
 COMPARES = re.compile(r"\b(within|assert_close|allclose|approx)\(")

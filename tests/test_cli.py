@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ending import end_of
 from graph_nodes import CALLS, CLASSES, node
 from PIL import Image
 from tessera.app.cli.main import main
@@ -229,7 +230,7 @@ def test_ctrl_c_stops_at_the_next_step_and_keeps_what_was_made(tmp_path: Path) -
     assert process.stderr is not None
     assert process.stderr.readline() == "begun\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate()
+    out, err = end_of(process)
     assert (process.returncode, err) == (130, "stopped; what was saved before stays\n")
     assert [Path(line).name for line in out.splitlines()] == ["image_00001_.png", "image_00002_.png"]
     assert len(list((tmp_path / "output").iterdir())) == 2

@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from ending import end_of
 from tessera.app.cli.main import main
 from tessera.app.cli.serve import _address
 
@@ -29,7 +30,7 @@ def test_it_serves_until_it_is_ended(tmp_path: Path, sent: signal.Signals) -> No
         with urllib.request.urlopen(f"{found[1]}/object_info/KSampler", timeout=60) as response:
             assert "KSampler" in json.load(response)
         process.send_signal(sent)
-        _, errors = process.communicate(timeout=60)
+        _, errors = end_of(process)
         assert (process.returncode, errors) == (0, "")
     assert list(tmp_path.iterdir()) == [], "nothing is written before it is needed"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ending import end_of
 from graph_nodes import node
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="streams and signals of POSIX")
@@ -111,7 +112,7 @@ def test_letters_that_an_encoding_lacks_are_escaped(tmp_path: Path, encoding: st
     folder = "\u043c\u043e\u0445 \u00e9"
     (tmp_path / "graph.json").write_text(json.dumps(GRAPH))
     process = start(tmp_path, GRAPH, "", "--output-dir", folder, PYTHONIOENCODING=encoding)
-    out, err = process.communicate()
+    out, err = end_of(process)
     assert (process.returncode, err) == (0, b"")
     expected = "\n".join([*paths(tmp_path, folder), ""])
     assert out == expected.encode(encoding, "backslashreplace")
@@ -120,7 +121,7 @@ def test_letters_that_an_encoding_lacks_are_escaped(tmp_path: Path, encoding: st
 def test_names_from_outside_are_printed_escaped(tmp_path: Path) -> None:
     folder = "a\x1b[31m\nb\u202e"
     process = start(tmp_path, BROKEN, "", "--output-dir", folder)
-    out, err = process.communicate()
+    out, err = end_of(process)
     assert process.returncode == 2
     assert len(out.splitlines()) == 2 and b"\x1b" not in out + err
     assert b"a\\x1b[31m\\nb\\u202e/image_00001_.png" in out
@@ -164,7 +165,7 @@ def test_a_run_that_is_terminated_reports_once_that_it_failed(
     assert process.stdout.readline() == b"begun\n"
     for _ in range(3):
         process.send_signal(number)
-    out, err = process.communicate()
+    out, err = end_of(process)
     assert process.returncode == 143
     assert err == b"terminated; what was saved before stays\n"
     assert out.decode().splitlines() == paths(tmp_path)
