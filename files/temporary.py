@@ -22,8 +22,11 @@ def make_folder() -> str:
     remove_abandoned()
     while True:
         folder = tempfile.mkdtemp(prefix=PREFIX)
-        # Where folders cannot be opened, on Windows, the end of the process alone removes it.
-        descriptor = os.open(folder, os.O_RDONLY) if locks.CAN_LOCK else -1
+        try:
+            # Where folders cannot be opened, on Windows, the end of the process alone removes it.
+            descriptor = os.open(folder, os.O_RDONLY) if locks.CAN_LOCK else -1
+        except FileNotFoundError:
+            continue  # Another process took it for abandoned before it was opened.
         if descriptor < 0 or locks.hold(descriptor):
             atexit.register(_remove, folder, os.getpid())
             return folder

@@ -14,7 +14,7 @@ import pytest
 from naming import naming
 from PIL import Image
 from tessera.app.cli.import_request import write
-from tessera.files import locks, writing
+from tessera.files import locks, temporary, writing
 from tessera.files.reading import read_file
 from tessera.files.writing import create, create_series, replace
 from tessera.host.errors import GraphError
@@ -142,7 +142,7 @@ def test_a_file_is_replaced_with_the_rights_that_the_user_gives_new_files(tmp_pa
 
 KILLED = """
 import os, signal, sys
-from tessera.files import locks, writing
+from tessera.files import locks, temporary, writing
 from tessera.files.reading import read_file
 
 delattr(writing.os, "O_TMPFILE") if hasattr(os, "O_TMPFILE") else None
@@ -202,6 +202,16 @@ def test_temporary_folders_do_not_outlive_their_process(tmp_path: Path) -> None:
     for process in (first, second):
         process.communicate("\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_that_another_process_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the making of a folder and its lock, another process may take it for abandoned."""
+    made = [tmp_path / "gone", tmp_path / "kept"]
+    made[1].mkdir()
+    monkeypatch.setattr(temporary.tempfile, "mkdtemp", lambda prefix: str(made.pop(0)))
+    assert temporary.make_folder() == str(tmp_path / "kept")
 
 
 def test_pipes_devices_and_folders_are_not_waited_for(tmp_path: Path) -> None:

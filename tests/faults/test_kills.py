@@ -214,7 +214,8 @@ def test_runs_in_one_folder_lose_nothing(starter: Starter, tmp_path: Path, reque
     for _ in range(20 if request.config.getoption("long") else 1):
         for parts in (False, True):
             writers = [starter.run(tmp_path / "shared", parts=parts) for _ in range(4)]
-            assert [starter.wait(writer) for writer in writers] == [0] * 4
+            codes = [starter.wait(writer) for writer in writers]
+            assert codes == [0] * 4, [writer.err.read_text() for writer in writers]
             assert all(len(writer.named) == 6 * IMAGES for writer in writers)
             check(writers, tmp_path / "shared")
             for path in (tmp_path / "shared").rglob("*.*"):
