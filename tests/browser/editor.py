@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from serving import process
 
 if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Page, Playwright, Response
+    from playwright.sync_api import ConsoleMessage, Error, Page, Playwright, Response
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -35,6 +35,8 @@ STATE = """() => window.app.graph.serialize().nodes.map((node) => ({
 }))"""
 OF_ITS_OWN = {"ComfyApp graph accessed before initialization"}
 """What the editor 1.49.6 reports of itself, whatever the server answers."""
+GRAPH_IS_GONE = "Attempted to access LGraph reference"
+"""What the editor raises while one graph takes the place of another, with no module of a pack in its stack."""
 SECONDS = 120
 
 
@@ -90,10 +92,16 @@ class Editor:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
+        self.page.on("pageerror", self._broke)
         if self.server.ours:
             self.page.on("console", self._said)
             self.page.on("response", self._answered)
+
+    def _broke(self, error: Error) -> None:
+        stack = error.stack or ""
+        if GRAPH_IS_GONE in str(error) and "/extensions/" not in stack:
+            return
+        self.wrong.append(f"page error: {error} {stack}")
 
     def _said(self, message: ConsoleMessage) -> None:
         if message.type == "error" and message.text not in OF_ITS_OWN:
