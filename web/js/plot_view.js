@@ -29,8 +29,10 @@ export function makePlotView(node) {
 
   async function update() {
     const number = ++asked;
+    if (!node.graph) return;
     const answer = await schedule(node);
-    if (number !== asked || !answer) return;
+    // Another graph may have taken the place of the node's meanwhile.
+    if (number !== asked || !answer || !node.graph) return;
     family.replaceChildren(...answer.families.map((name) => element("option", { value: name, textContent: name })));
     family.value = familyOf(node);
     const [first, ...hints] = (answer.summary ?? "").split("\n");
