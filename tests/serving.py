@@ -21,6 +21,30 @@ Client: TypeAlias = TestClient
 Message = dict[str, Any]
 SECONDS = 60
 
+STRIPES: dict[str, Any] = {
+    "1": {"class_type": "TesseraDemoCheckpoint", "inputs": {"name": "texture-sd"}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "red and white stripes"}},
+    "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+    "4": {
+        "class_type": "KSampler",
+        "inputs": {
+            "model": ["1", 0],
+            "positive": ["2", 0],
+            "negative": ["2", 0],
+            "latent_image": ["3", 0],
+            "seed": 1,
+            "steps": 2,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "normal",
+            "denoise": 1.0,
+        },
+    },
+    "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
+    "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "stripes"}},
+}
+"""A small image of texture-sd, saved."""
+
 
 @asynccontextmanager
 async def served(folder: Path, **options: Any) -> AsyncIterator[Client]:

@@ -7,13 +7,12 @@ import json
 import struct
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from node_contract import golden
 from PIL import Image
 from safetensors.torch import save_file
-from serving import Client, answer, heard, listening, post, run_prompt, serve
+from serving import STRIPES, Client, answer, heard, listening, post, run_prompt, serve
 from tessera.app.registry import node_classes
 from tessera.app.server import messages, pack
 from tessera.app.server.application import ROUTES
@@ -21,28 +20,6 @@ from tessera.nodes import NODES
 from torch import zeros
 
 ROOT = Path(__file__).parents[1]
-SAMPLE: dict[str, Any] = {
-    "1": {"class_type": "TesseraDemoCheckpoint", "inputs": {"name": "texture-sd"}},
-    "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "red and white stripes"}},
-    "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-    "4": {
-        "class_type": "KSampler",
-        "inputs": {
-            "model": ["1", 0],
-            "positive": ["2", 0],
-            "negative": ["2", 0],
-            "latent_image": ["3", 0],
-            "seed": 1,
-            "steps": 2,
-            "cfg": 1.0,
-            "sampler_name": "euler",
-            "scheduler": "normal",
-            "denoise": 1.0,
-        },
-    },
-    "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
-    "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "stripes"}},
-}
 
 
 @pytest.mark.parametrize("knows_metadata", [True, False])
@@ -50,7 +27,7 @@ def test_an_image_is_made_with_progress_and_previews(tmp_path: Path, knows_metad
     async def test(client: Client) -> None:
         async with listening(client, "me", supports_preview_metadata=knows_metadata) as socket:
             more = {"client_id": "me", "extra_data": {"preview_method": "auto"}}
-            _, told = await post(client, SAMPLE, **more)
+            _, told = await post(client, STRIPES, **more)
             texts, binary = await heard(socket, told["prompt_id"])
             steps = [each["data"] for each in texts if each["type"] == "progress" and each["data"]["node"] == "4"]
             assert [(each["value"], each["max"]) for each in steps] == [(1, 2), (2, 2)]
@@ -69,8 +46,8 @@ def test_an_image_is_made_with_progress_and_previews(tmp_path: Path, knows_metad
             executed = next(each["data"] for each in texts if each["type"] == "executed")
             (saved,) = executed["output"]["images"]
             async with client.get("/view", params=saved) as response:
-                assert json.loads(Image.open(BytesIO(await response.read())).info["prompt"]) == SAMPLE
-            _, told = await post(client, SAMPLE | {"3": _sized(32)}, client_id="me")
+                assert json.loads(Image.open(BytesIO(await response.read())).info["prompt"]) == STRIPES
+            _, told = await post(client, STRIPES | {"3": _sized(32)}, client_id="me")
             _, binary = await heard(socket, told["prompt_id"])
             assert binary == [], "the default is to show nothing"
 
@@ -83,12 +60,12 @@ def _sized(size: int) -> dict[str, object]:
 
 def test_a_run_that_is_stopped_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     """The loaded model makes the same image, to the bit, after a run with patches was stopped between its steps."""
-    patched = copy.deepcopy(SAMPLE)
+    patched = copy.deepcopy(STRIPES)
     patched["7"] = {"class_type": "TesseraSeamlessModel", "inputs": {"model": ["1", 0], "tiling": "both"}}
     patched["4"]["inputs"] |= {"model": ["7", 0], "steps": 10_000}
 
     async def pixels(client: Client) -> bytes:
-        entry = await run_prompt(client, SAMPLE)
+        entry = await run_prompt(client, STRIPES)
         async with client.get("/view", params=entry["outputs"]["6"]["images"][0]) as response:
             return Image.open(BytesIO(await response.read())).tobytes()
 
@@ -103,7 +80,7 @@ def test_a_run_that_is_stopped_leaves_the_model_as_it_was(tmp_path: Path) -> Non
             await answer(client, "POST", "/interrupt")
             texts, _ = await heard(socket, prompt_id)
             assert "execution_interrupted" in {each["type"] for each in texts}
-            prompt_id = (await post(client, SAMPLE, client_id="me"))[1]["prompt_id"]
+            prompt_id = (await post(client, STRIPES, client_id="me"))[1]["prompt_id"]
             texts, _ = await heard(socket, prompt_id)
         cached = next(each["data"]["nodes"] for each in texts if each["type"] == "execution_cached")
         assert "1" in cached, "the model stays loaded"

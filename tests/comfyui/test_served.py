@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from comfyui.server import ComfyUI
-from serving import process
+from serving import STRIPES, process
 
 if "COMFYUI_PATH" not in os.environ:
     reason = "no COMFYUI_PATH: set it to a ComfyUI checkout to compare its API with tessera serve"
@@ -21,33 +21,11 @@ if "COMFYUI_PATH" not in os.environ:
 pytestmark = pytest.mark.comfyui
 
 Graph = dict[str, Any]
-GRAPH: Graph = {
-    "1": {"class_type": "TesseraDemoCheckpoint", "inputs": {"name": "texture-sd"}},
-    "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "red and white stripes"}},
-    "3": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-    "4": {
-        "class_type": "KSampler",
-        "inputs": {
-            "model": ["1", 0],
-            "positive": ["2", 0],
-            "negative": ["2", 0],
-            "latent_image": ["3", 0],
-            "seed": 1,
-            "steps": 2,
-            "cfg": 1.0,
-            "sampler_name": "euler",
-            "scheduler": "normal",
-            "denoise": 1.0,
-        },
-    },
-    "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
-    "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "stripes"}},
-}
 
 
 def changed(node_id: str, **inputs: Any) -> Graph:
     """The graph with other inputs of one node; None takes one away."""
-    graph = copy.deepcopy(GRAPH)
+    graph = copy.deepcopy(STRIPES)
     graph[node_id]["inputs"] |= inputs
     graph[node_id]["inputs"] = {name: value for name, value in graph[node_id]["inputs"].items() if value is not None}
     return graph
@@ -65,12 +43,12 @@ WRONG: dict[str, Any] = {
     "malformed link": {"prompt": changed("4", model=["1", 0, 0])},
     "two at once": {"prompt": changed("4", steps=0, cfg=None)},
     "circle": {"prompt": changed("4", latent_image=["4", 0])},
-    "no class": {"prompt": GRAPH | {"9": {"inputs": {}}}},
-    "unknown class": {"prompt": GRAPH | {"9": {"class_type": "Unknown", "inputs": {}, "_meta": {"title": "Mine"}}}},
-    "no outputs": {"prompt": {node_id: node for node_id, node in GRAPH.items() if node_id != "6"}},
+    "no class": {"prompt": STRIPES | {"9": {"inputs": {}}}},
+    "unknown class": {"prompt": STRIPES | {"9": {"class_type": "Unknown", "inputs": {}, "_meta": {"title": "Mine"}}}},
+    "no outputs": {"prompt": {node_id: node for node_id, node in STRIPES.items() if node_id != "6"}},
     "empty": {"prompt": {}},
     "no prompt": {},
-    "bad id": {"prompt": GRAPH, "prompt_id": "mine"},
+    "bad id": {"prompt": STRIPES, "prompt_id": "mine"},
 }
 
 
@@ -141,7 +119,7 @@ async def told_of(session: ClientSession, graph: Graph) -> list[Any]:
 
 def test_a_run_and_its_repetition_are_told_of_in_the_same_messages(addresses: tuple[str, str]) -> None:
     async def ask(session: ClientSession) -> Any:
-        return [await told_of(session, graph) for graph in (GRAPH, GRAPH, changed("5"), changed("4", seed=2))]
+        return [await told_of(session, graph) for graph in (STRIPES, STRIPES, changed("5"), changed("4", seed=2))]
 
     theirs, ours = both(addresses, ask)
     for their_run, our_run in zip(theirs, ours, strict=True):
