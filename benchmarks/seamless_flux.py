@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from paired import compare
-from tessera.host.models.model_base import patchify
+from tessera.host.models.patches import patchify
 from tessera.patching.calls import DenoiserCall
 from tessera.tiling.axes import TILINGS
 from tessera.tiling.dit import TorusDiT

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from tessera.host.layouts.ldm_unet import convert_controlnet, unet_sources
 from tessera.host.models.control_loading import load_controlnet, make_controlnet
 from tessera.host.models.control_networks import ControlNet, FluxControlNet, broadcast_hint, merge, spread
-from tessera.host.models.model_base import SD15, SDXL, Flux, patchify
+from tessera.host.models.model_base import SD15, SDXL, Flux
+from tessera.host.models.patches import patchify
 from tessera.host.models.vae import VAE
 from tessera.host.nodes.control import NODES, Canny, ControlNetApplyAdvanced
 from tessera.host.runtime.patcher import ModelPatcher

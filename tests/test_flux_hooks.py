@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from tessera.host.models.attention_hooks import optimized_attention
-from tessera.host.models.model_base import Flux, patchify, unpatchify
+from tessera.host.models.model_base import Flux
+from tessera.host.models.patches import patchify, unpatchify
 from torch import Tensor
 
 LENGTH, IMAGE = 7, 15

@@ -10,7 +10,8 @@ import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from margins import within
 from naming import naming
-from tessera.host.models.model_base import Flux, patchify, unpatchify
+from tessera.host.models.model_base import Flux
+from tessera.host.models.patches import patchify, unpatchify
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.runtime.patcher_extension import WrappersMP
 from tessera.host.sampling.ksampler import KSampler

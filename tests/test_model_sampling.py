@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from naming import naming
 from tessera.host.models import model_base
 from tessera.host.models.model_base import ModelType
+from tessera.host.models.patches import patchify, unpatchify
 from tessera.host.sampling import model_sampling
 from torch import Tensor
 
@@ -171,17 +172,17 @@ def transformer() -> Any:
 
 def test_flux_tokens_are_those_of_diffusers() -> None:
     x = torch.randn(2, 16, 8, 6, generator=torch.Generator().manual_seed(0))
-    tokens, ids = model_base.patchify(x)
+    tokens, ids = patchify(x)
     assert torch.equal(tokens, FluxPipeline._pack_latents(x, 2, 16, 8, 6))
     assert torch.equal(ids, FluxPipeline._prepare_latent_image_ids(2, 4, 3, torch.device("cpu"), torch.float32))
-    assert torch.equal(model_base.unpatchify(tokens, 8, 6), x)
+    assert torch.equal(unpatchify(tokens, 8, 6), x)
 
 
 @pytest.mark.parametrize("size", [(7, 6), (8, 5), (3, 3)])
 def test_flux_odd_sizes_keep_their_size(size: tuple[int, int], transformer: Any) -> None:
     x = torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(0))
-    tokens, _ = model_base.patchify(x)
-    assert torch.equal(model_base.unpatchify(tokens, *size), x)
+    tokens, _ = patchify(x)
+    assert torch.equal(unpatchify(tokens, *size), x)
     model = model_base.Flux(transformer)
     arguments = {"c_crossattn": torch.zeros(1, 5, 32), "guidance": torch.tensor([3.5])}
     assert model.apply_model(x, torch.tensor([0.7]), **arguments).shape == x.shape

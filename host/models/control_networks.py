@@ -21,7 +21,7 @@ from ..runtime.running import make_patcher
 from ..sampling.conds import repeat_to_batch_size
 from .latent_formats import Flux as FluxLatents
 from .latent_formats import LatentFormat
-from .model_base import patchify
+from .patches import patchify
 
 Control = dict[str, list[Tensor | None]]
 """What is added to which blocks: "input", "middle" and "output" as ComfyUI names them."""

@@ -17,7 +17,8 @@ from ...text.language_models import ChatTokenizer, Chunks, LanguageModelEncoder,
 from ...text.loading import TextWeights
 from ...text.tokenizer import MultiTokenizer
 from .. import latent_formats
-from ..model_base import Conds, ModelType, patchify, unpatchify
+from ..model_base import Conds, ModelType
+from ..patches import patchify, unpatchify
 from ..transformer_base import TransformerModel
 from .base import Family, Sampling, TextKind, TextSource
 
