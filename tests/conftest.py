@@ -64,7 +64,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("numeric")
 
 
-settings.register_profile("tessera", deadline=None)  # no test asserts a time
+# No test asserts a time. CI draws the same cases everywhere; `pytest --hypothesis-profile=search` draws others.
+settings.register_profile("search", deadline=None)
+settings.register_profile("tessera", deadline=None, derandomize=True)
 settings.load_profile("tessera")
 
 
