@@ -128,6 +128,13 @@ async def heard(socket: Any, prompt_id: str) -> tuple[list[Message], list[bytes]
 @contextmanager
 def process(folder: Path) -> Iterator[str]:
     """`tessera serve` in a process of its own, which works in a folder; its address."""
+    with numbered_process(folder) as (address, _):
+        yield address
+
+
+@contextmanager
+def numbered_process(folder: Path) -> Iterator[tuple[str, int]]:
+    """`tessera serve` in a process of its own, which works in a folder; its address and the process's number."""
     command = [sys.executable, "-m", "tessera.app.cli.main", "serve", "--port", "0"]
     log = folder / "log.txt"
     with log.open("w") as errors:
@@ -136,7 +143,7 @@ def process(folder: Path) -> Iterator[str]:
     try:
         words = started.stdout.readline().split()
         assert words, log.read_text()
-        yield words[3].rstrip(";")
+        yield words[3].rstrip(";"), started.pid
     finally:
         started.terminate()
         started.communicate(timeout=60)
