@@ -26,4 +26,8 @@ def __getattr__(name: str) -> Any:
         from .app import api
 
         return getattr(api, name)
+    if name == "EngineLost":
+        from .app.engines.engine import EngineLost
+
+        return EngineLost
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

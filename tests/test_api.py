@@ -21,6 +21,7 @@ from naming import naming
 from PIL import Image
 from tessera.app.api import GraphError, NodeError, run
 from tessera.app.cli.main import main
+from tessera.app.engines.engine import EngineLost
 from tessera.host import folder_paths, progress
 
 GRAPH = {
@@ -226,5 +227,6 @@ def test_calls_of_several_threads_wait_for_each_other(nodes: Path) -> None:
 
 def test_the_package_offers_what_runs_graphs() -> None:
     assert (tessera.run, tessera.GraphError, tessera.NodeError) == (run, GraphError, NodeError)
+    assert tessera.EngineLost is EngineLost
     with pytest.raises(AttributeError, match="walk"):
         _ = tessera.walk
