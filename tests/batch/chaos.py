@@ -60,7 +60,7 @@ class Chaos:
         Image.effect_noise((40, 40), 60).convert("RGB").save(base / "photo.png")
         (base / "graph.json").write_text(json.dumps(GRAPH))
         # Some jobs need more memory than the ones before left to their worker.
-        rows = "".join(f"{300 + i if i % 20 else 2000 + 80 * i}\n" for i in range(jobs))
+        rows = "".join(f"{300 + i if i % 20 else 2000 + 14_000 * i // jobs}\n" for i in range(jobs))
         (base / "table.csv").write_text(f"2.width\n{rows}")
         self.expected = self.run_to_end("undisturbed")
 
