@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 MOST_TOLD = MOST_LINES - 2
 """Wrong rows that are told one by one, so that what is said of all is shown as well."""
 
+MOST_WRONG = 1000
+"""Wrong rows after which no more are checked: a table that is wrong throughout may have millions."""
+
 QUEUE = ".jobs.sqlite"
 
 
@@ -141,9 +144,12 @@ class Batch:
             if rows == 1:
                 self._check_columns(row)
             self._note(row, self._add(row))
+            if self.bad_count == MOST_WRONG and not self.options.skip_bad:
+                break
         self.queue.end()
         if self.bad_count and not self.options.skip_bad:
-            raise GraphError([*self.bad, f"{self.bad_count} of {rows} rows are wrong; mend them, or add --skip-bad"])
+            seen = f"the first {rows}" if self.bad_count == MOST_WRONG else rows
+            raise GraphError([*self.bad, f"{self.bad_count} of {seen} rows are wrong; mend them, or add --skip-bad"])
         if not self.queue.count():
             what = "all rows are wrong" if rows else "found no rows"
             raise GraphError([*self.bad, f"{self.options.table}: {what}; expected one row for each job"])

@@ -168,3 +168,12 @@ def test_queue_prefers_models_that_are_loaded_and_then_those_that_nobody_has(tmp
 def test_many_things_that_are_wrong_are_counted(tessera: Tessera) -> None:
     code, _, err = tessera("graph.json", table(*range(256, 256 + batch.MOST_TOLD + 5)))
     assert code == 2 and len(err) == batch.MOST_TOLD + 2
+
+
+def test_a_table_that_is_wrong_throughout_is_not_read_to_its_end(
+    tessera: Tessera, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "MOST_WRONG", 3)
+    code, _, err = tessera("graph.json", table(1, *[999] * 10))
+    assert code == 2 and "(and 2 more)" in err[0]
+    assert err[1] == "3 of the first 4 rows are wrong; mend them, or add --skip-bad"
