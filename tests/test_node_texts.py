@@ -83,6 +83,12 @@ def test_help_page_shows_what_the_node_does(schema: Any) -> None:
         assert len(alt.split()) >= 3, f"{target}: say what the image shows"
 
 
+@schemas
+def test_the_table_of_nodes_names_it(schema: Any) -> None:
+    row = f"[{schema.display_name}](web/docs/{schema.node_id}.md)"
+    assert row in (ROOT / "README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *sorted((ROOT / "demo").rglob("*.md"))], ids=lambda page: page.name
 )
