@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from tessera.guidance import flux_negative
 from tessera.host.models.model_base import SD15, Flux
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.hooks import KEY
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
+from tessera.nodes.flux_negative import TesseraFluxNegative
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.seamless import TesseraSeamlessModel
 from tessera.patching.wrappers import installed
@@ -22,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HALVES = [torch.float16, torch.bfloat16]
-ROUNDING = {torch.float16: 2**-10, torch.bfloat16: 2**-7}
 SIZE = (16, 16)
 
 
@@ -49,7 +50,19 @@ class CastLayerNorm(nn.LayerNorm):
         return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
-CASTS = {nn.Linear: CastLinear, nn.Conv2d: CastConv2d, nn.GroupNorm: CastGroupNorm, nn.LayerNorm: CastLayerNorm}
+class CastRMSNorm(nn.RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(x)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
+CASTS = {
+    nn.Linear: CastLinear,
+    nn.Conv2d: CastConv2d,
+    nn.GroupNorm: CastGroupNorm,
+    nn.LayerNorm: CastLayerNorm,
+    nn.RMSNorm: CastRMSNorm,
+}
 
 
 def _casting(network: Any, dtype: torch.dtype | None = None) -> Any:
@@ -63,13 +76,25 @@ def _casting(network: Any, dtype: torch.dtype | None = None) -> Any:
     return copied
 
 
-class Casting(SD15):
+class CastingSD15(SD15):
     """A model that computes in another dtype than its weights have."""
 
-    computes = torch.float32
+    def get_dtype_inference(self) -> torch.dtype:
+        return torch.float32
+
+
+class CastingFlux(Flux):
+    """A model that computes in another dtype than its weights have."""
 
     def get_dtype_inference(self) -> torch.dtype:
-        return self.computes
+        return torch.float32
+
+
+FAMILIES: dict[str, tuple[str, Any, Any]] = {
+    "sd15": ("sd15_unet", SD15, CastingSD15),
+    "flux": ("flux_transformer", Flux, CastingFlux),
+}
+"""By kind the fixture of its network, the model, and the model whose weights are cast on use."""
 
 
 def _images(model: Any, network: Any) -> Any:
@@ -90,12 +115,36 @@ def _both(model: Any, network: Any) -> Any:
     return _seamless(_images(model, network), network)
 
 
-HOOKS: dict[str, Callable[[Any, Any], Any]] = {"images": _images, "seamless": _seamless, "both": _both}
+def _negative(model: Any, _: Any) -> Any:
+    text = [[_noise(2, 1, 5, 16), {"pooled_output": torch.ones(1, 24)}]]
+    return TesseraFluxNegative.execute(model, text, 4.0, "nag_strong", 0.0, 1.0).args[0]
+
+
+def _all(model: Any, network: Any) -> Any:
+    return _negative(_both(model, network), network)
+
+
+HOOKS: dict[str, Callable[[Any, Any], Any]] = {
+    "images": _images,
+    "seamless": _seamless,
+    "both": _both,
+    "negative": _negative,
+    "all": _all,
+}
+CASES = [("sd15", hooks) for hooks in ("images", "seamless", "both")] + [("flux", hooks) for hooks in HOOKS]
+
+READS_POSITIONS = [("flux", hooks) for hooks in ("seamless", "both", "all")]
+"""The first call of a torus reads the positions of tokens, and `meta` has no values."""
+
+
+def _noise(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _predict(model: Any, device: str = "cpu") -> Tensor:
     to = {**model.model_options["transformer_options"], "wrappers": model.wrappers}
     to |= {"cond_or_uncond": [1, 0], PERIOD: SIZE, SEED: 1}
+    to[flux_negative.KEY] = flux_negative.RunState(_noise(2, 1, 5, 16).to(device))
     flux, generator = isinstance(model.model, Flux), torch.Generator().manual_seed(1)
     shapes = {"x": (2, 16 if flux else 4, *SIZE), "c_crossattn": (2, 7, 16)} | ({"y": (2, 24)} if flux else {})
     inputs = {name: torch.randn(shape, generator=generator).to(device) for name, shape in shapes.items()}
@@ -108,49 +157,65 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("hooks", HOOKS)
-@pytest.mark.parametrize("kind", ["sd15", "flux"])
+@pytest.mark.parametrize(("kind", "hooks"), CASES)
 def test_half_precision_is_off_by_its_rounding(
     kind: str, hooks: str, dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
-    network = request.getfixturevalue("flux_transformer" if kind == "flux" else "sd15_unet")
-    family: Any = Flux if kind == "flux" else SD15
+    fixture, family, _ = FAMILIES[kind]
+    network = _louder(request.getfixturevalue(fixture))
     full, half = (ModelPatcher(family(copy.deepcopy(network).to(d)), "cpu", "cpu") for d in (torch.float32, dtype))
     plain = _distance(_predict(half), _predict(full))
-    ours = _distance(_predict(HOOKS[hooks](half, network)), _predict(HOOKS[hooks](full, network)))
+    assert plain > 0
+    hooked, exact = HOOKS[hooks](half, network), HOOKS[hooks](full, network)
     # Layers between round as well: the plain network says how much.
-    assert ours < 3 * plain + 3 * ROUNDING[dtype]
-    if hooks != "seamless":
-        stack = installed(HOOKS[hooks](half, network), KEY).kept.stack
-        assert {parameter.dtype for parameter in stack.parameters()} == {dtype}
+    assert _distance(_predict(exact), _predict(full)) > 0.01, "does nothing"
+    assert _distance(_predict(hooked), _predict(exact)) < 2 * plain
+    assert _kept(hooked) <= {dtype}
 
 
-@pytest.mark.parametrize("hooks", HOOKS)
-def test_weights_in_fp8_are_cast_on_use(sd15_unet: Any, hooks: str) -> None:
+def _louder(network: Any) -> Any:
+    """A copy in which attention counts, as in trained networks."""
+    network = copy.deepcopy(network)
+    for name, parameter in network.named_parameters():
+        if "attn" in name and parameter.dim() == 2:
+            parameter.data *= 8
+    return network
+
+
+def _kept(model: Any) -> set[torch.dtype]:
+    """The dtypes of what images keep for a run."""
+    images = installed(model, KEY)
+    return {parameter.dtype for parameter in images.kept.stack.parameters()} if images else set()
+
+
+@pytest.mark.parametrize(("kind", "hooks"), CASES)
+def test_weights_in_fp8_are_cast_on_use(kind: str, hooks: str, request: pytest.FixtureRequest) -> None:
     """As with the same weights in float32; what is kept has the dtype of computing."""
-    stored = _casting(sd15_unet, torch.float8_e4m3fn)
-    rounded = copy.deepcopy(sd15_unet)
+    fixture, family, casting = FAMILIES[kind]
+    network = request.getfixturevalue(fixture)
+    stored = _casting(network, torch.float8_e4m3fn)
+    rounded = copy.deepcopy(network)
     for mine, other in zip(rounded.parameters(), stored.parameters(), strict=True):
         mine.data = other.data.float()
     before = {name: t.clone() for name, t in stored.state_dict().items()}
-    cast, full = ModelPatcher(Casting(stored), "cpu", "cpu"), ModelPatcher(SD15(rounded), "cpu", "cpu")
-    hooked = HOOKS[hooks](cast, sd15_unet)
-    assert _distance(_predict(hooked), _predict(HOOKS[hooks](full, sd15_unet))) < 1e-5
+    cast, full = ModelPatcher(casting(stored), "cpu", "cpu"), ModelPatcher(family(rounded), "cpu", "cpu")
+    hooked = HOOKS[hooks](cast, network)
+    assert _distance(_predict(hooked), _predict(HOOKS[hooks](full, network))) < 1e-5
     after = stored.state_dict()
     assert all(
         t.dtype == before[name].dtype and torch.equal(t.float(), before[name].float()) for name, t in after.items()
     )
-    if hooks != "seamless":
-        stack = installed(hooked, KEY).kept.stack
-        assert {parameter.dtype for parameter in stack.parameters()} == {torch.float32}
+    assert _kept(hooked) <= {torch.float32}
 
 
-@pytest.mark.parametrize("hooks", HOOKS)
-def test_weights_may_lie_on_another_device_than_the_call(sd15_unet: Any, hooks: str) -> None:
+@pytest.mark.parametrize(("kind", "hooks"), [case for case in CASES if case not in READS_POSITIONS])
+def test_weights_may_lie_on_another_device_than_the_call(kind: str, hooks: str, request: pytest.FixtureRequest) -> None:
     """The call is on `meta`, the weights stay on the CPU, as with ComfyUI's lowvram."""
-    network = _casting(sd15_unet)
-    model = ModelPatcher(Casting(network), "cpu", "cpu")
+    fixture, _, casting = FAMILIES[kind]
+    network = request.getfixturevalue(fixture)
+    stored = _casting(network)
+    model = ModelPatcher(casting(stored), "cpu", "cpu")
     model.model.model_sampling.to("meta")
-    out = _predict(HOOKS[hooks](model, sd15_unet), "meta")
-    assert out.is_meta and out.shape == (2, 4, *SIZE)
-    assert {parameter.device.type for parameter in network.parameters()} == {"cpu"}
+    out = _predict(HOOKS[hooks](model, network), "meta")
+    assert out.is_meta and out.shape == (2, 16 if kind == "flux" else 4, *SIZE)
+    assert {parameter.device.type for parameter in stored.parameters()} == {"cpu"}
