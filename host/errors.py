@@ -44,6 +44,10 @@ class NodeError(Exception):
         super().__init__(self.line)
 
 
+class TooLargeError(MemoryError):
+    """A device ran out of memory; the text says what would fit."""
+
+
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:
     """Return `text` on one line that every terminal can print.
 

@@ -7,7 +7,7 @@ import re
 
 import torch
 
-from ..errors import one_line
+from ..errors import TooLargeError, one_line
 from ..schema.node import WrongNodeError
 
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -49,6 +49,8 @@ def may_pass(error: BaseException | None) -> bool:
 
 def explain(error: BaseException) -> str:
     """Return what failed and what to do, for whoever runs the graph."""
+    if isinstance(error, TooLargeError):
+        return f"out of memory: {error}, or take --dtype fp16"
     if is_out_of_memory(error):
         other = ", or --dtype fp16" if isinstance(error, torch.cuda.OutOfMemoryError) else ""
         asked = ASKED_FOR.search(str(error))

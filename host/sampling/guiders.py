@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..runtime.fitting import fitting
 from ..runtime.model_options import ModelOptions, create_model_options_clone
 from ..runtime.patcher import ModelPatcher
 from ..runtime.patcher_extension import WrappersMP, merge_nested_dicts, wrapped
@@ -163,20 +164,22 @@ class CFGGuider:
             noise, latent_image = (t.to(device, torch.float32) for t in (noise, latent_image))
             # A copy: some samplers change the last sigma.
             sigmas = sigmas.to(device, copy=True)
+            latent_pixels = self.inner_model.latent_format.spacial_downscale_ratio
             try:
                 self.model_patcher.pre_run()
-                return self.inner_sample(
-                    noise,
-                    latent_image,
-                    device,
-                    sampler,
-                    sigmas,
-                    denoise_mask,
-                    callback,
-                    disable_pbar,
-                    seed,
-                    latent_shapes=latent_shapes,
-                )
+                with fitting(device, noise.shape, latent_pixels):
+                    return self.inner_sample(
+                        noise,
+                        latent_image,
+                        device,
+                        sampler,
+                        sigmas,
+                        denoise_mask,
+                        callback,
+                        disable_pbar,
+                        seed,
+                        latent_shapes=latent_shapes,
+                    )
             finally:
                 self.model_patcher.cleanup()
                 del self.inner_model
