@@ -22,12 +22,8 @@ async def comfy_entrypoint() -> Any:
 
 def __getattr__(name: str) -> Any:
     """Import what runs graphs on demand: ComfyUI opens this door too, and has no use for another host."""
-    if name in ("run", "GraphError", "NodeError"):
+    if name in ("run", "GraphError", "NodeError", "EngineLost"):
         from .app import api
 
         return getattr(api, name)
-    if name == "EngineLost":
-        from .app.engines.engine import EngineLost
-
-        return EngineLost
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ..host.errors import GraphError, NodeError, reading
 from .engines.address import is_server
+from .engines.errors import EngineLost
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ..host.graph.execution import Cache, Run
     from ..host.schema.object_info import ObjectInfo
 
-__all__ = ["GraphError", "NodeError", "Progress", "Results", "collect", "execute", "prepare", "run"]
+__all__ = ["EngineLost", "GraphError", "NodeError", "Progress", "Results", "collect", "execute", "prepare", "run"]
 
 Progress = Callable[[str, float, float], None]
 """Called with a node's id, and how many of how many of its steps are done."""

@@ -21,7 +21,7 @@ from naming import naming
 from PIL import Image
 from tessera.app.api import GraphError, NodeError, run
 from tessera.app.cli.main import main
-from tessera.app.engines.engine import EngineLost
+from tessera.app.engines.errors import EngineLost
 from tessera.host import folder_paths, progress
 
 GRAPH = {

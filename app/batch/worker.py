@@ -12,7 +12,8 @@ from ...host.errors import GraphError, NodeError, one_line
 from ...host.graph.documents import Workflow
 from ..assignments import apply
 from ..engines.choose import open_engine
-from ..engines.engine import Engine, EngineLost, Task
+from ..engines.engine import Engine, Task
+from ..engines.errors import EngineLost
 
 DONE, FAILED, REFUSED, OUT_OF_MEMORY, ENGINE_LOST = "done", "failed", "refused", "out of memory", "engine lost"
 """How a job ends: with results; with an error that another try may not have; with one that it would have again; for

@@ -78,7 +78,7 @@ def _declare_workers(batch: argparse.ArgumentParser) -> None:
 def command(options: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     from ..batch.batch import opened
-    from ..engines.engine import EngineLost
+    from ..engines.errors import EngineLost
     from .run import _webhook
 
     started = time.monotonic()

@@ -27,7 +27,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def check(options: argparse.Namespace) -> int:
     """Validate a workflow with the nodes of a server, and return the exit code."""
-    from ..engines.engine import EngineLost
+    from ..engines.errors import EngineLost
 
     try:
         with _opened(options) as engine:
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, signals: Signals) -> tuple[int, list[str], 
         The exit code; errors; what was made, or None where that is nothing.
     """
     from ..api import Results
-    from ..engines.engine import EngineLost
+    from ..engines.errors import EngineLost
     from ..engines.remote import save
     from .progress_bar import ProgressDisplay
 

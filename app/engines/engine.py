@@ -14,17 +14,6 @@ Progress = Callable[[str, float, float], None]
 """Called with a node's id, and how many of how many of its steps are done."""
 
 
-class EngineLost(Exception):  # noqa: N818 - what happened, not a mistake
-    """The engine cannot be reached, or answers what no engine would; another one may run the prompt."""
-
-    def __init__(self, line: str) -> None:
-        self.line = line
-        super().__init__(line)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.line,)
-
-
 @dataclass(frozen=True)
 class Task:
     """What an engine runs.

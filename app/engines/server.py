@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...host.errors import GraphError, shown
 from ...host.graph.workflow import Prompt
 from ...host.schema.object_info import ObjectInfo
-from .engine import EngineLost, Made, Progress, Task, input_files
+from .engine import Made, Progress, Task, input_files
+from .errors import EngineLost
 from .http import VIEW, Connection, Damaged, Missing, Unreachable, base_url
 from .server_checks import absent_files, refusals, succeeded, with_files, without_files
 from .server_files import FileRef, checked, files_of, renumbered, told_of

@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ...host.errors import one_line, shown
-from .engine import EngineLost, only_told, safe_name
+from .engine import only_told, safe_name
+from .errors import EngineLost
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"}
 NUMBERED = re.compile(r"^(?P<stem>.*_)(?P<number>\d{5,})(?P<rest>_?\.[^.]+)$")

@@ -11,7 +11,7 @@ import tessera
 from batch.fake_comfyui import FakeComfyUI, serving
 from batch.test_server_engine import GRAPH
 from tessera.app.cli.main import main
-from tessera.app.engines.engine import EngineLost
+from tessera.app.engines.errors import EngineLost
 
 
 @pytest.fixture

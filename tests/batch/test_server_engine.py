@@ -16,7 +16,8 @@ from graph_nodes import node
 from naming import naming
 from PIL import Image
 from tessera.app.engines import http, server
-from tessera.app.engines.engine import EngineLost, Task, output_nodes, safe_name
+from tessera.app.engines.engine import Task, output_nodes, safe_name
+from tessera.app.engines.errors import EngineLost
 from tessera.app.engines.server import ServerEngine
 from tessera.host.errors import GraphError, NodeError
 
