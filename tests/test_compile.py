@@ -31,7 +31,7 @@ def _no_more_graphs() -> Any:
 def unet() -> Any:
     """Of each kind of layer one: tracing takes long."""
     sizes: dict[str, Any] = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4}
-    kinds = {
+    kinds: dict[str, Any] = {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
     }
