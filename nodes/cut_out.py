@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..contract import io
 from ..images.foreground import clean_colours, colour_alpha
+
+_log = logging.getLogger(__name__)
 
 
 class TesseraCutOut(io.ComfyNode):
@@ -64,6 +68,13 @@ class TesseraCutOut(io.ComfyNode):
                     tooltip="1 where the motif is, as from Remove Background; resized to the image. "
                     "Without it, the background is found by its colour.",
                 ),
+                io.Boolean.Input(
+                    "keep_whole",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep an image whole in which only background is found, with a warning in the log; "
+                    "otherwise it is an error.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The motif, with transparency: save it as PNG or WebP."),
@@ -73,7 +84,13 @@ class TesseraCutOut(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: Tensor, tolerance: float = 0.1, softness: int = 2, holes: bool = False, mask: Tensor | None = None
+        cls,
+        image: Tensor,
+        tolerance: float = 0.1,
+        softness: int = 2,
+        holes: bool = False,
+        mask: Tensor | None = None,
+        keep_whole: bool = False,
     ) -> io.NodeOutput:
         """Find alpha, then remove the background from the colours of soft edges."""
         images = image[..., :3].movedim(-1, 1).float()
@@ -81,13 +98,15 @@ class TesseraCutOut(io.ComfyNode):
             alpha = torch.stack([colour_alpha(each, tolerance, softness, holes) for each in images])
         else:
             alpha = _fitted(mask, images)
-        alpha = alpha * image[..., 3] if image.shape[-1] == 4 else alpha
-        _demand_motif(alpha, "the mask is black; connect another" if mask is not None else _ADVICE.format(tolerance))
+        there = image[..., 3] if image.shape[-1] == 4 else torch.ones_like(alpha)
+        alpha = alpha * there
+        if why := _without_motif(alpha, tolerance, mask is not None):
+            if not keep_whole:
+                raise ValueError(why)
+            _log.warning("Cut Out Foreground %s; kept whole", why)
+            alpha = torch.where(alpha.flatten(1).any(1)[:, None, None], alpha, there)
         colours = torch.stack([clean_colours(*each) for each in zip(images, alpha, strict=True)])
         return io.NodeOutput(torch.cat([colours, alpha[:, None]], 1).movedim(1, -1), alpha)
-
-
-_ADVICE = "all of it is within the tolerance of {}; choose a smaller one, or connect a mask"
 
 
 def _fitted(mask: Tensor, images: Tensor) -> Tensor:
@@ -99,7 +118,11 @@ def _fitted(mask: Tensor, images: Tensor) -> Tensor:
     return F.interpolate(planes, images.shape[-2:], mode="bilinear")[:, 0].clamp(0, 1).expand(len(images), -1, -1)
 
 
-def _demand_motif(alpha: Tensor, why: str) -> None:
+def _without_motif(alpha: Tensor, tolerance: float, masked: bool) -> str:
+    """Say which images of alpha (B, H, W) have only background, and why; "" where none has."""
     empty = [number for number, each in enumerate(alpha, 1) if not each.any()]
-    if empty:
-        raise ValueError(f"found only background in image {', '.join(map(str, empty))} of {len(alpha)}: {why}")
+    advice = "the mask is black; connect another" if masked else _ADVICE.format(tolerance)
+    return f"found only background in image {', '.join(map(str, empty))} of {len(alpha)}: {advice}" if empty else ""
+
+
+_ADVICE = "all of it is within the tolerance of {}; choose a smaller one, or connect a mask"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,9 +64,14 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 
 def node(
-    image: Tensor, tolerance: float = 0.1, softness: int = 2, holes: bool = False, mask: Tensor | None = None
+    image: Tensor,
+    tolerance: float = 0.1,
+    softness: int = 2,
+    holes: bool = False,
+    mask: Tensor | None = None,
+    keep_whole: bool = False,
 ) -> list[Tensor]:
-    output = TesseraCutOut.execute(image, tolerance, softness, holes, mask)
+    output = TesseraCutOut.execute(image, tolerance, softness, holes, mask, keep_whole)
     assert output.result is not None
     return list(output.result)
 
@@ -249,6 +255,24 @@ def test_what_leaves_nothing_is_refused_in_one_line(image: Tensor, mask: Tensor 
     with pytest.raises(ValueError, match=line) as caught:
         node(image, mask=mask)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_all_background_is_kept_whole_where_asked(caplog: pytest.LogCaptureFixture) -> None:
+    motif, even = painted(disc(48, 48, 20), GREY.expand(3, SIDE, SIDE)), GREY.expand(3, SIDE, SIDE)
+    usual = node(as_image(motif))
+    assert not caplog.messages
+    cut, alpha = node(as_image(motif, even), keep_whole=True)
+    (said,) = caplog.messages
+    assert re.search(naming("2 of 2", "tolerance", 0.1), said)
+    assert torch.equal(alpha[0], usual[1][0])
+    assert torch.equal(cut[0], usual[0][0])
+    assert (alpha[1] == 1).all()
+    assert torch.equal(cut[1, ..., :3], even.movedim(0, -1))
+    # What is transparent already stays so.
+    there = disc(48, 48, 20)
+    assert torch.equal(node(as_image(torch.cat([even, there[None]])), keep_whole=True)[1][0], there)
+    black = torch.zeros(1, SIDE, SIDE)
+    assert (node(as_image(motif), mask=black, keep_whole=True)[1] == 1).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (3, 5)])

@@ -56,6 +56,8 @@ def test_without_a_model_the_background_is_told_by_its_colour() -> None:
     assert said.outcome == APPROXIMATED
     assert "--background-model" in said.text
     assert nodes["Cut out"]["class_type"] == "TesseraCutOut"
+    # An image of one colour does not fail in the run.
+    assert nodes["Cut out"]["inputs"]["keep_whole"] is True
     assert source(nodes, "Cut out", "image") == "Enlarge"
     assert source(nodes, "Save", "images") == "Cut out"
     assert nodes["Save"]["class_type"] == "SaveImage"

@@ -73,8 +73,6 @@ LORAS = ("concepts", "elements", "userElements", "lora_model", "loras")
 def fitting(sent: dict[str, Any]) -> dict[str, Any]:
     """A body without the files that do not fit its model: that would be an error of the files."""
     named = {str(sent.get(key)) for key in ("modelId", "model_id", "checkpoint", "baseModelId")}
-    # Of an even image, no colour tells its motif: Cut Out Foreground says so in the run.
-    sent = {key: each for key, each in sent.items() if key != "transparency"}
     idle = (FOR_ONE if named & {"texture-flux", "tiny-sdxl"} else ()) + (LORAS if "tiny-sdxl" in named else ())
     return {key: each for key, each in sent.items() if not key.lower().startswith(idle) and key not in idle}
 

@@ -127,11 +127,10 @@ def cut_out(graph: LaidOutGraph, recipe: Recipe, image: Output) -> Output:
     name = recipe.background_model
     file = named_file(name, _files(graph, "LoadBackgroundRemovalModel", "bg_removal_name"))
     if file is None:
-        why = (
-            f'no file "{name}" in models/background_removal' if name else "a model cuts better: see --background-model"
-        )
-        recipe.missing["cut out"] = (APPROXIMATED, f"what has the colour of the border is transparent; {why}")
-        return graph.add("cut out", "TesseraCutOut", image=image)[0]
+        better = f'no file "{name}" in models/background_removal' if name else "a model cuts better: --background-model"
+        why = f"what has the colour of the border is transparent, unless all of the image has it; {better}"
+        recipe.missing["cut out"] = (APPROXIMATED, why)
+        return graph.add("cut out", "TesseraCutOut", image=image, keep_whole=True)[0]
     model = graph.add("background model", "LoadBackgroundRemovalModel", bg_removal_name=file)[0]
     found = graph.add("foreground", "RemoveBackground", bg_removal_model=model, image=image)[0]
     hidden = graph.add("background", "InvertMask", mask=found)[0]

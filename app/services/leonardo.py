@@ -201,7 +201,8 @@ class LeonardoRequest(Request):
         str | None,
         Field(
             description="foreground_only: with --background-model NAME, a file in models/background_removal, which "
-            "ComfyUI runs; without it, approximated: what has the colour of the border is transparent."
+            "ComfyUI runs; without it, approximated: what has the colour of the border is transparent, unless all of "
+            "the image has it."
         ),
         Known(("disabled", "foreground_only")),
         To("foreground.image", "cut out.image"),
