@@ -13,7 +13,8 @@ from ..patching.wrappers import install
 from .checks import verdict
 from .inputs import check_range, percent
 
-STRONGEST = 10.0
+MAX_STRENGTH = 10.0
+"""Of Flux Negative Prompt, as of the hosted services."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class TesseraFluxNegative(io.ComfyNode):
                     "strength",
                     default=0.0,
                     min=0.0,
-                    max=STRONGEST,
+                    max=MAX_STRENGTH,
                     step=0.1,
                     tooltip="0 changes nothing and costs nothing; 4 is a good start, 10 removes most of it.",
                 ),
@@ -97,8 +98,8 @@ class TesseraFluxNegative(io.ComfyNode):
 
 def check_steering(strength: float, start: float, end: float) -> None:
     """Raise ValueError when the strength is out of range, or the range of the schedule is empty and counts."""
-    if not 0.0 <= strength <= STRONGEST:
-        raise ValueError(f"strength is {strength}; set it from 0 to {STRONGEST:g}.")
+    if not 0.0 <= strength <= MAX_STRENGTH:
+        raise ValueError(f"strength is {strength}; set it from 0 to {MAX_STRENGTH:g}.")
     if strength:
         check_range(start, end)
 

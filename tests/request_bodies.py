@@ -1,7 +1,7 @@
 """The request bodies in tests/data/requests, and the small files that they name: all work on the demo models.
 
 A body is what would be sent to the service. Its options are those of `tessera import`: `--model` names a demo model
-where the body names a model of the service, `--image` a file where it names a picture that lies there.
+where the body names a model of the service, `--image` a file where it names a image that lies there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def entries() -> list[Entry]:
 
 
 def write_files(folder: Path) -> None:
-    """The models that the bodies name, in folder/models, and the picture that `--image` names, in folder.
+    """The models that the bodies name, in folder/models, and the image that `--image` names, in folder.
 
     LoRAs, embeddings, the ControlNet and tiny-sdxl are random and small; the refiner is texture-sd, the VAE its own but
     brighter.
@@ -76,10 +76,8 @@ def write_files(folder: Path) -> None:
     sdxl_file(models / "checkpoints" / "tiny-sdxl.safetensors")
     save_file(_control(), models / "controlnet" / "texture-control_canny_openpose.safetensors")
     llama_folder(models / "text_generation" / "tiny-chat")
-    picture = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
-    Image.merge("RGB", [picture, picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM), picture]).save(
-        folder / "picture.png"
-    )
+    image = Image.linear_gradient("L").resize((SIDE, SIDE // 2))
+    Image.merge("RGB", [image, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM), image]).save(folder / "image.png")
 
 
 def _control() -> dict[str, torch.Tensor]:

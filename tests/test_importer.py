@@ -163,16 +163,16 @@ def own_folders() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The pictures that names in the bodies stand for."""
-    picture = tmp_path_factory.mktemp("pictures") / "picture.jpg"
-    picture.write_bytes(base64.b64decode(encoded(kind="JPEG")))
-    return dict.fromkeys(["asset_1", "asset_2", "a", "b", "https://example.com/a.png?x=1"], picture)
+    """The images that names in the bodies stand for."""
+    image = tmp_path_factory.mktemp("images") / "image.jpg"
+    image.write_bytes(base64.b64decode(encoded(kind="JPEG")))
+    return dict.fromkeys(["asset_1", "asset_2", "a", "b", "https://example.com/a.png?x=1"], image)
 
 
 def imported(
     name: str, body: Any, info: ObjectInfo, files: dict[str, Path] | None = None, **options: Any
 ) -> tuple[dict[str, Any], list[Line], dict[str, Any]]:
-    """The drawing, the report and the API graph of a request, whose pictures lie in the input folder."""
+    """The drawing, the report and the API graph of a request, whose images lie in the input folder."""
     found = RequestImages(files or {})
     drawing, lines = convert(SERVICES[name], body, info, found, SEED, **options)
     for file, content in found.found.items():
@@ -219,7 +219,7 @@ def test_the_report_is_true(name: str, body: dict[str, Any], info: ObjectInfo, f
         assert (line.outcome == UNKNOWN) == (line.name not in known)
         assert line.text or line.outcome in (MAPPED, APPROXIMATED)
         is_plain = line.outcome == MAPPED and line.name in body and not known[line.name].how and len(found) == 1
-        # With unzoom, the size is that of the picture and its margin together.
+        # With unzoom, the size is that of the image and its margin together.
         if is_plain and known[line.name].type in (int, float) and "unzoom" not in body:
             assert float(body[line.name]) == found[0], line
 
@@ -272,9 +272,9 @@ def test_strength_runs_the_steps_that_the_services_run(info: ObjectInfo) -> None
     sampled = sampler(imported("modelslab", body, info)[2])
     assert (sampled["steps"], sampled["denoise"]) == (10, 0.5)
     body = PROMPT | {"init_image_id": "x", "init_strength": 0.1, "scheduler": "LEONARDO", "num_inference_steps": 20}
-    picture = Path(folder_paths.get_input_directory()) / "own.png"
-    picture.write_bytes(base64.b64decode(encoded()))
-    sampled = sampler(imported("leonardo", body, info, {"x": picture})[2])
+    image = Path(folder_paths.get_input_directory()) / "own.png"
+    image.write_bytes(base64.b64decode(encoded()))
+    sampled = sampler(imported("leonardo", body, info, {"x": image})[2])
     assert sampled["denoise"] == pytest.approx(0.9)
 
 
@@ -347,7 +347,7 @@ def test_files_are_found_by_their_names() -> None:
     assert named_file("moss", files) is named_file("", files) is None
 
 
-def refused_picture(value: str, files: dict[str, Path] | None = None) -> str:
+def refused_image(value: str, files: dict[str, Path] | None = None) -> str:
     with pytest.raises(GraphError) as caught:
         RequestImages(files or {})("init_image", value)
     (line,) = caught.value.lines
@@ -355,7 +355,7 @@ def refused_picture(value: str, files: dict[str, Path] | None = None) -> str:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_pictures_are_kept_byte_for_byte(kind: str) -> None:
+def test_images_are_kept_byte_for_byte(kind: str) -> None:
     found = RequestImages({})
     text = encoded(kind=kind)
     name = found("init_image", f"data:image/{kind.lower()};base64,{text}")
@@ -363,19 +363,19 @@ def test_pictures_are_kept_byte_for_byte(kind: str) -> None:
     assert found.found == {name: base64.b64decode(text)}
 
 
-def test_pictures_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refused_picture("https://example.com/a.png").endswith("or --image https://example.com/a.png=FILE")
-    assert "nothing is fetched" in refused_picture("data:image/png;base64,%%%")
-    assert "no readable image" in refused_picture(base64.b64encode(bytes(100)).decode())
-    assert "no readable image" in refused_picture(encoded((64, 64), "BMP"))
+def test_images_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused_image("https://example.com/a.png").endswith("or --image https://example.com/a.png=FILE")
+    assert "nothing is fetched" in refused_image("data:image/png;base64,%%%")
+    assert "no readable image" in refused_image(base64.b64encode(bytes(100)).decode())
+    assert "no readable image" in refused_image(encoded((64, 64), "BMP"))
     cut = base64.b64encode(base64.b64decode(encoded((300, 300)))[:-400]).decode()
-    assert "no readable image" in refused_picture(cut)
-    assert "expected an image" in refused_picture("a", {"a": tmp_path / "missing.png"})
-    monkeypatch.setattr(images, "MOST_BYTES", 50)
-    assert "more than 50 bytes" in refused_picture(encoded())
+    assert "no readable image" in refused_image(cut)
+    assert "expected an image" in refused_image("a", {"a": tmp_path / "missing.png"})
+    monkeypatch.setattr(images, "MAX_BYTES", 50)
+    assert "more than 50 bytes" in refused_image(encoded())
     big = tmp_path / "big.png"
     big.write_bytes(bytes(51))
-    assert "more than 50 bytes" in refused_picture("a", {"a": big})
+    assert "more than 50 bytes" in refused_image("a", {"a": big})
 
 
 def test_strength_beyond_every_number_is_refused(info: ObjectInfo) -> None:
@@ -383,7 +383,7 @@ def test_strength_beyond_every_number_is_refused(info: ObjectInfo) -> None:
         imported("leonardo", PROMPT | {"controlnets": [{"initImageId": "a", "weight": 10**400}]}, info)
 
 
-def test_pictures_are_counted(info: ObjectInfo) -> None:
+def test_images_are_counted(info: ObjectInfo) -> None:
     samples = {"teal": [encoded()] * 100, "zigzag": [encoded()] * 29}
     with pytest.raises(GraphError, match=naming("more than", 128)):
         imported("octoai", PROMPT | {"transfer_images": samples}, info)
@@ -394,7 +394,7 @@ def test_decompression_bombs_are_refused_before_they_are_read(side: int) -> None
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     data = b"IDAT" + zlib.compress(bytes(10))
     parts = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, data)]
-    assert "pixels" in refused_picture(base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).decode())
+    assert "pixels" in refused_image(base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(parts)).decode())
 
 
 JSON = st.recursive(
@@ -646,7 +646,7 @@ def test_report_says_what_is_taken_only_where_nothing_is_given(info: ObjectInfo)
 
 @pytest.mark.parametrize("model", ["texture-sd", "texture-flux", None])
 def test_a_demo_model_does_not_change_what_octoai_allows(info: ObjectInfo, model: str | None) -> None:
-    """The endpoint is Generate SDXL, whatever draws the picture here."""
+    """The endpoint is Generate SDXL, whatever draws the image here."""
     body = PROMPT | {"width": 1536, "height": 640}
     _, _, prompt = imported("octoai", body, info, model=model)
     assert of_class(prompt, "EmptyLatentImage", "EmptySD3LatentImage")["width"] == 1536

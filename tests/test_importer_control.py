@@ -41,9 +41,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     Path(folder_paths.get_input_directory()).mkdir()
-    picture = root / "picture.png"
-    picture.write_bytes(base64.b64decode(encoded()))
-    yield picture
+    image = root / "image.png"
+    image.write_bytes(base64.b64decode(encoded()))
+    yield image
     folder_paths.configure()
 
 

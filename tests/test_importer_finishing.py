@@ -1,4 +1,4 @@
-"""What requests ask of finished pictures: larger ones, and a safety filter, each where its file is there."""
+"""What requests ask of finished images: larger ones, and a safety filter, each where its file is there."""
 
 from __future__ import annotations
 

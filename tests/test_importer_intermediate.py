@@ -1,4 +1,4 @@
-"""`intermediateImages`: the pictures of the steps beside a picture that stays the same to the bit."""
+"""`intermediateImages`: the images of the steps beside a image that stays the same to the bit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def own_folders() -> Iterator[None]:
 
 
 def drawn(body: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, list[Any]]:
-    """The pictures that a request makes, by the beginning of their names."""
+    """The images that a request makes, by the beginning of their names."""
     folder.mkdir()
     request, workflow = folder / "request.json", folder / "workflow.json"
     request.write_text(json.dumps(body))
@@ -55,7 +55,7 @@ def drawn(body: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-def test_picture_is_the_same_with_and_without(
+def test_image_is_the_same_with_and_without(
     body: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = drawn(body, tmp_path / "plain", capsys)

@@ -82,7 +82,7 @@ def test_omitted_parameters_get_the_documented_defaults(name: str) -> None:
 def bodies_with(name: str, row: Parameter, value: Any) -> dict[str, Any]:
     """A request that sets one number, beside what it cannot be without."""
     beside = {"lora_model": "a"} if row.name == "lora_strength" else {}
-    # Eight pictures need sides up to 768.
+    # Eight images need sides up to 768.
     small = {"width": 768} if name == "leonardo" and row.name == "num_images" else {}
     return smallest(name) | beside | small | {row.name: [value] if row.type == list[float] else value}
 

@@ -87,7 +87,7 @@ def test_a_model_that_is_not_there_is_said() -> None:
 
 
 @pytest.mark.parametrize("value", ["disabled", None])
-def test_disabled_leaves_pictures_whole(value: str | None) -> None:
+def test_disabled_leaves_images_whole(value: str | None) -> None:
     said, nodes = imported("birefnet", transparency=value)
     assert said is None or said.outcome == MAPPED
     assert source(nodes, "Save", "images") == "Decode"

@@ -1,4 +1,4 @@
-"""Request bodies of every service, from their JSON to their pictures, through the command line as a user has it.
+"""Request bodies of every service, from their JSON to their images, through the command line as a user has it.
 
 Here all of them become valid workflows and a few are drawn; `pytest -m requests` draws them all.
 """
@@ -24,7 +24,7 @@ EACH = [pytest.param(entry, id=entry.id) for entry in ENTRIES]
 # Names of the bodies that are drawn in every run of the tests.
 DRAWN = {
     "scenario-texture": ["least values", "guidance below one", "concepts", "flux negative", "intermediate images"],
-    "scenario-ip-adapter": ["two pictures, scales at both ends", "deprecated id"],
+    "scenario-ip-adapter": ["two images, scales at both ends", "deprecated id"],
     "scenario-img2img-texture": ["least values"],
     "scenario-controlnet-texture": ["edges are found"],
     "scenario-texture-converter": ["inverted"],
@@ -35,7 +35,7 @@ DRAWN = {
     "leonardo": ["least values", "canvas", "unzoom and upscale", "transparency", "prompt written by a model"],
 }
 FEWEST = 12
-# What an omitted size or count gets, in the order width, height, pictures.
+# What an omitted size or count gets, in the order width, height, images.
 OMITTED = {
     "scenario-texture": (512, 512, 4),
     "scenario-ip-adapter": (512, 512, 4),
@@ -57,7 +57,7 @@ RATIOS = {"16:9": (1360, 768)}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the models and the picture that the bodies name."""
+    """A folder with the models and the image that the bodies name."""
     folder = tmp_path_factory.mktemp("requests")
     write_files(folder)
     before = folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory()
@@ -69,7 +69,7 @@ def imported(entry: Entry, files: Path, folder: Path, *options: str) -> int:
     """Run `tessera import`; the workflow is folder/workflow.json."""
     request = folder / "request.json"
     request.write_text(json.dumps(entry.body), encoding="utf-8")
-    own = [each.replace("=picture.png", f"={files / 'picture.png'}") for each in entry.options]
+    own = [each.replace("=image.png", f"={files / 'image.png'}") for each in entry.options]
     command = ["import", entry.service, str(request), "-o", str(folder / "workflow.json"), *own, *options]
     return main([*command, *folders(files)])
 
@@ -79,7 +79,7 @@ def folders(files: Path) -> list[str]:
 
 
 def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
-    """How many pictures a body asks for, and their size."""
+    """How many images a body asks for, and their size."""
     body = entry.body
     width, height, count = OMITTED[entry.service]
     count = next((int(body[name]) for name in COUNTS if body.get(name) is not None), count)
@@ -96,7 +96,7 @@ def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
 
 
 def draw(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[Path]:
-    """Import a body and run its workflow; the pictures."""
+    """Import a body and run its workflow; the images."""
     assert imported(entry, files, folder) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert {line.partition(":")[0] for line in said.splitlines()} >= {k for k, v in entry.body.items() if v is not None}
@@ -108,8 +108,8 @@ def draw(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[
     return [Path(image["path"]) for image in outputs[saves]["images"]]
 
 
-def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Draw a body, and look at the pictures."""
+def check_images(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Draw a body, and look at the images."""
     drawn = draw(entry, files, folder, capsys)
     count, size = expected(entry)
     assert len(drawn) == count
@@ -117,7 +117,7 @@ def check_pictures(entry: Entry, files: Path, folder: Path, capsys: pytest.Captu
         with Image.open(path) as image:
             assert image.size == size
             assert np.asarray(image.convert("RGB"), dtype=np.float64).std() > 1.0
-    if keep := os.environ.get("TESSERA_KEEP_PICTURES"):
+    if keep := os.environ.get("TESSERA_KEEP_IMAGES"):
         for number, path in enumerate(drawn):
             path.rename(Path(keep) / f"{entry.id}.{number}{path.suffix}")
 
@@ -143,7 +143,7 @@ def test_body_becomes_a_valid_workflow(
 
 @pytest.mark.parametrize("entry", [pytest.param(e, id=e.id) for e in ENTRIES if e.name in DRAWN[e.service]])
 def test_body_is_drawn(entry: Entry, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    check_pictures(entry, files, tmp_path, capsys)
+    check_images(entry, files, tmp_path, capsys)
 
 
 @pytest.mark.requests
@@ -151,7 +151,7 @@ def test_body_is_drawn(entry: Entry, files: Path, tmp_path: Path, capsys: pytest
 def test_every_other_body_is_drawn(
     entry: Entry, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_pictures(entry, files, tmp_path, capsys)
+    check_images(entry, files, tmp_path, capsys)
 
 
 TINY = {"prompt": "white and teal zigzag", "seed": 7}
@@ -159,7 +159,7 @@ SCENARIO = {**TINY, "modelId": "texture-sd", "width": 64, "height": 64, "numSamp
 FLUX = {**SCENARIO, "modelId": "my-style", "baseModelId": "texture-flux"}
 MODELSLAB = {**TINY, "model_id": "texture-sd", "width": 32, "height": 32, "num_inference_steps": 21}
 OCTOAI = {**TINY, "checkpoint": "texture-sd", "width": 448, "height": 576, "steps": 1}
-# Of a service: a body, and what makes another picture of it.
+# Of a service: a body, and what makes another image of it.
 CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("scenario-texture", SCENARIO, {"concepts": [{"modelId": "zigzag", "scale": 1}]}),
     ("scenario-texture", SCENARIO, {"negativePrompt": "teal"}),
@@ -177,7 +177,7 @@ CHANGES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.requests
 @pytest.mark.parametrize(("service", "body", "change"), CHANGES, ids=["-".join([c[0], *c[2]]) for c in CHANGES])
-def test_parameter_changes_the_picture(
+def test_parameter_changes_the_image(
     service: str,
     body: dict[str, Any],
     change: dict[str, Any],
@@ -185,11 +185,11 @@ def test_parameter_changes_the_picture(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pictures = []
+    images = []
     for name, sent in (("before", body), ("again", body), ("after", body | change)):
         (tmp_path / name).mkdir()
         (path,) = draw(Entry(service, name, sent, []), files, tmp_path / name, capsys)
         with Image.open(path) as image:
-            pictures.append(np.asarray(image.convert("RGB"), dtype=np.float64))
-    assert np.array_equal(pictures[0], pictures[1])
-    assert np.abs(pictures[0] - pictures[2]).mean() > 0.1
+            images.append(np.asarray(image.convert("RGB"), dtype=np.float64))
+    assert np.array_equal(images[0], images[1])
+    assert np.abs(images[0] - images[2]).mean() > 0.1

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .leonardo import LeonardoRequest
     from .octoai import OctoAIRequest
 
-STRONGEST = 10.0
+MAX_STRENGTH = 10.0
+"""Of ControlNetApplyAdvanced."""
 ROLES = ("control", "control network", "control image", "control edges")
 # Names in models/controlnet that stand for what a service calls so.
 ALIASES = {
@@ -37,7 +38,7 @@ NETWORKS = {19: "canny", 20: "depth", 21: "pose"}
 REFERENCES = {67: "style", 133: "character", 100: "composition"}
 STRENGTHS = {"Low": 0.2, "Mid": 0.6, "High": 1.0, "Ultra": 1.4, "Max": 1.8}
 USUAL_STRENGTH = "High"
-STRONGEST_CLASS = 2.0
+MAX_WEIGHT = 2.0
 """End of the range of weights. An image prompt has this part of its scale of 0 to 1."""
 
 
@@ -96,7 +97,7 @@ def _listed(items: list[dict[str, Any]], find_image: FindImage, made: Recipe) ->
             made.guides.append(Guide(file, NETWORKS[kind], strength, 1.0, NETWORKS[kind] == "canny"))
         elif kind in REFERENCES:
             file = find_image("controlnets", item["initImageId"])
-            made.image_prompts.append(ReferenceImage(file, strength / STRONGEST_CLASS, REFERENCES[kind]))
+            made.image_prompts.append(ReferenceImage(file, strength / MAX_WEIGHT, REFERENCES[kind]))
         else:
             unknown.append(f"preprocessorId {shown(asked)}, known are {listed([*NETWORKS, *REFERENCES])}")
         if (word := item.get("strengthType")) not in (None, *STRENGTHS):
@@ -111,7 +112,7 @@ def _strength(item: dict[str, Any]) -> float:
     if not isinstance(word, str | None):
         raise GraphError([f"controlnets: found strengthType {shown(word)}; expected one of {listed(STRENGTHS)}"])
     usual = STRENGTHS.get(word or USUAL_STRENGTH, STRENGTHS[USUAL_STRENGTH])
-    strength = usual if weight is None else _number("weight", weight, STRONGEST_CLASS)
+    strength = usual if weight is None else _number("weight", weight, MAX_WEIGHT)
     return strength * (1.0 if influence is None else _number("influence", influence, 1.0))
 
 

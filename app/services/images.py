@@ -15,10 +15,14 @@ from pathlib import Path
 from ...files.reading import open_file
 from ...host.errors import GraphError, shown, without_secrets
 
-MOST_BYTES = 32 * 2**20
-MOST_PIXELS = 2**26
-MOST_PICTURES = 128
-SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+MAX_BYTES = 32 * 2**20
+"""Of one image."""
+MAX_PIXELS = 2**26
+"""Of all frames of one image."""
+MAX_IMAGES = 128
+"""Of one request."""
+FORMATS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+"""Suffixes of the files, by Pillow's names of the formats."""
 _DATA_URL = re.compile(r"data:[\w/+.;=-]*;base64,", re.IGNORECASE)
 # Shorter text is the name of an image on the service; the smallest image takes more.
 _SHORTEST = 60
@@ -45,8 +49,8 @@ class RequestImages:
             GraphError: it is no image, too large, one too many, or a name that `files` does not have.
         """
         self.read += 1
-        if self.read > MOST_PICTURES:
-            raise GraphError([f"{parameter}: found more than {MOST_PICTURES} images; expected fewer"])
+        if self.read > MAX_IMAGES:
+            raise GraphError([f"{parameter}: found more than {MAX_IMAGES} images; expected fewer"])
         content, suffix = _still(parameter, self._read(parameter, value))
         name = f"tessera-{hashlib.sha256(content).hexdigest()[:16]}.{suffix}"
         self.found[name] = content
@@ -57,8 +61,8 @@ class RequestImages:
             return _read_file(parameter, self.files[value])
         prefix = _DATA_URL.match(value)
         text = value[prefix.end() :] if prefix else value
-        if len(text) * 3 // 4 > MOST_BYTES:
-            raise GraphError([f"{parameter}: found an image of more than {MOST_BYTES} bytes; expected a smaller one"])
+        if len(text) * 3 // 4 > MAX_BYTES:
+            raise GraphError([f"{parameter}: found an image of more than {MAX_BYTES} bytes; expected a smaller one"])
         try:
             if not prefix and len(text) < _SHORTEST:
                 raise binascii.Error("too short")
@@ -73,11 +77,11 @@ class RequestImages:
 def _read_file(parameter: str, path: Path) -> bytes:
     try:
         with open_file(path) as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise GraphError([f"{parameter}: {path}: {error.strerror or error}; expected an image"]) from error
-    if len(content) > MOST_BYTES:
-        raise GraphError([f"{parameter}: {path} has more than {MOST_BYTES} bytes; expected a smaller image"])
+    if len(content) > MAX_BYTES:
+        raise GraphError([f"{parameter}: {path} has more than {MAX_BYTES} bytes; expected a smaller image"])
     return content
 
 
@@ -91,20 +95,20 @@ def _still(parameter: str, content: bytes) -> tuple[bytes, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=list(SUFFIXES)) as image:
+            with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
                 frames = getattr(image, "n_frames", 1)
-                if image.width * image.height * frames > MOST_PIXELS:
+                if image.width * image.height * frames > MAX_PIXELS:
                     found = image.width * image.height * frames
-                    line = f"{parameter}: found {found} pixels; expected at most {MOST_PIXELS}; make it smaller"
+                    line = f"{parameter}: found {found} pixels; expected at most {MAX_PIXELS}; make it smaller"
                     raise GraphError([line])
                 image.load()
                 if frames == 1:
-                    return content, SUFFIXES[image.format or "PNG"]
+                    return content, FORMATS[image.format or "PNG"]
                 first = io.BytesIO()
                 ImageOps.exif_transpose(image).save(first, "PNG")
                 return first.getvalue(), "png"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise GraphError([f"{parameter}: found too many pixels; expected at most {MOST_PIXELS}"]) from None
+        raise GraphError([f"{parameter}: found too many pixels; expected at most {MAX_PIXELS}"]) from None
     except (OSError, SyntaxError, ValueError) as error:
-        line = f"{parameter}: no readable image ({error}); expected {', '.join(SUFFIXES)}"
+        line = f"{parameter}: no readable image ({error}); expected {', '.join(FORMATS)}"
         raise GraphError([line]) from None

@@ -244,7 +244,7 @@ class LeonardoRequest(Request):
     weighting: Annotated[
         float | None,
         within(
-            (0.0, control_networks.STRONGEST),
+            (0.0, control_networks.MAX_STRENGTH),
             description="The document has no range; ControlNetApplyAdvanced takes up to 10. Left out: 1.",
         ),
         To(control_networks.STRENGTH, needs="controlNet", instead="controlnets"),

@@ -67,7 +67,7 @@ class OctoAIRequest(Request):
     controlnet_conditioning_scale: Annotated[
         float,
         within(
-            (0.0, control_networks.STRONGEST),
+            (0.0, control_networks.MAX_STRENGTH),
             description="The document has no range; ControlNetApplyAdvanced takes up to 10.",
         ),
         To(control_networks.STRENGTH, needs="controlnet"),

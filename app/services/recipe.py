@@ -9,10 +9,10 @@ from typing import Any
 
 from ...host.errors import GraphError, shown
 
-# The file name in the input folder of an image: the parameter that holds it, and what it holds.
 FindImage = Callable[[str, str], str]
-# Of a LoRA.
-STRONGEST = 20
+"""Returns the file name in the input folder of an image: of the parameter that holds it, and what it holds."""
+MAX_LORA_STRENGTH = 20
+"""Of LoraLoader, in both directions, as far as it is useful."""
 MOST_REPEATS = 64
 """Of one first image, by ComfyUI's RepeatLatentBatch."""
 # An outcome (MAPPED, ...) and what happened, in words.
@@ -164,8 +164,8 @@ def named_weights(
     """
     pairs = [(item.get(name), 1.0 if item.get(weight) is None else item[weight]) for item in items or []]
     for found, scale in pairs:
-        if not isinstance(found, str | int) or not abs(as_number(scale)) <= STRONGEST:
-            expected = f"objects with {name} and {weight}, a number from -{STRONGEST} to {STRONGEST}"
+        if not isinstance(found, str | int) or not abs(as_number(scale)) <= MAX_LORA_STRENGTH:
+            expected = f"objects with {name} and {weight}, a number from -{MAX_LORA_STRENGTH} to {MAX_LORA_STRENGTH}"
             raise GraphError([f"{parameter}: found {shown({name: found, weight: scale})}; expected {expected}"])
     return [(str(found), as_number(scale)) for found, scale in pairs]
 

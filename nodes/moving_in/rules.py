@@ -8,7 +8,7 @@ from typing import Any
 
 from ...guidance.formulas import ALPHA, TAU
 from ...samplers.preview import FLUX_SHIFT
-from ..flux_negative import STRONGEST
+from ..flux_negative import MAX_STRENGTH
 from ..image_prompts import DEMO
 from ..replacements import native_tiling
 
@@ -78,7 +78,7 @@ def _negative(given: Mapping[str, Any]) -> tuple[Node, list[str]]:
         for name, own in (("nag_tau", TAU), ("nag_alpha", ALPHA))
         if given[name] != own
     ]
-    strength = min(max(given["nag_scale"] - 1.0, 0.0), STRONGEST)
+    strength = min(max(given["nag_scale"] - 1.0, 0.0), MAX_STRENGTH)
     if strength != given["nag_scale"] - 1.0:
         notes.append(f"nag_scale {given['nag_scale']} is limited: strength {strength} is the nearest")
     end, sigma = 1.0, given["nag_sigma_end"]

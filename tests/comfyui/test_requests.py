@@ -1,4 +1,4 @@
-"""Imported request bodies on a real ComfyUI: it takes every one, and draws the same pictures of some."""
+"""Imported request bodies on a real ComfyUI: it takes every one, and draws the same images of some."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODELS = [Entry("leonardo", "cut out by a model", CUT, ["--model", "texture-sd",
 EACH = [pytest.param(entry, id=entry.id) for entry in [*entries(), *MODELS]]
 RUN = {
     "scenario-texture": ["guidance below one"],
-    "scenario-ip-adapter": ["two pictures, scales at both ends"],
+    "scenario-ip-adapter": ["two images, scales at both ends"],
     "modelslab": ["strength 0"],
     "octoai": ["inpainting"],
     "leonardo": ["canvas", "prompt written by a model"],
@@ -71,17 +71,17 @@ def nodes(server: ComfyUI) -> dict[str, Any]:
 
 
 def drawing(entry: Entry, base: Path, folder: Path) -> dict[str, Any]:
-    """The UI-format file that `tessera import` writes; pictures go to ComfyUI's own folder."""
+    """The UI-format file that `tessera import` writes; images go to ComfyUI's own folder."""
     request, workflow = folder / "request.json", folder / "imported.json"
     request.write_text(json.dumps(entry.body), encoding="utf-8")
-    options = [each.replace("=picture.png", f"={base / 'picture.png'}") for each in entry.options]
+    options = [each.replace("=image.png", f"={base / 'image.png'}") for each in entry.options]
     folders = ["--models-dir", str(base / "models"), "--input-dir", str(base / "input")]
     assert main(["import", entry.service, str(request), "-o", str(workflow), *options, *folders]) == 0
     return json.loads(workflow.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("entry", DRAWN)
-def test_imported_body_draws_the_same_pictures(
+def test_imported_body_draws_the_same_images(
     entry: Entry, server: ComfyUI, nodes: dict[str, Any], tmp_path: Path
 ) -> None:
     prompt: Graph = to_prompt(Workflow(ui_graph=drawing(entry, server.base, tmp_path)), nodes)
