@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from importing import (
@@ -18,7 +19,7 @@ from importing import (
     with_files,
 )
 from tessera.app.services.build import named_file
-from tessera.app.services.parameters import MAPPED, NOT_YET
+from tessera.app.services.parameters import MAPPED, NO_EFFECT, NOT_YET
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo
 
@@ -109,3 +110,17 @@ def test_epoch_and_missing_loras(info: ObjectInfo) -> None:
     assert said["concepts"].outcome == NOT_YET
     assert '"a", "c"' in said["concepts"].text
     assert of_class(prompt, "TesseraDemoCheckpoint") == {"name": "texture-flux"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "refiner"),
+    [("flux1-dev-xl", "any_refiner"), ("v1-5-moss", "sd_xl_refiner"), ("moss_xl", "flux_refiner")],
+)
+def test_a_refiner_of_another_family_is_left_out(info: ObjectInfo, checkpoint: str, refiner: str) -> None:
+    """It cannot go on with the other's latents: with those of Flux, it failed in the run."""
+    files: Any = with_files(info, CheckpointLoaderSimple=[f"{checkpoint}.safetensors", f"{refiner}.safetensors"])
+    body = PROMPT | {"checkpoint": checkpoint, "use_refiner": True, "high_noise_frac": 0.5, "sampler": "DDIM"}
+    _, lines, prompt = imported("octoai", body, files)
+    said = outcomes(lines)
+    assert [said[name] for name in ("use_refiner", "high_noise_frac", "sampler")] == [NO_EFFECT, NO_EFFECT, MAPPED]
+    assert of_class(prompt, "TesseraSchedulerKSampler")["scheduler"] == "DDIMScheduler"

@@ -61,7 +61,7 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     positive, negative = control_networks.draw(graph, recipe, positive, negative, vae, drawn_as or family)
     latent = _latent(graph, recipe, vae, flux)
     conditions = {"model": model, "positive": positive, "negative": negative, "seed": _seed(graph, recipe)}
-    refiner = _refiner(graph, recipe)
+    refiner = _refiner(graph, recipe, drawn_as)
     if refiner:
         sampled = _refined(graph, recipe, conditions | {"latent_image": latent}, refiner)
     else:
@@ -287,16 +287,22 @@ def _sampler(
     return graph.add(role, kind, **shared, **how)[0]
 
 
-def _refiner(graph: LaidOutGraph, recipe: Recipe) -> str | None:
-    """The checkpoint that ends the image; the first with "refiner" in its name."""
+def _refiner(graph: LaidOutGraph, recipe: Recipe, family: str) -> str | None:
+    """The checkpoint that ends the image; the first with "refiner" in its name, and with latents of the same kind."""
     if recipe.refine_from is None:
         return None
     files = [name for name in choices(graph.info, "CheckpointLoaderSimple", "ckpt_name") if "refiner" in name.lower()]
-    if not files:
+    fitting = [name for name in files if not family or family_of(name) in (None, family)]
+    if family.startswith("flux") or (files and not fitting):
+        of_family = FAMILIES.get(family, "this model")
+        why = f"left out: a refiner goes on with latents of its own family, which those of {of_family} are not"
+        recipe.missing |= dict.fromkeys(("refiner", "refiner sampler"), (NO_EFFECT, why))
+        return None
+    if not fitting:
         why = 'left out: no file with "refiner" in its name in models/checkpoints; put one there'
         recipe.missing["refiner"] = (NOT_YET, why)
         return None
-    return files[0]
+    return fitting[0]
 
 
 def _refined(graph: LaidOutGraph, recipe: Recipe, conditions: Mapping[str, Any], refiner: str) -> Output:
@@ -304,6 +310,8 @@ def _refined(graph: LaidOutGraph, recipe: Recipe, conditions: Mapping[str, Any],
 
     KSamplerAdvanced adds no noise where it has no step to run, so a model without a share is left out.
     """
+    if recipe.scheduler:
+        recipe.missing["sampler.scheduler"] = (APPROXIMATED, "euler, which can hand over to the refiner")
     steps = recipe.steps
     first = round(steps * (1 - recipe.strength))
     change = max(first, round(steps * (recipe.refine_from or 0.0)))

@@ -247,8 +247,6 @@ class OctoAIRequest(Request):
         )
         if self.use_refiner:
             made.refine_from = self.high_noise_frac
-            if self.sampler:
-                made.notes["sampler"] = (APPROXIMATED, "euler, which can hand over to the refiner")
         if self.init_image:
             made.init_image = find_image("init_image", self.init_image)
             made.strength = self.strength
