@@ -30,7 +30,7 @@ RUN = {
     "octoai": ["inpainting"],
     "leonardo": ["canvas", "prompt written by a model"],
 }
-DRAWN = [pytest.param(entry, id=entry.id) for entry in entries() if entry.name in RUN[entry.service]]
+DRAWN = [pytest.param(entry, id=entry.id) for entry in entries() if entry.name in RUN.get(entry.service, [])]
 
 
 @pytest.fixture(scope="module")
