@@ -19,7 +19,7 @@ from importing import (
     outcomes,
     sampler,
 )
-from tessera.app.services.parameters import APPROXIMATED, NO_EFFECT
+from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo
@@ -114,3 +114,26 @@ def test_a_demo_model_does_not_change_what_octoai_allows(info: ObjectInfo, model
     with pytest.raises(GraphError, match=r"found 512x512; expected one of .* for SDXL; say with --family"):
         imported("octoai", PROMPT | {"width": 512, "height": 512}, info, model=model)
     imported("octoai", PROMPT | {"width": 512, "height": 512}, info, model=model, family="sd15")
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "size"),
+    [
+        # texture-sd repeats in units of 32 px, texture-flux in tokens of 16 px.
+        ("scenario-texture", SCENARIO | {"width": 520, "height": 504}, (512, 512)),
+        ("scenario-texture", SCENARIO | {"modelId": "flux.1-dev", "width": 536, "height": 504}, (544, 512)),
+        ("scenario-ip-adapter", SCENARIO | {"width": 520, "height": 504}, (520, 504)),
+        ("modelslab-community", PROMPT | {"panorama": "yes", "width": 520, "height": 504}, (512, 504)),
+        ("leonardo", PROMPT | {"tiling": True, "width": 40, "height": 8 * 5}, (32, 32)),
+        ("leonardo", PROMPT | {"width": 40, "height": 40}, (40, 40)),
+    ],
+)
+def test_a_texture_has_the_nearest_size_that_its_model_repeats(
+    name: str, body: dict[str, Any], size: tuple[int, int], info: ObjectInfo
+) -> None:
+    """It failed in the run."""
+    _, lines, prompt = imported(name, body, info)
+    latent = of_class(prompt, "EmptyLatentImage", "EmptySD3LatentImage")
+    assert (latent["width"], latent["height"]) == size
+    for side, made in zip(("width", "height"), size, strict=True):
+        assert outcomes(lines)[side] == (MAPPED if body[side] == made else APPROXIMATED)

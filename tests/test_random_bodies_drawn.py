@@ -30,7 +30,7 @@ from tessera.host.errors import GraphError, NodeError
 from tessera.host.schema.object_info import ObjectInfo
 
 BODIES = int(os.environ.get("TESSERA_BODIES", "20"))
-SIZES = (64, 96, 128)
+SIZES = (64, 72, 96, 120, 128)
 MODELS = ["texture-sd", "texture-sd", "texture-flux", "tiny-sdxl"]
 FEW = {"num_images": 2, "numSamples": 2, "samples": 2, "steps": 3, "numInferenceSteps": 3, "num_inference_steps": 10}
 VALUES = Values(

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...host.errors import listed
-from ...host.schema.object_info import inputs_of
-from . import control_networks, enhance, finishing, geometry, intermediate, maps
+from . import control_networks, enhance, finishing, geometry, intermediate, maps, models
 from .graph_layout import LaidOutGraph, Node, Output
 from .model_names import family_of
 from .parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
 from .recipe import Pairs, Recipe, ReferenceImage, named_file
 
-DEMO = {"flux-dev": "texture-flux", "flux-pro": "texture-flux", "flux-schnell": "texture-flux"}
 FLUX_GUIDANCE = 3.5
 USUAL_GUIDANCE = 7.5
 SECOND_STRENGTH = 0.5
@@ -23,11 +21,6 @@ ROUNDING = 1e-9
 """Keeps a whole number of steps whole that a product of floating point numbers misses."""
 # Roles of nodes that read two prompts.
 PAIRS = ("positive prompts", "negative prompts")
-
-
-def choices(info: Mapping[str, Mapping[str, Any]], class_type: str, name: str) -> list[str]:
-    """What a list of a node offers; nothing where there is no such node."""
-    return list(inputs_of(info[class_type])[name].options.get("options", [])) if class_type in info else []
 
 
 def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | None) -> LaidOutGraph:
@@ -39,7 +32,8 @@ def build(recipe: Recipe, info: Mapping[str, Mapping[str, Any]], family: str | N
     graph = LaidOutGraph(info)
     if recipe.maps:
         return maps.draw(graph, recipe.maps)
-    model, clip, vae, drawn_as = _model(graph, recipe, family)
+    model, clip, vae = models.load(graph, recipe, family)
+    drawn_as = models.drawn_family(info, recipe.model, family)
     flux = drawn_as.startswith("flux")
     model, clip = _loras(graph, recipe, model, clip)
     if flux and recipe.last_layer < -1:
@@ -93,47 +87,8 @@ def _output(graph: LaidOutGraph, recipe: Recipe, image: Output, role: str = "sav
         graph.add(role, "SaveImage", images=image, filename_prefix=prefix)
 
 
-def _model(graph: LaidOutGraph, recipe: Recipe, family: str | None) -> tuple[Output, Output, Output, str]:
-    """MODEL, CLIP and VAE, and the family of what was found."""
-    files = choices(graph.info, "CheckpointLoaderSimple", "ckpt_name")
-    found = named_file(recipe.model, files)
-    parts = None if found else _flux_parts(graph.info, recipe.model)
-    if parts:
-        denoiser, first, second, vae = parts
-        model = graph.add("model", "UNETLoader", unet_name=denoiser, weight_dtype="default")
-        clip = graph.add("text encoders", "DualCLIPLoader", clip_name1=first, clip_name2=second, type="flux")
-        return model[0], clip[0], graph.add("vae", "VAELoader", vae_name=vae)[0], "flux-dev"
-    if found:
-        node = graph.add("model", "CheckpointLoaderSimple", ckpt_name=found)
-        drawn_as = family_of(found) or family
-    else:
-        demos = choices(graph.info, "TesseraDemoCheckpoint", "name")
-        name = recipe.model if recipe.model in demos else DEMO.get(family or "", "")
-        name = name if name in demos else demos[0]
-        node = graph.add("model", "TesseraDemoCheckpoint", name=name)
-        drawn_as = family_of(name)
-        if name != recipe.model:
-            why = f"{name} stands in: no such file in models/checkpoints, name one with --model"
-            if not recipe.model:
-                why = f"the request names no model, so {name} is used; name one with --model"
-            recipe.missing["model"] = (APPROXIMATED, why)
-    return node[0], node[1], node[2], drawn_as or ""
-
-
-def _flux_parts(info: Mapping[str, Mapping[str, Any]], name: str) -> tuple[str, str, str, str] | None:
-    """The files of a Flux model in parts: denoiser, CLIP-L, T5, VAE; None where one of them is missing."""
-    denoiser = named_file(name, choices(info, "UNETLoader", "unet_name"))
-    encoders = choices(info, "DualCLIPLoader", "clip_name1")
-    parts = [denoiser if denoiser and "flux" in denoiser.lower() else None]
-    parts += [next((file for file in encoders if sign in file.lower()), None) for sign in ("clip_l", "t5xxl")]
-    vaes = choices(info, "VAELoader", "vae_name")
-    parts.append(next((file for file in vaes if file.lower().rsplit(".", 1)[0].endswith(("ae", "flux_vae"))), None))
-    one, two, three, four = parts
-    return (one, two, three, four) if one and two and three and four else None
-
-
 def _loras(graph: LaidOutGraph, recipe: Recipe, model: Output, clip: Output) -> tuple[Output, Output]:
-    files = choices(graph.info, "LoraLoader", "lora_name")
+    files = models.choices(graph.info, "LoraLoader", "lora_name")
     wanted = [*recipe.loras, *([(recipe.lora_on_base, 1.0)] if recipe.lora_on_base else [])]
     if missing := [name for name, _ in wanted if not named_file(name, files)]:
         recipe.missing["lora"] = (NOT_YET, f"left out: no file {listed(missing)} in models/loras; put it there")
@@ -149,7 +104,7 @@ def _loras(graph: LaidOutGraph, recipe: Recipe, model: Output, clip: Output) -> 
 def _vae(graph: LaidOutGraph, recipe: Recipe, vae: Output) -> Output:
     if not recipe.vae:
         return vae
-    file = named_file(recipe.vae, choices(graph.info, "VAELoader", "vae_name"))
+    file = named_file(recipe.vae, models.choices(graph.info, "VAELoader", "vae_name"))
     if file is None:
         recipe.missing["vae"] = (NOT_YET, f'left out: no file "{recipe.vae}" in models/vae; put it there')
         return vae
@@ -175,7 +130,7 @@ def _image_prompts(graph: LaidOutGraph, recipe: Recipe, model: Output, family: s
 
 def _adapter(graph: LaidOutGraph, family: str) -> str | None:
     """Return the adapter for a model of a family: a demo model has its own, others one whose name does not belie it."""
-    files = choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
+    files = models.choices(graph.info, "TesseraLoadIPAdapter", "ip_adapter")
     demo = graph.nodes["model"].class_type == "TesseraDemoCheckpoint"
     if demo and not family.startswith("flux"):
         return files[0]
@@ -291,7 +246,9 @@ def _refiner(graph: LaidOutGraph, recipe: Recipe, family: str) -> str | None:
     """The checkpoint that ends the image; the first with "refiner" in its name, and with latents of the same kind."""
     if recipe.refine_from is None:
         return None
-    files = [name for name in choices(graph.info, "CheckpointLoaderSimple", "ckpt_name") if "refiner" in name.lower()]
+    files = [
+        name for name in models.choices(graph.info, "CheckpointLoaderSimple", "ckpt_name") if "refiner" in name.lower()
+    ]
     fitting = [name for name in files if not family or family_of(name) in (None, family)]
     if family.startswith("flux") or (files and not fitting):
         of_family = FAMILIES.get(family, "this model")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...host.errors import GraphError
-from .build import build, choices
+from . import geometry, models
+from .build import build
 from .cuts import Cuts
 from .graph_layout import LaidOutGraph, Node
 from .images import RequestImages
@@ -60,7 +61,7 @@ class _Import:
         names = [asked.get(name) for name in MODEL_NAMES]
         said = self.family or family_of(*(name for name in names if isinstance(name, str)))
         # A demo model replaces the request's own; it does not change what the service's document says.
-        demo = self.model in choices(self.info, "TesseraDemoCheckpoint", "name")
+        demo = self.model in models.choices(self.info, "TesseraDemoCheckpoint", "name")
         return (
             said or (self.service.usual_family if demo else None) or family_of(self.model) or self.service.usual_family
         )
@@ -76,6 +77,9 @@ class _Import:
         recipe.model = self.model or recipe.model
         recipe.text_model = self.text_model
         recipe.background_model = self.background_model
+        unit = models.side_unit(self.info, recipe.model, request.family)
+        geometry.repeat(recipe, unit)
+        geometry.tell_margins(recipe)
         self.cuts.check(recipe)
         return recipe, build(recipe, self.info, request.family)
 

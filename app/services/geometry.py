@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .graph_layout import LaidOutGraph, Output
+from .parameters import APPROXIMATED
+from .recipe import Recipe
 
 MULTIPLE = 8
 """Margins are multiples of it, in px."""
@@ -17,6 +19,32 @@ def margins(size: tuple[int, int], unzoom: float) -> tuple[int, int]:
     """
     across, down = (int(side * unzoom / (1 + unzoom) / (2 * MULTIPLE)) * MULTIPLE for side in size)
     return across, down
+
+
+def whole(side: float, unit: int) -> int:
+    """Return the multiple of `unit` that is nearest to a side, both in px, but not 0."""
+    return max(1, round(side / unit)) * unit
+
+
+def repeat(recipe: Recipe, unit: int) -> None:
+    """Make the sides of a texture that repeat multiples of what its model asks for, and say so."""
+    along = {"": (), "both": ("width", "height"), "horizontal": ("width",)}[recipe.tiling]
+    sides = dict(zip(("width", "height"), recipe.size, strict=True))
+    for name in along:
+        side = whole(sides[name], unit)
+        if side != sides[name]:
+            recipe.notes[name] = (APPROXIMATED, f"{side} is used: with this model, multiples of {unit} px repeat")
+        sides[name] = side
+    recipe.size = sides["width"], sides["height"]
+
+
+def tell_margins(recipe: Recipe) -> None:
+    """Say what an unzoomed image and its margin have of the size."""
+    if recipe.unzoom:
+        around = margins(recipe.size, recipe.unzoom)
+        for name, side, margin in zip(("width", "height"), recipe.size, around, strict=True):
+            image = side - 2 * margin
+            recipe.remarks[name] = f"{side} px are those of the image, {image}, and of its margin, twice {margin}"
 
 
 def fitted(graph: LaidOutGraph, role: str, image: Output, size: tuple[int, int], method: str = "lanczos") -> Output:

@@ -13,7 +13,6 @@ from pydantic import Field
 from ...host.errors import listed, shown
 from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
 from . import control_networks, enhance
-from .geometry import margins
 from .parameters import (
     APPROXIMATED,
     MAPPED,
@@ -374,17 +373,10 @@ def _first_image(request: LeonardoRequest, find_image: FindImage, made: Recipe) 
         made.mask = find_image("canvasMaskId", request.canvasMaskId)
     if request.unzoom:
         made.unzoom, made.fill_mask = min(request.unzoomAmount or 0.0, MOST_UNZOOM), True
-        _tell_margins(request, made)
+        if request.unzoomAmount and request.unzoomAmount > MOST_UNZOOM:
+            made.notes["unzoomAmount"] = (APPROXIMATED, f"{MOST_UNZOOM:g} is used, the most")
     masked = made.mask or made.unzoom
     kept = request.init_strength
     made.strength = 1.0 - kept if kept is not None else 1.0 if masked else 0.5
     ignored = [each for each in names if each != name and request[each]]
     made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))
-
-
-def _tell_margins(request: LeonardoRequest, made: Recipe) -> None:
-    """Say what an unzoomed image and its margin have of the size."""
-    if request.unzoomAmount and request.unzoomAmount > MOST_UNZOOM:
-        made.notes["unzoomAmount"] = (APPROXIMATED, f"{MOST_UNZOOM:g} is used, the most")
-    for name, side, margin in zip(("width", "height"), made.size, margins(made.size, made.unzoom), strict=True):
-        made.remarks[name] = f"{side} px are those of the image, {side - 2 * margin}, and of its margin, twice {margin}"
