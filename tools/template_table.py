@@ -43,7 +43,7 @@ def templates() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def verdict(document: Mapping[str, Any], info: ObjectInfo) -> str:
     """Return that a template passes, or the nodes, the models or the values that stop it."""
-    missing = sorted(set(_classes(document)) - set(info) - VIRTUAL_NODES)
+    missing = unknown_nodes(document, info)
     if missing:
         return f"needs nodes: {', '.join(missing)}"
     try:
@@ -54,8 +54,10 @@ def verdict(document: Mapping[str, Any], info: ObjectInfo) -> str:
     return f"needs a model: {models[0].split(': ')[1].split(' may ')[0]}" if models else PASSES
 
 
-def _classes(document: Mapping[str, Any]) -> Iterator[str]:
-    return (node["type"] for _, node in every_node(read_graph(document)))
+def unknown_nodes(document: Mapping[str, Any], info: ObjectInfo) -> list[str]:
+    """Return the classes of a workflow, subgraphs included, that are not in `info`, in order."""
+    classes = {node["type"] for _, node in every_node(read_graph(document))}
+    return sorted(classes - set(info) - VIRTUAL_NODES)
 
 
 def table() -> dict[str, Any]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Error, Page, Playwright, Response
 
 ROOT = Path(__file__).parents[2]
+RENDERERS = {"canvas": False, "nodes_2": True}
+"""Which renderer draws Vue nodes."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 READY = """() => window.app?.extensionManager && !window.app.extensionManager.spinner && window.app.canvas
@@ -45,6 +47,11 @@ def chromium(playwright: Playwright) -> str | None:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     own = playwright.chromium.executable_path
     return os.environ.get("CHROMIUM") or found or (own if Path(own).is_file() else None)
+
+
+def without_meta(prompt: dict[str, Any]) -> dict[str, Any]:
+    """A prompt with the titles alone of what is said about its nodes."""
+    return {node_id: {**node, "_meta": {"title": node["_meta"]["title"]}} for node_id, node in prompt.items()}
 
 
 @dataclass
@@ -129,6 +136,13 @@ class Editor:
         card.click()
         count = len(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())["nodes"])
         self.page.wait_for_function(LOADED, arg=[name, count], timeout=SECONDS * 1000)
+
+    def load(self, document: dict[str, Any], name: str) -> None:
+        """Open a workflow, as if its file were dropped on the canvas."""
+        self.page.evaluate(
+            "([text, name]) => window.app.loadGraphData(JSON.parse(text), true, true, name)",
+            [json.dumps(document), name],
+        )
 
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes of the graph as the editor would save them, and whether it knows them."""

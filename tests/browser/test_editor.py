@@ -8,77 +8,37 @@ COMFYUI_PATH=<checkout> pytest -m browser     on a real ComfyUI as well
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from browser.editor import ARGUMENTS, ROOT, Editor, Server, chromium, tessera
-from comfyui.server import ComfyUI
+from browser.editor import RENDERERS, ROOT, Editor, without_meta
 from tessera.app.registry import object_info
-from tessera.app.server.editor_files import editor_folder
 from tessera.host.graph.workflow import read, to_prompt
 
-playwright = pytest.importorskip("playwright.sync_api", reason='no Playwright: pip install "tessera-nodes[test]"')
 pytestmark = pytest.mark.browser
 
 EXAMPLES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
 A_FEW = {"seamless_texture", "frieze"}
-NAMES = [pytest.param(name, id=name, marks=[] if name in A_FEW else [pytest.mark.long]) for name in EXAMPLES]
-RENDERERS = {"canvas": False, "nodes_2": True}
 
 
-@pytest.fixture(scope="module", params=["tessera", "comfyui"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of the editor."""
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param == "tessera":
-        if editor_folder() is None:
-            pytest.skip('no editor: pip install "tessera-nodes[ui]"')
-        with tessera(folder) as found:
-            yield found
-    elif "COMFYUI_PATH" not in os.environ:
-        pytest.skip("no COMFYUI_PATH: set it to a ComfyUI checkout to open the editor there as well")
-    else:
-        with ComfyUI(Path(os.environ["COMFYUI_PATH"]).resolve(), folder, "tessera-pack") as found:
-            yield Server(f"http://127.0.0.1:{found.port}", found.pack, ours=False)
-
-
-@pytest.fixture(scope="module", params=RENDERERS)
-def editor(request: pytest.FixtureRequest, server: Server) -> Iterator[Editor]:
-    """The editor, opened."""
-    with ExitStack() as stack:
-        driver = stack.enter_context(playwright.sync_playwright())
-        path = chromium(driver)
-        if path is None:
-            pytest.skip("no Chromium: install it, or run playwright install chromium")
-        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        opened = Editor(page, server)
-        opened.open(RENDERERS[request.param])
-        yield opened
-        browser.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_wrong(editor: Editor) -> Iterator[None]:
-    """No error in the page, on its console, or in an answer of the server."""
-    yield
-    wrong, editor.wrong[:] = list(editor.wrong), []
-    assert wrong == []
+def cases(in_short: Callable[[str, str], bool]) -> pytest.MarkDecorator:
+    """Every example in both renderers; those that are not `in_short` are left to the long form."""
+    found = [
+        pytest.param(
+            renderer, name, id=f"{renderer}-{name}", marks=[] if in_short(renderer, name) else [pytest.mark.long]
+        )
+        for renderer in RENDERERS
+        for name in EXAMPLES
+    ]
+    return pytest.mark.parametrize(("editor", "name"), found, indirect=["editor"], scope="session")
 
 
 def example(name: str) -> dict[str, Any]:
     return json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def without_meta(prompt: dict[str, Any]) -> dict[str, Any]:
-    return {node_id: {**node, "_meta": {"title": node["_meta"]["title"]}} for node_id, node in prompt.items()}
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
+@cases(lambda renderer, name: renderer == "canvas" or name in A_FEW)
 def test_an_example_opens_whole_and_is_sent_as_we_convert_it(editor: Editor, name: str) -> None:
     editor.open_template(name)
     nodes = {node["id"]: node for node in editor.nodes()}
@@ -93,7 +53,7 @@ def test_an_example_opens_whole_and_is_sent_as_we_convert_it(editor: Editor, nam
     assert without_meta(editor.prompt()) == without_meta(ours)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@cases(lambda renderer, name: name in A_FEW)
 def test_an_example_runs_to_its_end(editor: Editor, name: str) -> None:
     editor.open_template(name)
     entry = editor.run()
