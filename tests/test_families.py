@@ -65,6 +65,7 @@ def test_families_have_pages_of_their_own() -> None:
     ("name", "family"),
     [("v1-5-pruned-emaonly-fp16.safetensors", "Stable Diffusion 1.5"), ("sd_xl_base_1.0.safetensors", "SDXL"),
      ("sd_xl_refiner_1.0.safetensors", "SDXL refiner"), ("flux1-dev-fp8.safetensors", "Flux.1"),
+     ("Chroma1-HD-fp8mixed.safetensors", "Chroma"), ("chroma-radiance-x0.safetensors", None),
      ("v2-1_768-ema-pruned.safetensors", "Stable Diffusion 2"), ("wan2.1_t2v_14B_fp16.safetensors", None)],
 )  # fmt: skip
 def test_usual_file_names(name: str, family: str | None) -> None:
@@ -192,6 +193,26 @@ def test_klein_reads_three_layers_and_hides_padding(tmp_path: Path) -> None:
         states = reference(input_ids=torch.tensor([ids[:count]]), output_hidden_states=True).hidden_states
     wanted = torch.cat([states[layer] for layer in (9, 18, 27)], -1)
     torch.testing.assert_close(clip.encode("moss")[:, :count], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_chroma_reads_t5_without_padding(tmp_path: Path) -> None:
+    path = tiny.save(tmp_path / "t5.safetensors", tiny.t5_weights())
+    tiny.save_t5_tokenizer(tmp_path)
+    clip = load_clip([path], "chroma")
+    ids = [token for token, _ in clip.tokenize("moss")["t5xxl"][0]]
+    plain = clip.encode("moss")
+    assert plain.shape[1] == len(ids) < 10 and ids[-1] == 1
+    # Weights count from padding alone, and tokens of weight 1 stay.
+    weighted = clip.encode("(moss:1.5)")
+    assert weighted.shape == plain.shape
+    torch.testing.assert_close(weighted[:, -1], plain[:, -1])
+    assert not torch.allclose(weighted[:, 0], plain[:, 0])
+
+
+def test_chroma_of_pixels_is_named() -> None:
+    keys = ("distilled_guidance_layer.layers.0.in_layer.weight", "nerf_blocks.0.norm.scale")
+    with pytest.raises(ValueError, match=naming("Chroma Radiance", "ComfyUI")):
+        recognise({key: torch.zeros(1) for key in keys})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ The tables serve both the loading of checkpoints and the LoRAs that were trained
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -111,10 +112,22 @@ def convert_flux(state_dict: StateDict) -> StateDict:
     """
     blocks = count_blocks(state_dict, "double_blocks."), count_blocks(state_dict, "single_blocks.")
     sources = flux_sources(*blocks, guidance="guidance_in.in_layer.weight" in state_dict)
-    missing = [source.key for source in sources.values() if source.key not in state_dict]
+    return taken(state_dict, sources, "Flux")
+
+
+def taken(state_dict: StateDict, sources: Mapping[str, Source], what: str) -> StateDict:
+    """Return the tensors of sources in an original transformer (keys without prefix).
+
+    Newer files call the scales of norms weights.
+
+    Raises:
+        ValueError: a tensor is missing.
+    """
+    found = {re.sub(r"_norm\.weight$", "_norm.scale", key): tensor for key, tensor in state_dict.items()}
+    missing = [source.key for source in sources.values() if source.key not in found]
     if missing:
-        raise ValueError(f"the Flux transformer has no {missing[0]}; it is of another layout or incomplete")
-    return {key: source.take(state_dict[source.key]) for key, source in sources.items()}
+        raise ValueError(f"the {what} transformer has no {missing[0]}; it is of another layout or incomplete")
+    return {key: source.take(found[source.key]) for key, source in sources.items()}
 
 
 # Text encoders

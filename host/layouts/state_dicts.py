@@ -5,7 +5,7 @@ Drop-in replacement for `comfy.utils.load_torch_file`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def with_prefix(state_dict: StateDict, prefix: str) -> StateDict:
     return {key[len(prefix) :]: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
 
 
-def count_blocks(state_dict: StateDict, prefix: str) -> int:
+def count_blocks(state_dict: Collection[str], prefix: str) -> int:
     """Return how many of `<prefix>0.`, `<prefix>1.`, ... there are."""
     count = 0
     while any(key.startswith(f"{prefix}{count}.") for key in state_dict):

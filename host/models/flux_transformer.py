@@ -5,7 +5,7 @@ Drop-in replacement for `comfy.ldm.flux.model.Flux.forward_orig`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -76,13 +76,39 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None, op
     return override(optimized_attention, q, k, v, heads, **keywords)
 
 
+class FluxCalls:
+    """How diffusers' FluxTransformer2DModel is modulated, and how its blocks are called."""
+
+    def vectors(self, transformer: Any, timestep: Tensor, guidance: Tensor | None, y: Tensor | None) -> Any:
+        """Return what modulates blocks, here (B, D), of a time 0..1 (B,), guidance (B,) and a pooled text (B, P)."""
+        config = transformer.config
+        y = timestep.new_zeros(len(timestep), config.pooled_projection_dim) if y is None else y
+        numbers = (timestep, guidance) if config.guidance_embeds and guidance is not None else (timestep,)
+        embed = transformer.time_text_embed
+        return embed(*(1000 * number for number in numbers), y[:, : config.pooled_projection_dim])
+
+    def vector(self, vectors: Any, kind: str, index: int = 0) -> Tensor:
+        """Return the part of `vectors` that belongs to a block; `kind` is "double", "single" or "final"."""
+        return vectors
+
+    def double(self, block: Any, args: Options) -> tuple[Tensor, Tensor]:
+        """Return the tokens of text (B, L, D) and image (B, N, D) behind a double block."""
+        return block(args["img"], args["txt"], args["vec"], args["pe"], _keywords(args))
+
+    def single(self, block: Any, args: Options, text: int) -> Tensor:
+        """Return the tokens of both (B, L + N, D) behind a single block."""
+        txt, img = args["img"][:, :text], args["img"][:, text:]
+        return torch.cat(block(img, txt, args["vec"], args["pe"], _keywords(args)), 1)
+
+
 def forward_flux(
     transformer: Any,
+    calls: FluxCalls,
     img: Tensor,
     img_ids: Tensor,
     txt: Tensor,
     timestep: Tensor,
-    y: Tensor,
+    y: Tensor | None,
     guidance: Tensor | None,
     control: dict[str, list[Tensor | None]] | None,
     attn_mask: Tensor | None,
@@ -92,6 +118,7 @@ def forward_flux(
 
     Args:
         transformer: diffusers' FluxTransformer2DModel with `HookedAttention` as its processors.
+        calls: how it is called.
         img: tokens of the image (B, N, C).
         img_ids: their positions (N, 3).
         txt: text embedding (B, L, D); all at position 0.
@@ -106,8 +133,9 @@ def forward_flux(
         (B, N, C).
     """
     options = dict(options)
-    scalars = [1000 * value.to(img.dtype) for value in (timestep, guidance) if value is not None]
-    vec = transformer.time_text_embed(*scalars, y)
+    vectors = calls.vectors(
+        transformer, timestep.to(img.dtype), None if guidance is None else guidance.to(img.dtype), y
+    )
     values: dict[str, Any] = {
         "img": transformer.x_embedder(img),
         "txt": transformer.context_embedder(txt),
@@ -119,44 +147,57 @@ def forward_flux(
     img, txt = values["img"], values["txt"]
     options["img_slice"] = [txt.shape[1], txt.shape[1] + img.shape[1]]
     pe = transformer.pos_embed(torch.cat([values["txt_ids"][0], values["img_ids"][0]]))
-    shared = {"vec": vec, "pe": pe, "attn_mask": attn_mask, "transformer_options": options}
-    img, txt = _double_blocks(transformer, img, txt, shared, control or {})
-    img = _single_blocks(transformer, torch.cat([txt, img], 1), txt.shape[1], shared, control or {})
-    return transformer.proj_out(transformer.norm_out(img[:, txt.shape[1] :], vec))
+    shared = {"pe": pe, "attn_mask": attn_mask, "transformer_options": options}
+    run = _Run(transformer, calls, vectors, shared, control or {})
+    img, txt = _double_blocks(run, img, txt)
+    img = _single_blocks(run, torch.cat([txt, img], 1), txt.shape[1])
+    return transformer.proj_out(transformer.norm_out(img[:, txt.shape[1] :], calls.vector(vectors, "final")))
 
 
-def _double_blocks(
-    transformer: Any, img: Tensor, txt: Tensor, shared: Options, control: dict[str, list[Tensor | None]]
-) -> tuple[Tensor, Tensor]:
-    options, added = shared["transformer_options"], control.get("input", [])
-    options |= {"total_blocks": len(transformer.transformer_blocks), "block_type": "double"}
-    for index, block in enumerate(transformer.transformer_blocks):
-        options["block_index"] = index
+class _Run(NamedTuple):
+    """What all blocks of a run share."""
+
+    transformer: Any
+    calls: FluxCalls
+    vectors: Any
+    shared: Options
+    control: dict[str, list[Tensor | None]]
+
+    @property
+    def options(self) -> Options:
+        return self.shared["transformer_options"]
+
+    def arguments(self, kind: str, index: int) -> Options:
+        self.options["block_index"] = index
+        return {**self.shared, "vec": self.calls.vector(self.vectors, kind, index)}
+
+
+def _double_blocks(run: _Run, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
+    blocks, added = run.transformer.transformer_blocks, run.control.get("input", [])
+    run.options.update(total_blocks=len(blocks), block_type="double")
+    for index, block in enumerate(blocks):
 
         def original(args: Options, block: Any = block) -> Options:
-            text, image = block(args["img"], args["txt"], args["vec"], args["pe"], _keywords(args))
+            text, image = run.calls.double(block, args)
             return {"img": image, "txt": text}
 
-        out = _replaced(options, ("double_block", index), {"img": img, "txt": txt, **shared}, original)
-        img, txt = out["img"], out["txt"]
-        img = _with_control(img, added, index, 0)
+        args = {"img": img, "txt": txt, **run.arguments("double", index)}
+        out = _replaced(run.options, ("double_block", index), args, original)
+        img, txt = _with_control(out["img"], added, index, 0), out["txt"]
     return img, txt
 
 
-def _single_blocks(
-    transformer: Any, tokens: Tensor, text: int, shared: Options, control: dict[str, list[Tensor | None]]
-) -> Tensor:
+def _single_blocks(run: _Run, tokens: Tensor, text: int) -> Tensor:
     """Return tokens (B, L + N, D) of both through the single blocks."""
-    options, added = shared["transformer_options"], control.get("output", [])
-    options |= {"total_blocks": len(transformer.single_transformer_blocks), "block_type": "single"}
-    for index, block in enumerate(transformer.single_transformer_blocks):
-        options["block_index"] = index
+    blocks, added = run.transformer.single_transformer_blocks, run.control.get("output", [])
+    run.options.update(total_blocks=len(blocks), block_type="single")
+    for index, block in enumerate(blocks):
 
         def original(args: Options, block: Any = block) -> Options:
-            txt, img = args["img"][:, :text], args["img"][:, text:]
-            return {"img": torch.cat(block(img, txt, args["vec"], args["pe"], _keywords(args)), 1)}
+            return {"img": run.calls.single(block, args, text)}
 
-        tokens = _replaced(options, ("single_block", index), {"img": tokens, **shared}, original)["img"]
+        args = {"img": tokens, **run.arguments("single", index)}
+        tokens = _replaced(run.options, ("single_block", index), args, original)["img"]
         tokens = _with_control(tokens, added, index, text)
     return tokens
 

@@ -29,7 +29,7 @@ from ..sampling.model_sampling import (
 )
 from . import latent_formats
 from .attention_hooks import patched_attention, unknown_patches
-from .flux_transformer import HookedAttention, forward_flux
+from .flux_transformer import FluxCalls, HookedAttention, forward_flux
 from .flux_transformer import unknown_patches as unknown_flux_patches
 from .image_conds import edit_channels, flux_channels, inpainting_channels
 from .patches import PATCH, patchify, unpatchify, with_references
@@ -305,6 +305,7 @@ class Flux(BaseModel):
 
     default_type = ModelType.FLUX
     default_latent_format = latent_formats.Flux
+    calls = FluxCalls()
 
     def __init__(self, diffusion_model: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(diffusion_model, *args, **kwargs)
@@ -315,8 +316,9 @@ class Flux(BaseModel):
 
     def concat_cond(self, **kwargs: Any) -> Tensor | None:
         """Return the image that Depth and Canny see, or the image and mask that Fill sees."""
-        config: Any = self.diffusion_model.config
-        channels = config.in_channels // PATCH**2
+        # Of the patched weight: control LoRAs make it see more channels.
+        embedder: Any = self.diffusion_model.x_embedder
+        channels = embedder.weight.shape[1] // PATCH**2
         if channels <= self.latent_format.latent_channels:
             return None
         return flux_channels(self.process_latent_in, channels, **kwargs)
@@ -364,22 +366,19 @@ class Flux(BaseModel):
         **conds: Any,
     ) -> Tensor:
         """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
-        transformer = self.diffusion_model
-        config: Any = transformer.config
-        if y is None:
-            y = x.new_zeros(x.shape[0], config.pooled_projection_dim)
         tokens, ids = patchify(x)
         count = tokens.shape[1]
         if ref_latents:
             tokens, ids = with_references(tokens, ids, x, ref_latents, conds.get("ref_latents_method") or "offset")
         output = forward_flux(
-            transformer,
+            self.diffusion_model,
+            self.calls,
             tokens,
             ids,
             context,
             timestep,
-            y[:, : config.pooled_projection_dim],
-            guidance if config.guidance_embeds else None,
+            y,
+            guidance,
             control,
             conds.get("attention_mask"),
             transformer_options or {},

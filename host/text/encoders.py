@@ -31,6 +31,9 @@ class TextEncoder(nn.Module):
         projected: whether the pooled text is the projected one.
     """
 
+    ends_empty = True
+    """Whether an empty prompt, from which weights count, has its tokens at start and end."""
+
     def __init__(
         self,
         transformer: nn.Module,
@@ -91,7 +94,7 @@ class TextEncoder(nn.Module):
         return hidden.flatten(0, 1)[None], None if pooled is None else pooled[:1].float().cpu()
 
     def _empty(self, length: int) -> list[int]:
-        row = [self.end] if self.start is None else [self.start, self.end]
+        row = [] if not self.ends_empty else [self.end] if self.start is None else [self.start, self.end]
         return row + [self.pad] * (length - len(row))
 
     def _embed_rows(self, rows: list[list[Any]]) -> tuple[Tensor, list[int]]:
@@ -115,7 +118,8 @@ class TextEncoder(nn.Module):
         entries = [row[index] for index in fitting]
         padding = self.embed(torch.tensor([[self.pad]], device=device))[0].expand(len(row) - len(fitting), -1)
         embeds = torch.cat([embeds[fitting], padding])
-        end = next(index for index, entry in enumerate(entries) if isinstance(entry, int) and entry == self.end)
+        ends = (index for index, entry in enumerate(entries) if isinstance(entry, int) and entry == self.end)
+        end = next(ends, len(entries) - 1)
         return embeds, end
 
 

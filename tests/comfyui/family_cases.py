@@ -196,6 +196,15 @@ def flux2() -> StateDict:
     return original(weights, dict(FAMILIES_BY_NAME["Flux.2 klein"].lora_sources(set(weights))))
 
 
+def chroma() -> StateDict:
+    from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
+
+    config = {"num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "joint_attention_dim": 48}
+    config |= {"approximator_hidden_dim": 64, "approximator_layers": 2}
+    weights = tiny.random_weights(ChromaTransformer2DModel.from_config(config))
+    return original(weights, dict(FAMILIES_BY_NAME["Chroma"].lora_sources(set(weights))))
+
+
 def _pages(method: str | None) -> Callable[[torch.Generator], dict[str, Any]]:
     def values(generator: torch.Generator) -> dict[str, Any]:
         shown = [torch.randn(1, 128, *size, generator=generator) for size in ((SIDE, SIDE // 2), (6, 9))]
@@ -243,6 +252,7 @@ CASES = {
     "flux-fp8-scaled": Case(scaled(flux(16), True), 32, 64, 16, cfg=1.5, scheduler="simple"),
     "flux-fill": Case(flux(96), 32, 64, 16, _seen(True), 1.5, "simple"),
     "flux-depth": Case(flux(32), 32, 64, 16, _seen(False), 1.5, "simple"),
+    "flux-control": Case(flux(16), 32, 64, 16, _seen(False), 1.5, "simple"),
     "flux-kontext": Case(flux(16), 32, 64, 16, _references(None), 1.5, "simple"),
     "flux-kontext-index": Case(flux(16), 32, 64, 16, _references("index"), 1.5, "simple"),
     "flux-kontext-uxo": Case(flux(16), 32, 64, 16, _references("uxo"), 1.5, "simple"),
@@ -250,6 +260,8 @@ CASES = {
     "sd3": Case(sd3((), False), 64, 32, 16, scheduler="simple"),
     "z-image": Case(z_image, 64, 0, 16, cfg=1.5, scheduler="simple"),
     "z-image-short": Case(z_image, 64, 0, 16, cfg=1.5, scheduler="simple", length=9),
+    "chroma": Case(chroma, 48, 0, 16, cfg=3.0, scheduler="simple"),
+    "chroma-guided": Case(chroma, 48, 0, 16, lambda generator: {"guidance": 2.0}, 3.0, "simple", 9),
     "flux2": Case(flux2, 48, 0, 128, cfg=1.5, scheduler="simple"),
     "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
     "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),

@@ -2,7 +2,7 @@
 
     python run_families.py COMFYUI RUNS.pt OUT.pt
 
-RUNS.pt holds, by name, the file, both conditionings, noise, guidance scale and scheduler.
+RUNS.pt holds, by name, the file, both conditionings, noise, guidance scale and scheduler, and the file of a LoRA.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ start(comfyui)
 
 import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.sd  # noqa: E402  # pyright: ignore[reportMissingImports]
+import comfy.utils  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
 from comfy import model_detection, supported_models  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+STRENGTH = 0.8
+"""Of LoRAs."""
 
 detect = model_detection.detect_unet_config
 
@@ -45,12 +49,25 @@ def narrower(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
     return config
 
 
-model_detection.detect_unet_config = narrower
+def shallower(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
+    """What ComfyUI detects, for Chroma with smaller networks."""
+    config = narrower(state_dict, prefix, metadata)
+    if config and config.get("image_model") == "chroma":
+        guide = f"{prefix}distilled_guidance_layer."
+        config |= {"hidden_dim": state_dict[f"{guide}in_proj.weight"].shape[0], "out_dim": config["hidden_size"]}
+        config["n_layers"] = model_detection.count_blocks(list(state_dict), f"{guide}layers." + "{}.")
+    return config
+
+
+model_detection.detect_unet_config = shallower
 
 
 def sample(run: dict[str, Any]) -> torch.Tensor:
     """Latents."""
     model = comfy.sd.load_diffusion_model(run["path"])
+    if "lora" in run:
+        weights = comfy.utils.load_torch_file(run["lora"])
+        model = comfy.sd.load_lora_for_models(model, None, weights, STRENGTH, 0.0)[0]
     noise = run["noise"][:, :, None] if run["frames"] else run["noise"]
     for _, values in [*run["positive"], *run["negative"]] if run["frames"] else []:
         values |= {"reference_latents": [each[:, :, None] for each in values.get("reference_latents", [])]}

@@ -24,10 +24,11 @@ from ..architectures import build_vae
 from ..frames_vae import FramesVAE, build_frames_vae, is_frames_vae
 from ..model_base import ModelType
 from ..vae import VAE, PackedVAE
-from . import flux, flux2, qwen_image, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
+from . import chroma, flux, flux2, qwen_image, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
 from .base import Family, TextKind, TextSource
 
 FAMILIES: tuple[Family, ...] = (
+    chroma.FAMILY,
     flux2.FAMILY,
     flux.FAMILY,
     sd3.FAMILY,

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...layouts.ldm_layout import Source
+from ...layouts.ldm_layout import Source, taken
 from ...layouts.state_dicts import StateDict, count_blocks, fill
 from ...runtime import devices
 from ...sampling.conds import CONDConstant, CONDList, CONDRegular
@@ -177,13 +177,7 @@ def convert(sd: StateDict) -> StateDict:
         names += [f"transformer_blocks.{number}.{name}.weight" for name in (*_DOUBLE, *_FUSED, *_NORMS)]
     for number in range(count_blocks(sd, "single_blocks.")):
         names += [f"single_transformer_blocks.{number}.{name}.weight" for name in (*_SINGLE, *_SINGLE_NORMS)]
-    # Newer files call the norms' scales weights.
-    sd = {re.sub(r"(query|key)_norm\.weight$", r"\1_norm.scale", key): tensor for key, tensor in sd.items()}
-    sources = {name: source(name) for name in names}
-    missing = [each.key for each in sources.values() if each.key not in sd]
-    if missing:
-        raise ValueError(f"the Flux.2 transformer has no {missing[0]}; it is of another layout or incomplete")
-    return {name: each.take(sd[each.key]) for name, each in sources.items()}
+    return taken(sd, {name: source(name) for name in names}, "Flux.2")
 
 
 def _detect(sd: StateDict) -> bool:
