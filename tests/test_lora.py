@@ -246,11 +246,3 @@ def test_shapes_of_another_model(sd15: tuple[ModelPatcher, CLIP], caplog: pytest
         result, _ = load_lora_for_models(sd15[0], None, wrong | right, 1.0, 1.0)
     assert "2 tensors of the LoRA are not used" in caplog.text
     patched(result, f"diffusion_model.{OUT}.weight")
-
-
-def test_decompositions_are_refused(sd15: tuple[ModelPatcher, CLIP]) -> None:
-    weight = sd15[0].model.state_dict()[f"diffusion_model.{QUERY}.weight"]
-    lora: Lora = dict(zip(kohya(QUERY), factors(weight), strict=True))
-    lora[f"lora_unet_{underscored(QUERY)}.dora_scale"] = torch.ones(len(weight), 1)
-    with pytest.raises(ValueError, match="fits neither"):
-        load_lora_for_models(*sd15, lora, 1.0, 1.0)

@@ -23,25 +23,10 @@ from ..layouts.state_dicts import StateDict, load_state_dict, made_of
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
 from .families import of_model
+from .weight_adapters import Change, read_changes
 
 log = logging.getLogger(__name__)
 
-FACTORS = (
-    (".lora_up.weight", ".lora_down.weight"),
-    (".lora_B.weight", ".lora_A.weight"),
-    (".lora_B.default.weight", ".lora_A.default.weight"),
-    (".lora.up.weight", ".lora.down.weight"),
-    ("_lora.up.weight", "_lora.down.weight"),
-    (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),
-    (".lora_B", ".lora_A"),
-)
-"""Endings of the two factors: up (out, rank) and down (rank, in)."""
-
-ALPHA, MIDDLE = ".alpha", ".lora_mid.weight"
-UNSUPPORTED = (".dora_scale", ".lora_magnitude_vector", ".reshape_weight")
-"""Decompositions that change the weight otherwise than by a sum; applied as a plain LoRA they would be wrong."""
-
-DIFFERENCES = {".diff": "weight", ".diff_b": "bias"}
 SHOWN = 3
 WHOLE = Source("")
 """All rows of a change."""
@@ -52,14 +37,6 @@ class Target(NamedTuple):
 
     key: str
     source: Source
-
-
-class Change(NamedTuple):
-    """A weight change of a LoRA module, and the keys of the file that it came from."""
-
-    kind: str
-    function: Callable[[Tensor], Tensor]
-    used: set[str]
 
 
 Targets = dict[str, list[Target]]
@@ -112,28 +89,25 @@ def load_lora_for_models(
 def _add(owner: ModelPatcher | CLIP, changes: list[tuple[Target, Change]], strength: float) -> set[str]:
     """Add the changes that fit, one by one since several can concern one weight; return the file's keys in use."""
     weights = (owner.patcher if isinstance(owner, CLIP) else owner).model.state_dict()
-    used = set()
+    used: set[str] = set()
     for target, change in changes:
         key = f"{target.key}.{change.kind}"
-        patch = partial(_rows, target.source, change.function)
-        if key in weights and _has_shape(patch, weights[key]):
-            owner.add_patches({key: patch}, strength)
+        patch = partial(change.of, target.source)
+        if key in weights and _fits(patch, weights[key], change.widens):
+            owner.add_patches({key: patch}, 1.0 if change.replaces else strength)
             used |= change.used
     return used
 
 
-def _has_shape(patch: Callable[[Tensor], Tensor], weight: Tensor) -> bool:
-    """Return whether a change has its weight's shape, without computing it."""
+def _fits(patch: Callable[[Tensor], Tensor], weight: Tensor, widens: bool) -> bool:
+    """Return whether a change has its weight's shape, or is wider, without computing it."""
     try:
-        patch(torch.empty_like(weight, device="meta"))
+        changed = patch(torch.empty_like(weight, device="meta"))
     except RuntimeError:
         return False
-    return True
-
-
-def _rows(source: Source, function: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
-    """Return the rows of a module's change that belong to one weight."""
-    return source.take(function(weight)).reshape(weight.shape)
+    if not widens:
+        return changed.shape == weight.shape
+    return weight.ndim == 2 and len(changed) == len(weight) and changed.shape[1] >= weight.shape[1]
 
 
 def _some(keys: Iterable[str]) -> str:
@@ -145,42 +119,8 @@ def read_lora(lora: StateDict, names: Targets) -> list[tuple[Target, Change]]:
     """Return the changes in a file, for the modules that are known."""
     found = []
     for name, targets in names.items():
-        found += [(target, change) for change in _changes(lora, name) for target in targets]
+        found += [(target, change) for change in read_changes(lora, name) for target in targets]
     return found
-
-
-def _changes(lora: StateDict, name: str) -> list[Change]:
-    if any(name + ending in lora for ending in UNSUPPORTED):
-        return []
-    changes = [
-        Change(kind, partial(_difference, lora[name + ending]), {name + ending})
-        for ending, kind in DIFFERENCES.items()
-        if name + ending in lora
-    ]
-    for up, down in FACTORS:
-        if name + up in lora and name + down in lora:
-            return [*changes, _product_change(lora, name, name + up, name + down)]
-    return changes
-
-
-def _product_change(lora: StateDict, name: str, up: str, down: str) -> Change:
-    middle = lora.get(name + MIDDLE)
-    scale = float(lora[name + ALPHA]) / lora[down].shape[0] if name + ALPHA in lora else 1.0
-    used = {key for key in (up, down, name + ALPHA, name + MIDDLE) if key in lora}
-    return Change("weight", partial(_product, lora[up], lora[down], middle, scale), used)
-
-
-def _difference(difference: Tensor, weight: Tensor) -> Tensor:
-    return difference.to(weight)
-
-
-def _product(up: Tensor, down: Tensor, middle: Tensor | None, scale: float, weight: Tensor) -> Tensor:
-    """Return alpha / rank * up @ down (Hu et al. 2021, arXiv:2106.09685), with a Tucker core between them in LoCon."""
-    up, down = up.to(weight).flatten(1), down.to(weight)
-    if middle is None:
-        return scale * up @ down.flatten(1)
-    core = torch.einsum("rskl,si->rikl", middle.to(weight), down.flatten(1))
-    return scale * up @ core.flatten(1)
 
 
 # Names
@@ -190,9 +130,9 @@ def model_targets(model: ModelPatcher) -> Targets:
     """Return every name by which LoRAs call a module of a denoiser."""
     weights = {key.removeprefix("diffusion_model.") for key in model.model_state_dict("diffusion_model.")}
     family = of_model(model.model)
-    sources, own = family.lora_sources(weights), (family.lora_prefix, "base_model.model.", "")
+    own = (family.lora_prefix, "diffusion_model.", "base_model.model.", "")
     names: Targets = {}
-    for key, source in sources.items():
+    for key, source in family.lora_sources(weights).items():
         module, _, ending = key.rpartition(".")
         if ending != "weight":
             continue
@@ -202,7 +142,7 @@ def model_targets(model: ModelPatcher) -> Targets:
         original = source.key.removeprefix("model.diffusion_model.").rpartition(".")[0]
         if original != module:
             part = Target(target.key, source._replace(key=""))
-            for name in (f"diffusion_model.{original}", _underscored("lora_unet_", original)):
+            for name in (original, f"diffusion_model.{original}", _underscored("lora_unet_", original)):
                 names.setdefault(name, []).append(part)
     return names
 
@@ -223,21 +163,29 @@ def clip_targets(clip: CLIP) -> Targets:
     """Return every name by which LoRAs call a module of text encoders."""
     model = clip.cond_stage_model
     modules = [key.removesuffix(".weight") for key in model.state_dict() if key.endswith(".weight")]
-    has_g = any(module.startswith("clip_g.") for module in modules)
+    present = {module.partition(".")[0] for module in modules}
     names: Targets = {}
     for module in modules:
         encoder, _, inner = module.partition(".transformer.")
-        for name in _text_names(encoder, inner, has_g):
+        for name in _text_names(encoder, inner, present):
             names.setdefault(name, [Target(module, WHOLE)])
-        names.setdefault(f"text_encoders.{module}", [Target(module, WHOLE)])
     return names
 
 
-def _text_names(encoder: str, inner: str, has_g: bool) -> list[str]:
-    """Return the first encoder is "1" or has no number, CLIP-G and T5 are the second."""
-    if encoder == "clip_l":
-        dotted, flat = ["text_encoder."], ["lora_te_", "lora_te1_"]
-    else:
-        number = 3 if encoder == "t5xxl" and has_g else 2
-        dotted, flat = [f"text_encoder_{number}."], [f"lora_te{number}_"]
-    return [prefix + inner for prefix in dotted] + [_underscored(prefix, inner) for prefix in flat]
+def _text_names(encoder: str, inner: str, present: set[str]) -> list[str]:
+    names = [f"text_encoders.{encoder}.transformer.{inner}"]
+    if not encoder.startswith("clip_"):
+        names += [f"text_encoders.transformer.{inner}", f"text_encoders.transformer.model.{inner}"]
+        names += [f"text_encoders.{encoder}.transformer.model.{inner}"]
+    for number in _numbers(encoder, present):
+        names += [f"text_encoder{f'_{number}' if number > 1 else ''}.{inner}", _underscored(f"lora_te{number}_", inner)]
+        names += [_underscored("lora_te_", inner)] if number == 1 else []
+    return names
+
+
+def _numbers(encoder: str, present: set[str]) -> tuple[int, ...]:
+    """Return the numbers that an encoder has in files; trainers of Flux call T5 the second or the third."""
+    clips = sorted(name for name in present if name.startswith("clip_"))[::-1]
+    if encoder in clips:
+        return (clips.index(encoder) + 1,)
+    return (2, 3) if clips == ["clip_l"] else (len(clips) + 1,)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from .model_options import (
     ModelOptions,
@@ -236,11 +237,16 @@ class ModelPatcher:
         return known
 
     def patched_weight(self, key: str, weight: torch.Tensor) -> torch.Tensor:
-        """Return the weight with all its patches, computed in float32, in the weight's own dtype."""
+        """Return the weight with all its patches, computed in float32, in the weight's own dtype.
+
+        Changes may have more columns, of which the weight gets as many.
+        """
         total = weight.detach().to(torch.float32, copy=True)
         for strength, patch, strength_model in self.patches[key]:
             total = total * strength_model
             change = patch if isinstance(patch, torch.Tensor) else patch(total)
+            if change.shape != total.shape:
+                total = F.pad(total, (0, change.shape[-1] - total.shape[-1]))
             total += strength * change.to(total)
         return total.to(weight.dtype)
 

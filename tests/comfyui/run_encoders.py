@@ -18,8 +18,10 @@ comfyui, folder = sys.argv[1:]
 start(comfyui)
 
 import comfy.ldm.wan.vae  # noqa: E402  # pyright: ignore[reportMissingImports]
+import comfy.lora  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.sd  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.flux  # noqa: E402  # pyright: ignore[reportMissingImports]
+import comfy.text_encoders.pixart_t5  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.qwen_image  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.sd2_clip  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.sd3_clip  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -65,7 +67,13 @@ def text(name: str, made: Any, tokens: Any, parts: dict[str, str]) -> dict[str, 
         save_file(held, Path(folder) / f"{file}.safetensors")
     with torch.inference_mode():
         embedding, pooled = model.encode_token_weights(tokens)[:2]
-    return {"tokens": tokens, "embedding": embedding.clone(), "pooled": None if pooled is None else pooled.clone()}
+    names = comfy.lora.model_lora_keys_clip(model, {})
+    return {
+        "names": names,
+        "tokens": tokens,
+        "embedding": embedding.clone(),
+        "pooled": None if pooled is None else pooled.clone(),
+    }
 
 
 def frames_vae() -> dict[str, Any]:
@@ -102,6 +110,12 @@ cases = {
         comfy.text_encoders.sd3_clip.sd3_clip(),
         both(WEIGHTED) | {"t5xxl": ends},
         {"clip_l.transformer.": "sd3_l", "clip_g.transformer.": "sd3_g", "t5xxl.transformer.": "sd3_t5"},
+    ),
+    "chroma": lambda: text(
+        "chroma",
+        comfy.text_encoders.pixart_t5.pixart_te(),
+        {"t5xxl": [ends[0][:-1]]},
+        {"t5xxl.transformer.": "chroma_t5"},
     ),
     "z-image": lambda: text("z", comfy.text_encoders.z_image.te(), {"qwen3_4b": [CHAT[0][:-1]]}, {qwen3: "z_qwen"}),
     "klein": lambda: text("klein", comfy.text_encoders.flux.klein_te(), {"qwen3_4b": CHAT}, {qwen3: "klein_qwen"}),

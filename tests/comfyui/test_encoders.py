@@ -13,6 +13,7 @@ import tiny_models as tiny
 import torch
 from comfyui.server import python_of
 from tessera.host.models.loaders import load_clip, load_vae
+from tessera.host.models.lora import clip_targets
 
 if "COMFYUI_PATH" not in os.environ:
     pytest.skip("no COMFYUI_PATH: set it to a ComfyUI checkout to compare encoders", allow_module_level=True)
@@ -25,6 +26,7 @@ FILES = {
     "sd2": ("stable_diffusion", ["clip_h"]),
     "refiner": ("stable_diffusion", ["clip_g"]),
     "sd3": ("sd3", ["sd3_l", "sd3_g", "sd3_t5"]),
+    "chroma": ("chroma", ["chroma_t5"]),
     "z-image": ("lumina2", ["z_qwen"]),
     "klein": ("flux2", ["klein_qwen"]),
     "qwen-image": ("qwen_image", ["qwen25"]),
@@ -59,6 +61,19 @@ def test_text_embeddings(name: str, encoders: tuple[Path, dict[str, Any]]) -> No
     print(f"{name}: {difference:.0e}")
     assert case["embedding"].std() > 0.1
     assert difference <= TEXT
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_loras_call_modules_of_text_encoders_as_in_comfyui(name: str, encoders: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = encoders
+    kind, files = FILES[name]
+    targets = clip_targets(load_clip([folder / f"{file}.safetensors" for file in files], kind))
+    keys = {module: key.removesuffix(".weight").replace(".model.", ".") for module, key in found[name]["names"].items()}
+    # Of Stable Cascade, and of eyes.
+    keys = {module: key for module, key in keys.items() if "_prior_" not in module and ".visual." not in module}
+    assert keys
+    for module, key in keys.items():
+        assert key in [target.key for target in targets.get(module, [])], module
 
 
 def test_vae_of_videos_on_images(encoders: tuple[Path, dict[str, Any]]) -> None:
