@@ -11,7 +11,7 @@ from tessera.app.named_models import of_no_family
 from tessera.tools import template_table
 
 MISSING = "needs nodes"
-FEWEST_KNOWN, FEWEST_PASSING = 60, 40
+FEWEST_KNOWN, FEWEST_PASSING = 79, 51
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:

@@ -70,6 +70,18 @@ def load_three(clip_name1: str, clip_name2: str, clip_name3: str) -> Any:
 
 
 @NODES(
+    "QuadrupleCLIPLoader",
+    "Load CLIP (Quadruple)",
+    lambda: _files("clip_name1", "clip_name2", "clip_name3", "clip_name4"),
+    [io.Clip],
+    validate=lambda clip_name1: known_type("hidream"),
+)
+def load_four(clip_name1: str, clip_name2: str, clip_name3: str, clip_name4: str) -> Any:
+    """Load the four text encoders of HiDream, which needs ComfyUI."""
+    return _load((clip_name1, clip_name2, clip_name3, clip_name4), "hidream")
+
+
+@NODES(
     "unCLIPCheckpointLoader",
     "Load unCLIP Checkpoint",
     lambda: [

@@ -46,9 +46,22 @@ class CLIP:
         """Read the output of another layer than the family's: -1 the last, -2 the one before, ..."""
         self.layer_idx = layer_idx
 
-    def tokenize(self, text: str, return_word_ids: bool = False) -> dict[str, Any]:
-        """Return the prompt as chunks of (token, weight) for each text encoder."""
-        return self.tokenizer.tokenize_with_weights(text, return_word_ids)
+    def tokenize(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Any]:
+        """Return the prompt as chunks of (token, weight) for each text encoder.
+
+        Args:
+            text: the prompt.
+            return_word_ids: whether tokens have a number of their word, too.
+            options: of some families: `images` (B, H, W, 3) that the prompt is about, `llama_template`.
+
+        Raises:
+            ValueError: images for text encoders that see none.
+        """
+        if options.get("images") and not getattr(self.cond_stage_model, "sees_images", False):
+            raise ValueError(
+                "the text encoder sees no images; load one with a vision model, such as Qwen2.5-VL, type qwen_image"
+            )
+        return self.tokenizer.tokenize_with_weights(text, return_word_ids, **options)
 
     def encode_from_tokens(self, tokens: dict[str, Any], return_pooled: Any = False, return_dict: bool = False) -> Any:
         """Return the text embedding (1, L, D) of tokens.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ HEAD_SIZE = 128
 
 ROPE_THETA = 1000000.0
 EPS = 1e-6
+BEGIN = "<|im_start|>"
+"""A prompt that begins so is in a template already."""
+
 Chunks = list[list[tuple[Any, ...]]]
 
 
@@ -28,16 +31,51 @@ class ChatTokenizer:
         template: "{}" stands for the prompt.
         min_length: to which prompts are padded.
         pad: the padding token.
+        seeing: the template of prompts with images.
+        image: the token in whose place an image is seen.
     """
 
-    def __init__(self, encode: Encode, template: str, min_length: int = 0, pad: int = 0) -> None:
+    def __init__(
+        self,
+        encode: Encode,
+        template: str,
+        min_length: int = 0,
+        pad: int = 0,
+        seeing: str | None = None,
+        image: int | None = None,
+    ) -> None:
         self.encode, self.template, self.min_length, self.pad = encode, template, min_length, pad
+        self.seeing, self.image = seeing, image
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> Chunks:
-        """Return one chunk of (token, weight), or of (token, weight, 0)."""
-        ids = self.encode(self.template.replace("{}", text, 1))
+    def tokenize_with_weights(
+        self,
+        text: str,
+        return_word_ids: bool = False,
+        llama_template: str | None = None,
+        images: Sequence[Tensor] = (),
+        **options: Any,
+    ) -> Chunks:
+        """Return one chunk of (token, weight), or of (token, weight, 0).
+
+        Args:
+            text: the prompt.
+            return_word_ids: whether tokens have a number of their word.
+            llama_template: in place of the family's own.
+            images: (B, H, W, 3) in 0..1, one for each token that stands for one.
+            options: of other families' tokenizers.
+        """
+        template = llama_template or (self.seeing if images and self.seeing else self.template)
+        whole = self.seeing is not None and text.startswith(BEGIN)
+        ids: list[Any] = self.encode(text if whole else template.replace("{}", text, 1))
         ids += [self.pad] * (self.min_length - len(ids))
-        return [[(token, 1.0, 0) if return_word_ids else (token, 1.0) for token in ids]]
+        shown = iter(images)
+        entries = [_seen(shown, token) if token == self.image else token for token in ids]
+        return [[(entry, 1.0, 0) if return_word_ids else (entry, 1.0) for entry in entries]]
+
+
+def _seen(images: Iterator[Tensor], token: int) -> Any:
+    image = next(images, None)
+    return token if image is None else {"type": "image", "data": image, "original_type": "image"}
 
 
 def load_chat_tokenizer(folder: Path, what: str) -> Encode:
@@ -60,6 +98,8 @@ class LanguageModelEncoder(nn.Module):
         layers: whose outputs are the embedding, side by side: 0 the embeddings, -1 the last, normed.
     """
 
+    sees_images = False
+
     def __init__(self, transformer: nn.Module, layers: Sequence[int]) -> None:
         super().__init__()
         self.transformer: Any = transformer
@@ -70,8 +110,10 @@ class LanguageModelEncoder(nn.Module):
         device = next(self.parameters()).device
         ids = torch.tensor([[token[0] for token in chunks[0]]], device=device)
         mask = None if pad is None else (ids != pad).long()
-        run = self.transformer(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
-        states = run.hidden_states
+        return self._embedding(input_ids=ids, attention_mask=mask)
+
+    def _embedding(self, **inputs: Any) -> Tensor:
+        states = self.transformer(**inputs, output_hidden_states=True, use_cache=False).hidden_states
         return torch.cat([states[layer] for layer in self.layers], -1).float().cpu()
 
 
@@ -82,7 +124,7 @@ def is_qwen3(sd: StateDict) -> bool:
 
 def without_head(sd: StateDict) -> StateDict:
     """Return a language model's weights (keys `model.` or none) without those of its head."""
-    found = {key.removeprefix("model."): tensor for key, tensor in sd.items()}
+    found = {key.removeprefix("model.").removeprefix("language_model."): tensor for key, tensor in sd.items()}
     return {key: tensor for key, tensor in found.items() if key.startswith(("embed_tokens.", "layers.", "norm."))}
 
 
@@ -91,20 +133,8 @@ def build_qwen3(sd: StateDict, dtype: torch.dtype) -> nn.Module:
     from transformers import Qwen3Config, Qwen3Model
 
     sd = without_head(sd)
-    vocabulary, width = sd["embed_tokens.weight"].shape
     head = sd["layers.0.self_attn.q_norm.weight"].shape[0]
-    config = Qwen3Config(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=sd["layers.0.mlp.gate_proj.weight"].shape[0],
-        num_hidden_layers=count_blocks(sd, "layers."),
-        num_attention_heads=sd["layers.0.self_attn.q_proj.weight"].shape[0] // head,
-        num_key_value_heads=sd["layers.0.self_attn.k_proj.weight"].shape[0] // head,
-        head_dim=head,
-        rms_norm_eps=EPS,
-        rope_theta=ROPE_THETA,  # pyright: ignore[reportCallIssue] - where transformers 4 has it; 5 reads both
-    )
-    return _filled(Qwen3Model, config, sd, dtype)
+    return filled(Qwen3Model, Qwen3Config(**shape_of(sd, head), head_dim=head), sd, dtype)
 
 
 def is_qwen2(sd: StateDict) -> bool:
@@ -117,21 +147,26 @@ def build_qwen2(sd: StateDict, dtype: torch.dtype) -> nn.Module:
     from transformers import Qwen2Config, Qwen2Model
 
     sd = without_head(sd)
+    return filled(Qwen2Model, Qwen2Config(**shape_of(sd, HEAD_SIZE)), sd, dtype)
+
+
+def shape_of(sd: StateDict, head: int) -> dict[str, Any]:
+    """Return the arguments that configurations of Qwen's language models share, of weights and the size of heads."""
     vocabulary, width = sd["embed_tokens.weight"].shape
-    config = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        intermediate_size=sd["layers.0.mlp.gate_proj.weight"].shape[0],
-        num_hidden_layers=count_blocks(sd, "layers."),
-        num_attention_heads=sd["layers.0.self_attn.q_proj.weight"].shape[0] // HEAD_SIZE,
-        num_key_value_heads=sd["layers.0.self_attn.k_proj.weight"].shape[0] // HEAD_SIZE,
-        rms_norm_eps=EPS,
-        rope_theta=ROPE_THETA,  # pyright: ignore[reportCallIssue] - where transformers 4 has it; 5 reads both
-    )
-    return _filled(Qwen2Model, config, sd, dtype)
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": sd["layers.0.mlp.gate_proj.weight"].shape[0],
+        "num_hidden_layers": count_blocks(sd, "layers."),
+        "num_attention_heads": sd["layers.0.self_attn.q_proj.weight"].shape[0] // head,
+        "num_key_value_heads": sd["layers.0.self_attn.k_proj.weight"].shape[0] // head,
+        "rms_norm_eps": EPS,
+        "rope_theta": ROPE_THETA,  # Where transformers 4 has it; 5 reads both.
+    }
 
 
-def _filled(kind: Any, config: Any, sd: StateDict, dtype: torch.dtype) -> nn.Module:
+def filled(kind: Any, config: Any, sd: StateDict, dtype: torch.dtype) -> nn.Module:
+    """Return a language model of transformers with weights."""
     with torch.device("meta"):
         module = kind(config)
     # What is not in files, such as frequencies of rotary embeddings, is computed anew.

@@ -18,6 +18,7 @@ from .clip_tokens import load_t5_tokenizer
 from .encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
 from .language_models import is_qwen2, is_qwen3, without_head
 from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
+from .vision import VISUAL
 
 CLIP_PROBE = "text_model.encoder.layers.0.mlp.fc1.weight"
 CLIP_H_WIDTH, CLIP_G_WIDTH = 1024, 1280
@@ -97,7 +98,9 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     if "transformer.resblocks.0.ln_1.weight" in sd:
         return TextWeights(convert_openclip(sd), openclip=True)
     if is_qwen3(sd) or is_qwen2(sd):
-        return TextWeights(without_head(sd), config=config)
+        eyes = {key.removeprefix("model."): tensor for key, tensor in sd.items()}
+        eyes = {key: tensor for key, tensor in eyes.items() if key.startswith(VISUAL)}
+        return TextWeights(without_head(sd) | eyes, config=config)
     if T5_PROBE in sd:
         kept = {k: t for k, t in sd.items() if k.startswith("encoder.") or k == "shared.weight"}
         return TextWeights(kept, config=config)

@@ -59,8 +59,8 @@ class PromptTokenizer:
     embedding_directories: list[str] = field(default_factory=list)
     min_padding: int = 0
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> Chunks:
-        """Return chunks of (token, weight), or of (token, weight, word number)."""
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> Chunks:
+        """Return chunks of (token, weight), or of (token, weight, word number); `options` are of other tokenizers."""
         chunks = self._chunk(self._words(text))
         return [[token if return_word_ids else token[:2] for token in chunk] for chunk in chunks]
 
@@ -190,6 +190,7 @@ class MultiTokenizer:
         changed = replace(self.tokenizers[name], min_length=min_length, min_padding=min_padding)
         return MultiTokenizer(**{**self.tokenizers, name: changed})
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False) -> dict[str, Chunks]:
-        """Return the chunks of every encoder."""
-        return {name: t.tokenize_with_weights(text, return_word_ids) for name, t in self.tokenizers.items()}
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options: Any) -> dict[str, Chunks]:
+        """Return the chunks of every encoder; `options` are for tokenizers that know them."""
+        tokenizers = self.tokenizers.items()
+        return {name: each.tokenize_with_weights(text, return_word_ids, **options) for name, each in tokenizers}

@@ -218,6 +218,14 @@ def _beside(generator: torch.Generator) -> dict[str, Any]:
     return {"reference_latents": shown}
 
 
+def _without_noise(generator: torch.Generator) -> dict[str, Any]:
+    return {**_beside(generator), "reference_latents_method": "index_timestep_zero"}
+
+
+def qwen_image_2511() -> StateDict:
+    return qwen_image() | {"__index_timestep_zero__": torch.zeros(0)}
+
+
 def qwen_image() -> StateDict:
     from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
@@ -236,6 +244,7 @@ def z_image() -> StateDict:
 
 CASES = {
     "sd15": Case(unet(UNET), 768),
+    "sd15-wide": Case(unet(UNET | {"block_out_channels": [320, 640]}), 768),
     "sd15-inpainting": Case(unet(UNET | {"in_channels": 9}), 768, values=_inpainting),
     "sd15-inpainting-blank": Case(unet(UNET | {"in_channels": 9}), 768),
     "sd15-edit": Case(unet(UNET | {"in_channels": 8}), 768, values=_editing),
@@ -266,6 +275,8 @@ CASES = {
     "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
     "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),
     "qwen-image-reference": Case(qwen_image, 48, 0, 16, _beside, 1.5, "simple", frames=True),
+    "qwen-image-without-noise": Case(qwen_image, 48, 0, 16, _without_noise, 1.5, "simple", frames=True),
+    "qwen-image-2511": Case(qwen_image_2511, 48, 0, 16, _beside, 1.5, "simple", frames=True),
     "qwen-image": Case(qwen_image, 48, 0, 16, cfg=1.5, scheduler="simple", frames=True),
     "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
 }

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from comfyui.node_fakes import FakeStyle, FakeVae
+from comfyui.node_fakes import FakeClip, FakeStyle, FakeVae
 from torch import Tensor
 
 Case = tuple[str, dict[str, Any]]
@@ -138,6 +138,12 @@ def _latents(add: Any, latent: Any, random: Any) -> None:
 
 
 def _shown(add: Any, conditioning: Any, image: Any, random: Any) -> None:
+    for more in ({}, {"vae": FakeVae()}):
+        prompt = {"clip": FakeClip(), "prompt": "make it {blue}", **more}
+        add("TextEncodeQwenImageEdit", **prompt)
+        add("TextEncodeQwenImageEdit", **prompt, image=random(1, 40, 52, 4))
+        add("TextEncodeQwenImageEditPlus", **prompt)
+        add("TextEncodeQwenImageEditPlus", **prompt, image1=random(1, 40, 52, 3), image3=random(1, 33, 21, 3))
     for size in ((24, 32), (29, 38)):
         inputs = {"positive": conditioning(), "negative": conditioning(), "vae": FakeVae(), "pixels": image(1, *size)}
         add("InstructPixToPixConditioning", **inputs)

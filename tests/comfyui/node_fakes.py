@@ -91,3 +91,15 @@ class FakeStyle:
 
     def get_cond(self, image: Any) -> Tensor:
         return image.last_hidden_state.clone()
+
+
+class FakeClip:
+    """A text encoder whose embedding is what it sees."""
+
+    def tokenize(self, text: str, **options: Any) -> dict[str, Any]:
+        return {"text": text, **options}
+
+    def encode_from_tokens_scheduled(self, tokens: dict[str, Any]) -> list[list[Any]]:
+        seen = [image.flatten() for image in tokens["images"]]
+        values = {"text": tokens["text"], "template": tokens.get("llama_template")}
+        return [[torch.cat(seen) if seen else torch.zeros(1), values]]

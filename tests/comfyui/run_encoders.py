@@ -23,6 +23,7 @@ import comfy.sd  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.flux  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.pixart_t5  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.qwen_image  # noqa: E402  # pyright: ignore[reportMissingImports]
+import comfy.text_encoders.qwen_vl  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.sd2_clip  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.sd3_clip  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.text_encoders.z_image  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -76,6 +77,25 @@ def text(name: str, made: Any, tokens: Any, parts: dict[str, str]) -> dict[str, 
     }
 
 
+def few_eyes(**given: Any) -> Any:
+    """A small vision model of ComfyUI's."""
+    small = {"hidden_size": 256, "intermediate_size": 128, "num_layers": 9}
+    return VISION(**{**given, **small})
+
+
+VISION = comfy.text_encoders.qwen_vl.Qwen2VLVisionTransformer
+comfy.text_encoders.qwen_vl.Qwen2VLVisionTransformer = few_eyes
+
+
+def shown(*sizes: tuple[int, int]) -> Any:
+    """A message about images."""
+    generator = torch.Generator().manual_seed(4)
+    images = [torch.rand(1, *size, 3, generator=generator) for size in sizes]
+    seen = [[42, {"type": "image", "data": image, "original_type": "image"}, 43] for image in images]
+    tokens = [151644, 8948, 198, 7, 151645, 198, 151644, 872, 198, *(each for run in seen for each in run), 99, 151645]
+    return [[(token, 1.0) for token in tokens]]
+
+
 def frames_vae() -> dict[str, Any]:
     """A small VAE of videos."""
     module = comfy.ldm.wan.vae.WanVAE(
@@ -121,6 +141,15 @@ cases = {
     "klein": lambda: text("klein", comfy.text_encoders.flux.klein_te(), {"qwen3_4b": CHAT}, {qwen3: "klein_qwen"}),
     "qwen-image": lambda: text(
         "qwen", comfy.text_encoders.qwen_image.te(), {"qwen25_7b": [CHAT[0][:-1]]}, {qwen25: "qwen25"}
+    ),
+    "qwen-image-edit": lambda: text(
+        "qwen-edit", comfy.text_encoders.qwen_image.te(), {"qwen25_7b": shown((150, 260))}, {qwen25: "qwen25_edit"}
+    ),
+    "qwen-image-two": lambda: text(
+        "qwen-two",
+        comfy.text_encoders.qwen_image.te(),
+        {"qwen25_7b": shown((60, 90), (30, 20))},
+        {qwen25: "qwen25_two"},
     ),
     "frames": frames_vae,
 }

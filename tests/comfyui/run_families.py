@@ -2,11 +2,13 @@
 
     python run_families.py COMFYUI RUNS.pt OUT.pt
 
-RUNS.pt holds, by name, the file, both conditionings, noise, guidance scale and scheduler, and the file of a LoRA.
+RUNS.pt holds, by name, the file, both conditionings, noise, guidance scale and scheduler; it may name the file of a
+LoRA, and a node that changes the model, by its module and with its inputs.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Any
 
@@ -68,6 +70,10 @@ def sample(run: dict[str, Any]) -> torch.Tensor:
     if "lora" in run:
         weights = comfy.utils.load_torch_file(run["lora"])
         model = comfy.sd.load_lora_for_models(model, None, weights, STRENGTH, 0.0)[0]
+    if "node" in run:
+        module, node, inputs = run["node"]
+        patch = getattr(importlib.import_module(f"comfy_extras.{module}"), node)
+        model = patch.execute(model, **inputs).args[0]
     noise = run["noise"][:, :, None] if run["frames"] else run["noise"]
     for _, values in [*run["positive"], *run["negative"]] if run["frames"] else []:
         values |= {"reference_latents": [each[:, :, None] for each in values.get("reference_latents", [])]}

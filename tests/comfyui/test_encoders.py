@@ -30,6 +30,8 @@ FILES = {
     "z-image": ("lumina2", ["z_qwen"]),
     "klein": ("flux2", ["klein_qwen"]),
     "qwen-image": ("qwen_image", ["qwen25"]),
+    "qwen-image-edit": ("qwen_image", ["qwen25_edit"]),
+    "qwen-image-two": ("qwen_image", ["qwen25_two"]),
 }
 
 

@@ -1,4 +1,4 @@
-"""Qwen-Image, drawing alone; its edit models read images with a vision model, which needs ComfyUI."""
+"""Qwen-Image and Qwen-Image Edit, whose text encoder sees the images to edit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from ...layouts.ldm_layout import Source
 from ...layouts.state_dicts import StateDict, count_blocks, fill
 from ...runtime import devices
-from ...sampling.conds import CONDList
+from ...sampling.conds import CONDConstant, CONDList
 from ...text.clip import CLIP
 from ...text.language_models import ChatTokenizer, Chunks, LanguageModelEncoder, build_qwen2, load_chat_tokenizer
 from ...text.loading import TextWeights
 from ...text.tokenizer import MultiTokenizer
+from ...text.vision import build_seeing
 from .. import latent_formats
 from ..model_base import Conds, ModelType
 from ..patches import patchify, unpatchify
@@ -23,6 +24,12 @@ from ..transformer_base import TransformerModel
 from .base import Family, Sampling, TextKind, TextSource
 
 HEAD_SIZE = 128
+METHODS = ("index", "index_timestep_zero")
+"""How references are seen: as noisy as the image, or without noise."""
+
+MARKER = "__index_timestep_zero__"
+"""A key in files of models that see references without noise."""
+
 AXES, THETA = (16, 56, 56), 10000
 SHIFT = {"shift": 1.15}
 LAST = -1
@@ -33,6 +40,17 @@ TEMPLATE = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial "
     "relationships of the objects and background:<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
+SEEING = (
+    "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, "
+    "background), then explain how the user's text instruction should alter or modify the image. Generate a new image "
+    "that meets the user's requirements while maintaining consistency with the original input where appropriate."
+    "<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{}<|im_end|>\n<|im_start|>assistant\n"
+)
+"""The template of Qwen-Image Edit for prompts with an image."""
+
+IMAGE = 151655
+"""The token <|image_pad|>."""
+
 MEAN = [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
         0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921]  # fmt: skip
 DEVIATION = [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
@@ -74,10 +92,12 @@ class QwenImage(TransformerModel):
         """
         out = super().extra_conds(**kwargs)
         if kwargs.get("reference_latents") is not None:
-            method = kwargs.get("reference_latents_method") or "index"
-            if method != "index":
-                raise ValueError(f"the reference method is {method}, expected index with Qwen-Image")
+            config: Any = self.diffusion_model.config
+            method = kwargs.get("reference_latents_method") or METHODS[bool(config.get("zero_cond_t"))]
+            if method not in METHODS:
+                raise ValueError(f"the reference method is {method}, expected {' or '.join(METHODS)} with Qwen-Image")
             out["ref_latents"] = CONDList([self.process_latent_in(each) for each in kwargs["reference_latents"]])
+            out["ref_latents_method"] = CONDConstant(method)
         return out
 
     def forward_transformer(
@@ -86,6 +106,7 @@ class QwenImage(TransformerModel):
         """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
         images = [x, *(self._whole(each.to(x)) for each in conds.get("ref_latents") or [])]
         tokens = [patchify(each)[0] for each in images]
+        self._see_without_noise(conds.get("ref_latents_method") == METHODS[1])
         shapes = [(1, each.shape[2] // self.patch, each.shape[3] // self.patch) for each in images]
         found = self.diffusion_model(
             torch.cat(tokens, 1),
@@ -96,6 +117,14 @@ class QwenImage(TransformerModel):
             return_dict=False,
         )[0]
         return unpatchify(found[:, : tokens[0].shape[1]], x.shape[2], x.shape[3])
+
+    def _see_without_noise(self, wanted: bool) -> None:
+        """Let blocks take references as images without noise, as models since 2511 were trained, or not."""
+        module: Any = self.diffusion_model
+        if wanted and not hasattr(module, "zero_cond_t"):
+            raise ValueError(f"the reference method {METHODS[1]} needs a newer diffusers; upgrade it")
+        for each in (module, *module.transformer_blocks):
+            each.zero_cond_t = wanted
 
     def _whole(self, image: Tensor) -> Tensor:
         more = (0, -image.shape[3] % self.patch, 0, -image.shape[2] % self.patch)
@@ -136,6 +165,7 @@ class QwenImageTextModel(nn.Module):
     def __init__(self, qwen25_7b: LanguageModelEncoder) -> None:
         super().__init__()
         self.qwen25_7b = qwen25_7b
+        self.sees_images = qwen25_7b.sees_images
 
     def encode_token_weights(
         self, tokens: dict[str, Chunks], layer: int | None, projected: bool
@@ -161,6 +191,7 @@ def config(sd: StateDict) -> dict[str, Any]:
     """Return the arguments of `QwenImageTransformer2DModel` for weights in its layout."""
     width, channels = sd["img_in.weight"].shape
     return {
+        **({"zero_cond_t": True} if MARKER in sd else {}),
         "in_channels": channels,
         "out_channels": sd["proj_out.weight"].shape[0] // 4,
         "num_layers": count_blocks(sd, "transformer_blocks."),
@@ -176,6 +207,7 @@ def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> t
     with torch.device("meta"):
         module: Any = QwenImageTransformer2DModel.from_config(given or config(sd))
     module.pos_embed = Positions()
+    sd = {key: tensor for key, tensor in sd.items() if key != MARKER}
     return fill(module, sd, dtype, "the transformer")
 
 
@@ -185,9 +217,10 @@ def _sampling(sd: StateDict) -> Sampling:
 
 def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
     encode = load_chat_tokenizer(source.tokenizer_folder("qwen25_7b"), "Qwen2.5-VL")
-    module = build_qwen2(parts["qwen25_7b"].weights, devices.text_encoder_dtype(wide_range=True))
-    tokenizer: Any = ChatTokenizer(encode, TEMPLATE)
-    return CLIP(QwenImageTextModel(LanguageModelEncoder(module, [LAST])), MultiTokenizer(qwen25_7b=tokenizer))
+    weights, dtype = parts["qwen25_7b"].weights, devices.text_encoder_dtype(wide_range=True)
+    encoder = build_seeing(weights, dtype, [LAST]) or LanguageModelEncoder(build_qwen2(weights, dtype), [LAST])
+    tokenizer: Any = ChatTokenizer(encode, TEMPLATE, seeing=SEEING, image=IMAGE)
+    return CLIP(QwenImageTextModel(encoder), MultiTokenizer(qwen25_7b=tokenizer))
 
 
 FAMILY = Family(
@@ -203,5 +236,5 @@ FAMILY = Family(
     lora_sources=lambda keys: {key: Source(key) for key in keys},
     lora_prefix="transformer.",
     wide_range=True,
-    file_names=r"qwen[-_]image(?!.*(edit|layered))",
+    file_names=r"qwen[-_]image(?!.*layered)",
 )
