@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 Options = dict[str, Any]
 ATTENTIONS = ("attn1", "attn2")
-PATCHES = {f"{kind}_{place}" for kind in ATTENTIONS for place in ("patch", "output_patch")}
+OUTPUT_BLOCK = "output_block_patch"
+PATCHES = {OUTPUT_BLOCK, *(f"{kind}_{place}" for kind in ATTENTIONS for place in ("patch", "output_patch"))}
 
 
 def optimized_attention(
@@ -60,6 +61,7 @@ def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[N
     blocks = list(transformers(unet))
     undo = []
     try:
+        undo += _hook_skips(unet, options)
         for index, (name, transformer) in enumerate(blocks):
             shape: Options = {}
             undo.append(transformer.register_forward_pre_hook(_note_shape(shape)).remove)
@@ -74,6 +76,31 @@ def patched_attention(unet: Any, options: Options, latent: Tensor) -> Iterator[N
     finally:
         for each in undo:
             each()
+
+
+def _hook_skips(unet: Any, options: Options) -> list[Callable[[], None]]:
+    """Hook what blocks on the way up get; return what undoes it."""
+    patches = options.get("patches", {}).get(OUTPUT_BLOCK, ())
+    if not patches:
+        return []
+    undo, below, number = [], unet.config.block_out_channels[-1], 0
+    for block in unet.up_blocks:
+        for resnet in block.resnets:
+            undo.append(resnet.register_forward_pre_hook(_joined(patches, below, ("output", number), options)).remove)
+            below, number = resnet.out_channels, number + 1
+    return undo
+
+
+def _joined(
+    patches: Any, channels: int, block: tuple[str, int], options: Options
+) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
+    def change(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, skip = inputs[0][:, :channels].clone(), inputs[0][:, channels:]
+        for patch in patches:
+            hidden, skip = patch(hidden, skip, {**options, "block": block})
+        return torch.cat([hidden, skip], 1), *inputs[1:]
+
+    return change
 
 
 def transformers(unet: Any) -> Iterator[tuple[tuple[str, int], Any]]:

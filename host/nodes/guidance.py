@@ -256,6 +256,44 @@ def skip_layers(
     return patched
 
 
+@NODES(
+    "SkipLayerGuidanceDiTSimple",
+    "SkipLayerGuidanceDiTSimple",
+    [
+        io.Model.Input("model"),
+        io.String.Input("double_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of both streams."),
+        io.String.Input("single_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of one stream."),
+        _part("start_percent", 0.0, "Part of the schedule before it begins.", advanced=True),
+        _part("end_percent", 1.0, "Part of the schedule after which it ends.", advanced=True),
+    ],
+    [io.Model],
+    "advanced/guidance",
+    is_experimental=True,
+)
+def skip_layers_of_negative(
+    model: Any, double_layers: str, single_layers: str, start_percent: float, end_percent: float
+) -> Any:
+    """Predict the negative prompt without some blocks of a transformer."""
+    double, single = _layers(double_layers), _layers(single_layers)
+    sampling = model.get_model_object("model_sampling")
+    high, low = sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
+    if not double and not single:
+        return model
+
+    def predict(args: Args) -> list[Tensor]:
+        conds, options = args["conds"], args["model_options"]
+        shared = args["input"], args["sigma"]
+        if conds[1] is None or not low <= float(args["sigma"][0]) <= high:
+            return calc_cond_batch(args["model"], conds, *shared, options)
+        cond = calc_cond_batch(args["model"], [conds[0], None], *shared, options)[0]
+        worse = without_layers(options, double, single)
+        return [cond, calc_cond_batch(args["model"], [None, conds[1]], *shared, worse)[1]]
+
+    patched = model.clone()
+    patched.set_model_sampler_calc_cond_batch_function(predict)
+    return patched
+
+
 class DualCFG(CFGGuider):
     """Two prompts and a negative one, each pair with its own scale."""
 

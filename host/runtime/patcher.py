@@ -142,6 +142,10 @@ class ModelPatcher:
         """Append a function that changes the list of predictions before guidance."""
         set_model_options_pre_cfg_function(self.model_options, pre_cfg_function, disable_cfg1_optimization)
 
+    def set_model_sampler_calc_cond_batch_function(self, function: Callable[..., Any]) -> None:
+        """Replace the predictions of a step: `f({"conds", "input", "sigma", "model", "model_options"})`."""
+        self.model_options["sampler_calc_cond_batch_function"] = function
+
     def set_model_unet_function_wrapper(self, unet_wrapper_function: Callable[..., Any]) -> None:
         """Surround `apply_model`: `f(apply_model, {"input", "timestep", "c", "cond_or_uncond"})`. One slot."""
         self.model_options["model_function_wrapper"] = unet_wrapper_function
@@ -182,6 +186,10 @@ class ModelPatcher:
     ) -> None:
         """Replace cross-attention of one block."""
         self.set_model_patch_replace(patch, "attn2", block_name, number, transformer_index)
+
+    def set_model_output_block_patch(self, patch: Any) -> None:
+        """Append a change of what a block on the way up of a UNet gets: from below, and over its skip connection."""
+        self.set_model_patch(patch, "output_block_patch")
 
     def set_model_attn1_output_patch(self, patch: Any) -> None:
         """Append a change of self-attention's output."""

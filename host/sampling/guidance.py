@@ -52,7 +52,8 @@ def sampling_function(
         uncond = None
     conds = [cond, uncond]
     shared = {"conds": conds, "input": x, "sigma": timestep, "model": model, "model_options": model_options}
-    out = calc_cond_batch(model, conds, x, timestep, model_options)
+    predict = model_options.get("sampler_calc_cond_batch_function")
+    out = predict(shared) if predict else calc_cond_batch(model, conds, x, timestep, model_options)
     for function in model_options.get("sampler_pre_cfg_function", []):
         out = function({**shared, "conds_out": out, "cond_scale": cond_scale, "timestep": timestep})
     return cfg_function(model, out[0], out[1], cond_scale, x, timestep, model_options, cond=cond, uncond=uncond)
