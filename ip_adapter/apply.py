@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..patching.attention import Attention
 from ..patching.networks import describe
 from ..patching.residents import Manage, place_of
-from ..patching.weights import has_same_patch
-from ..patching.wrappers import option, set_option
-from .faces import lora_of
-from .formats import Adapter
+from .face_lora import AddLora, with_own_lora
 from .hooks import images_in, install
 from .layers import Layer, find_layers
 from .prompts import ImagePrompt, LoadedAdapter, activate_all
 from .reference import ActiveReference, Place
-
-LORAS = "tessera_face_loras"
-"""Option of a MODEL: fingerprints of the adapters whose own LoRA is in it."""
 
 
 class Host(NamedTuple):
@@ -26,12 +20,12 @@ class Host(NamedTuple):
 
     Attributes:
         attention: its `optimized_attention`.
-        add_lora: from a MODEL, weights with kohya's names and a strength to a clone with the LoRA.
+        add_lora: see `face_lora.AddLora`.
         manage: puts a module under its memory management; None where it has none.
     """
 
     attention: Attention
-    add_lora: Callable[[Any, dict[str, Any], float], Any]
+    add_lora: AddLora
     manage: Manage | None = None
 
 
@@ -69,7 +63,7 @@ def apply_prompts(
     report = _report(images_in(applied), layers, place)
     if loaded is None or not loaded.adapter.lora:
         return applied, report
-    applied, lora = _with_lora(applied, loaded.adapter, host, face_lora, layers)
+    applied, lora = with_own_lora(applied, loaded.adapter, host.add_lora, face_lora, layers)
     return applied, f"{report}\n{lora}"
 
 
@@ -88,18 +82,3 @@ def _report(images: Sequence[ActiveReference], layers: list[Layer], place: Place
         f"{count} in {len(acting)} of {len(layers)} cross-attention layers; keys and values take {kept / 2**20:.1f} MB "
         "on the device."
     )
-
-
-def _with_lora(model: Any, adapter: Adapter, host: Host, strength: float, layers: list[Layer]) -> tuple[Any, str]:
-    """Add a FaceID adapter's own LoRA, once however many nodes apply it or load it from its own file."""
-    lead = f"{adapter.name} holds a LoRA besides the adapter"
-    if not strength:
-        return model, f"{lead}, which is off (face_lora is 0)."
-    added: tuple[str, ...] = option(model, LORAS) or ()
-    if adapter.fingerprint in added:
-        return model, f"{lead}, which another node has added."
-    changed = host.add_lora(model, lora_of(adapter, layers), strength)
-    if has_same_patch(model, changed):
-        return model, f"{lead}, which the model has already from a LoRA loader; it is not added again."
-    set_option(changed, LORAS, (*added, adapter.fingerprint))
-    return changed, f"{lead}, added with strength {strength:g}; do not load its own file as well."

@@ -14,6 +14,7 @@ from ..patching.calls import WHOLE_TOKENS, CondBatch, DenoiserCall, SamplingRun
 from ..patching.residents import Manage, keep_resident, place_of
 from ..patching.wrappers import install as install_hooks
 from ..patching.wrappers import installed
+from .face_lora import check_once
 from .flux import with_images_in_flux
 from .layers import Layer
 from .maps import RECORD
@@ -72,8 +73,9 @@ class ImagePromptHooks:
         """Check the masks against the latents, and keep what the steps need.
 
         Raises:
-            ValueError: a mask has another aspect than the latents.
+            ValueError: a mask has another aspect than the latents, or the model has a LoRA twice.
         """
+        check_once(run)
         size = (run.noise.shape[-2], run.noise.shape[-1])
         names = {cond["uuid"]: name for name, cond in run.conditionings if "uuid" in cond}
         memory = RunMemory.begin(self.kept, size, run.network.pixels, names)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 
-def has_same_patch(model: Any, patched: Any) -> bool:
-    """Return whether a MODEL has the patch already that a clone got last, whatever its strength.
+class PatchPlace(NamedTuple):
+    """Where a patch is in a MODEL: the weight, and its number among the patches of that weight."""
 
-    Args:
-        model: the MODEL.
-        patched: its clone, with one patch more on some weights.
-    """
-    grown = (key for key, patches in patched.patches.items() if len(patches) > len(model.patches.get(key, ())))
-    key = next(grown, None)
-    if key is None:
-        return False
-    new = list(_tensors(patched.patches[key][-1]))
-    return any(_alike(new, list(_tensors(patch))) for patch in model.patches.get(key, ()))
+    weight: str
+    number: int
+
+
+def place_of_patch(model: Any, patched: Any) -> PatchPlace | None:
+    """Return one place where a clone of a MODEL has a patch more, None where it has none."""
+    counts = ((key, len(model.patches.get(key, ())), len(patches)) for key, patches in patched.patches.items())
+    return next((PatchPlace(key, after - 1) for key, before, after in counts if after > before), None)
+
+
+def has_same_patch(model: Any, patched: Any, place: PatchPlace) -> bool:
+    """Return whether a MODEL has the patch already that a clone has at a place, whatever its strength."""
+    new = list(_tensors(patched.patches[place.weight][place.number]))
+    return any(_alike(new, list(_tensors(patch))) for patch in model.patches.get(place.weight, ()))
+
+
+def has_copy(model: Any, place: PatchPlace) -> bool:
+    """Return whether another patch of the same weight is the one at a place, whatever its strength."""
+    found = [list(_tensors(patch)) for patch in model.patches.get(place.weight, ())]
+    others = (each for number, each in enumerate(found) if number != place.number)
+    return place.number < len(found) and any(_alike(found[place.number], each) for each in others)
 
 
 def _alike(one: list[Tensor], other: list[Tensor]) -> bool:

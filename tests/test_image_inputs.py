@@ -9,6 +9,7 @@ import pytest
 import torch
 from margins import within
 from naming import naming
+from prompted import sample
 from tessera.contract import add_lora
 from tessera.host.models.model_base import SD15
 from tessera.host.runtime.patcher import ModelPatcher
@@ -241,7 +242,7 @@ def test_the_lora_of_a_faceid_file_is_added_once_and_said(model: ModelPatcher) -
     other = add_lora(model, random, 0.6)
     counts = {}
     for name, base, strength, words in (
-        ("plain", model, 1.0, "holds a LoRA.*added with strength 1; do not load"),
+        ("plain", model, 1.0, "holds a LoRA.*added with strength 1; a LoRA loader"),
         ("loaded", from_file, 1.0, "has already from a LoRA loader; it is not added again"),
         ("another", other, 1.0, "added with strength 1"),
         ("off", model, 0.0, "which is off"),
@@ -254,6 +255,25 @@ def test_the_lora_of_a_faceid_file_is_added_once_and_said(model: ModelPatcher) -
     again, report = TesseraApplyImagePrompts.execute(first, prompts, "sum", loaded).args
     assert "another node has added" in report
     assert max(len(each) for each in again.patches.values()) == 1
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_the_lora_of_a_faceid_file_is_refused_behind_the_node(model: ModelPatcher, strength: float) -> None:
+    """Another LoRA is not, nor the same behind a node that adds none."""
+    network = model.model.diffusion_model
+    weights = random_adapter(network, "face")
+    weights["ip_adapter"] |= random_lora(network)
+    loaded = LoadedAdapter(parse_adapter(weights, "ip-adapter-faceid_sd15.bin"), None)
+    own = lora_of(loaded.adapter, find_layers(network))
+    prompts = (ImagePrompt(plain_image(0.3), 0.7, "full", face=Face(torch.randn(512))),)
+    applied, off = (
+        TesseraApplyImagePrompts.execute(model, prompts, "sum", loaded, lora).args[0] for lora in (1.0, 0.0)
+    )
+    with pytest.raises(ValueError, match=naming("ip-adapter-faceid_sd15.bin", "twice", "face_lora", 0)) as refused:
+        sample(add_lora(applied, own, strength))
+    assert "\n" not in str(refused.value)
+    sample(add_lora(applied, {key: torch.randn_like(tensor) for key, tensor in own.items()}, strength))
+    sample(add_lora(off, own, strength))
 
 
 def test_the_report_counts_images_layers_and_memory(model: ModelPatcher) -> None:
