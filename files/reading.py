@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import stat
-from io import BufferedReader
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,16 @@ def open_file(path: str | Path) -> BufferedReader:
     except OSError:
         os.close(descriptor)
         raise
-    return open(descriptor, "rb")
+    return _WithinItself(FileIO(descriptor, "rb"))
+
+
+class _WithinItself(BufferedReader):
+    """Asks for no more memory than the rest of the file takes, whatever a header claims."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
 
 
 def read_file(path: str | Path, most: int) -> bytes:

@@ -15,7 +15,7 @@ from naming import naming
 from PIL import Image
 from tessera.app.cli.import_request import write
 from tessera.files import locks, temporary, writing
-from tessera.files.reading import read_file
+from tessera.files.reading import open_file, read_file
 from tessera.files.writing import create, create_series, replace
 from tessera.host.errors import GraphError
 
@@ -231,3 +231,16 @@ def test_a_workflow_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         write(tmp_path / "file" / "w.json", b"{}")
     assert len(refused.value.lines) == 1
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("asked", [0, 10, 10**6, 2**40, -1, None])
+def test_no_more_is_read_than_the_file_has(tmp_path: Path, asked: int | None) -> None:
+    """A header may claim any size; 2**40 bytes are more than any memory that tests run in."""
+    content = bytes(range(256)) * 400
+    (tmp_path / "a.bin").write_bytes(content)
+    with open_file(tmp_path / "a.bin") as file:
+        assert file.read(7) == content[:7]
+        rest = content[7:]
+        assert file.read(asked) == (rest if asked is None or asked < 0 else rest[:asked])
+        file.seek(0, os.SEEK_END)
+        assert file.read(asked) == b""
