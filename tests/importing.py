@@ -38,6 +38,7 @@ DATA_URL = f"data:image/png;base64,{encoded()}"
 
 
 REFERENCE = {**SCENARIO, "ipAdapterImages": [DATA_URL, DATA_URL]}
+GUIDANCE = {"image": {"id": DATA_URL, "type": "UPLOADED"}, "strength": "LOW"}
 
 
 # Minimal, typical, and every parameter set, with values at the ends of their ranges.
@@ -80,6 +81,11 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         SCENARIO | {"controlImageId": "asset_1", "modality": "canny:0.5,depth:1", "disableModalityDetection": False},
         SCENARIO | {"modelId": "flux.1-dev", "image": DATA_URL, "modality": "tile", "controlStart": 0.1},
         SCENARIO | {"image": DATA_URL, "modality": "city:0.2"},
+    ],
+    "scenario-texture-upscale": [
+        {"image": DATA_URL},
+        {"image": "asset_1", "upscaleFactor": 8, "loras": ["a", "b"], "lorasScale": [0.5], "strength": 0},
+        {"image": DATA_URL, "imagePrompt": [DATA_URL] * 4, "preset": "creative", "baseModel": "FLUX.1-Krea-dev"},
     ],
     "scenario-texture-converter": [{"texture": DATA_URL}, {"texture": "asset_1", "raised": 1, "invert": True}],
     "modelslab": [
@@ -132,6 +138,14 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         PROMPT | {"promptMagic": True, "promptMagicStrength": 1, "promptMagicVersion": "v3", "enhancePrompt": True},
         PROMPT | {"elements": [{"akUUID": "a", "weight": 1}], "userElements": [{"userLoraId": 5, "weight": 0.2}]},
         PROMPT | {"controlNet": True, "controlNetType": "POSE", "weighting": 0.5, "contrast": 4.5, "public": False},
+    ],
+    "leonardo-v2": [
+        PROMPT | {"model": "phoenix-v1.0"},
+        {"model": "flux-dev", "public": True, "parameters": PROMPT | {"seed": 2**32 - 1, "quantity": 8}},
+        PROMPT | {"model": "lucid-realism", "style_ids": ["gone"], "mode": "ULTRA", "contrast": "LOW", "width": 70},
+        PROMPT
+        | {"model": "flux-pro-2.0", "image_reference": [GUIDANCE] * 6, "style": [GUIDANCE | {"strength": "MAX"}]},
+        PROMPT | {"model": "texture-sd", "image_to_image": [GUIDANCE], "tiling": True, "prompt_enhance": "ON"},
     ],
 }
 

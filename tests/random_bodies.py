@@ -26,6 +26,15 @@ def image(colour: str, size: tuple[int, int] = (16, 16)) -> str:
 IMAGES = [image("teal"), image("white", (32, 16)), image("black", (8, 24))]
 
 
+STYLE_IDS = ["be8c6b58-739c-4d44-b9c1-b032ed308b61", "556c1ee5-ec38-42e8-955a-1e82dad0ffa1", "gone"]
+GUIDANCES = [
+    {"image": {"id": IMAGES[0], "type": "UPLOADED"}, "strength": "LOW"},
+    {"image": {"id": IMAGES[1], "type": "GENERATED"}, "strength": "HIGH"},
+    {"image": {"id": IMAGES[2]}},
+]
+NAMED = ("style", "content", "character", "image_reference", "image_to_image")
+
+
 @dataclass(frozen=True)
 class Values:
     """What values are drawn from.
@@ -65,7 +74,7 @@ class Values:
         if row.type == list[dict[str, Any]]:
             return draw.sample(list(self.objects.get(row.name, [{}])), 1)
         others: list[tuple[Any, Any]] = [
-            (list[str], draw.sample(IMAGES, 2)),
+            (list[str], draw.choices(self.texts.get(row.name, IMAGES), k=draw.randint(1, 2))),
             (dict[str, float], {draw.choice(self.loras): 0.5}),
             (dict[str, str], {"zig": "zigzag"}),
             (dict[str, list[str]], {"moss": [IMAGES[0]]}),

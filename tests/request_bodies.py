@@ -15,6 +15,7 @@ import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tessera.app.services.services import SERVICES
 from tiny_models import sdxl_file
 from tiny_text_models import llama_folder
 
@@ -37,6 +38,11 @@ class Entry:
     name: str
     body: dict[str, Any]
     options: list[str]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the body sets, wherever it stands in it."""
+        return SERVICES[self.service].flat(self.body)
 
     @property
     def id(self) -> str:

@@ -71,14 +71,14 @@ def test_request_becomes_a_valid_workflow(
     assert len(checked) == len(prompt)
     assert len(outputs) == (3 if "texture" in body else 1 + bool(body.get("intermediateImages")))
     said = outcomes(lines)
-    assert {key for key, value in body.items() if value is not None} <= said.keys()
+    assert {key for key, value in SERVICES[name].flat(body).items() if value is not None} <= said.keys()
 
 
 @bodies
 def test_the_report_is_true(name: str, body: dict[str, Any], info: ObjectInfo, files: dict[str, Path]) -> None:
     """What is said to be somewhere is there, with its value where nothing is said of a change."""
     _, lines, prompt = imported(name, body, info, files)
-    known = SERVICES[name].table()
+    known, body = SERVICES[name].table(), SERVICES[name].flat(body)
     for line in lines:
         places = re.findall(r"node (\d+) (\w+)\.(\w+)", line.text)
         found = [prompt[number]["inputs"][entry] for number, _, entry in places]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from random_bodies import IMAGES, Values
+from random_bodies import GUIDANCES, IMAGES, NAMED, STYLE_IDS, Values
 from request_bodies import write_files
 from safetensors.torch import load_file, save_file
 from tessera.app import api
@@ -32,10 +32,18 @@ from tessera.host.schema.object_info import ObjectInfo
 BODIES = int(os.environ.get("TESSERA_BODIES", "20"))
 SIZES = (64, 72, 96, 120, 128)
 MODELS = ["texture-sd", "texture-sd", "texture-flux", "tiny-sdxl"]
-FEW = {"num_images": 2, "numSamples": 2, "samples": 2, "steps": 3, "numInferenceSteps": 3, "num_inference_steps": 10}
+FEW = {
+    "quantity": 2,
+    "num_images": 2,
+    "numSamples": 2,
+    "samples": 2,
+    "steps": 3,
+    "numInferenceSteps": 3,
+    "num_inference_steps": 10,
+}
 VALUES = Values(
     texts={
-        **dict.fromkeys(["modelId", "model_id", "checkpoint"], MODELS),
+        **dict.fromkeys(["modelId", "model_id", "checkpoint", "model"], MODELS),
         "baseModelId": ["texture-flux"],
         **dict.fromkeys(["prompt", "negative_prompt", "negativePrompt", "prompt_2"], ["moss", "white zigzag", ""]),
         "enhancePromptInstructions": ["more moss"],
@@ -47,8 +55,11 @@ VALUES = Values(
         **dict.fromkeys(["controlnet_model", "controlnet_type"], ["canny", "canny,openpose", "gone"]),
         "modality": ["canny", "depth:0.5,pose:1.0", "canny:0.3", "landscape"],
         "sd_version": ["v1_5", "v2", "PHOENIX"],
+        "loras": ["zigzag", "moss", "gone"],
+        "style_ids": STYLE_IDS,
     },
     objects={
+        **dict.fromkeys(NAMED, GUIDANCES),
         "concepts": [{"modelId": "zigzag", "scale": 0.5}, {"modelId": "gone"}],
         "elements": [{"akUUID": "zigzag", "weight": 0.5}],
         "userElements": [{"userLoraId": "5", "weight": 1}],
@@ -60,7 +71,7 @@ VALUES = Values(
     },
     loras=["zigzag", "moss", "gone"],
     sizes=SIZES,
-    most={**FEW, "count": 2, "unzoomAmount": 1.0, "upscaleRatio": 2.0, "weighting": 2.0},
+    most={**FEW, "count": 2, "unzoomAmount": 1.0, "upscaleRatio": 2.0, "upscaleFactor": 3.0, "weighting": 2.0},
 )
 
 
@@ -72,7 +83,7 @@ LORAS = ("concepts", "elements", "userElements", "lora_model", "loras")
 
 def fitting(sent: dict[str, Any]) -> dict[str, Any]:
     """A body without the files that do not fit its model: that would be an error of the files."""
-    named = {str(sent.get(key)) for key in ("modelId", "model_id", "checkpoint", "baseModelId")}
+    named = {str(sent.get(key)) for key in ("modelId", "model_id", "checkpoint", "baseModelId", "model")}
     idle = (FOR_ONE if named & {"texture-flux", "tiny-sdxl"} else ()) + (LORAS if "tiny-sdxl" in named else ())
     return {key: each for key, each in sent.items() if not key.lower().startswith(idle) and key not in idle}
 

@@ -32,26 +32,32 @@ DRAWN = {
     "modelslab-community": ["panorama and upscale"],
     "modelslab-controlnet": ["control image"],
     "octoai": ["least values", "image prompt"],
+    "scenario-texture-upscale": ["least values", "a factor between"],
+    "leonardo-v2": ["least values", "styles of two images"],
     "leonardo": ["least values", "canvas", "unzoom and upscale", "transparency", "prompt written by a model"],
 }
 FEWEST = 12
+# Services whose results are as large as an image that is sent, or a multiple of it.
+OF_THEIR_IMAGE = ["scenario-texture-converter", "scenario-texture-upscale"]
+# Of those that are sampled in tokens of 16 px, or in units of 32 px by texture-sd.
+IN_TOKENS = {"stable diffusion": (128, 64), "every parameter": (128, 64), "a factor between": (160, 80)}
 # What an omitted size or count gets, in the order width, height, images.
 OMITTED = {
     "scenario-texture": (512, 512, 4),
     "scenario-ip-adapter": (512, 512, 4),
     "scenario-img2img-texture": (512, 512, 4),
     "scenario-controlnet-texture": (512, 512, 4),
-    # As large as the texture.
-    "scenario-texture-converter": (48, 24, 1),
+    **dict.fromkeys(OF_THEIR_IMAGE, (48, 24, 1)),
     **dict.fromkeys(["modelslab", "modelslab-community", "modelslab-controlnet"], (512, 512, 1)),
     "octoai": (1024, 1024, 1),
     "leonardo": (1024, 768, 4),
+    "leonardo-v2": (1024, 1024, 4),
 }
 # What a service does not work without beside what it requires.
 BESIDE = {"scenario-img2img-texture": {"image"}, "scenario-controlnet-texture": {"controlImage"}}
 # Of the images in the bodies, in px.
 DATA_SIDE = 16
-COUNTS = ("numSamples", "samples", "num_images")
+COUNTS = ("numSamples", "samples", "num_images", "quantity")
 RATIOS = {"16:9": (1360, 768)}
 
 
@@ -80,16 +86,19 @@ def folders(files: Path) -> list[str]:
 
 def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
     """How many images a body asks for, and their size."""
-    body = entry.body
+    body = entry.parameters
     width, height, count = OMITTED[entry.service]
     count = next((int(body[name]) for name in COUNTS if body.get(name) is not None), count)
     if isinstance(body.get("seed"), list):
         count = len(body["seed"])
-    if body.get("texture", "asset").startswith("data:"):
+    if entry.service in OF_THEIR_IMAGE and body.get("texture", body.get("image")).startswith("data:"):
         width = height = DATA_SIDE
     size = [int(body.get("width") or width) // 8 * 8, int(body.get("height") or height) // 8 * 8]
     if "ultra" in str(body.get("modelId")) and not {"width", "height"} & body.keys():
         size = list(RATIOS[body["aspectRatio"]])
+    if entry.service == "scenario-texture-upscale":
+        scale = float(body.get("upscaleFactor", 2))
+        return count, IN_TOKENS.get(entry.name, (round(width * scale), round(height * scale)))
     twice = body.get("highResolution") or body.get("upscale") == "yes"
     factor = body.get("upscaleRatio", 1) * (2 if twice else 1)
     return count, (round(size[0] * factor), round(size[1] * factor))
@@ -99,7 +108,9 @@ def draw(entry: Entry, files: Path, folder: Path, capsys: pytest.CaptureFixture[
     """Import a body and run its workflow; the images."""
     assert imported(entry, files, folder) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
-    assert {line.partition(":")[0] for line in said.splitlines()} >= {k for k, v in entry.body.items() if v is not None}
+    assert {line.partition(":")[0] for line in said.splitlines()} >= {
+        name for name, value in entry.parameters.items() if value is not None
+    }
     command = ["run", str(folder / "workflow.json"), "--json", "--device", "cpu", *folders(files)]
     assert main([*command, "--output-dir", str(folder / "out")]) == 0, capsys.readouterr().err
     outputs = json.loads(capsys.readouterr().out)["outputs"]
@@ -124,7 +135,7 @@ def check_images(entry: Entry, files: Path, folder: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_has_enough_bodies(service: str) -> None:
-    bodies: list[dict[str, Any]] = [entry.body for entry in ENTRIES if entry.service == service]
+    bodies: list[dict[str, Any]] = [entry.parameters for entry in ENTRIES if entry.service == service]
     assert len(bodies) >= FEWEST
     required = {row.name for row in SERVICES[service].table().values() if row.required} | BESIDE.get(service, set())
     assert any(body.keys() == required for body in bodies), "none is minimal"

@@ -212,7 +212,10 @@ def _latent(graph: LaidOutGraph, recipe: Recipe, vae: Output, flux: bool) -> Out
 def _first_latent(graph: LaidOutGraph, recipe: Recipe, vae: Output, file: str) -> Output:
     """The first image in the size that is asked for, with a mask of what is painted."""
     roles = ("init image", "size", "unzoom")
-    pixels, mask = geometry.placed(graph, roles, file, recipe.size, recipe.unzoom)
+    if recipe.upscale:
+        pixels, mask = finishing.upscaled(graph, recipe, file), None
+    else:
+        pixels, mask = geometry.placed(graph, roles, file, recipe.size, recipe.unzoom)
     if recipe.mask and not recipe.unzoom:
         mask = geometry.mask(graph, "mask", recipe.mask, recipe.size)
     if mask and recipe.fill_mask:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...host.errors import GraphError
-from . import geometry, models
+from . import geometry, models, upscaling
 from .build import build
 from .cuts import Cuts
 from .graph_layout import LaidOutGraph, Node
@@ -18,7 +18,7 @@ from .recipe import FindImage, Recipe
 from .report import Line, Report
 from .request import Request
 
-MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version")
+MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version", "baseModel", "model")
 """Parameters that name a model, the telling one first."""
 
 
@@ -78,6 +78,8 @@ class _Import:
         recipe.text_model = self.text_model
         recipe.background_model = self.background_model
         unit = models.side_unit(self.info, recipe.model, request.family)
+        if recipe.upscale and recipe.init_image:
+            upscaling.size(recipe, self.cuts.size_of(recipe.init_image), unit)
         geometry.repeat(recipe, unit)
         geometry.tell_margins(recipe)
         self.cuts.check(recipe)
@@ -121,6 +123,7 @@ def convert(
     Raises:
         GraphError: the request is not what the service documents, or strict and not wholly possible.
     """
+    document = service.flat(document)
     asked = document if isinstance(document, dict) else {}
     find = _Finder(images)
     cuts = Cuts(images.found, find.parameters)

@@ -57,6 +57,19 @@ class Cuts:
         if recipe.mask in black and not recipe.unzoom:
             recipe.remarks["mask"] = f"{where}, so nothing is painted"
 
+    def size_of(self, file: str) -> Size:
+        """Return the size (width, height) in px of an image.
+
+        Raises:
+            GraphError: it was not read.
+        """
+        if file not in self.contents:
+            raise GraphError([f"{file}: an image that was not read, whose size is that of the result; send it"])
+        if file not in self._red:
+            self._red[file] = _opened(self.contents[file])
+        height, width = self._red[file].shape[-2:]
+        return width, height
+
     def _cut(self, file: str, size: Size) -> Tensor | None:
         """Return the red of what is left of an image, (1, 1, H, W); None where the image was not read."""
         if file not in self.contents:

@@ -25,28 +25,45 @@ def _files(graph: LaidOutGraph, class_type: str, name: str) -> list[str]:
     return list(inputs_of(graph.info[class_type])[name].options.get("options", []) if class_type in graph.info else [])
 
 
-def scaled(graph: LaidOutGraph, recipe: Recipe, role: str, image: Output, factor: float) -> Output:
+def scaled(
+    graph: LaidOutGraph, recipe: Recipe, role: str, image: Output, factor: float, source: Size | None = None
+) -> Output:
     """Enlarge an image without a model. A texture is continued around, so that it repeats afterwards."""
     if not recipe.tiling:
         return graph.add(role, "ImageScaleBy", image=image, upscale_method="lanczos", scale_by=factor)[0]
-    wrapped, geometry, size = _continued(graph, recipe, role, image, factor)
+    wrapped, geometry, size = _continued(graph, recipe, role, image, factor, source)
     return _cut(graph, role, _resized(graph, role, wrapped, size), geometry)
 
 
 def enlarge(graph: LaidOutGraph, recipe: Recipe, image: Output) -> Output:
-    """Return an image in `recipe.enlarge` times its size. A texture repeats afterwards, whatever enlarges it."""
-    if recipe.enlarge == 1.0:
-        return image
+    """Return the finished image in `recipe.enlarge` times its size."""
+    return image if recipe.enlarge == 1.0 else _larger(graph, recipe, image, recipe.enlarge)
+
+
+def upscaled(graph: LaidOutGraph, recipe: Recipe, file: str) -> Output:
+    """Load the texture of a request, and enlarge it `recipe.upscale` times."""
+    image = graph.add("init image", "LoadImage", image=file)[0]
+    if recipe.resized:
+        image = _resized(graph, "size", image, recipe.source)
+    return _larger(graph, recipe, image, recipe.upscale, recipe.source)
+
+
+def _larger(graph: LaidOutGraph, recipe: Recipe, image: Output, factor: float, source: Size | None = None) -> Output:
+    """Enlarge an image. A texture repeats afterwards, whatever enlarges it.
+
+    Args:
+        source: (width, height) of an image that is sampled afterwards; None is the size so far.
+    """
     files = _files(graph, "UpscaleModelLoader", "model_name")
     if not files:
         why = "enlarged without a model: no file in models/upscale_models; put one there"
         recipe.missing["enlarge"] = (APPROXIMATED, why)
-        return scaled(graph, recipe, "enlarge", image, recipe.enlarge)
+        return scaled(graph, recipe, "enlarge", image, factor, source)
     model = graph.add("upscale model", "UpscaleModelLoader", model_name=files[0])[0]
-    width, height = (round(side * recipe.enlarge) for side in _sides(graph, recipe))
+    width, height = (round(side * factor) for side in source or _sides(graph, recipe))
     geometry = None
     if recipe.tiling:
-        image, geometry, (width, height) = _continued(graph, recipe, "enlarge", image, recipe.enlarge)
+        image, geometry, (width, height) = _continued(graph, recipe, "enlarge", image, factor, source)
     larger = graph.add("enlarge", "ImageUpscaleWithModel", upscale_model=model, image=image)[0]
     # The margin is scaled with the texture, and cut off last: scaling mixes pixels across the border.
     return _cut(graph, "enlarge", _resized(graph, "enlarge size", larger, (width, height)), geometry)
@@ -63,17 +80,23 @@ def _resized(graph: LaidOutGraph, role: str, image: Output, size: Size) -> Outpu
     return graph.add(role, "ImageScale", image=image, **fit)[0]
 
 
-def whole_scale(size: Size, factor: float) -> tuple[Fraction, int]:
-    """Return the scale nearest to `factor` that makes whole px of a texture and of a margin, and that margin in px.
+def whole_scale(size: Size, factor: float, unit: int = 1) -> tuple[Fraction, int]:
+    """Return a scale near `factor` that makes whole px of a texture and of a margin, and that margin in px.
 
     Finer scales need wider margins; the finest is taken whose margin is within MOST_AROUND.
 
+    Args:
+        unit: number of px of which the scaled sides are multiples.
+
     >>> whole_scale((512, 256), 1.5)
     (Fraction(3, 2), 32)
+    >>> whole_scale((1000, 1000), 2.01, 16)
+    (Fraction(252, 125), 125)
     """
     common = math.gcd(*size)
     for parts in (each for each in range(common, 0, -1) if common % each == 0):
-        scale = Fraction(max(1, round(factor * parts)), parts)
+        step = unit // math.gcd(unit, common // parts)
+        scale = Fraction(max(1, round(factor * parts / step)) * step, parts)
         margin = math.ceil(AROUND / scale.denominator) * scale.denominator
         if margin <= MOST_AROUND:
             return scale, margin
@@ -81,15 +104,15 @@ def whole_scale(size: Size, factor: float) -> tuple[Fraction, int]:
 
 
 def _continued(
-    graph: LaidOutGraph, recipe: Recipe, role: str, image: Output, factor: float
+    graph: LaidOutGraph, recipe: Recipe, role: str, image: Output, factor: float, source: Size | None
 ) -> tuple[Output, Output, Size]:
     """Continue a texture around, with copies of its other side.
 
     Returns:
         The continued texture, what Wrap Crop needs, and the size in px to scale it to.
     """
-    sides = _sides(graph, recipe)
-    scale, margin = whole_scale(sides, factor)
+    sides = source or _sides(graph, recipe)
+    scale, margin = whole_scale(sides, factor, recipe.unit if source else 1)
     made, asked = [int(side * scale) for side in sides], [round(side * factor) for side in sides]
     if made != asked:
         earlier = recipe.missing.get(role, (APPROXIMATED, ""))[1]

@@ -86,6 +86,7 @@ def _bodies(value: Any, service: type[Request], around: Mapping[str, Any] = EMPT
 def _body(value: dict[str, Any], service: type[Request], around: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the body that an object is, or that an answer in it echoes."""
     required = {name for name, parameter in service.table().items() if parameter.required}
+    value = service.flat(value)
     if required <= value.keys() and len(value.keys() & service.answer.keys()) < FEWEST_OF_ANSWERS:
         return {"seed": around["seed"], **value} if "seed" in around else value
     known = {**{name: each for name, each in around.items() if name in required | {"seed"}}, **_known(value, service)}

@@ -79,6 +79,10 @@ class Recipe:
         file_format: png or jpeg.
         as_text: give the images as base64, too.
         contrast: about middle grey; 1 changes nothing.
+        upscale: the factor of the first image's size, which tells that of the result; 0 where `size` does.
+        source: (width, height) in px of that image before it is enlarged; set when it has been read.
+        resized: whether it is scaled to `source` first.
+        unit: number of px of which its sides are multiples afterwards.
         enlarge: the factor of the finished images' size.
         safety: how Safety Filter hides what is flagged; nothing is checked where it is empty.
         intermediate: the images of the steps are kept, too; not beside a second pass or a refiner.
@@ -125,6 +129,10 @@ class Recipe:
     file_format: str = "png"
     as_text: bool = False
     contrast: float = 1.0
+    upscale: float = 0.0
+    source: tuple[int, int] = (0, 0)
+    resized: bool = False
+    unit: int = 1
     enlarge: float = 1.0
     second_pass: bool = False
     intermediate: bool = False

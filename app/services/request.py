@@ -52,6 +52,11 @@ class Request(BaseModel):
         return {name: Parameter(name, _plain(info.annotation), info) for name, info in cls.model_fields.items()}
 
     @classmethod
+    def flat(cls, document: Any) -> Any:
+        """Return a body whose parameters are all at its top, as they are in most services."""
+        return document
+
+    @classmethod
     def read(cls, document: Any, family: str | None = None) -> Self:
         """Check a request body. null is a parameter that is left out, in every service.
 
@@ -61,7 +66,7 @@ class Request(BaseModel):
         Raises:
             GraphError: a line for each value that the service's document does not allow.
         """
-        sent = _sent(document, cls.title)
+        sent = _sent(cls.flat(document), cls.title)
         try:
             made = cls.model_validate(cls._usual(family) | sent, context={"family": family})
         except ValidationError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...host.errors import GraphError, closest, listed, shown
-from . import leonardo, modelslab, modelslab_control, octoai, scenario, scenario_textures
+from . import leonardo, leonardo_v2, modelslab, modelslab_control, octoai, scenario, scenario_textures, scenario_upscale
 from .request import Request
 
 SERVICES: dict[str, type[Request]] = {
@@ -14,11 +14,13 @@ SERVICES: dict[str, type[Request]] = {
         scenario_textures.ImageTextureRequest,
         scenario_textures.ControlTextureRequest,
         scenario_textures.TextureConverterRequest,
+        scenario_upscale.TextureUpscaleRequest,
         modelslab.ModelsLabRequest,
         modelslab_control.CommunityRequest,
         modelslab_control.ControlRequest,
         octoai.OctoAIRequest,
         leonardo.LeonardoRequest,
+        leonardo_v2.LeonardoV2Request,
     )
 }
 
