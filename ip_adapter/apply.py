@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..patching.attention import Attention
+from ..patching.attention import SINGLE, Attention
 from ..patching.networks import describe
 from ..patching.residents import Manage, place_of
 from .face_lora import AddLora, with_own_lora
 from .hooks import images_in, install
 from .layers import Layer, find_layers
 from .prompts import ImagePrompt, LoadedAdapter, activate_all
-from .reference import ActiveReference, Place
+from .reference import ActiveReference, Place, find_projection
 
 
 class Host(NamedTuple):
@@ -52,10 +52,11 @@ def apply_prompts(
     Raises:
         ValueError: the model, the adapter and the images do not fit; the message says where.
     """
-    layers = find_layers(describe(model).module)
+    network = describe(model).module
+    layers = find_layers(network)
     if apart and layers[0].in_flux:
         raise ValueError("keep_apart is for UNets: it changes group norms, which this model lacks; switch it off.")
-    place = Place(*place_of(model))
+    place = Place(*place_of(model), find_projection(network))
     references = activate_all(prompts, loaded, layers, combine, place)
     if not references:
         return model, "No image acts: every scale is 0."
@@ -70,6 +71,8 @@ def apply_prompts(
 def _report(images: Sequence[ActiveReference], layers: list[Layer], place: Place) -> str:
     """Say how many images act, in how many layers, and what they take on the device."""
     acting = [layer for layer in layers if any(each.acts_at(layer.number) for each in images)]
+    joint = any(each.joint for each in images)
+    every = [layer for layer in layers if joint or layer.key[0] != SINGLE]
     kept = sum(
         2 * each.keys_values[layer.number][0].numel() * place.dtype.itemsize
         for each in images
@@ -79,6 +82,6 @@ def _report(images: Sequence[ActiveReference], layers: list[Layer], place: Place
     )
     count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
     return (
-        f"{count} in {len(acting)} of {len(layers)} cross-attention layers; keys and values take {kept / 2**20:.1f} MB "
+        f"{count} in {len(acting)} of {len(every)} cross-attention layers; keys and values take {kept / 2**20:.1f} MB "
         "on the device."
     )

@@ -112,7 +112,9 @@ def face_tokens(adapter: Adapter, face: Face, patches: Tensor | None) -> Tensor:
         return projectors.plus(adapter.image_proj, both[:, None])
     if patches is None:
         return projectors.face(adapter.image_proj, both)
-    second = face.version == "plus v2" or (face.version == "auto" and any(v in adapter.name.lower() for v in _V2))
+    # Kolors' adapter, which alone has tokens that its model projects, is of version 2 whatever its name.
+    named = bool(adapter.made) or any(v in adapter.name.lower() for v in _V2)
+    second = face.version == "plus v2" or (face.version == "auto" and named)
     return projectors.face_plus(adapter.image_proj, both, patches, face.structure if second else None)
 
 

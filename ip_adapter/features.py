@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from .formats import Adapter
+from .formats import WHOLE, Adapter
 
 FITS = ["crop", "pad", "stretch", "tiles"]
 UNCONDITIONALS = ["reference", "black", "noise"]
@@ -135,7 +135,7 @@ def _encoded(adapter: Adapter, encoder: Any, jobs: dict[Any, Job]) -> dict[Any, 
 
 
 def _read(adapter: Adapter, output: Any) -> Tensor:
-    return (output.image_embeds if adapter.kind == "base" else output.penultimate_hidden_states).float().cpu()
+    return (output.image_embeds if adapter.kind in WHOLE else output.penultimate_hidden_states).float().cpu()
 
 
 def _unconditional(adapter: Adapter, encoder: Any, sight: Sight, place: int) -> tuple[Any, Job] | None:
@@ -144,7 +144,7 @@ def _unconditional(adapter: Adapter, encoder: Any, sight: Sight, place: int) -> 
         return (place, "negative"), squares(sight.negative, "crop" if sight.fit == "tiles" else sight.fit)[0]
     if sight.unconditional == "noise":
         return (place, "noise"), squares(_shuffled(squares(sight.image[:1], sight.fit)[0].image), sight.fit)[0]
-    if sight.unconditional == "reference" and adapter.kind == "base":
+    if sight.unconditional == "reference" and adapter.kind in WHOLE:
         return None
     colour = getattr(encoder, "image_mean", _CLIP_MEAN) if sight.unconditional == "reference" else (0.0, 0.0, 0.0)
     plain = sight.image.new_tensor(colour).expand(1, SMALLEST, SMALLEST, 3)

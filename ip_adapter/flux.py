@@ -1,7 +1,8 @@
-"""Image prompts in Flux as XLabs trained them.
+"""Image prompts in Flux, as XLabs and InstantX trained them.
 
-The image queries of a double block attend to the reference images before rotary positions are applied; the result is
-added to the image tokens behind the block.
+Queries attend to the reference images before rotary positions are applied. XLabs' are those of the image in double
+blocks, and the result is added to the image tokens behind the block. InstantX' are those of the image in double blocks
+and of all tokens in single ones, and the result is added to that of the attention, before it is projected.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor
 
-from ..patching.attention import DoubleBlockPatch, Options, QueryPatch, with_double_blocks
+from ..patching.attention import (
+    DOUBLE,
+    BlockPatch,
+    DoubleBlockPatch,
+    Options,
+    QueryPatch,
+    with_block_attention,
+    with_double_blocks,
+)
 from .layers import Layer
 from .maps import RECORD
 from .steps import Step
@@ -55,8 +64,40 @@ class ImageBlock(DoubleBlockPatch):
         self.step.add(tokens, seen, self.layer, (height, width), options.get(RECORD))
 
 
+class JointImages(BlockPatch):
+    """The attention of all blocks in one call: what it gives, plus the images.
+
+    Args:
+        layers: the blocks where images act.
+        step: the call.
+    """
+
+    def __init__(self, layers: list[Layer], step: Step) -> None:
+        super().__init__()
+        self.layers, self.step = {layer.key[:2]: layer for layer in layers}, step
+
+    def change(self, out: Tensor, q: Tensor, block: tuple[str, int], text: int, options: Options) -> None:
+        """Add the images of the step."""
+        layer = self.layers.get(block)
+        if layer is None:
+            return
+        height, width = layer.grid(self.step.size)
+        # Text of double blocks sees no images; tokens behind those of the image belong to context images.
+        first = text if block[0] == DOUBLE else 0
+        own = slice(first, text + height * width)
+        seen = rearrange(q[:, :, own], "b h n d -> b n (h d)")
+        self.step.add(out[:, own], seen, layer, (height, width), options.get(RECORD), text - first, joint=True)
+
+
 def with_images_in_flux(options: Options, layers: list[Layer], step: Step) -> Options:
     """Return the options of a call of Flux in which the images act."""
+    joint, behind = ([layer for layer in layers if step.acts(layer, each)] for each in (True, False))
+    if joint:
+        options = with_block_attention(options, JointImages(joint, step))
+    return _behind_blocks(options, behind, step) if behind else options
+
+
+def _behind_blocks(options: Options, layers: list[Layer], step: Step) -> Options:
     queries = TakenQueries()
     blocks = {layer.number: lambda previous, at=layer: ImageBlock(at, step, queries, previous) for layer in layers}
     return with_double_blocks(options, queries, blocks)

@@ -28,10 +28,14 @@ KINDS = {
     "face": "face embeddings",
     "face_plus": "face embeddings and patches",
     "face_raw": "face embeddings that keep their length",
+    "pooled": "the pooled output of SigLIP",
 }
 """Kinds of projectors, and what of an image they read."""
 
 FACES = ("face", "face_plus", "face_raw")
+WHOLE = ("base", "pooled")
+"""Kinds that read one vector of an image."""
+
 FACE = 512
 """Width of a face embedding."""
 
@@ -43,6 +47,7 @@ _WIDTHS = {
     "plus": "norm_out.weight",
     "full": "proj.3.weight",
     "face": "norm.weight",
+    "pooled": "norm.weight",
     "face_plus": "perceiver_resampler.norm_out.weight",
 }
 """A weight of each projector that is as wide as its tokens."""
@@ -62,21 +67,23 @@ _LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.(up|down)\.weight")
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The weights of an IP-Adapter for a UNet, or for Flux (by XLabs).
+    """The weights of an IP-Adapter for a UNet, or for Flux (by XLabs or InstantX).
 
     Attributes:
         name: for messages.
         kind: a key of KINDS.
         image_proj: the projector's weights.
         layers: key and value weights, both (channels, width), by number N of the layer (1, 3, 5, ...), or of
-            Flux's double block (0, 1, 2, ...).
+            Flux's block (0, 1, 2, ..., double ones first).
         width: of a token (768 for SD 1.5, 2048 for SDXL, 4096 for Flux).
         tokens: of one image.
         features: width of the image features that the projector reads, 0 when it reads faces alone.
         fingerprint: of these weights, for references that are saved.
         lora: of FaceID files: weights by number of the attention (even: self, odd: cross), "q", "k", "v" or "out", and
             "up" or "down".
-        biases: of keys and values (channels,) by number, in adapters for Flux.
+        biases: of keys and values (channels,) by number, in XLabs' adapters for Flux.
+        made: width of what the projector makes where the model projects it to `width`, as Kolors does; else 0.
+        joint: whether it acts on the attention of all blocks of Flux (InstantX), and not behind double ones (XLabs).
     """
 
     name: str
@@ -89,10 +96,12 @@ class Adapter:
     fingerprint: str
     lora: dict[tuple[int, str, str], Tensor] = field(default_factory=dict)
     biases: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    made: int = 0
+    joint: bool = False
 
 
 def read_adapter(path: str | Path) -> Adapter:
-    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them, or one of XLabs for Flux.
+    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them, or one of XLabs or InstantX for Flux.
 
     Args:
         path: `.safetensors`, or a pickle of tensors (`.bin`), of which nothing is executed.
@@ -113,33 +122,37 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     parts = _parts(_without_xlabs_names(weights))
     _refuse_others(weights, parts, name)
     image_proj, layers = parts["image_proj"], _layers(parts["ip_adapter"], name, "weight")
-    biases = _layers(parts["ip_adapter"], name, "bias") if 0 in layers else {}
+    biases = _layers(parts["ip_adapter"], name, "bias") if "0.to_k_ip.bias" in parts["ip_adapter"] else {}
     kind = next((kind for key, kind in _DETECT if key in image_proj), None)
     if kind is None:
         raise ValueError(
             f"{name}: the projector has {', '.join(sorted(image_proj)[:3])}, which no known IP-Adapter has; expected "
-            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one by XLabs for Flux."
+            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one by XLabs or InstantX for Flux."
         )
+    joint = kind == "face" and 0 in layers
+    kind = "pooled" if joint else kind
     first = next(iter(layers.values()))[0]
     width = first.shape[1]
-    _check_width(image_proj, _WIDTHS[kind], width, name)
-    tokens, features = _sizes(kind, image_proj, width)
+    made = _made(image_proj, _WIDTHS[kind], name)
+    if made != width and kind != "face_plus":
+        raise ValueError(
+            f"{name}: the projector makes tokens of width {made}, but the layers take {width}; the file is damaged or "
+            "of an unknown kind."
+        )
+    tokens, features = _sizes(kind, image_proj, made)
     fingerprint = hashlib.sha256(first.contiguous().float().numpy().tobytes()).hexdigest()[:16]
     if kind == "plus" and features == FACE:
         kind, features = "face_raw", 0
     lora = _lora(parts["ip_adapter"])
-    return Adapter(name, kind, image_proj, layers, width, tokens, features, fingerprint, lora, biases)
+    made = 0 if made == width else made
+    return Adapter(name, kind, image_proj, layers, width, tokens, features, fingerprint, lora, biases, made, joint)
 
 
-def _check_width(image_proj: Weights, key: str, width: int, name: str) -> None:
+def _made(image_proj: Weights, key: str, name: str) -> int:
+    """Return the width of the tokens that a projector makes."""
     if key not in image_proj:
         raise ValueError(f"{name}: the projector has no {key}; the file is incomplete, download it again.")
-    made = image_proj[key].shape[0]
-    if made != width:
-        raise ValueError(
-            f"{name}: the projector makes tokens of width {made}, but the layers take {width}; its model, such as "
-            "Kolors with FaceID, projects them once more, which is not supported."
-        )
+    return image_proj[key].shape[0]
 
 
 def _parts(weights: Mapping[str, Any]) -> dict[str, Weights]:
@@ -162,10 +175,10 @@ def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: 
         raise ValueError(
             f"{name} is not an IP-Adapter (found keys {found}); expected image_proj and ip_adapter. {remedy}"
         )
-    if "0.to_k_ip.weight" in parts["ip_adapter"] and "proj.weight" not in parts["image_proj"]:
+    if "0.to_k_ip.weight" in parts["ip_adapter"] and not {"proj.weight", "proj.2.weight"} & set(parts["image_proj"]):
         raise ValueError(
-            f"{name} is an IP-Adapter for a transformer (Flux or Stable Diffusion 3) with a projector that is not "
-            "supported (InstantX's); use one for SD 1.5 or SDXL, or one by XLabs for Flux."
+            f"{name} is an IP-Adapter for Stable Diffusion 3.5 or another transformer whose tokens change from step to "
+            "step, which is not supported; use one for SD 1.5 or SDXL, or one by XLabs or InstantX for Flux."
         )
 
 
@@ -210,6 +223,8 @@ def _sizes(kind: str, weights: Weights, width: int) -> tuple[int, int]:
         return weights["proj.weight"].shape[0] // width, weights["proj.weight"].shape[1]
     if kind == "full":
         return 0, weights["proj.0.weight"].shape[1]
+    if kind == "pooled":
+        return weights["proj.2.weight"].shape[0] // width, weights["proj.0.weight"].shape[1]
     if kind == "plus":
         return weights["latents"].shape[1], weights["proj_in.weight"].shape[1]
     patches = weights["perceiver_resampler.proj_in.weight"].shape[1] if kind == "face_plus" else 0

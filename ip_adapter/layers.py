@@ -1,17 +1,17 @@
 """The layers where images are attended to, as diffusers, ComfyUI and adapter files name them.
 
-In a UNet these are the cross-attention layers; Flux has none, there they are the double blocks.
+In a UNet these are the cross-attention layers; Flux has none, there they are its blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from ..patching.attention import DOUBLE
+from ..patching.attention import DOUBLE, SINGLE
 
 Key = tuple[str, int, int]
 
@@ -21,12 +21,14 @@ TOKEN = 2
 
 @dataclass(frozen=True)
 class Layer:
-    """One cross-attention layer, or one of Flux's double blocks.
+    """One cross-attention layer, or one of Flux's blocks.
 
     Attributes:
-        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle; 0, 1, 2, ... in Flux.
+        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle; in Flux 0, 1, 2, ...,
+            double blocks first.
         key: ComfyUI's (block, number of the block, index in it).
-        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in Flux, "double_blocks.0".
+        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in Flux, "double_blocks.0" or
+            "single_blocks.0".
         channels: of queries.
         width: of the text.
         heads: of its attention.
@@ -43,8 +45,8 @@ class Layer:
 
     @property
     def in_flux(self) -> bool:
-        """Whether the layer is a double block of Flux."""
-        return self.key[0] == DOUBLE
+        """Whether the layer is a block of Flux."""
+        return self.key[0] in (DOUBLE, SINGLE)
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (height, width) of its image tokens for latents of a size; UNets and Flux round up."""
@@ -61,10 +63,11 @@ def find_layers(network: nn.Module) -> list[Layer]:
     for module in network.modules():
         if hasattr(module, "double_blocks") and hasattr(module, "txt_in"):
             flux: Any = module
-            return _flux(flux.double_blocks, flux.txt_in, flux.num_heads)
+            return _flux(flux.double_blocks, flux.single_blocks, flux.txt_in, flux.num_heads)
         if hasattr(module, "single_transformer_blocks") and hasattr(module, "context_embedder"):
             flux = module
-            return _flux(flux.transformer_blocks, flux.context_embedder, flux.transformer_blocks[0].attn.heads)
+            blocks, heads = flux.transformer_blocks, flux.transformer_blocks[0].attn.heads
+            return _flux(blocks, flux.single_transformer_blocks, flux.context_embedder, heads)
         if hasattr(module, "input_blocks") and hasattr(module, "output_blocks"):
             found = list(_comfyui(module))
         elif hasattr(module, "down_blocks") and hasattr(module, "up_blocks"):
@@ -79,9 +82,17 @@ def find_layers(network: nn.Module) -> list[Layer]:
     )
 
 
-def _flux(blocks: Any, text: Any, heads: int) -> list[Layer]:
+def layers_of(count: int, layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers where an adapter for so many acts: in Flux all blocks, or the double ones alone."""
+    double = [layer for layer in layers if layer.key[0] == DOUBLE]
+    return double if double and count == len(double) else list(layers)
+
+
+def _flux(double: Any, single: Any, text: Any, heads: int) -> list[Layer]:
     channels, width = text.weight.shape
-    return [Layer(i, (DOUBLE, i, 0), f"double_blocks.{i}", channels, width, heads) for i in range(len(blocks))]
+    places = [((DOUBLE, i, 0), f"double_blocks.{i}") for i in range(len(double))]
+    places += [((SINGLE, i, 0), f"single_blocks.{i}") for i in range(len(single))]
+    return [Layer(number, *place, channels, width, heads) for number, place in enumerate(places)]
 
 
 Place = tuple[Key, str, Any, int]

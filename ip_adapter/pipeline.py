@@ -19,13 +19,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..patching.attention import DOUBLE
 from .attend import COMBINES
 from .encoders import check_encoder
 from .formats import read_adapter
 from .layers import TOKEN, Layer, find_layers
 from .masks import one_mask
 from .prompts import ImagePrompt, LoadedAdapter, activate_all
-from .reference import ActiveReference, Place
+from .reference import ActiveReference, Place, find_projection
 from .run import RunMemory
 from .stack import KeptImages
 from .steps import Step
@@ -69,7 +70,8 @@ class ImageEncoder:
         ).pixel_values
         weight = next(self.model.parameters())
         out = self.model(pixel_values=pixels.to(weight), output_hidden_states=True)
-        embeds = getattr(out, "image_embeds", None)
+        # SigLIP's has no projection.
+        embeds = getattr(out, "image_embeds", getattr(out, "pooler_output", None))
         return SimpleNamespace(image_embeds=embeds, penultimate_hidden_states=out.hidden_states[-2])
 
 
@@ -140,9 +142,10 @@ def image_prompts(
         raise ValueError(f"{type(network).__name__} is not a network of diffusers; pass pipe.unet or pipe.transformer.")
     layers = find_layers(network)
     weight = next(network.parameters())
+    place = Place(weight.device, weight.dtype, find_projection(network))
     with torch.no_grad():
         given = [_checked(prompt) for prompt in prompts]
-        references = activate_all(given, adapter, layers, combine, Place(weight.device, weight.dtype))
+        references = activate_all(given, adapter, layers, combine, place)
     acting = [layer for layer in layers if any(each.acts_at(layer.number) for each in references)]
     guided = not layers[0].in_flux if guidance is None else guidance
     kept = KeptImages(references, acting, weight.dtype)
@@ -168,14 +171,14 @@ class UNetHooks:
         guided: whether the first half of a batch is unconditional.
         memory: of the latents' size that was seen last.
         step: the call that is running, None where no image acts in it.
-        queries: (B, L, C) of the layers that are running, by number.
+        queries: (B, L, C) of the layers that are running, by number and by which adapters take them.
     """
 
     kept: KeptImages
     guided: bool
     memory: RunMemory | None = None
     step: Step | None = None
-    queries: dict[int, Tensor] = field(default_factory=dict)
+    queries: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
     @property
     def references(self) -> Sequence[ActiveReference]:
@@ -192,7 +195,7 @@ class UNetHooks:
         attention: Any = network.get_submodule(f"{layer.name}.attn2")
 
         def see(_: nn.Module, __: Any, q: Tensor) -> None:
-            self.queries[layer.number] = q
+            self.queries[layer.number, False] = q
 
         def add(_: nn.Module, args: tuple[Tensor, ...]) -> None:
             self.add(args[0], layer)
@@ -202,7 +205,7 @@ class UNetHooks:
 
     def add(self, out: Tensor, layer: Layer) -> None:
         """Add the images to the output of a layer (B, L, C), in place."""
-        q = self.queries.pop(layer.number)
+        q = self.queries.pop((layer.number, False))
         if self.step is not None:
             self.step.add(out, q, layer, grid_of(self.step.size, q.shape[1]))
 
@@ -250,25 +253,37 @@ class UNetHooks:
 class FluxHooks(UNetHooks):
     """What image prompts need in the calls of a Flux transformer."""
 
+    text: int = 0
+    """Tokens of the prompt in a call."""
+
     def _hook(self, network: nn.Module, layer: Layer) -> Iterator[RemovableHandle]:
-        block: Any = network.get_submodule(f"transformer_blocks.{layer.number}")
+        double = layer.key[0] == DOUBLE
+        block: Any = network.get_submodule(f"{'' if double else 'single_'}transformer_blocks.{layer.key[1]}")
+        for joint in {each.joint for each in self.references if each.acts_at(layer.number)}:
 
-        def see(_: nn.Module, __: Any, q: Tensor) -> None:
-            self.queries[layer.number] = rearrange(q, "b l h d -> b l (h d)")
+            def see(_: nn.Module, __: Any, q: Tensor, joint: bool = joint) -> None:
+                self.queries[layer.number, joint] = rearrange(q, "b l h d -> b l (h d)")
 
-        def add(_: nn.Module, __: Any, out: tuple[Tensor, Tensor]) -> None:
-            self.add(out[1], layer)
+            yield block.attn.norm_q.register_forward_hook(see)
+            if not joint:
+                yield block.register_forward_hook(lambda _, __, out: self._add(out[1], layer, 0, False))
+            elif double:
+                yield block.attn.to_out[0].register_forward_pre_hook(lambda _, args: self._add(args[0], layer, 0, True))
+            else:
+                yield block.attn.register_forward_hook(lambda _, __, out: self._add(out, layer, self.text, True))
 
-        yield block.attn.norm_q.register_forward_hook(see)
-        yield block.register_forward_hook(add)
-
-    def add(self, out: Tensor, layer: Layer) -> None:
-        """Add the images to the image tokens behind a block (B, L, C), in place; context images stay as they are."""
-        q = self.queries.pop(layer.number)
+    def _add(self, out: Tensor, layer: Layer, text: int, joint: bool) -> None:
+        """Add the images to tokens (B, L, C), in place, of which so many are text; context images stay as they are."""
+        q = self.queries.pop((layer.number, joint))
         if self.step is not None:
             height, width = layer.grid(self.step.size)
-            own = slice(height * width)
-            self.step.add(out[:, own], q[:, own], layer, (height, width))
+            own = slice(text + height * width)
+            self.step.add(out[:, own], q[:, own], layer, (height, width), None, text, joint)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super()._begin(module, args, kwargs)
+        given = inspect.signature(type(module).forward).bind_partial(module, *args, **kwargs).arguments
+        self.text = given["encoder_hidden_states"].shape[1]
 
     @staticmethod
     def device(given: dict[str, Any]) -> torch.device:

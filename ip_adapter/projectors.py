@@ -39,6 +39,11 @@ def face(w: Weights, faces: Tensor) -> Tensor:
     return _norm(rearrange(tokens, "n (t d) -> n t d", d=width), w, "norm")
 
 
+def pooled(w: Weights, embeds: Tensor) -> Tensor:
+    """Project pooled outputs of SigLIP (n, E) to tokens (n, T, D)."""
+    return face(w, embeds)
+
+
 def face_plus(w: Weights, faces: Tensor, hidden: Tensor, structure: float | None = None) -> Tensor:
     """Resample face embeddings (n, 512) and patches (n, P, E) to tokens (n, T, D).
 

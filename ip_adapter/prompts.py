@@ -16,7 +16,7 @@ from .faces import Face, face_tokens
 from .features import Sight, see
 from .formats import FACES, KINDS, Adapter
 from .known import Encoded, KnownImages
-from .layers import Layer
+from .layers import Layer, layers_of
 from .presets import BlockWeights, against_of_type, by_layer, parse_block_weights, weights_of_type
 from .reference import ActiveReference, Place, Reference, check_fit, precompute
 
@@ -102,7 +102,7 @@ def activate_all(
         ValueError: no images or too many, an image without an adapter, or a reference for another model or adapter.
     """
     check_count(prompts)
-    weighed = [(prompt, *_weights(prompt, layers)) for prompt in prompts]
+    weighed = [(prompt, *_weights(prompt, _own_layers(prompt, loaded, layers))) for prompt in prompts]
     if combine == "share" and any(w < 0 for _, weights, _ in weighed for w in weights.values()):
         raise ValueError("combine share divides the strength among images, which takes scales above 0; choose sum.")
     for prompt in prompts:
@@ -112,9 +112,16 @@ def activate_all(
     made = iter(make_references(pictures, loaded, place) if loaded is not None and pictures else ())
     found = [p.source if isinstance(p.source, Reference) else next(made) for p, _, _ in acting]
     return [
-        ActiveReference(r.keys_values, w, combine, ScheduleRange(p.start, p.end), p.mask, a)
+        ActiveReference(r.keys_values, w, combine, ScheduleRange(p.start, p.end), p.mask, a, r.joint)
         for r, (p, w, a) in zip(found, acting, strict=True)
     ]
+
+
+def _own_layers(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer]) -> list[Layer]:
+    """Return the layers for which the adapter of a prompt was made."""
+    if isinstance(prompt.source, Reference):
+        return layers_of(prompt.source.layer_count, layers)
+    return layers if loaded is None else layers_of(len(loaded.adapter.layers), layers)
 
 
 def _weights(prompt: ImagePrompt, layers: list[Layer]) -> tuple[dict[int, float], dict[int, float]]:
@@ -174,6 +181,11 @@ def make_references(
     adapter = loaded.adapter
     for prompt, _ in wanted:
         _check_face(prompt, adapter)
+    if adapter.made and (place.projection is None or place.projection.widths != (adapter.made, adapter.width)):
+        raise ValueError(
+            f"{adapter.name} makes tokens of width {adapter.made} that its model projects to {adapter.width} "
+            "(encoder_hid_proj), which only Kolors does; load Kolors, and apply the adapter to it directly."
+        )
     keys = [_content(prompt, place) for prompt, _ in wanted]
     known = {key: found for key in keys if (found := loaded.known.get(key)) is not None}
     new = {key: prompt for key, (prompt, _) in zip(keys, wanted, strict=True) if key not in known}
@@ -191,7 +203,7 @@ def make_references(
             for key, found in zip(group, precompute(tokens, adapter, numbers, place), strict=True):
                 known[key].keys_values |= found
     loaded.known.put(known)
-    about = adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name
+    about = adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name, adapter.joint
     return [
         Reference({n: known[key].keys_values[n] for n in numbers}, *about)
         for key, (_, numbers) in zip(keys, wanted, strict=True)

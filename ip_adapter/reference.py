@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..patching.schedule import ScheduleRange
 from .formats import Adapter
-from .layers import Layer
+from .layers import Layer, layers_of
 
 KeysValues = dict[int, tuple[Tensor, Tensor]]
 """By number of the layer: keys and values, both (2, T, channels); row 0 is the image, row 1 the unconditional one."""
@@ -28,6 +28,7 @@ class Reference:
         layer_count: cross-attention layers of the adapter.
         fingerprint: of the adapter's weights.
         name: of the adapter, for messages.
+        joint: see `formats.Adapter`.
     """
 
     keys_values: KeysValues
@@ -35,6 +36,7 @@ class Reference:
     layer_count: int
     fingerprint: str
     name: str
+    joint: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class ActiveReference:
         schedule: the range of the schedule in which it acts.
         mask: where it acts (H, W) in 0..1; None for everywhere.
         against: weights of layers where negative prompts see the image, so that guidance pushes away from it.
+        joint: see `formats.Adapter`.
     """
 
     keys_values: KeysValues
@@ -56,6 +59,7 @@ class ActiveReference:
     schedule: ScheduleRange = ScheduleRange()
     mask: Tensor | None = None
     against: dict[int, float] = field(default_factory=dict)
+    joint: bool = False
 
     def weights_at(self, against: bool) -> dict[int, float]:
         """Return the weights of layers where prompts see the image as usual, or where negative ones alone do."""
@@ -66,16 +70,49 @@ class ActiveReference:
         return layer in self.weights or layer in self.against
 
 
+class TextProjection:
+    """The layer by which Kolors projects text, and what FaceID makes of a face, to the width of its cross-attention.
+
+    Args:
+        layer: `encoder_hid_proj` of its network.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self.layer = layer
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of what it reads and of what it gives."""
+        return self.layer.weight.shape[1], self.layer.weight.shape[0]
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Project tokens (..., D)."""
+        return F.linear(tokens, self.layer.weight.to(tokens), self.layer.bias.to(tokens))
+
+    def __repr__(self) -> str:
+        """Tell models apart by some of the weights."""
+        return f"TextProjection({self.layer.weight[0, :8].tolist()})"
+
+
+def find_projection(network: nn.Module) -> TextProjection | None:
+    """Return the projection of a network's text, None where it has none."""
+    found = (getattr(module, "encoder_hid_proj", None) for module in network.modules())
+    layer = next((each for each in found if isinstance(each, nn.Linear)), None)
+    return None if layer is None else TextProjection(layer)
+
+
 class Place(NamedTuple):
-    """Where keys and values are computed.
+    """What of a model keys and values depend on.
 
     Attributes:
-        device: of the model.
-        dtype: in which it computes, and in which they are kept.
+        device: where they are computed.
+        dtype: in which the model computes, and in which they are kept.
+        projection: of its text, None where it has none.
     """
 
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    projection: TextProjection | None = None
 
     @property
     def working(self) -> torch.dtype:
@@ -103,6 +140,7 @@ def precompute(tokens: Tensor, adapter: Adapter, numbers: Iterable[int], place: 
             "The image prompt has values that are not finite; check the image and the precision of the image encoder."
         )
     moved = tokens.to(place.device, place.working)
+    moved = place.projection(moved) if adapter.made and place.projection else moved
     found: list[KeysValues] = [{} for _ in tokens]
     for number in numbers:
         keys, values = (_project(moved, adapter, number, part).to("cpu", place.dtype) for part in (0, 1))
@@ -126,6 +164,7 @@ def check_fit(name: str, width: int, count: int, channels: dict[int, int], layer
         channels: of some of them, by number.
         layers: of the model.
     """
+    layers = layers_of(count, layers)
     fits = (
         count == len(layers)
         and width == layers[0].width
@@ -147,4 +186,5 @@ def family(count: int, width: int) -> str:
         (70, 2048): "SDXL",
         (7, 128): "texture-sd",
         (19, 4096): "Flux",
+        (57, 4096): "Flux",
     }.get((count, width), "of another kind")

@@ -24,6 +24,7 @@ def encode_reference(reference: Reference) -> bytes:
     # The names of the first version: files that users have stay readable.
     about = {"mark": reference.fingerprint, "name": reference.name}
     about |= {"format": FORMAT, "width": str(reference.width), "sites": str(reference.layer_count)}
+    about |= {"joint": "1"} if reference.joint else {}
     return save({key: tensor.to(torch.float16).contiguous() for key, tensor in tensors.items()}, about)
 
 
@@ -42,7 +43,8 @@ def load_reference(path: Path) -> Reference:
     with reading(path, REMEDY):
         numbers = sorted({int(key.split(".")[0]) for key in tensors})
         keys_values = {n: (tensors[f"{n}.k"], tensors[f"{n}.v"]) for n in numbers}
-        return Reference(keys_values, int(about["width"]), int(about["sites"]), about["mark"], about["name"])
+        found = int(about["width"]), int(about["sites"]), about["mark"], about["name"], "joint" in about
+        return Reference(keys_values, *found)
 
 
 def find_references(folder: Path) -> list[str]:

@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..patching.residents import Manage, on_device
 from .attend import JoinedImages, join_images
 from .layers import Layer
 from .reference import ActiveReference
+
+EPS = 1e-5
+"""Added to the mean square of keys, as InstantX's adapter for Flux has it."""
 
 
 class ImageGroup(NamedTuple):
@@ -29,12 +33,14 @@ class ImageGroup(NamedTuple):
         images: their numbers, which ascend.
         combine: how they are combined, one of `attend.COMBINES`.
         against: whether negative prompts see them, and no others.
+        joint: see `formats.Adapter`.
     """
 
     joined: JoinedImages
     images: tuple[int, ...]
     combine: str
     against: bool = False
+    joint: bool = False
 
     @property
     def kind(self) -> tuple[str, int, int]:
@@ -100,14 +106,21 @@ def _groups(references: Sequence[ActiveReference], layer: Layer, dtype: torch.dt
     found = []
     for against in (False, True):
         acting = [i for i, each in enumerate(references) if layer.number in each.weights_at(against)]
-        for combine in dict.fromkeys(references[i].combine for i in acting):
-            together = [i for i in acting if references[i].combine == combine]
+        for combine, joint in dict.fromkeys((references[i].combine, references[i].joint) for i in acting):
+            together = [i for i in acting if (references[i].combine, references[i].joint) == (combine, joint)]
             pairs = [references[i].keys_values[layer.number] for i in together]
-            keys, values = ([pair[part].to(dtype) for pair in pairs] for part in (0, 1))
+            keys = [normed(pair[0], layer.heads) if joint else pair[0] for pair in pairs]
             weights = [references[i].weights_at(against)[layer.number] for i in together]
-            for joined, group in join_images(keys, values, weights, layer.heads, combine):
-                found.append(ImageGroup(joined, tuple(together[i] for i in group), combine, against))
+            given = [key.to(dtype) for key in keys], [pair[1].to(dtype) for pair in pairs]
+            for joined, group in join_images(*given, weights, layer.heads, combine):
+                found.append(ImageGroup(joined, tuple(together[i] for i in group), combine, against, joint))
     return found
+
+
+def normed(keys: Tensor, heads: int) -> Tensor:
+    """Return keys (..., C) whose every head has a root mean square of 1, as InstantX's attention takes them."""
+    found = keys.to(torch.promote_types(keys.dtype, torch.float32)).unflatten(-1, (heads, -1))
+    return F.rms_norm(found, found.shape[-1:], eps=EPS).flatten(-2)
 
 
 @dataclass(eq=False)

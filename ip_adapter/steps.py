@@ -75,26 +75,41 @@ class Step:
                     if chosen and masks.acts(chosen) and group.joined.keys.device.type == AREAS:
                         masks.add_parts(grid, chosen, group.kind, lambda mask, kind=group.kind: split(mask, *kind))
 
+    def acts(self, layer: Layer, joint: bool) -> bool:
+        """Return whether an image acts at a layer; `joint` as in `add`."""
+        return any(group.joint == joint and self._chosen(group) for group in self.groups.get(layer.number, ()))
+
     def _chosen(self, group: ImageGroup) -> tuple[int, ...]:
         return tuple(image for image in group.images if image in self.active)
 
-    def add(self, out: Tensor, q: Tensor, layer: Layer, grid: Grid, record: Record | None = None) -> Tensor:
+    def add(
+        self,
+        out: Tensor,
+        q: Tensor,
+        layer: Layer,
+        grid: Grid,
+        record: Record | None = None,
+        text: int = 0,
+        joint: bool = False,
+    ) -> Tensor:
         """Add all images to the output of a layer, in place.
 
         Args:
             out: the layer's output (B, L, C).
             q: its queries (B, L, C).
             layer: the layer.
-            grid: (height, width) of the L pixels.
+            grid: (height, width) of the pixels.
             record: where to record how strongly each image acts.
+            text: how many of the L rows are text, in front of the pixels; they see images without masks alone.
+            joint: which adapters act, see `formats.Adapter`.
         """
         each = len(q) // self.conditionings
         for rows in self.rows:
             span = slice(rows.first * each, rows.stop * each)
             for group in self.groups.get(layer.number, ()):
                 chosen = self._chosen(group)
-                if chosen and (rows.role == 1 or not group.against):
-                    self._add(out[span], q[span], group, chosen, rows, grid, record)
+                if chosen and group.joint == joint and (rows.role == 1 or not group.against):
+                    self._add(out[span], q[span], group, chosen, rows, grid, record, text)
         return out
 
     def _add(
@@ -106,15 +121,21 @@ class Step:
         rows: Rows,
         grid: Grid,
         record: Record | None,
+        text: int,
     ) -> None:
         places = [place for place, image in enumerate(group.images) if image in chosen]
         joined = group.joined.select(places).to(q.dtype)
         row = 0 if group.against else rows.role
         masks = rows.masks if rows.masks is not None and rows.masks.acts(chosen) else None
         if record is not None:
-            record.add(out, q, joined, None if masks is None else masks.rows(grid, chosen), chosen, grid, row)
+            seen = None if masks is None else masks.rows(grid, chosen)
+            record.add(out[:, text:], q[:, text:], joined, seen, chosen, grid, row)
         if masks is None:
             add_images(out, q, joined, None, row)
             return
+        everywhere = [place for place, image in enumerate(chosen) if image not in masks.masked]
+        if text and everywhere:
+            add_images(out[:, :text], q[:, :text], joined.select(everywhere), None, row)
+        out, q = out[:, text:], q[:, text:]
         for (pixels, images), mask in masks.parts(grid, chosen, group.kind):
             add_images(out, q, joined.select(images), mask.to(q), row, pixels)

@@ -18,6 +18,7 @@ from ..ip_adapter.formats import read_adapter
 from ..ip_adapter.masks import masks_for
 from ..ip_adapter.presets import read_block_weights
 from ..ip_adapter.prompts import ImagePrompt, LoadedAdapter, check_count
+from ..ip_adapter.siglip import check_head, with_head
 from .checks import verdict
 from .inputs import (
     ImagePrompts,
@@ -85,12 +86,14 @@ class TesseraLoadIPAdapter(io.ComfyNode):
         adapter = read_adapter(path)
         if not adapter.features:
             return io.NodeOutput(LoadedAdapter(adapter, None))
-        name = "the connected encoder"
-        if encoder is None:
-            found, name = _encoder_path(path, adapter, clip_vision)
-            encoder = load_clip_vision(found)
+        if encoder is not None:
+            check_encoder(adapter, encoder, "the connected encoder")
+            check_head(adapter, encoder)
+            return io.NodeOutput(LoadedAdapter(adapter, encoder))
+        found, name = _encoder_path(path, adapter, clip_vision)
+        encoder = load_clip_vision(found)
         check_encoder(adapter, encoder, name)
-        return io.NodeOutput(LoadedAdapter(adapter, encoder))
+        return io.NodeOutput(LoadedAdapter(adapter, with_head(adapter, encoder, found)))
 
 
 def _adapter_path(name: str) -> Path:

@@ -16,6 +16,9 @@ Attention = Callable[..., Tensor]
 DOUBLE = "double_block"
 """A host's name of the blocks of Flux that text and image go through side by side."""
 
+SINGLE = "single_block"
+"""Of those that they go through as one sequence."""
+
 
 class CrossAttentionPatch:
     """A replacement of one cross-attention layer of a UNet in one call: what is there without it, and then `change`.
@@ -113,6 +116,39 @@ def with_double_blocks(
         "patches": {**patches, "attn1_patch": [*patches.get("attn1_patch", []), queries]},
         "patches_replace": {**replaced, "dit": {**theirs, **ours}},
     }
+
+
+class BlockPatch:
+    """A patch that sees the queries of every block of Flux, and what its attention gives before it is projected."""
+
+    def __init__(self) -> None:
+        self._queries: Tensor | None = None
+
+    def before(self, q: Tensor, *_: Any, **__: Any) -> Options:
+        """q: (B, H, L, d), text first, before their positions turn them. Nothing is changed."""
+        self._queries = q
+        return {}
+
+    def behind(self, out: Tensor, extra: Options) -> Tensor:
+        """out: (B, L, C), text first."""
+        q, self._queries = self._queries, None
+        # Another pack's replacement of a block may do without attention, or attend twice.
+        if q is not None and q.shape[2] == out.shape[1]:
+            block = (f"{extra['block_type']}_block", extra["block_index"])
+            self.change(out, q, block, extra["img_slice"][0], extra)
+        return out
+
+    def change(self, out: Tensor, q: Tensor, block: tuple[str, int], text: int, options: Options) -> None:
+        """Change what attention gives (B, L, C), in place; `text` of its tokens come before those of the image."""
+        raise NotImplementedError
+
+
+def with_block_attention(options: Options, patch: BlockPatch) -> Options:
+    """Return the options of a call of Flux with a patch on the attention of every block; `options` stay as they are."""
+    patches = options.get("patches", {})
+    added = {"attn1_patch": patch.before, "attn1_output_patch": patch.behind}
+    lists = {name: [*patches.get(name, []), each] for name, each in added.items()}
+    return {**options, "patches": {**patches, **lists}}
 
 
 Attend = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]

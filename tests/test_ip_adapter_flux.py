@@ -201,7 +201,7 @@ def test_a_map_shows_where_a_mask_lets_an_image_act(model: ModelPatcher) -> None
 def test_what_does_not_go_together_is_refused(model: ModelPatcher, sd15_unet: Any) -> None:
     unet = LoadedAdapter(parse_adapter(random_adapter(sd15_unet), "unet.bin"), Encoder())
     for loaded, prompts, words in (
-        (unet, _prompts(0.3), naming("unet.bin", "cross-attention layers", 10, 2)),
+        (unet, _prompts(0.3), naming("unet.bin", "cross-attention layers", 10, 4)),
         (_load(model), _prompts(0.3, kind="style"), naming("Flux", "full")),
         (_load(model), _prompts(0.3, blocks="mid_block=1"), naming("mid_block", "double_blocks.0")),
     ):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_adapters as tiny
 import torch
+from diffusers.loaders import unet as unet_loader
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from double_precision import double_precision
@@ -20,8 +22,8 @@ from tessera.host.models.model_base import SD15, Flux
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.ip_adapter.encoders import needed
 from tessera.ip_adapter.faces import Face
-from tessera.ip_adapter.formats import Adapter, read_adapter
-from tessera.ip_adapter.layers import find_layers
+from tessera.ip_adapter.formats import WHOLE, Adapter, read_adapter
+from tessera.ip_adapter.layers import find_layers, layers_of
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from torch import Tensor
@@ -31,6 +33,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "formats.md"
 WIDTH, SCALE = 64, 0.8
 INNER = {"SD 1.5": 768, "SDXL": 1280, "Kolors": 2048}
 """Widths of resamplers."""
+MADE = 128
+"""Width of tokens that Kolors projects, in place of 4096."""
 
 
 def _table() -> Iterator[tuple[str, ...]]:
@@ -49,6 +53,8 @@ def _network(model: str, sd15_unet: Any, flux_transformer: Any) -> Any:
         return flux_transformer
     torch.manual_seed(0)
     unet: Any = UNet2DConditionModel.from_config({**sd15_unet.config, "cross_attention_dim": WIDTH})
+    if model == "Kolors":
+        unet.encoder_hid_proj = torch.nn.Linear(MADE, WIDTH)
     for name, parameter in unet.named_parameters():
         torch.nn.init.normal_(parameter.data, std=0.06 if parameter.ndim > 1 else 0.2)
         parameter.data += name.endswith("weight") and parameter.ndim == 1
@@ -75,15 +81,18 @@ def _write(row: tuple[str, ...], network: Any, folder: Path) -> Path:
     file, model, kind, reads, tokens, _ = row
     torch.manual_seed(1)
     path = folder / file
+    if kind == "pooled":
+        torch.save(tiny.random_instantx(network, int(reads), int(tokens)), path)
+        return path
     layers = find_layers(network)
-    width = layers[0].width
+    width = MADE if (model, kind) == ("Kolors", "face_plus") else layers[0].width
     image_proj = _projector(kind, int(reads), int(tokens), model, width)
     if model == "Flux.1":
         weights = {key: t for key, t in tiny.random_xlabs(network).items() if not key.startswith("ip_adapter_proj")}
         save_file(weights | {f"ip_adapter_proj_model.{key}": t for key, t in image_proj.items()}, path)
         return path
     ip_adapter = tiny.random_adapter(network)["ip_adapter"]
-    if "faceid" in file and "portrait" not in file:
+    if "faceid" in file and "portrait" not in file and model != "Kolors":
         ip_adapter |= tiny.random_lora(network)
     nested = {"image_proj": image_proj, "ip_adapter": ip_adapter}
     if path.suffix == ".bin":
@@ -138,15 +147,19 @@ def _predict(model: Any) -> Tensor:
 def _seen(adapter: Adapter, encoder: Any, image: Tensor, face: Face | None, network: Any) -> Tensor:
     """Tokens (2, T, D): of no image, and of the image."""
     w = {key: tensor.double() for key, tensor in adapter.image_proj.items()}
-    base = adapter.kind == "base"
-    theirs: Any = (
-        _base if base else network._convert_ip_adapter_image_proj_to_diffusers(dict(w), low_cpu_mem_usage=False)
-    )
+    base = adapter.kind in WHOLE
+    with pytest.MonkeyPatch.context() as patch:
+        # diffusers takes for granted that there are four tokens.
+        plus = partial(unet_loader.IPAdapterFaceIDPlusImageProjection, num_tokens=adapter.tokens)
+        patch.setattr(unet_loader, "IPAdapterFaceIDPlusImageProjection", plus)
+        theirs: Any = (
+            _base if base else network._convert_ip_adapter_image_proj_to_diffusers(dict(w), low_cpu_mem_usage=False)
+        )
     grey = torch.tensor([0.48145466, 0.4578275, 0.40821073]).expand(1, 8, 8, 3)
     found = []
     for given, present in ((grey, 0.0), (image, 1.0)):
         output = encoder.encode_image(given)
-        if adapter.kind == "base":
+        if base:
             seen = output.image_embeds * present
         elif face is None:
             seen = output.penultimate_hidden_states
@@ -157,14 +170,18 @@ def _seen(adapter: Adapter, encoder: Any, image: Tensor, face: Face | None, netw
             seen = seen[None] if adapter.kind == "face_raw" else seen
         if adapter.kind == "face_plus":
             theirs.clip_embeds = output.penultimate_hidden_states[None].double()
-            theirs.shortcut = "plusv2" in adapter.name
+            theirs.shortcut = "plusv2" in adapter.name or bool(adapter.made)
         seen = seen.double()
-        found.append((theirs(w, seen) if base else theirs(seen)).reshape(1, -1, adapter.width))
-    return torch.cat(found).detach()
+        found.append((theirs(w, seen) if base else theirs(seen)).reshape(1, -1, adapter.made or adapter.width))
+    tokens = torch.cat(found).detach()
+    return network.encoder_hid_proj.double()(tokens).detach() if adapter.made else tokens
 
 
 def _base(w: dict[str, Tensor], seen: Tensor) -> Tensor:
-    tokens = F.linear(seen, w["proj.weight"], w["proj.bias"]).view(1, -1, len(w["norm.weight"]))
+    if "proj.2.weight" in w:
+        seen = F.gelu(F.linear(seen, w["proj.0.weight"], w["proj.0.bias"]))
+    last = "proj.2" if "proj.2.weight" in w else "proj"
+    tokens = F.linear(seen, w[f"{last}.weight"], w[f"{last}.bias"]).view(1, -1, len(w["norm.weight"]))
     return F.layer_norm(tokens, tokens.shape[-1:], w["norm.weight"], w["norm.bias"])
 
 
@@ -172,11 +189,16 @@ def _formula(patcher: Any, adapter: Adapter, tokens: Tensor) -> Tensor:
     """Hooks around plain attention: what a layer gives, plus the scale times softmax(q k / sqrt(d)) v."""
     network, handles, queries = patcher.model.diffusion_model, [], {}
     flux = isinstance(network, FluxTransformer2DModel)
-    for layer in find_layers(network):
+    for layer in layers_of(len(adapter.layers), find_layers(network)):
         bias = adapter.biases.get(layer.number, (None, None))
         pairs = zip(adapter.layers[layer.number], bias, strict=True)
         k, v = (F.linear(tokens, w.double(), None if b is None else b.double()) for w, b in pairs)
-        block: Any = network.transformer_blocks[layer.number] if flux else network.get_submodule(f"{layer.name}.attn2")
+        single = layer.name.startswith("single")
+        blocks = network.single_transformer_blocks if single else getattr(network, "transformer_blocks", ())
+        block: Any = blocks[layer.key[1]] if flux else network.get_submodule(f"{layer.name}.attn2")
+        if adapter.joint:
+            k = k.unflatten(-1, (layer.heads, -1))
+            k = (k / (k.square().mean(-1, keepdim=True) + 1e-5).sqrt()).flatten(2)
 
         def see(_: Any, __: Any, q: Tensor, at: int = layer.number) -> None:
             # Flux's are by head, (B, H, L, d).
@@ -195,7 +217,17 @@ def _formula(patcher: Any, adapter: Adapter, tokens: Tensor) -> Tensor:
         def before(_: Any, args: Any, at: int = layer.number, k: Any = k, v: Any = v, h: int = layer.heads) -> Any:
             return (args[0] + attend(at, h, k, v), *args[1:])
 
-        if flux:
+        def added(
+            _: Any, __: Any, out: Any, at: int = layer.number, k: Any = k, v: Any = v, h: int = layer.heads
+        ) -> Any:
+            return out + attend(at, h, k, v)
+
+        if adapter.joint:
+            handles.append(block.attn.norm_q.register_forward_hook(see))
+            inside = block.attn if single else block.attn.to_out[0]
+            hooked = inside.register_forward_hook(added) if single else inside.register_forward_pre_hook(before)
+            handles.append(hooked)
+        elif flux:
             handles += [block.attn.norm_q.register_forward_hook(see), block.register_forward_hook(behind)]
         else:
             handles += [block.to_q.register_forward_hook(see), block.to_out[0].register_forward_pre_hook(before)]
@@ -207,5 +239,5 @@ def _formula(patcher: Any, adapter: Adapter, tokens: Tensor) -> Tensor:
 
 
 def test_the_table_names_each_kind() -> None:
-    assert {row[2] for row in ROWS} == {"base", "plus", "full", "face", "face_plus", "face_raw"}
-    assert len(ROWS) == 24
+    assert {row[2] for row in ROWS} == {"base", "plus", "full", "face", "face_plus", "face_raw", "pooled"}
+    assert len(ROWS) == 26

@@ -28,7 +28,7 @@ from tessera.patching.wrappers import installed
 from tessera.samplers import registry, sampler
 from tessera.tiling.dit import GRIDS
 from tessera.tiling.hooks import PERIOD, SEED
-from tiny_adapters import Encoder, plain_image, random_adapter, random_xlabs
+from tiny_adapters import Encoder, plain_image, random_adapter, random_instantx, random_xlabs
 from torch import Tensor
 
 SIZE = (16, 24)
@@ -136,8 +136,10 @@ def test_image_prompts(sd15: ModelPatcher, combine: str, masked: bool, apart: bo
             sd15.model.apply_model(**call)
 
 
-def test_image_prompts_in_flux(flux: ModelPatcher) -> None:
-    loaded = LoadedAdapter(parse_adapter(random_xlabs(flux.model.diffusion_model), "xlabs"), Encoder())
+@pytest.mark.parametrize("by", ["xlabs", "instantx"])
+def test_image_prompts_in_flux(flux: ModelPatcher, by: str) -> None:
+    make = random_xlabs if by == "xlabs" else random_instantx
+    loaded = LoadedAdapter(parse_adapter(make(flux.model.diffusion_model), by), Encoder())
     prompts = tuple(ImagePrompt(plain_image(0.5), 0.7, "full", mask=mask) for mask in MASKS)
     applied = TesseraApplyImagePrompts.execute(flux, prompts, "sum", loaded).args[0]
     _step(applied, {RUN: RunMemory.begin(installed(applied, KEY).kept, SIZE)})

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from tessera.ip_adapter.layers import find_layers
+from tessera.patching.attention import DOUBLE
 from torch import Tensor, nn
 
 StateDict = dict[str, Tensor]
@@ -31,7 +32,7 @@ def random_adapter(unet: nn.Module, kind: str = "base", seed: int = 0) -> dict[s
 def random_xlabs(transformer: nn.Module, seed: int = 0) -> StateDict:
     """An adapter for Flux under XLabs' names."""
     torch.manual_seed(seed)
-    layers = find_layers(transformer)
+    layers = [layer for layer in find_layers(transformer) if layer.key[0] == DOUBLE]
     found = {f"ip_adapter_proj_model.{key}": tensor for key, tensor in _base(layers[0].width).items()}
     for layer in layers:
         for part in "kv":
@@ -39,6 +40,18 @@ def random_xlabs(transformer: nn.Module, seed: int = 0) -> StateDict:
             found[f"{name}.weight"] = torch.randn(layer.channels, layer.width) * layer.width**-0.5
             found[f"{name}.bias"] = 0.2 * torch.randn(layer.channels)
     return found
+
+
+def random_instantx(transformer: nn.Module, reads: int = EMBEDDING, tokens: int = 4, seed: int = 0) -> Any:
+    """An adapter for Flux as InstantX publishes it, nested."""
+    torch.manual_seed(seed)
+    layers = find_layers(transformer)
+    width = layers[0].width
+    inner = [nn.Linear(reads, 2 * reads), nn.GELU(), nn.Linear(2 * reads, tokens * width)]
+    image_proj = _spread(nn.ModuleDict({"proj": nn.Sequential(*inner), "norm": nn.LayerNorm(width)}))
+    shapes = {f"{layer.number}.to_{part}_ip.weight": (layer.channels, width) for layer in layers for part in "kv"}
+    ip_adapter = {key: torch.randn(shape) * width**-0.5 for key, shape in shapes.items()}
+    return {"image_proj": image_proj, "ip_adapter": ip_adapter}
 
 
 def flat(adapter: dict[str, StateDict], ip_adapter: str = "ip_adapter", image_proj: str = "image_proj") -> StateDict:
