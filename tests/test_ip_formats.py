@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny_adapters as tiny
 import torch
-from diffusers.loaders import unet as unet_loader
+from diffusers.models import embeddings
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from double_precision import double_precision
@@ -150,8 +150,8 @@ def _seen(adapter: Adapter, encoder: Any, image: Tensor, face: Face | None, netw
     base = adapter.kind in WHOLE
     with pytest.MonkeyPatch.context() as patch:
         # diffusers takes for granted that there are four tokens.
-        plus = partial(unet_loader.IPAdapterFaceIDPlusImageProjection, num_tokens=adapter.tokens)
-        patch.setattr(unet_loader, "IPAdapterFaceIDPlusImageProjection", plus)
+        plus = partial(embeddings.IPAdapterFaceIDPlusImageProjection, num_tokens=adapter.tokens)
+        patch.setattr("diffusers.loaders.unet.IPAdapterFaceIDPlusImageProjection", plus)
         theirs: Any = (
             _base if base else network._convert_ip_adapter_image_proj_to_diffusers(dict(w), low_cpu_mem_usage=False)
         )

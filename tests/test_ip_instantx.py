@@ -90,7 +90,7 @@ def test_masks_that_complete_each_other_are_no_mask_for_pixels(model: ModelPatch
     """In double blocks, where the text sees no images: an image for each half is the image."""
     loaded, left = _load(model), torch.zeros(48, 80)
     left[:, :48] = 1
-    how = {"blocks": "double_blocks=1"}
+    how: dict[str, Any] = {"blocks": "double_blocks=1"}
     halves = [_prompt(mask=mask, **how) for mask in (left, 1 - left)]
     everywhere = _predict(_apply(model, loaded, _prompt(**how), combine="sum"))
     found = _predict(_apply(model, loaded, *halves, combine=combine))
@@ -102,7 +102,7 @@ def test_the_text_sees_images_without_masks_alone(model: ModelPatcher) -> None:
     """A masked image beside another one changes nothing where it is masked away altogether but for a pixel."""
     loaded, corner = _load(model), torch.zeros(HEIGHT, WIDTH)
     corner[:2, :2] = 1e-6
-    how = {"blocks": "single_blocks=1"}
+    how: dict[str, Any] = {"blocks": "single_blocks=1"}
     both = _predict(_apply(model, loaded, _prompt(0.9, mask=corner, **how), _prompt(**how)))
     assert within(_distance(both, _predict(_apply(model, loaded, _prompt(**how)))), 1e-5)
 
