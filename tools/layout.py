@@ -38,10 +38,12 @@ LIVE = {
     "SamplerCustom",
     "SamplerCustomAdvanced",
     "TesseraSampleSteps",
+    "TesseraSchedulerCompare",
     "TesseraSchedulerKSampler",
+    "TesseraSecondPass",
 }
 """Nodes that grow while they sample, if the server sends previews."""
-PREVIEW = 216
+PREVIEW = 250
 """Height of such a preview: room is kept below them, measured or not."""
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving import process
+from tessera.tools.layout import overlaps
+from tessera.tools.measure import FIT, HEIGHTS
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Error, Page, Playwright, Response
@@ -40,6 +42,8 @@ OF_ITS_OWN = {"ComfyApp graph accessed before initialization"}
 GRAPH_IS_GONE = "Attempted to access LGraph reference"
 """What the editor raises while one graph takes the place of another, with no module of a pack in its stack."""
 SECONDS = 120
+DRAWING = 500
+"""Time for drawing, in ms."""
 
 
 def chromium(playwright: Playwright) -> str | None:
@@ -97,6 +101,7 @@ class Editor:
     page: Page
     server: Server
     wrong: list[str] = field(default_factory=list)
+    nodes_2: bool = False
 
     def __post_init__(self) -> None:
         self.page.on("pageerror", self._broke)
@@ -122,6 +127,7 @@ class Editor:
         """Open it, with either renderer."""
         self.page.goto(self.server.address, wait_until="domcontentloaded")
         self.page.wait_for_function(READY, timeout=SECONDS * 1000)
+        self.nodes_2 = nodes_2
         self.page.evaluate("(on) => window.app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", nodes_2)
 
     def open_template(self, name: str) -> None:
@@ -151,6 +157,14 @@ class Editor:
     def prompt(self) -> dict[str, Any]:
         """The graph as the editor sends it."""
         return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+    def overlaps(self) -> list[tuple[int, int]]:
+        """The pairs of nodes that lie on top of each other as they are drawn now."""
+        self.page.evaluate(FIT)
+        self.page.wait_for_timeout(DRAWING)
+        heights = self.page.evaluate(HEIGHTS, self.nodes_2)
+        drawing = self.page.evaluate("() => window.app.graph.serialize()")
+        return overlaps(drawing, {int(number): {"after": height} for number, height in heights.items()})
 
     def run(self) -> dict[str, Any]:
         """Press Run, and wait; what the history tells of it."""
