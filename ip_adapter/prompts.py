@@ -138,7 +138,7 @@ def _check(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer
         _check_saved(prompt.source, loaded, layers)
         return
     if loaded is None:
-        raise ValueError("The image prompts hold an image, which needs ip_adapter; connect a Load IP-Adapter node.")
+        raise ValueError("The image prompts hold an image, which needs ip_adapter; connect an IPAdapter Loader node.")
     adapter = loaded.adapter
     channels = {n: keys.shape[0] for n, (keys, _) in adapter.layers.items()}
     check_fit(adapter.name, adapter.width, len(adapter.layers), channels, layers)

@@ -47,7 +47,7 @@ class TesseraLoadIPAdapter(io.ComfyNode):
         adapters = [name for name in folder_paths.get_filename_list("ipadapter") if name.endswith(ADAPTER_SUFFIXES)]
         return io.Schema(
             node_id="TesseraLoadIPAdapter",
-            display_name="Load IP-Adapter",
+            display_name="IPAdapter Loader",
             category=CATEGORY,
             description="Loads an IP-Adapter for Stable Diffusion 1.5, SDXL or Flux and finds its image encoder.",
             search_aliases=[

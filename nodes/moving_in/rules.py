@@ -110,7 +110,7 @@ def _with_nag(kind: str, left_out: tuple[str, ...] = ()) -> Callable[[Mapping[st
 
 
 def model_loader(given: Mapping[str, Any], _: list[str]) -> Parts:
-    """IPAdapterModelLoader is Load IP-Adapter, which finds the image encoder itself."""
+    """IPAdapterModelLoader is IPAdapter Loader, which finds the image encoder itself."""
     return _alone("TesseraLoadIPAdapter", [], ip_adapter=given["ipadapter_file"])
 
 
@@ -131,7 +131,7 @@ def unified_loader(given: Mapping[str, Any], files: list[str]) -> Parts:
     own, part = [name for name in files if name != DEMO], PRESETS[begin]
     fitting = [name for name in own if part in name.lower() and ("face" in part) == ("face" in name.lower())]
     chosen = (fitting or own or [DEMO])[0]
-    notes = [f"preset {given['preset']} became the file {chosen}; Load IP-Adapter takes any other"]
+    notes = [f"preset {given['preset']} became the file {chosen}; IPAdapter Loader takes any other"]
     if given.get("ipadapter") is not None:
         notes.append("ipadapter has no counterpart; nothing is taken from another loader")
     loader = _node("TesseraLoadIPAdapter", ip_adapter=chosen)
@@ -186,7 +186,7 @@ def _without_counterpart(given: Mapping[str, Any]) -> list[str]:
     if given.get("embeds_scaling", "V only") != "V only":
         notes.append(f"embeds_scaling {given['embeds_scaling']} has no counterpart; values are scaled")
     if given.get("clip_vision") is not None:
-        notes.append("clip_vision is left out: Load IP-Adapter finds the encoder, or takes one from its input encoder")
+        notes.append("clip_vision is left out: IPAdapter Loader finds the encoder, or takes one from its input encoder")
     return notes
 
 
