@@ -43,6 +43,11 @@ def is_frames_vae(sd: StateDict) -> bool:
     return WAN in sd or (first is not None and first.ndim == 5)
 
 
+def frames_channels(sd: StateDict) -> int:
+    """Return how many channels the latents of a VAE of videos have."""
+    return sd["conv2.weight" if WAN in sd else "post_quant_conv.weight"].shape[0]
+
+
 def build_frames_vae(sd: StateDict, dtype: torch.dtype) -> torch.nn.Module:
     """Return diffusers' `AutoencoderKLQwenImage` with weights in its layout or in Wan's."""
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers

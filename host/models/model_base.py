@@ -36,6 +36,8 @@ from .patches import PATCH, patchify, unpatchify, with_references
 from .references import spread_mask
 
 Conds = dict[str, CONDRegular]
+TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim")
+"""What diffusers calls the width of a text embedding."""
 
 
 class ModelType(Enum):
@@ -149,8 +151,19 @@ class BaseModel(torch.nn.Module):
         if adm is not None:
             out["y"] = CONDRegular(adm)
         if kwargs.get("cross_attn") is not None:
+            self._check_text(kwargs["cross_attn"])
             out["c_crossattn"] = CONDCrossAttn(kwargs["cross_attn"])
         return out
+
+    def _check_text(self, text: Tensor) -> None:
+        """Raise ValueError for a text embedding (B, L, D) of another family's text encoder."""
+        config: Any = getattr(self.diffusion_model, "config", None) or {}
+        width = next((config[name] for name in TEXT_WIDTHS if config.get(name)), None)
+        if isinstance(width, int) and text.shape[-1] != width:
+            raise ValueError(
+                f"the prompt has {text.shape[-1]} numbers a token, expected {width}; its text encoder is of another "
+                "model family, use the model's own"
+            )
 
     def apply_model(
         self,

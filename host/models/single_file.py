@@ -33,9 +33,9 @@ def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, 
     """
     sd = load_state_dict(path)
     with made_of(path):
-        family, denoiser = recognise(_first_part(sd, DENOISER_PREFIXES) or sd)
+        family, denoiser = recognise(first_part(sd, DENOISER_PREFIXES) or sd)
         model = make_model(denoiser, None, *_prediction(sd), family=family)
-        vae_weights = _first_part(sd, VAE_PREFIXES)
+        vae_weights = first_part(sd, VAE_PREFIXES)
         vae = make_vae(vae_weights) if vae_weights else None
         clip = _clip(sd, TextSource(directories, path.parent), family.text)
     return model, clip, vae
@@ -45,11 +45,12 @@ def load_single_denoiser(path: Path) -> ModelPatcher:
     """Return the MODEL of a file that holds a denoiser, with or without the rest of a checkpoint."""
     sd = load_state_dict(path)
     with made_of(path):
-        family, denoiser = recognise(_first_part(sd, DENOISER_PREFIXES) or sd)
+        family, denoiser = recognise(first_part(sd, DENOISER_PREFIXES) or sd)
         return make_model(denoiser, None, *_prediction(sd), family=family)
 
 
-def _first_part(sd: StateDict, prefixes: tuple[str, ...]) -> StateDict:
+def first_part(sd: StateDict, prefixes: tuple[str, ...]) -> StateDict:
+    """Return the entries under the first prefix that a file has, without it; nothing where it has none."""
     parts = (with_prefix(sd, prefix) for prefix in prefixes)
     return next((part for part in parts if part), {})
 

@@ -20,8 +20,8 @@ from ...runtime.running import make_patcher
 from ...text.clip import CLIP
 from ...text.loading import TextWeights
 from .. import latent_formats
-from ..architectures import build_vae
-from ..frames_vae import FramesVAE, build_frames_vae, is_frames_vae
+from ..architectures import build_vae, vae_config
+from ..frames_vae import FramesVAE, build_frames_vae, frames_channels, is_frames_vae
 from ..model_base import ModelType
 from ..vae import VAE, PackedVAE
 from . import chroma, flux, flux2, qwen_image, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
@@ -139,6 +139,19 @@ def make_vae(sd: StateDict, config: dict[str, Any] | None = None) -> VAE:
     kept = {key: tensor for key, tensor in sd.items() if not key.startswith("bn.")}
     module = build_vae(convert_vae(kept), devices.vae_dtype(), config)
     return PackedVAE(module, *(sd[key] for key in STATISTICS)) if set(STATISTICS) <= set(sd) else VAE(module)
+
+
+def vae_channels(sd: StateDict) -> int:
+    """Return how many channels the latents of a VAE (keys without prefix) have, by shapes alone.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if is_frames_vae(sd):
+        return frames_channels(sd)
+    if set(STATISTICS) <= set(sd):
+        return len(sd[STATISTICS[0]])
+    return vae_config(convert_vae(sd))["latent_channels"]
 
 
 def text_kinds(clip_type: str) -> list[TextKind]:

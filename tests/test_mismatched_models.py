@@ -1,0 +1,121 @@
+"""Models that do not belong together, and broken weights: one line each, before the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models as tiny
+import torch
+from naming import naming
+from tessera.app import registry
+from tessera.app.latent_channels import check_latents
+from tessera.host import folder_paths
+from tessera.host.errors import GraphError
+from tessera.host.models.families import make_model
+from tessera.host.models.headers import denoiser_channels, file_vae_channels
+from tessera.host.models.loaders import load_diffusion_model, load_vae
+from tessera.host.nodes.sampling import ksampler
+
+SIXTEEN = tiny.VAE | {"latent_channels": 16}
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder of models."""
+    for folder in ("diffusion_models", "vae"):
+        (tmp_path / folder).mkdir()
+    tiny.save(tmp_path / "diffusion_models" / "sd15.safetensors", tiny.original_unet(tiny.unet_weights(tiny.UNET)))
+    tiny.save(tmp_path / "diffusion_models" / "flux.safetensors", tiny.original_flux(tiny.flux_weights()))
+    tiny.save(tmp_path / "vae" / "four.safetensors", tiny.original_vae(tiny.vae_weights()))
+    tiny.save(tmp_path / "vae" / "sixteen.safetensors", tiny.original_vae(tiny.vae_weights(SIXTEEN)))
+    return tmp_path
+
+
+def prompt(denoiser: str, vae: str, guided: bool = False) -> dict[str, Any]:
+    """A graph that decodes what a model made, by a sampler or by a guider."""
+    sampled = {"latent_image": ["3", 0]}
+    sampler = node("SamplerCustomAdvanced", guider=["6", 0], **sampled) if guided else node("KSampler", model=["7", 0])
+    return {
+        "1": node("UNETLoader", unet_name=denoiser, weight_dtype="default"),
+        "2": node("VAELoader", vae_name=vae),
+        "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "4": {**sampler, "inputs": {**sampler["inputs"], **sampled}},
+        "5": node("VAEDecode", samples=["8", 0], vae=["2", 0]),
+        "6": node("BasicGuider", model=["7", 0]),
+        "7": node("ModelSamplingFlux", model=["1", 0]),
+        "8": node("LatentUpscaleBy", samples=["4", 0], upscale_method="area", scale_by=2.0),
+    }
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize(("denoiser", "right", "wrong"), [("sd15", "four", "sixteen"), ("flux", "sixteen", "four")])
+def test_a_vae_of_other_channels_is_told_before_the_run(
+    models: Path, denoiser: str, right: str, wrong: str, guided: bool
+) -> None:
+    folder_paths.configure(str(models))
+    info = registry.object_info()
+    check_latents(prompt(f"{denoiser}.safetensors", f"{right}.safetensors", guided), info)
+    channels = {"four": 4, "sixteen": 16}
+    with pytest.raises(GraphError, match=naming("node 5 VAEDecode", "vae", channels[wrong], channels[right])) as raised:
+        check_latents(prompt(f"{denoiser}.safetensors", f"{wrong}.safetensors", guided), info)
+    assert len(raised.value.lines) == 1
+
+
+def test_latents_of_images_are_not_a_models(models: Path) -> None:
+    folder_paths.configure(str(models))
+    graph = prompt("flux.safetensors", "four.safetensors")
+    graph["9"] = node("VAEEncode", pixels=["5", 0], vae=["2", 0])
+    graph["8"]["inputs"]["samples"] = ["9", 0]
+    check_latents(graph, registry.object_info())
+
+
+def test_headers_tell_nothing_of_what_is_broken_or_unknown(models: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((models / "vae" / "four.safetensors").read_bytes()[:100])
+    strange = tiny.save(tmp_path / "strange.safetensors", {"x": torch.zeros(2, 2)})
+    for path in (broken, strange, tmp_path / "missing.safetensors", tmp_path):
+        assert denoiser_channels(path) is None and file_vae_channels(path) is None
+
+
+def test_text_of_another_family_is_named_before_the_first_step(sd15_unet: Any) -> None:
+    model = make_model(tiny.flux_weights())
+    width = model.model.diffusion_model.config.joint_attention_dim
+    text = [[torch.zeros(1, 7, width + 8), {"pooled_output": torch.zeros(1, 64)}]]
+    with pytest.raises(ValueError, match=naming(width + 8, width, "model family")):
+        ksampler(model, 1, 4, 1.0, "euler", "simple", text, text, {"samples": torch.zeros(1, 16, 8, 8)})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(models: Path, value: float) -> None:
+    weights = tiny.original_vae(tiny.vae_weights())
+    weights["decoder.conv_in.bias"][1] = value
+    path = tiny.save(models / "nan.safetensors", weights)
+    with pytest.raises(ValueError, match=naming("nan.safetensors", "VAE", "not finite", "decoder.conv_in.bias")):
+        load_vae(path)
+
+
+def test_weights_that_a_precision_does_not_hold() -> None:
+    from tessera.host.runtime import devices
+
+    weights = tiny.unet_weights(tiny.UNET)
+    weights["conv_in.bias"][0] = 1e6
+    make_model(weights)
+    devices.configure("cpu", "fp16")
+    try:
+        with pytest.raises(ValueError, match=naming("UNet", "float16", "conv_in.bias", "--dtype fp32")):
+            make_model(weights)
+    finally:
+        devices.configure()
+
+
+def test_whole_numbers_for_weights(tmp_path: Path) -> None:
+    weights = {key: tensor.long() for key, tensor in tiny.original_unet(tiny.unet_weights(tiny.UNET)).items()}
+    path = tiny.save(tmp_path / "whole.safetensors", weights)
+    with pytest.raises(ValueError, match=naming("whole.safetensors", "int64", "floating point")):
+        load_diffusion_model(path)
