@@ -30,8 +30,24 @@ STYLE_IDS = ["be8c6b58-739c-4d44-b9c1-b032ed308b61", "556c1ee5-ec38-42e8-955a-1e
 GUIDANCES = [
     {"image": {"id": IMAGES[0], "type": "UPLOADED"}, "strength": "LOW"},
     {"image": {"id": IMAGES[1], "type": "GENERATED"}, "strength": "HIGH"},
-    {"image": {"id": IMAGES[2]}},
+    {"image": {"id": IMAGES[2]}, "strength": "MID", "order": 2},
 ]
+NESTED = {
+    "concepts": [
+        {"modelId": "zigzag", "scale": 0.5},
+        {"modelId": "zigzag", "scale": 1, "typo": 1},
+        {"modelId": "gone"},
+    ],
+    "elements": [{"akUUID": "zigzag", "weight": 0.5}, {"akUUID": "zigzag", "weight": 1, "name": "zigzag"}],
+    "controlnets": [
+        {"initImageId": IMAGES[0], "preprocessorId": 19, "weight": 0.5},
+        {"initImageId": IMAGES[1], "preprocessorId": 67, "strengthType": "Max", "initImageType": "UPLOADED"},
+        {"initImageId": IMAGES[1], "preprocessorId": 100, "strengthType": "Low", "weight": 1, "influence": 0.5},
+        {"initImageId": IMAGES[1], "preprocessorId": 133, "strengthType": "Most", "influence": 1},
+        {"initImageId": IMAGES[1], "preprocessorId": 5},
+    ],
+}
+"""Objects in lists: some do nothing as a whole, some have names and values that do nothing."""
 NAMED = ("style", "content", "character", "image_reference", "image_to_image")
 
 
@@ -72,12 +88,13 @@ class Values:
         if row.type in (int, float, int | list[int], list[float]):
             return self._number(draw, row)
         if row.type == list[dict[str, Any]]:
-            return draw.sample(list(self.objects.get(row.name, [{}])), 1)
+            offered = list(self.objects.get(row.name, [{}]))
+            return draw.sample(offered, min(len(offered), draw.choice([1, 1, 2])))
         others: list[tuple[Any, Any]] = [
             (list[str], draw.choices(self.texts.get(row.name, IMAGES), k=draw.randint(1, 2))),
-            (dict[str, float], {draw.choice(self.loras): 0.5}),
-            (dict[str, str], {"zig": "zigzag"}),
-            (dict[str, list[str]], {"moss": [IMAGES[0]]}),
+            (dict[str, float], dict.fromkeys(draw.sample(list(self.loras), draw.choice([1, 2])), 0.5)),
+            (dict[str, str], draw.choice([{"zig": "zigzag"}, {"zig": "moss", "gone": "zigzag"}])),
+            (dict[str, list[str]], draw.choice([{"moss": [IMAGES[0]]}, {"moss": IMAGES, "cloud": [IMAGES[1]]}])),
         ]
         found = [each for kind, each in others if kind == row.type]
         return found[0] if found else draw.choice(self.texts.get(row.name, IMAGES))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from random_bodies import GUIDANCES, IMAGES, NAMED, STYLE_IDS, Values
+from random_bodies import GUIDANCES, NAMED, NESTED, STYLE_IDS, Values
 from request_bodies import write_files
 from safetensors.torch import load_file, save_file
 from tessera.app import api
@@ -60,14 +60,8 @@ VALUES = Values(
     },
     objects={
         **dict.fromkeys(NAMED, GUIDANCES),
-        "concepts": [{"modelId": "zigzag", "scale": 0.5}, {"modelId": "gone"}],
-        "elements": [{"akUUID": "zigzag", "weight": 0.5}],
+        **NESTED,
         "userElements": [{"userLoraId": "5", "weight": 1}],
-        "controlnets": [
-            {"initImageId": IMAGES[0], "preprocessorId": 19, "weight": 0.5},
-            {"initImageId": IMAGES[1], "preprocessorId": 67, "strengthType": "Max"},
-            {"initImageId": IMAGES[1], "preprocessorId": 100, "influence": 0.5},
-        ],
     },
     loras=["zigzag", "moss", "gone"],
     sizes=SIZES,

@@ -9,6 +9,7 @@ from ...host.schema.object_info import inputs_of
 from . import geometry
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
+from .nested import Keys
 from .parameters import NO_EFFECT, NOT_YET
 from .recipe import FindImage, Guide, Recipe, ReferenceImage, as_number, named_file
 
@@ -38,6 +39,18 @@ NETWORKS = {19: "canny", 20: "depth", 21: "pose"}
 REFERENCES = {67: "style", 133: "character", 100: "composition"}
 STRENGTHS = {"Low": 0.2, "Mid": 0.6, "High": 1.0, "Ultra": 1.4, "Max": 1.8}
 USUAL_STRENGTH = "High"
+KEYS = Keys(
+    {
+        "initImageId": (),
+        "preprocessorId": (),
+        "strengthType": tuple(STRENGTHS),
+        "weight": (0.1, 2.0),
+        "influence": (0.1, 1.0),
+    },
+    meaningless={"initImageType": "The file is the one that is named."},
+    idle={"strengthType": ("weight", "weight goes before it")},
+)
+"""Names in the objects of `controlnets`."""
 MAX_WEIGHT = 2.0
 """End of the range of weights. An image prompt has this part of its scale of 0 to 1."""
 

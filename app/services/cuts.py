@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,11 @@ def _places(recipe: Recipe) -> Iterator[tuple[str, Size]]:
 
 def _opened(content: bytes) -> Tensor:
     """Return the red of an image, (1, 1, H, W), as the workflow loads it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "image"
-        path.write_bytes(content)
+    number, name = tempfile.mkstemp()
+    path = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
         return load_image(path)[0][None, :1, ..., 0].contiguous()
+    finally:
+        path.unlink()

@@ -13,6 +13,7 @@ from pydantic import Field
 from ...host.errors import listed, shown
 from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
 from . import control_networks, enhance
+from .nested import Keys
 from .parameters import (
     APPROXIMATED,
     MAPPED,
@@ -97,15 +98,22 @@ class LeonardoRequest(Request):
             "ControlNets of that name; 67 style, 133 character, 100 content are image prompts. "
             "The public client's numbers."
         ),
+        control_networks.KEYS,
         Approximated(
             control_networks.STRENGTH, control_networks.IMAGE, control_networks.NETWORK, "image prompt image.image"
         ),
     ] = None
     elements: Annotated[
-        Objects | None, Field(description="Each {akUUID, weight} is a LoRA file of that name."), _LORAS
+        Objects | None,
+        Field(description="Each {akUUID, weight} is a LoRA file of that name."),
+        Keys({"akUUID": (), "weight": (0.1, 1.0)}),
+        _LORAS,
     ] = None
     userElements: Annotated[
-        Objects | None, Field(description="Each {userLoraId, weight} is a LoRA file of that name."), _LORAS
+        Objects | None,
+        Field(description="Each {userLoraId, weight} is a LoRA file of that name."),
+        Keys({"userLoraId": (), "weight": (0.1, 1.0)}),
+        _LORAS,
     ] = None
     expandedDomain: Annotated[bool | None, _ALCHEMY] = None
     fantasyAvatar: Annotated[bool | None, NoEffect("A feature of the service that is not public.")] = None

@@ -15,6 +15,7 @@ from pydantic import Field
 from ...host.errors import GraphError, listed, shown
 from ...images.service_limits import COUNTS, STEP
 from . import enhance
+from .nested import Keys
 from .parameters import (
     APPROXIMATED,
     MODEL,
@@ -77,6 +78,7 @@ STYLES = {
 
 _ONE = re.compile(r"flux-pro-2|nano-banana|gemini|gpt-image")
 """Models whose pages make one image where `quantity` is left out."""
+Dicts = list[dict[str, Any]]
 _PIPELINE = NoEffect("The pipelines of the service are not public.")
 _SIDE = within((16, 6336), description="The ranges of the models differ. The nearest lower multiple of 8 is used.")
 _SIDES = ByFamily({"flux-pro": (256, 1440)})
@@ -84,8 +86,24 @@ _STYLED = "In guidances. Each {image: {id, type}, strength}, of which LOW, MID, 
 _AS_IMAGE_PROMPT = Approximated("image prompt image.image", "image prompt.scale", "image prompt.type")
 
 
+def _keys(most: str) -> Keys:
+    return Keys(
+        {"image.id": (), "strength": tuple(_levels(most)), "order": ()},
+        meaningless={"image.type": "The file is the one that is named."},
+        idle={"order": ("", "the images act together")},
+    )
+
+
+def _levels(most: str) -> list[str]:
+    """Return the keys of LEVELS up to one of them."""
+    return list(LEVELS)[: list(LEVELS).index(most) + 1]
+
+
 def _guidance(most: int, description: str) -> Any:
     return Field(max_length=most, description=description)
+
+
+_KEYS = _keys("HIGH")
 
 
 class LeonardoV2Request(Request):
@@ -135,22 +153,24 @@ class LeonardoV2Request(Request):
     ] = "AUTO"
     tiling: Annotated[bool | None, Field(description="On both axes."), To("seamless model.tiling")] = None
     image_to_image: Annotated[
-        list[dict[str, Any]] | None,
+        Dicts | None,
         _guidance(
             1,
             "In guidances. {image: {id, type}, strength}; LOW, MID and HIGH keep 0.25, 0.5 and 0.75 of the noise "
             "levels. Say which file it is with --image.",
         ),
+        _KEYS,
         Approximated("init image.image", "sampler.denoise"),
     ] = None
     style: Annotated[
-        list[dict[str, Any]] | None, _guidance(4, _STYLED + "0.1, 0.3, 0.5, 0.7 and 0.9."), _AS_IMAGE_PROMPT
+        Dicts | None,
+        _guidance(4, _STYLED + "0.1, 0.3, 0.5, 0.7 and 0.9."),
+        _keys("MAX"),
+        _AS_IMAGE_PROMPT,
     ] = None
-    content: Annotated[list[dict[str, Any]] | None, _guidance(1, "As style, up to HIGH."), _AS_IMAGE_PROMPT] = None
-    character: Annotated[list[dict[str, Any]] | None, _guidance(1, "As style, up to HIGH."), _AS_IMAGE_PROMPT] = None
-    image_reference: Annotated[list[dict[str, Any]] | None, _guidance(6, "As style, up to HIGH."), _AS_IMAGE_PROMPT] = (
-        None
-    )
+    content: Annotated[Dicts | None, _guidance(1, "As style, up to HIGH."), _KEYS, _AS_IMAGE_PROMPT] = None
+    character: Annotated[Dicts | None, _guidance(1, "As style, up to HIGH."), _KEYS, _AS_IMAGE_PROMPT] = None
+    image_reference: Annotated[Dicts | None, _guidance(6, "As style, up to HIGH."), _KEYS, _AS_IMAGE_PROMPT] = None
 
     @classmethod
     def flat(cls, document: Any) -> Any:
@@ -220,7 +240,7 @@ def _image(name: str, item: Mapping[str, Any]) -> str:
 
 def _level(name: str, item: Mapping[str, Any], most: str) -> str:
     """Return how strongly a guidance acts, a key of LEVELS up to `most`."""
-    known = list(LEVELS)[: list(LEVELS).index(most) + 1]
+    known = _levels(most)
     level = item.get("strength")
     level = USUAL_LEVEL if level is None else level
     if level not in known:

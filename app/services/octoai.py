@@ -306,11 +306,15 @@ def _name_embeddings(request: OctoAIRequest, made: Recipe) -> None:
     if made.pairs:
         sides = (made.pairs.positive, made.pairs.negative)
         made.pairs = Pairs(*((_with_embeddings(one, found), _with_embeddings(other, found)) for one, other in sides))
+    idle = [word for word in found if not any(_word(word).search(text) for text in before)]
+    said = f"the prompts do not have {listed(idle)}" if idle else ""
     if missing := [name for word, name in asked.items() if word not in found]:
         why = f"left out: no file {listed(missing)} in models/embeddings; put it there"
-        made.notes["textual_inversions"] = (NOT_YET, why)
+        made.notes["textual_inversions"] = (NOT_YET, f"{why}; {said}" if said else why)
     elif asked and before == (made.prompt, made.negative):
-        made.notes["textual_inversions"] = (NO_EFFECT, f"the prompts do not have {listed(asked)}")
+        made.notes["textual_inversions"] = (NO_EFFECT, said)
+    elif said:
+        made.remarks["textual_inversions"] = said
 
 
 def _word(word: str) -> re.Pattern[str]:

@@ -26,6 +26,8 @@ This page is what `tessera params --markdown` prints: do not change it by hand.
   unless it has its default.
 * **without meaning**: it is about the service, not about the image.
 
+Names in the objects of a list have lines of their own, such as `concepts[0].scale`.
+
 `sampler.cfg` is the input `cfg` of the node with the title "Sampler".
 
 Ranges and defaults are those of the services' documents. The pages of Scenario and Leonardo describe most parameters

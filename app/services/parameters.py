@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUseDefault, core_schema
 
 from ...host.errors import listed, shown
+from .nested import Keys
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -240,6 +241,11 @@ class Parameter:
     def known(self) -> Known | None:
         """The known texts of an open list."""
         return self._mark(Known)
+
+    @cached_property
+    def keys(self) -> Keys | None:
+        """The names in its objects."""
+        return self._mark(Keys)
 
     @cached_property
     def choices(self) -> tuple[Any, ...]:

@@ -7,14 +7,16 @@ tried: if one of them changes the graph, the value is what the graph has anyway;
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...host.errors import closest, one_line, shown
+from ...host.errors import closest, listed, one_line, shown
 from ...host.schema.object_info import inputs_of
+from . import nested
 from .graph_layout import LaidOutGraph, Node
+from .nested import Keys
 from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
 from .recipe import Note, Recipe
 from .request import Request
@@ -22,6 +24,7 @@ from .request import Request
 Nodes = Mapping[str, Node]
 
 AS_BY_DEFAULT = "as by default"
+IDLE = "nothing in this workflow takes it"
 MOST_PLACES = 3
 """Number of inputs that are named where the table of the service names none that changed."""
 
@@ -74,9 +77,65 @@ class Report:
         return self.graph.acting()
 
     def lines(self) -> list[Line]:
-        """Return a line for each parameter that has a value, and for each name that is not documented."""
-        told = [self._line(each) for each in self.request.table().values() if self._has_value(each)]
+        """Return a line for each parameter that has a value and each name in it, and for those not documented."""
+        told: list[Line] = []
+        for parameter in filter(self._has_value, self.request.table().values()):
+            whole = self._line(parameter)
+            told += [whole, *self._inside(parameter, whole)]
         return told + [_unknown(self.request, name) for name in self.request.unknown]
+
+    def _inside(self, parameter: Parameter, whole: Line) -> Iterator[Line]:
+        """Return a line for each name in the objects of a list; none for objects that do nothing as a whole.
+
+        Args:
+            whole: what is said of the list.
+        """
+        if parameter.keys is None or parameter.name not in self.request.given:
+            return
+        items = list(self.request[parameter.name])
+        for place, item in enumerate(items):
+            if self._redrawn(parameter, [*items[:place], *items[place + 1 :]]) == self.acting:
+                continue
+            for path, value in nested.leaves(item):
+
+                def graph(changed: dict[str, Any], place: int = place) -> Nodes | None:
+                    return self._redrawn(parameter, [*items[:place], changed, *items[place + 1 :]])
+
+                outcome, text = self._named(parameter, whole, item, path, value, graph)
+                refused = outcome in (UNKNOWN, NOT_YET, NO_EFFECT)
+                yield Line(f"{parameter.name}[{place}].{'.'.join(path)}", outcome, text.rstrip("."), refused)
+
+    def _redrawn(self, parameter: Parameter, value: Any) -> Nodes | None:
+        return self.redraw(self.request.changed(parameter.name, value))
+
+    def _named(
+        self,
+        parameter: Parameter,
+        whole: Line,
+        item: dict[str, Any],
+        path: nested.Path,
+        value: Any,
+        graph: Callable[[dict[str, Any]], Nodes | None],
+    ) -> Note:
+        """Return what became of the value at a path of an object; `graph` draws the request with another object."""
+        name, keys = ".".join(path), parameter.keys or Keys({})
+        if name in keys.meaningless:
+            return MEANINGLESS, keys.meaningless[name]
+        if name not in keys.known:
+            return UNKNOWN, f"{self.request.title} documents no such name here; left out{closest(name, keys.known)}"
+        if keys.strange(name, value):
+            return NOT_YET, f"left out: {shown(value)} is none of {listed(keys.known[name])}"
+        other = graph(nested.without(item, path))
+        if other != self.acting:
+            return parameter.outcome, ", ".join(self._places(parameter, other)) if other else "needed"
+        others = (graph(nested.with_value(item, path, each)) for each in keys.known[name] if each != value)
+        if any(each not in (None, self.acting) for each in others):
+            return MAPPED, AS_BY_DEFAULT
+        if reason := keys.why_idle(name, item):
+            return NO_EFFECT, reason
+        if whole.outcome == NOT_YET:
+            return NOT_YET, f"as {parameter.name}"
+        return NO_EFFECT, IDLE
 
     def _has_value(self, parameter: Parameter) -> bool:
         if self.request[parameter.name] is not None or self.request.is_strange(parameter.name):
@@ -177,7 +236,7 @@ class Report:
             return "the model is the one given with --model"
         if parameter.outcome == NO_EFFECT:
             return parameter.how
-        return f"needs {parameter.to.needs}" if parameter.to.needs else "nothing in this workflow takes it"
+        return f"needs {parameter.to.needs}" if parameter.to.needs else IDLE
 
     def _places(self, parameter: Parameter, other: Nodes | None) -> list[str]:
         """Return the changed inputs, first those that the table names; the roles "lora 5" and "lora" are one."""

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ...host.errors import GraphError, shown
 from ...images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
+from .nested import Keys
 from .parameters import FAMILIES, MODEL, MODEL_FILE, NO_EFFECT, Approximated, ByFamily, Known, Meaningless, To, within
 from .recipe import FindImage, Recipe, ReferenceImage, named_weights
 from .request import MOST, Objects, Request, Texts
@@ -69,6 +70,7 @@ class ScenarioRequest(Request):
     concepts: Annotated[
         Objects | None,
         Field(description="Each {modelId, scale} is a LoRA file of that name; scale 1 where it is left out."),
+        Keys({"modelId": (), "scale": (0.1, 1.0)}),
         To("lora.lora_name", "lora.strength_model"),
     ] = None
     guidance: Annotated[
@@ -204,6 +206,8 @@ class IPAdapterRequest(ScenarioRequest):
         ]
         ignored = (set(_FIRST_TO_LAST) - {name}) & self.given
         made.notes |= dict.fromkeys(ignored, (NO_EFFECT, f"ignored beside {name}"))
+        if len(self.ipAdapterScales or []) > len(files) > 0:
+            made.remarks["ipAdapterScales"] = f"those behind the first {len(files)} have no image"
         if self.ipAdapterScales:
             made.notes["ipAdapterScale"] = (NO_EFFECT, "ignored beside ipAdapterScales")
         if "ultra" in self.modelId and not {"width", "height"} & self.given:

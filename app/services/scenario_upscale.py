@@ -101,6 +101,8 @@ class TextureUpscaleRequest(Request):
                 for each in self.imagePrompt or []
             ],
         )
+        if len(self.lorasScale or []) > len(names) > 0:
+            made.remarks["lorasScale"] = f"those behind the first {len(names)} have no LoRA"
         if not self.image:
             return made
         made.init_image = find_image("image", self.image)
