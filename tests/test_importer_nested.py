@@ -92,6 +92,9 @@ def test_words_and_scales_that_do_nothing_beside_others_are_named(info: ObjectIn
     samples = {"teal": [encoded()], "cloud": [encoded()]}
     outcome, text = said("octoai", PROMPT | {"transfer_images": samples}, info)["transfer_images"]
     assert (outcome, '"cloud"' in text) == (APPROXIMATED, True)
+    flux = PROMPT | {"checkpoint": "texture-flux", "transfer_images": samples}
+    outcome, text = said("octoai", flux, info)["transfer_images"]
+    assert (outcome, '"cloud"' in text, "IP-Adapter" in text) == (NOT_YET, True, True)
 
 
 def test_places_in_objects() -> None:

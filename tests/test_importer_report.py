@@ -228,9 +228,10 @@ def test_every_place_of_a_table_is_an_input_that_some_request_sets(name: str, in
     without: list[set[str]] = [set(), {"UpscaleModelLoader"}, {"CheckpointLoaderSimple", "UNETLoader"}]
     offered: list[Any] = [{key: entry for key, entry in info.items() if key not in absent} for absent in without]
     for _ in range(3000):
-        nodes, options = draw.choice(offered), {"background_model": draw.choice(["", "cut"])}
+        nodes, cutter = draw.choice(offered), draw.choice(["", "cut"])
         try:
-            drawing, _ = convert(SERVICES[name], VALUES.body(draw, name), nodes, RequestImages({}), 1, **options)
+            body, images = VALUES.body(draw, name), RequestImages({})
+            drawing, _ = convert(SERVICES[name], body, nodes, images, 1, background_model=cutter)
         except GraphError:
             continue
         for node in drawing["nodes"]:

@@ -91,7 +91,7 @@ def expected(entry: Entry) -> tuple[int, tuple[int, int]]:
     count = next((int(body[name]) for name in COUNTS if body.get(name) is not None), count)
     if isinstance(body.get("seed"), list):
         count = len(body["seed"])
-    if entry.service in OF_THEIR_IMAGE and body.get("texture", body.get("image")).startswith("data:"):
+    if entry.service in OF_THEIR_IMAGE and str(body.get("texture", body.get("image"))).startswith("data:"):
         width = height = DATA_SIDE
     size = [int(body.get("width") or width) // 8 * 8, int(body.get("height") or height) // 8 * 8]
     if "ultra" in str(body.get("modelId")) and not {"width", "height"} & body.keys():

@@ -185,8 +185,12 @@ class Report:
 
     def _note(self, parameter: Parameter) -> Note | None:
         keys = [*_roles(parameter), *parameter.to.places[:1]]
-        missing = [self.recipe.missing[key] for key in keys if key in self.recipe.missing]
-        return self.recipe.notes.get(parameter.name) or next(iter(missing), None)
+        missing = next((self.recipe.missing[key] for key in keys if key in self.recipe.missing), None)
+        note = self.recipe.notes.get(parameter.name)
+        if note and missing and missing[0] == NOT_YET and note[0] != NO_EFFECT:
+            # What a request leaves out of a list says nothing of the rest, for which a file is missing.
+            return NOT_YET, "; ".join(dict.fromkeys((missing[1], note[1])))
+        return note or missing
 
     def _remark(self, parameter: Parameter) -> str:
         keys = (parameter.name, *_roles(parameter))
