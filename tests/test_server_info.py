@@ -161,11 +161,18 @@ def test_models_are_listed(tmp_path: Path) -> None:
 
 def test_examples_help_pages_texts_and_scripts_are_served(tmp_path: Path) -> None:
     async def test(client: Client) -> None:
-        _, templates = await answer(client, "GET", "/workflow_templates")
-        assert sorted(templates["tessera"]) == sorted(path.stem for path in pack.EXAMPLES.glob("*.json"))
-        for name in templates["tessera"]:
-            assert (await answer(client, "GET", f"/api/workflow_templates/tessera/{name}.json"))[0] == 200
-            async with client.get(f"/api/workflow_templates/tessera/{name}.jpg") as response:
+        _, (category,) = await answer(client, "GET", "/templates/index.json")
+        assert await answer(client, "GET", "/api/templates/index.zh-TW.json") == (200, [category])
+        names = [each["name"] for each in category["templates"]]
+        assert sorted(names) == sorted(path.stem for path in pack.EXAMPLES.glob("*.json"))
+        assert names[0] == pack.FIRST
+        assert len({each["title"] for each in category["templates"]}) == len(names)
+        for each in category["templates"]:
+            assert 0 < len(each["title"]) < 60 and "_" not in each["title"]
+            assert len(each["description"]) > 40
+        for name in names:
+            assert (await answer(client, "GET", f"/templates/{name}.json"))[0] == 200
+            async with client.get(f"/templates/{name}-1.jpg") as response:
                 assert (response.status, response.content_type) == (200, "image/jpeg")
         for node_id in golden():
             status, text = await answer(client, "GET", f"/extensions/tessera/docs/{node_id}/en.md")
@@ -186,8 +193,6 @@ def test_examples_help_pages_texts_and_scripts_are_served(tmp_path: Path) -> Non
             assert json.loads(whole.pop("data"))["definitions"]
             assert whole == entry
         assert await answer(client, "GET", "/global_subgraphs/unknown") == (200, None)
-        assert await answer(client, "GET", "/templates/index.json") == (200, [])
-        assert await answer(client, "GET", "/templates/index.zh-TW.json") == (200, [])
         assert await answer(client, "GET", "/templates/index_logo.json") == (200, {})
         assert (await answer(client, "GET", "/templates/flux.json"))[0] == 404
         status, offered = await answer(client, "GET", "/node_replacements")
@@ -201,7 +206,7 @@ def test_examples_help_pages_texts_and_scripts_are_served(tmp_path: Path) -> Non
     [
         "/extensions/tessera/../../pyproject.toml",
         "/extensions/tessera/%2e%2e/pyproject.toml",
-        "/api/workflow_templates/tessera/..%2fREADME.md",
+        "/api/templates/..%2fREADME.md",
     ],
 )
 def test_only_the_packs_web_folders_are_served(tmp_path: Path, path: str) -> None:

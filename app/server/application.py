@@ -40,7 +40,6 @@ def make_application(
                 application.router.add_route(route.method, f"/api{route.path}", route.handler)
                 application.router.add_route(route.method, route.path, route.handler)
     for prefix in ("/api", ""):
-        application.router.add_static(f"{prefix}/workflow_templates/{pack.NAME}", pack.EXAMPLES)
         application.router.add_static(f"{prefix}/extensions/{pack.NAME}", pack.WEB)
     if editor_dir is not None:
         application.router.add_static("/", editor_dir)

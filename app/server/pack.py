@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ EXAMPLES = ROOT / "example_workflows"
 SUBGRAPHS = ROOT / "subgraphs"
 LOCALES = ROOT / "locales"
 MODULE = f"custom_nodes.{NAME}"
+TITLE = "Tessera"
+FIRST = "seamless_texture"
+HOW_TO_RUN = "The demo model ships"
 
 
 def scripts() -> list[str]:
@@ -23,10 +27,28 @@ def scripts() -> list[str]:
     return [f"/extensions/{NAME}/{path.relative_to(WEB).as_posix()}" for path in sorted(WEB.rglob("*.js"))]
 
 
-def examples() -> dict[str, list[str]]:
-    """Return the names of the example workflows, by pack."""
-    names = sorted(path.stem for path in EXAMPLES.glob("*.json"))
-    return {NAME: names} if names else {}
+@functools.cache
+def templates() -> list[dict[str, Any]]:
+    """Return the examples as the category that the editor's dialog shows: one that is first, the others by title."""
+    entries = [_template(path) for path in EXAMPLES.glob("*.json")]
+    entries.sort(key=lambda each: (each["name"] != FIRST, each["title"]))
+    return [{"moduleName": "default", "title": TITLE, "type": "image", "templates": entries}]
+
+
+def _template(path: Path) -> dict[str, Any]:
+    """Return what the dialog shows of an example: its note's first line, and the paragraph below."""
+    nodes = _read(path)["nodes"]
+    note = next(node["widgets_values"][0] for node in nodes if node["type"] == "Note")
+    title, *paragraphs = note.split("\n\n")
+    said = next(each for each in paragraphs if not each.startswith(HOW_TO_RUN))
+    shown = {"mediaType": "image", "mediaSubtype": "jpg"}
+    return {"name": path.stem, "title": title, "description": said.removeprefix("Press Run. ")} | shown
+
+
+def template_file(name: str) -> Path | None:
+    """Return the file of a template, or its thumbnail for `<name>-1.jpg`; None where there is none."""
+    path = EXAMPLES / re.sub(r"-1\.jpg$", ".jpg", name)
+    return path if path in EXAMPLES.iterdir() else None
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serving import process
+from tessera.app.server.pack import TITLE
 from tessera.tools.layout import overlaps
 from tessera.tools.measure import FIT, HEIGHTS
 
@@ -63,7 +64,7 @@ class Server:
     """Where the editor comes from.
 
     Attributes:
-        pack: the name of the pack's folder there.
+        pack: what the dialog of templates lists the examples under.
         ours: whether it is Tessera's own, of which more is asked.
     """
 
@@ -91,7 +92,7 @@ class Server:
 def tessera(folder: Path) -> Iterator[Server]:
     """`tessera serve`."""
     with process(folder) as address:
-        yield Server(address, "tessera", ours=True)
+        yield Server(address, TITLE, ours=True)
 
 
 @dataclass

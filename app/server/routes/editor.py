@@ -46,14 +46,15 @@ async def no_style(request: web.Request) -> web.Response:
 
 
 @routes.get("/templates/{name}")
-async def core_templates(request: web.Request) -> web.Response:
-    """Return empty lists of workflows of ComfyUI's own, and of logos: most of those need nodes that are not here."""
+async def template(request: web.Request) -> web.StreamResponse:
+    """Return the list of the example workflows, whatever the language; the list of logos, which is empty; or a file."""
     name = request.match_info["name"]
     if name == "index_logo.json":
         return web.json_response({})
     if name == "index.json" or (name.startswith("index.") and name.endswith(".json")):
-        return web.json_response([])
-    refuse(404, "there is no such template")
+        return web.json_response(pack.templates())
+    path = pack.template_file(name)
+    return web.FileResponse(path) if path else refuse(404, "there is no such template")
 
 
 @routes.get(f"/extensions/{pack.NAME}/docs/{{node}}/{{locale}}.md")
@@ -84,9 +85,9 @@ async def extensions(request: web.Request) -> web.Response:
 
 
 @routes.get("/workflow_templates")
-async def templates(request: web.Request) -> web.Response:
-    """Return the names of the example workflows by pack."""
-    return web.json_response(pack.examples())
+async def templates_of_packs(request: web.Request) -> web.Response:
+    """Return no names: the examples are among the templates, with titles and descriptions, which names have not."""
+    return web.json_response({})
 
 
 @routes.get("/i18n")
