@@ -153,3 +153,40 @@ def test_a_body_that_is_not_an_object_is_refused(tmp_path: Path, body: bytes) ->
             assert (status, "\n" in told["error"]) == (400, False)
 
     serve(tmp_path, test)
+
+
+HEADS = [
+    b'Content-Disposition: form-data; name="a\x14b"',
+    b'Content-Disposition: form-data; name="a\x00b"; filename="b.png"',
+    b"Content-Disposition form-data",
+    b"Content-Disposition: form-data",
+    b'Content-Disposition: form-data; name="a"\r\nContent-Type: text/plain; charset=nothing',
+    b'Content-Disposition: form-data; name="a"\r\nContent-Transfer-Encoding: nothing',
+    b'Content-Disposition: form-data; name="a"\r\nContent-Encoding: nothing',
+    b"X: " + b"x" * 20_000,
+    b"\xff: \xff",
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_form_that_cannot_be_read_is_refused(tmp_path: Path, head: bytes) -> None:
+    async def test(client: Client) -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        for path in ("/upload/image", "/upload/mask"):
+            body = b"--x\r\n" + head + b"\r\n\r\nsomething\r\n--x--\r\n"
+            status, told = await answer(client, "POST", path, data=body, headers=headers)
+            assert (status, "\n" in told["error"]) == (400, False)
+
+    serve(tmp_path, test)
+
+
+@given(st.lists(st.binary(max_size=30) | st.sampled_from(HEADS), max_size=3), st.binary(max_size=20))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+def test_no_form_makes_the_server_fail(tmp_path: Path, head: list[bytes], content: bytes) -> None:
+    async def test(client: Client) -> None:
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        body = b"--x\r\n" + b"\r\n".join(head) + b"\r\n\r\n" + content + b"\r\n--x--\r\n"
+        status, told = await answer(client, "POST", "/upload/image", data=body, headers=headers)
+        assert status == 400, told
+
+    serve(tmp_path, test)

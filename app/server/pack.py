@@ -32,7 +32,7 @@ def templates() -> list[dict[str, Any]]:
     """Return the examples as the category that the editor's dialog shows: one that is first, the others by title."""
     entries = [_template(path) for path in EXAMPLES.glob("*.json")]
     entries.sort(key=lambda each: (each["name"] != FIRST, each["title"]))
-    return [{"moduleName": "default", "title": TITLE, "type": "image", "templates": entries}]
+    return [{"moduleName": "default", "title": TITLE, "type": "image", "isEssential": True, "templates": entries}]
 
 
 def _template(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ....files.writing import create, replace
 from ....host import folder_paths
@@ -90,8 +91,8 @@ async def upload_mask(request: web.Request) -> web.Response:
 async def _fields(request: web.Request) -> Fields:
     try:
         return dict(await request.post())  # pyright: ignore[reportReturnType]
-    except (ValueError, AssertionError, RuntimeError) as error:
-        refuse(400, f"the form cannot be read ({error})")
+    except (ValueError, LookupError, AssertionError, RuntimeError, HttpProcessingError) as error:
+        refuse(400, f"the form cannot be read ({' '.join(str(error).split())})")
 
 
 def _content(fields: Fields) -> bytes:
