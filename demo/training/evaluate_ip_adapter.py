@@ -1,8 +1,9 @@
 """Measure the demo IP-Adapter: does an image follow its reference, the more so the larger the scale?
 
 `python -m tessera.demo.training.evaluate_ip_adapter --out FOLDER`. References are drawn anew, so that no
-training saw them, in the colour pairs that no caption of `texture-sd` joined; the prompt is empty, so all that a
-image has in common with its reference comes from the adapter.
+training saw them, in the colour pairs that no caption of `texture-sd` joined; the prompt is empty, so all that an
+image has in common with its reference comes from the adapter. Types are measured with prompts that name what a
+reference is not asked for: style beside another pattern, character and composition beside other colours.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from ...host.sampling.ksampler import KSampler
 from ...ip_adapter.formats import read_adapter
 from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter
 from ...nodes.image_prompts import TesseraApplyImagePrompts
-from .captions import pairs
+from .captions import NAMES, pairs
 from .classifier import train_classifier
 from .evaluate import contact_sheet
 from .measures import k_means
-from .textures import PATTERNS, draw
+from .textures import PALETTE, PATTERNS, draw
 
 Images = NDArray[np.uint8]
 SCALES = (0.0, 0.3, 0.6, 0.9)
@@ -63,19 +64,27 @@ class Model:
         encoder = load_clip_vision(adapter / "image_encoder")
         self.loaded = LoadedAdapter(read_adapter(adapter / "ip_adapter.safetensors"), encoder)
         self.steps, self.guidance, self.kind = steps, guidance, kind
-        self.empty = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(""))
+        self.empty = self.encoded("")
 
-    def prompt(self, image: Images, scale: float, mask: Tensor | None = None) -> ImagePrompt:
+    def encoded(self, text: str) -> Any:
+        """A prompt."""
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+
+    def prompt(self, image: Images, scale: float, mask: Tensor | None = None, kind: str | None = None) -> ImagePrompt:
         """A reference at a scale."""
-        return ImagePrompt(torch.from_numpy(image)[None].float() / 255, scale, self.kind, mask=mask)
+        return ImagePrompt(torch.from_numpy(image)[None].float() / 255, scale, kind or self.kind, mask=mask)
 
-    def draw(self, prompts: list[ImagePrompt], seed: int, width: int = 128, apart: bool = False) -> Images:
+    def draw(
+        self, prompts: list[ImagePrompt], seed: int, width: int = 128, apart: bool = False, text: str = ""
+    ) -> Images:
         """An image (128, width, 3); `apart` keeps masked areas apart."""
-        applied = TesseraApplyImagePrompts.execute(self.model, tuple(prompts), "sum", self.loaded, keep_apart=apart)
-        model: Any = applied.args[0]
+        model: Any = self.model
+        if prompts:
+            node = TesseraApplyImagePrompts
+            model = node.execute(model, tuple(prompts), "sum", self.loaded, keep_apart=apart).args[0]
         noise = torch.randn(1, 4, 16, width // 8, generator=torch.Generator().manual_seed(seed))
         run = KSampler(model, self.steps, "dpmpp_2m", "karras")
-        latent = run.sample(noise, self.empty, self.empty, self.guidance, torch.zeros_like(noise), seed=seed)
+        latent = run.sample(noise, self.encoded(text), self.empty, self.guidance, torch.zeros_like(noise), seed=seed)
         return (self.vae.decode(latent)[0].clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
 
 
@@ -86,7 +95,11 @@ def palette(image: Images) -> NDArray[np.float32]:
 
 def colour_distance(a: Images, b: Images) -> float:
     """Mean distance of the two main colours of both, matched in the better of both orders."""
-    p, q = palette(a), palette(b)
+    return palette_distance(palette(a), palette(b))
+
+
+def palette_distance(p: NDArray[np.float32], q: NDArray[np.float32]) -> float:
+    """Mean distance of two colours (2, 3) to two others, matched in the better of both orders."""
     return float(min(np.linalg.norm(p - q, axis=1).mean(), np.linalg.norm(p - q[::-1], axis=1).mean()))
 
 
@@ -110,6 +123,35 @@ def by_scale(model: Model, judge: torch.nn.Module, refs: Images, patterns: list[
         print({key: round(value, 3) for key, value in found.items() if str(scale) in key}, flush=True)
     contact_sheet(np.concatenate([rows[:12] for rows in sheet]), out / "scales.png", columns=12)
     return found
+
+
+def by_type(model: Model, judge: torch.nn.Module, refs: Images, patterns: list[str], out: Path) -> dict[str, float]:
+    """What each type takes over of a reference, beside a prompt that names the rest."""
+    rng, names, known = np.random.default_rng(5), list(PATTERNS), pairs(held_out=False)
+    others = [names[(names.index(p) + 1 + rng.integers(len(names) - 1)) % len(names)] for p in patterns]
+    colours = [known[rng.integers(len(known))] for _ in patterns]
+    texts = {"style": [NAMES[p][0] for p in others]}
+    texts |= dict.fromkeys(("character", "composition"), [f"{a} and {b} texture" for a, b in colours])
+    found, sheet = {}, [refs]
+    for kind, prompts in texts.items():
+        drawn = [
+            model.draw([model.prompt(ref, 0.9, kind=kind)], seed, text=text)
+            for seed, (ref, text) in enumerate(zip(refs, prompts, strict=True))
+        ]
+        sheet.append(np.stack(drawn))
+        wanted = [palette(ref) for ref in refs] if kind == "style" else [_palette(pair) for pair in colours]
+        whose = "the reference" if kind == "style" else "the prompt"
+        distances = [palette_distance(palette(d), p) for d, p in zip(drawn, wanted, strict=True)]
+        found[f"{kind}: distance to colours of {whose}"] = float(np.mean(distances))
+        found[f"{kind}: pattern of the reference"] = float(pattern_scores(judge, drawn, patterns).mean())
+        if kind == "style":
+            found[f"{kind}: pattern of the prompt"] = float(pattern_scores(judge, drawn, others).mean())
+    contact_sheet(np.concatenate([rows[:12] for rows in sheet]), out / "types.png", columns=12)
+    return found
+
+
+def _palette(names: tuple[str, str]) -> NDArray[np.float32]:
+    return np.array([PALETTE[name] for name in names], np.float32)
 
 
 class Verdicts:
@@ -166,7 +208,9 @@ def main() -> None:
     judge, _ = train_classifier(args.out / "classifier.pt")
     torch.set_grad_enabled(False)
     model, (refs, patterns) = Model(args.adapter, args.steps, args.guidance, args.type), references(args.count, 128)
-    numbers = by_scale(model, judge, refs, patterns, args.out) | two_at_once(model, judge, refs, patterns, args.out)
+    numbers = {}
+    for measured in (by_type, by_scale, two_at_once):
+        numbers |= measured(model, judge, refs, patterns, args.out)
     (args.out / "numbers.json").write_text(json.dumps(numbers, indent=2))
     for name, value in numbers.items():
         print(f"{name:40} {value:.3f}")

@@ -5,9 +5,9 @@ pool is computed once. The tokens begin as what the text encoder says of the cap
 own, so that an image acts like its caption from the first update on (Ye et al. 2023 begin likewise).
 
 Scales are trained, too: at a scale s the target lies the share s / FULL of the way from what the UNet says without the
-image to what it says with the caption, so that guidance grows with the scale. Most batches show two textures side by
-side, each with an image and a mask; the UNet gives the target for each alone, since its group norms blend the colours
-of all of an image.
+image to what it says with the caption, so that guidance grows with the scale. So are types: an image acts in the blocks
+of its type, and the caption names its colours (style), its pattern (composition, character) or both; see
+`adapter_batches`.
 """
 
 # diffusers and transformers declare their classes through lazy modules and unions that no checker follows.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,21 +30,23 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from ...host.models.loaders import load_clip_vision
 from ...ip_adapter.formats import read_adapter
 from ...ip_adapter.layers import Layer, find_layers
+from ...ip_adapter.norms import AreaNorms, SharesAt, shares_of
+from ...ip_adapter.presets import TYPES, by_layer, weights_of_type
 from ...ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_references
 from ...ip_adapter.saved import SUFFIX, encode_reference
+from .adapter_batches import Batch, Pool, make_batch
 from .captions import plain
 from .common import DEVICE, TrainingRun, autocast
 from .parts import FACTOR, new_scheduler
 from .textures import draw
 from .train_image_encoder import crop as crop_images
 from .train_image_encoder import images, seen, train_encoder
-from .train_unet import Label, Latents, encode, labels, tokens, worded
-from .train_unet import crop as crop_latents
+from .train_unet import Label, encode, labels, tokens
 
 TOKENS = 4
 PLACES = (14, 33, 52, 71)
@@ -52,20 +55,9 @@ PLACES = (14, 33, 52, 71)
 CROPS = 4
 """Crops of each image that the encoder sees."""
 
-FULL = 0.9
-"""The scale from which an image acts like its caption; it is what the nodes begin with."""
-
-NO_IMAGE = 0.08
-"""Share of images replaced by zero embeddings, for guidance."""
-
-EMPTY, CAPTION = 0.7, 0.2
-"""Shares of empty prompts and of captions that fit; the others fit another image."""
-
-STRENGTH = 0.4
-"""Share of the trained values that is written: with guidance 4, more than that oversaturates colours at scale 0.9."""
-
-HALVES, MIXED = 0.75, 0.1
-"""Shares of batches with two images: one for each half, and both everywhere at 0.9 and 0.1."""
+STRENGTH, BEFORE = 0.7, 0.4
+"""Share of the trained values that is written, here and in the adapter that this one began at. More of them follows the
+reference more closely, and in type style takes its pattern along."""
 
 STAGES: tuple[tuple[float, int, int], ...] = ((0.7, 12, 16), (1.0, 16, 12))
 """(end as a share of all updates, latents along a side, images); halves are two such squares, and half as many."""
@@ -73,10 +65,19 @@ STAGES: tuple[tuple[float, int, int], ...] = ((0.7, 12, 16), (1.0, 16, 12))
 
 @dataclass
 class Seen:
-    """What the attention processors look at: image tokens (B, n, T, D), and weights (B, n, h, w) of each image."""
+    """What the attention processors look at.
+
+    Attributes:
+        tokens: of the images (B, n, T, D).
+        weights: of each image (B, n, h, w).
+        gains: of each image by number of the layer, as its type has them.
+        types: gains of every type.
+    """
 
     tokens: Tensor = field(default_factory=lambda: torch.zeros(0))
     weights: Tensor = field(default_factory=lambda: torch.zeros(0))
+    gains: list[dict[int, float]] = field(default_factory=list)
+    types: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def weight(self, image: int, length: int) -> Tensor:
         """Weights (B, length, 1) of an image at an attention over `length` places."""
@@ -88,8 +89,9 @@ class Seen:
 class ImageAttention(nn.Module):
     """A diffusers attention processor with decoupled attention to images, in plain products that are fast to train."""
 
-    def __init__(self, attention: Any, shown: Seen) -> None:
+    def __init__(self, number: int, attention: Any, shown: Seen) -> None:
         super().__init__()
+        self.number = number
         self.to_k_ip, self.to_v_ip = (
             nn.Linear(*layer.weight.shape[::-1], bias=False) for layer in (attention.to_k, attention.to_v)
         )
@@ -101,8 +103,10 @@ class ImageAttention(nn.Module):
         q = attn.to_q(hidden_states)
         out = _attend(q, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), attn.heads)
         for i in range(self.shown.tokens.shape[1] if self.shown.tokens.ndim == 4 else 0):
-            k, v = self.to_k_ip(self.shown.tokens[:, i]), self.to_v_ip(self.shown.tokens[:, i])
-            out = out + self.shown.weight(i, q.shape[1]) * _attend(q, k, v, attn.heads)
+            gain = self.shown.gains[i].get(self.number, 0.0)
+            if gain:
+                k, v = self.to_k_ip(self.shown.tokens[:, i]), self.to_v_ip(self.shown.tokens[:, i])
+                out = out + gain * self.shown.weight(i, q.shape[1]) * _attend(q, k, v, attn.heads)
         return attn.to_out[1](attn.to_out[0](out))
 
 
@@ -131,12 +135,16 @@ class Frozen:
     text: CLIPTextModel
     tokenizer: CLIPTokenizer
 
+    known: dict[str, Tensor] = field(default_factory=dict)
+
     @torch.no_grad()
     def context(self, texts: list[str]) -> Tensor:
         """Hidden states (B, 77, D); each distinct text is encoded once."""
-        distinct = list(dict.fromkeys(texts))
-        states = self.text(tokens(self.tokenizer, distinct).to(DEVICE)).last_hidden_state.float()
-        return states[[distinct.index(text) for text in texts]]
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        if new:
+            states = self.text(tokens(self.tokenizer, new).to(DEVICE)).last_hidden_state.float()
+            self.known |= dict(zip(new, states, strict=True))
+        return torch.stack([self.known[text] for text in texts])
 
 
 def load(folder: Path) -> Frozen:
@@ -179,108 +187,65 @@ def speak(projector: Projector, frozen: Frozen, embeds: Tensor, shown: list[Labe
         optimizer.step()
 
 
-@dataclass
-class Batch:
-    """What one update learns from.
-
-    Args:
-        panes: one latent (B, 4, S, S), or those of two halves.
-        shown: labels of each pane.
-        embeds: (B, n, E), zero for no image.
-        weights: (B, n, H, W) of each image.
-        strength: (B,), how far from the prompt to the images the target lies.
-        axis: dimension along which panes are put together.
-    """
-
-    panes: list[Tensor]
-    shown: list[list[Label]]
-    embeds: Tensor
-    weights: Tensor
-    strength: Tensor
-    axis: int = 3
-
-    def joined(self, panes: list[Tensor]) -> Tensor:
-        return torch.cat(panes, dim=self.axis)
-
-
-def make_batch(latents: Latents, embeds: Tensor, side: int, size: int, rng: np.random.Generator) -> Batch:
-    """Draw a batch of one kind: one image at any scale, one for each half, or two at unequal scales."""
-    kind, ones = rng.random(), torch.ones(size, 1, side, side)
-    if kind < HALVES:
-        return _halves(latents, embeds, side, size // 2, rng)
-    first, second = (rng.integers(len(embeds), size=size).tolist() for _ in range(2))
-    pane, shown = [crop_latents(latents, first, side, rng)], [[latents.labels[i] for i in first]]
-    view = rng.integers(CROPS)
-    if kind < HALVES + MIXED:
-        both = torch.stack([embeds[first, view], embeds[second, view]], dim=1)
-        return Batch(pane, shown, both, torch.cat([0.9 * ones, 0.1 * ones], 1), torch.ones(size))
-    kept = torch.from_numpy(rng.random(size) >= NO_IMAGE)
-    scale = torch.from_numpy(rng.choice([1.0, FULL], size) - (rng.random(size) < 0.5) * rng.random(size) * FULL).float()
-    weights = scale[:, None, None, None] * ones
-    return Batch(
-        pane, shown, embeds[first, view][:, None] * kept[:, None, None], weights, kept * (scale / FULL).clamp(max=1)
-    )
-
-
-def _halves(latents: Latents, embeds: Tensor, side: int, size: int, rng: np.random.Generator) -> Batch:
-    chosen = [rng.integers(len(embeds), size=size).tolist() for _ in range(2)]
-    panes = [crop_latents(latents, some, side, rng) for some in chosen]
-    axis, scale, view = int(rng.integers(2, 4)), rng.uniform(FULL, 1), rng.integers(CROPS)
-    here, there = scale * torch.ones(size, 1, side, side), torch.zeros(size, 1, side, side)
-    weights = torch.cat([torch.cat([here, there], axis), torch.cat([there, here], axis)], 1)
-    shown = [[latents.labels[i] for i in some] for some in chosen]
-    both = torch.stack([embeds[some, view] for some in chosen], dim=1)
-    return Batch(panes, shown, both, weights, torch.ones(size), axis)
-
-
-def prompts(batch: Batch, labels_: list[Label], rng: np.random.Generator) -> list[str]:
-    """Empty, fitting or misleading captions; two halves have none that fits."""
-    texts = []
-    for label in batch.shown[0]:
-        chance = rng.random() if len(batch.panes) == 1 else 0.0
-        other = labels_[rng.integers(len(labels_))]
-        texts.append("" if chance < EMPTY else worded(rng, label if chance < EMPTY + CAPTION else other))
-    return texts
-
-
 def loss_of(
-    frozen: Frozen, shown: Seen, projector: Projector, batch: Batch, texts: list[str], alphas: Tensor
+    frozen: Frozen, shown: Seen, projector: Projector, batch: Batch, norms: AreaNorms, alphas: Tensor
 ) -> Tensor:
-    """Mean squared error to what the UNet says of each pane with its caption.
+    """Mean squared error to what the UNet says of each pane with the caption that is wanted there.
 
-    The velocity of a single pane counts as much as what the UNet says: it knows details that no caption names.
+    Where nothing but the image decides, the velocity counts as much: it knows details that no caption names.
     """
     count = len(batch.strength)
     times = (torch.rand(count).add(torch.arange(count)).div(count) * 1000).long().to(DEVICE)
     alpha, panes = alphas[times][:, None, None, None], [pane.to(DEVICE) for pane in batch.panes]
     noises = [torch.randn_like(pane) for pane in panes]
     noisy = [alpha.sqrt() * pane + (1 - alpha).sqrt() * noise for pane, noise in zip(panes, noises, strict=True)]
-    velocity = [alpha.sqrt() * noise - (1 - alpha).sqrt() * pane for pane, noise in zip(panes, noises, strict=True)]
-    whole, target, context = batch.joined(noisy), batch.joined(velocity), frozen.context(texts)
-    captions = [plain(p, (a, b)) for labels_ in batch.shown for p, a, b in labels_]
+    whole, context = batch.joined(noisy), frozen.context(batch.prompts)
     shown.tokens = torch.zeros(0)
     with autocast(), torch.no_grad():
-        taught = frozen.unet(torch.cat(noisy), times.repeat(len(noisy)), frozen.context(captions)).sample.float()
-        taught = batch.joined(list(taught.chunk(len(noisy))))
-        target = taught if len(noisy) > 1 else (target + taught) / 2
+        wanted = frozen.context([text for texts in batch.wanted for text in texts])
+        taught = frozen.unet(torch.cat(noisy), times.repeat(len(noisy)), wanted).sample.float()
+        target = batch.joined(list(taught.chunk(len(noisy))))
+        if batch.known:
+            target = (target + alpha.sqrt() * noises[0] - (1 - alpha).sqrt() * panes[0]) / 2
         if (batch.strength < 1).any():
             prompted = frozen.unet(whole, times, context).sample.float()
             target = torch.lerp(prompted, target, batch.strength.to(DEVICE)[:, None, None, None])
     shown.tokens, shown.weights = projector(batch.embeds.to(DEVICE)), batch.weights.to(DEVICE)
-    with autocast():
+    shown.gains = [shown.types[kind] for kind in batch.kinds]
+    with autocast(), norms.acting(shares_in(shown.weights) if batch.apart else None):
         return F.mse_loss(frozen.unet(whole, times, context).sample.float(), target)
+
+
+def shares_in(weights: Tensor) -> SharesAt:
+    """Return the areas of images (B, n, h, w) that have the same masks in every row."""
+
+    def shares(grid: tuple[int, int], batch: int) -> list[tuple[slice, Tensor | None]]:
+        return [(slice(batch), shares_of(F.adaptive_avg_pool2d((weights[0] > 0).float(), grid).flatten(1)))]
+
+    return shares
 
 
 def install(frozen: Frozen, shown: Seen) -> list[tuple[Layer, ImageAttention]]:
     """Put a processor at every cross-attention."""
     if DEVICE.type == "cpu":  # the backward pass of fused attention is slow there
         frozen.unet.set_attn_processor(AttnProcessor())
-    placed = []
-    for layer in find_layers(frozen.unet):
+    placed, layers = [], find_layers(frozen.unet)
+    for layer in layers:
         attention = frozen.unet.get_submodule(f"{layer.name}.attn2")
-        attention.processor = ImageAttention(attention, shown).to(DEVICE)
+        attention.processor = ImageAttention(layer.number, attention, shown).to(DEVICE)
         placed.append((layer, attention.processor))
+    shown.types = {kind: by_layer(weights_of_type(kind, layers), layers, 1.0) for kind in TYPES}
     return placed
+
+
+def begin_at(folder: Path, projector: Projector, placed: list[tuple[Layer, ImageAttention]]) -> None:
+    """Take the weights of an adapter that was written before."""
+    earlier = read_adapter(folder / "ip_adapter.safetensors")
+    projector.load_state_dict(earlier.image_proj)
+    for layer, processor in placed:
+        keys, values = earlier.layers[layer.number]
+        processor.to_k_ip.weight.data.copy_(keys)
+        processor.to_v_ip.weight.data.copy_(values.float() / BEFORE)
 
 
 def export(encoder: nn.Module, projector: Projector, placed: list[tuple[Layer, ImageAttention]], out: Path) -> None:
@@ -313,35 +278,63 @@ def save_demo_reference(out: Path) -> None:
     (out / f"red_zigzag{SUFFIX}").write_bytes(encode_reference(reference))
 
 
-def train(model: Path, work: Path, out: Path, steps: int, encoder_steps: int, pool: int, rate: float) -> None:
-    """Train both parts and write `out`; goes on where an interrupted call stopped."""
+def train(
+    model: Path, work: Path, out: Path, steps: int, encoder_steps: int, size: int, rate: float, start: Path | None
+) -> None:
+    """Train both parts and write `out`; goes on where an interrupted call stopped.
+
+    Args:
+        model: folder of `texture-sd`.
+        work: folder of data and checkpoints.
+        out: folder to write.
+        steps: updates of the adapter.
+        encoder_steps: updates of the image encoder.
+        size: textures drawn.
+        rate: highest learning rate.
+        start: folder of an adapter to begin at, whose image encoder stays as it is.
+    """
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    latents = encode(AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32), pool, 20 * FACTOR, work)
-    drawn = images(pool, 20 * FACTOR, work)
-    encoder = train_encoder(drawn, labels(pool), work, encoder_steps)
+    latents = encode(AutoencoderKL.from_pretrained(model / "vae", torch_dtype=torch.float32), size, 20 * FACTOR, work)
+    drawn = images(size, 20 * FACTOR, work)
+    if start is None:
+        encoder = train_encoder(drawn, labels(size), work, encoder_steps)
+    else:
+        encoder = CLIPVisionModelWithProjection.from_pretrained(start / "image_encoder", torch_dtype=torch.float32)
+        encoder = encoder.eval().requires_grad_(False)
     embeds, frozen, shown = embed(encoder, drawn, work / "embeds.pt"), load(model), Seen()
     placed = install(frozen, shown)
     projector = Projector(embeds.shape[-1], placed[0][0].width).to(DEVICE)
-    if not (work / "ip_adapter.pt").exists():
+    if start is not None:
+        begin_at(start, projector, placed)
+    elif not (work / "ip_adapter.pt").exists():
         speak(projector, frozen, embeds, latents.labels, 400)
     modules = [projector, *(processor for _, processor in placed)]
     run = TrainingRun(modules, steps, rate, work / "ip_adapter.pt", warmup=50)
-    rng, alphas, log = np.random.default_rng(run.step), new_scheduler().alphas_cumprod.to(DEVICE), []
-    for step in (bar := trange(run.step, steps, desc="adapter", mininterval=5)):
-        side, size = next((side, size) for end, side, size in STAGES if step < end * steps)
-        batch = make_batch(latents, embeds, side, size, rng)
-        loss = loss_of(frozen, shown, projector, batch, prompts(batch, latents.labels, rng), alphas)
-        run.update(loss)
-        log.append(loss.item())
-        if run.step % 25 == 0:
-            bar.set_postfix(loss=f"{np.mean(log[-100:]):.4f}")
-        if run.step % 200 == 0 or run.step == steps:
-            run.save()
+    pool, alphas = Pool(latents, embeds), new_scheduler().alphas_cumprod.to(DEVICE)
+    with (norms := AreaNorms()).installed(frozen.unet):
+        for _ in updates(run, frozen, shown, projector, pool, norms, alphas):
             run.average.swap()
             export(encoder, projector, placed, out)
             run.average.swap()
     save_demo_reference(out)
+
+
+def updates(
+    run: TrainingRun, frozen: Frozen, shown: Seen, projector: Projector, pool: Pool, norms: AreaNorms, alphas: Tensor
+) -> Iterator[int]:
+    """Train, and yield at every checkpoint."""
+    rng, log = np.random.default_rng(run.step), []
+    for step in (bar := trange(run.step, run.total, desc="adapter", mininterval=5)):
+        side, size = next((side, size) for end, side, size in STAGES if step < end * run.total)
+        loss = loss_of(frozen, shown, projector, make_batch(pool, side, size, rng), norms, alphas)
+        run.update(loss)
+        log.append(loss.item())
+        if run.step % 25 == 0:
+            bar.set_postfix(loss=f"{np.mean(log[-100:]):.4f}")
+        if run.step % 200 == 0 or run.step == run.total:
+            run.save()
+            yield run.step
 
 
 def main() -> None:
@@ -353,9 +346,10 @@ def main() -> None:
     parser.add_argument("--encoder-steps", type=int, default=2500)
     parser.add_argument("--pool", type=int, default=4800, help="textures drawn")
     parser.add_argument("--rate", type=float, default=6e-4, help="highest learning rate")
+    parser.add_argument("--start", type=Path, help="folder of an adapter to begin at, whose image encoder stays")
     args = parser.parse_args()
     out = args.out or args.work / "texture-ip"
-    train(args.model, args.work, out, args.steps, args.encoder_steps, args.pool, args.rate)
+    train(args.model, args.work, out, args.steps, args.encoder_steps, args.pool, args.rate, args.start)
 
 
 if __name__ == "__main__":
