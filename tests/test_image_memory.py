@@ -24,7 +24,9 @@ from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.patching.wrappers import installed
 from tiny_adapters import TOKENS, Encoder, plain_image, random_adapter
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 TEXT = [[torch.linspace(-1, 1, 77 * 16).view(1, 77, 16), {"pooled_output": torch.ones(1, 16)}]]
 
@@ -159,6 +161,46 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor
     from tessera.host.models.attention_hooks import optimized_attention
 
     return optimized_attention(q, k, v, extra["n_heads"])
+
+
+def _products(applied: Any, memory: RunMemory) -> int:
+    """Floating point operations of the matrix products of one call, with those in place, which torch does not count."""
+
+    def product(_: Any, a: tuple[int, ...], b: tuple[int, ...], **__: Any) -> int:
+        return 2 * a[0] * a[1] * a[2] * b[2]
+
+    to = {**applied.model_options["transformer_options"], "wrappers": applied.wrappers, "cond_or_uncond": [1, 0]}
+    x, text, sigma = torch.randn(2, 4, 8, 8), torch.randn(2, 7, 16), torch.full((2,), 3.0)
+    counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: product})
+    # Fused attention of a CPU is not counted either.
+    with torch.no_grad(), counter, sdpa_kernel(SDPBackend.MATH):
+        applied.model.apply_model(x, sigma, c_crossattn=text, transformer_options={**to, RUN: memory})
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("combine", COMBINES)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("path", ["cpu", "none"])
+def test_products_grow_with_the_tokens_and_nothing_else(
+    model: Any, combine: str, masked: bool, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two products, of queries with keys and of weights with values, for every token, pixel and channel."""
+    from tessera.ip_adapter import attend, steps
+
+    monkeypatch.setattr(attend, "UNFUSED", path)
+    monkeypatch.setattr(steps, "AREAS", "none")
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for layer in find_layers(model.model.diffusion_model):
+        sizes.setdefault(layer.grid((8, 8)), []).append(layer.channels)
+    token = sum(2 * 2 * 2 * height * width * sum(channels) for (height, width), channels in sizes.items())
+    mask = torch.rand(8, 8) if masked else None
+    for kind in ("base", "plus"):
+        adapter = parse_adapter(random_adapter(model.model.diffusion_model, kind), kind)
+        loaded = LoadedAdapter(adapter, Encoder())
+        stacks = {n: _apply(model, loaded, _prompts(n, mask=mask), combine) for n in (1, 2, 10)}
+        found = {n: _products(each, _memories(each, 1, (8, 8), 1)) for n, each in stacks.items()}
+        assert found[2] - found[1] == TOKENS[kind] * token
+        assert found[10] - found[1] == 9 * TOKENS[kind] * token
 
 
 # What is computed
