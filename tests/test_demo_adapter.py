@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tessera.contract.demo import DEMO_ADAPTER
+from tessera.demo.training.classifier import shape
 from tessera.demo.training.evaluate_ip_adapter import SCALES, Images, Model, colour_distance, references
 from torch import Tensor
 from torch.nn import functional as F
@@ -60,3 +61,38 @@ def test_each_half_follows_its_own_reference(model: Model, refs: Images) -> None
         alike = halves @ own.T
         nearer += int((alike.diagonal() > alike.flip(1).diagonal()).sum())
     assert nearer >= 0.9 * 2 * COUNT
+
+
+TEXTS = ["bricks", "zigzag", "hexagons", "checkers", "waves", "dots"]
+"""Patterns beside the references', which begin with stripes."""
+
+
+def _structure(a: Images, b: Images) -> float:
+    """How alike two images are but for their colours, 0..1."""
+    one, other = (shape(torch.from_numpy(image).permute(2, 0, 1)[None].float()).flatten() for image in (a, b))
+    return abs(F.cosine_similarity(one, other, dim=0).item())
+
+
+@torch.inference_mode()
+def test_style_takes_colours_and_leaves_the_layout_to_the_prompt(model: Model, refs: Images) -> None:
+    layout: dict[str, list[float]] = {"style": [], "full": []}
+    nearer = []
+    for seed, (ref, text) in enumerate(zip(refs, TEXTS, strict=True)):
+        plain = model.draw([], seed, text=text)
+        for kind, found in layout.items():
+            drawn = model.draw([model.prompt(ref, 0.9, kind=kind)], seed, text=text)
+            found.append(_structure(drawn, plain))
+            if kind == "style":
+                nearer.append(colour_distance(drawn, ref) / colour_distance(plain, ref))
+    assert np.mean(nearer) < 0.5
+    assert np.mean(layout["style"]) > 0.5 > np.mean(layout["full"])
+
+
+@torch.inference_mode()
+def test_character_takes_the_layout_and_leaves_the_colours_to_the_prompt(model: Model, refs: Images) -> None:
+    nearer = []
+    for seed, ref in enumerate(refs):
+        plain = model.draw([], seed, text="purple and pink texture")
+        drawn = model.draw([model.prompt(ref, 0.9, kind="character")], seed, text="purple and pink texture")
+        nearer.append(colour_distance(drawn, plain) < colour_distance(drawn, ref))
+    assert np.mean(nearer) > 0.8
