@@ -108,9 +108,20 @@ def parse_block_weights(text: str, layers: list[Layer]) -> BlockWeights:
     weights = read_block_weights(text)
     for prefix in weights:
         if not any(_fits(prefix, layer.name) for layer in layers):
-            names = ", ".join(dict.fromkeys(layer.name.split(".transformer")[0] for layer in layers))
-            raise ValueError(f'blocks: no block is called "{prefix}"; use all, or the beginning of one of: {names}.')
+            raise ValueError(
+                f'blocks: no block is called "{prefix}"; use all, or the beginning of one of: {_names(layers)}.'
+            )
     return weights
+
+
+def _names(layers: list[Layer]) -> str:
+    """Name the blocks; those of Flux, which are many, by the first and the last of each kind."""
+    names = list(dict.fromkeys(layer.name.split(".transformer")[0] for layer in layers))
+    if layers[0].in_flux:
+        kinds = dict.fromkeys(name.split(".")[0] for name in names)
+        each = [[name for name in names if name.startswith(kind)] for kind in kinds]
+        return ", ".join(f"{found[0]} to {found[-1]}" for found in each)
+    return ", ".join(names)
 
 
 def read_block_weights(text: str) -> BlockWeights:

@@ -87,7 +87,8 @@ class TextProjection:
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Project tokens (..., D)."""
-        return F.linear(tokens, self.layer.weight.to(tokens), self.layer.bias.to(tokens))
+        bias = None if self.layer.bias is None else self.layer.bias.to(tokens)
+        return F.linear(tokens, self.layer.weight.to(tokens), bias)
 
     def __repr__(self) -> str:
         """Tell models apart by some of the weights."""
