@@ -42,6 +42,7 @@ OF_ITS_OWN = {"ComfyApp graph accessed before initialization"}
 """What the editor 1.49.6 reports of itself, whatever the server answers."""
 GRAPH_IS_GONE = "Attempted to access LGraph reference"
 """What the editor raises while one graph takes the place of another, with no module of a pack in its stack."""
+TEMPLATES = "[data-testid=template-workflows-content]"
 SECONDS = 120
 DRAWING = 500
 """Time for drawing, in ms."""
@@ -133,7 +134,7 @@ class Editor:
 
     def open_template(self, name: str) -> None:
         """Open an example from the dialog of templates."""
-        if not self.page.locator("[data-testid=template-workflows-content]").is_visible():
+        if not self.page.locator(TEMPLATES).is_visible():
             self.page.evaluate("() => void window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
         # Nodes bear the pack's name, too.
         self.page.get_by_role("dialog").get_by_text(self.server.pack, exact=True).first.click()
@@ -143,6 +144,13 @@ class Editor:
         card.click()
         count = len(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text())["nodes"])
         self.page.wait_for_function(LOADED, arg=[name, count], timeout=SECONDS * 1000)
+
+    def close_templates(self) -> None:
+        """Close the dialog of templates, which the editor opens for who comes for the first time."""
+        shown = self.page.locator(TEMPLATES)
+        if shown.is_visible():
+            self.page.keyboard.press("Escape")
+            shown.wait_for(state="hidden")
 
     def load(self, document: dict[str, Any], name: str) -> None:
         """Open a workflow, as if its file were dropped on the canvas."""
