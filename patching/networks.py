@@ -65,7 +65,8 @@ class Network:
         if isinstance(config, Mapping) and "in_channels" in config:
             # A host feeds whole patches to diffusers' own transformers, as channels.
             packed = (config.get("out_channels") or config["in_channels"]) / self.channels
-            return round(config.get("patch_size", 1) * packed**0.5)
+            side = config.get("patch_size") or config.get("all_patch_size", (1,))[0]
+            return round(side * packed**0.5)
         size = getattr(self.module, "patch_size", None) or getattr(self.module, "patch", None)
         side = size[-1] if isinstance(size, Sequence) and size else size
         return side if isinstance(side, int) else None

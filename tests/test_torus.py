@@ -18,6 +18,7 @@ from margins import within
 from naming import naming
 from tessera.host.models.architectures import build_flux
 from tessera.host.models.model_base import Flux
+from tessera.host.models.rotary import ComplexPosEmbed
 from tessera.tiling.axes import TILINGS, Axes
 from tessera.tiling.circular import NotPeriodicError
 from tessera.tiling.torus import Grid, find_grids, torus, torus_angles
@@ -141,6 +142,10 @@ def test_all_layouts_hold_the_same_angles() -> None:
         cos, sin = pairs(ids)
     torch.testing.assert_close(turned[..., 0, 0].repeat_interleave(2, 1), cos)
     torch.testing.assert_close(turned[..., 1, 0].repeat_interleave(2, 1), sin)
+    complex_ = ComplexPosEmbed(10000, [16, 56, 56])
+    with torus(complex_, BOTH, [(4, 6)]):
+        torch.testing.assert_close(complex_(ids), torch.complex(turned[..., 0, 0], turned[..., 1, 0]))
+    torch.testing.assert_close(complex_(ids).real.repeat_interleave(2, 1), pairs(ids)[0])
     tokens_first = HiDreamEmbedND(10000, [16, 56, 56])
     with torus(tokens_first, BOTH, [(4, 6)]):
         assert torch.equal(tokens_first(ids.expand(2, -1, -1)), turned.expand(2, 1, -1, -1, -1, -1).movedim(1, 2))

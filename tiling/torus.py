@@ -269,7 +269,14 @@ def _write_pairs(embedding: tuple[Tensor, Tensor], _: slice, grid: Grid, bands: 
         place.copy_(values.to(part).expand_as(place))
 
 
+def _write_complex(embedding: Tensor, _: slice, grid: Grid, bands: slice, angles: Tensor) -> None:
+    """Write the embedded host's `ComplexPosEmbed`: complex rotations (N, D / 2)."""
+    place = rearrange(embedding[grid.span, bands], "(h w) d -> h w d", h=grid.height)
+    place.copy_(torch.polar(torch.ones_like(angles), angles).to(embedding).expand_as(place))
+
+
 EMBEDDERS: dict[str, Write] = {
+    "ComplexPosEmbed": _write_complex,
     "EmbedND": _write_matrices,
     "FluxPosEmbed": _write_pairs,
     "Flux2PosEmbed": _write_pairs,

@@ -233,11 +233,12 @@ def qwen_image() -> StateDict:
     return tiny.random_weights(QwenImageTransformer2DModel.from_config(config))
 
 
-def z_image() -> StateDict:
+def z_image(heads: int = 9) -> StateDict:
+    """ComfyUI takes Z-Image of some widths for another model."""
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
-    config = {"dim": 1152, "n_layers": 2, "n_refiner_layers": 2, "n_heads": 9, "n_kv_heads": 9, "cap_feat_dim": 64}
-    axes = {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]}
+    config = {"dim": 128 * heads, "n_layers": 2, "n_refiner_layers": 2, "n_heads": heads, "n_kv_heads": heads}
+    axes = {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "cap_feat_dim": 64}
     weights = tiny.random_weights(ZImageTransformer2DModel.from_config(config | axes))
     return original(weights, dict(FAMILIES_BY_NAME["Z-Image"].lora_sources(set(weights))))
 

@@ -20,6 +20,7 @@ from ...text.vision import build_seeing
 from .. import latent_formats
 from ..model_base import Conds, ModelType
 from ..patches import patchify, unpatchify
+from ..rotary import ComplexPosEmbed
 from ..transformer_base import TransformerModel
 from .base import Family, Sampling, TextKind, TextSource
 
@@ -137,26 +138,23 @@ class Positions(nn.Module):
     diffusers counts from one token further up and left where a side is odd, and puts text behind the largest image.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = ComplexPosEmbed(THETA, AXES)
+
     def forward(
         self, shapes: list[list[tuple[int, int, int]]], device: torch.device, max_txt_seq_len: int
     ) -> tuple[Tensor, Tensor]:
         """Return complex rotations of images (T, D / 2) and of text (L, D / 2)."""
         _, height, width = shapes[0][0]
-        images = [self._of_image(index, *shape[1:], device) for index, shape in enumerate(shapes[0])]
+        images = torch.cat([self._of_image(index, *shape[1:], device) for index, shape in enumerate(shapes[0])])
         text = torch.arange(int(max_txt_seq_len), device=device) + max(height // 2, width // 2)
-        return self._turned(torch.cat(images)), self._turned(text[:, None].expand(-1, len(AXES)))
+        turned = self.embed(torch.cat([images, text[:, None].expand(-1, len(AXES))]))
+        return turned[: len(images)], turned[len(images) :]
 
     def _of_image(self, index: int, height: int, width: int, device: torch.device) -> Tensor:
         rows, columns = (torch.arange(side, device=device) - side // 2 for side in (height, width))
         return torch.cartesian_prod(torch.tensor([index], device=device), rows, columns)
-
-    def _turned(self, places: Tensor) -> Tensor:
-        angles: list[Tensor] = []
-        for axis, size in enumerate(AXES):
-            powers = torch.arange(0, size, 2, device=places.device).float() / size
-            angles.append(places[:, axis, None].float() / THETA**powers)
-        found = torch.cat(angles, 1)
-        return torch.polar(torch.ones_like(found), found)
 
 
 class QwenImageTextModel(nn.Module):

@@ -16,6 +16,7 @@ from ...text.loading import TextWeights
 from ...text.tokenizer import MultiTokenizer
 from .. import latent_formats
 from ..model_base import Conds, ModelType
+from ..rotary import ComplexPosEmbed
 from ..transformer_base import TransformerModel
 from .base import Family, Sampling, TextKind, TextSource
 
@@ -123,7 +124,8 @@ def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> t
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
     with torch.device("meta"):
-        module = ZImageTransformer2DModel.from_config(given or config(sd))
+        module: Any = ZImageTransformer2DModel.from_config(given or config(sd))
+    module.rope_embedder = ComplexPosEmbed(module.config.rope_theta, module.config.axes_dims)
     return fill(module, sd, dtype, "the transformer")
 
 
