@@ -2,7 +2,8 @@
 
     python sample_face.py COMFYUI PACK FOLDER OUT.safetensors
 
-FOLDER: adapter.safetensors and me.npy. OUT gets the latents for each strength of the LoRA.
+FOLDER: adapter.safetensors and me.npy. OUT gets the latents for each strength of the LoRA. A loader
+that adds the same LoRA behind the node has to be refused.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ def main() -> None:
         latents[str(lora)] = comfy.sample.sample(
             used, noise, 4, 1.0, "euler", "normal", positive, positive, empty, seed=3
         ).contiguous()
+    layers = importlib.import_module("pack.ip_adapter.layers").find_layers(used.get_model_object("diffusion_model"))
+    again = importlib.import_module("pack.contract").add_lora(used, faces.lora_of(adapter, layers), 0.6)
+    try:
+        comfy.sample.sample(again, noise, 4, 1.0, "euler", "normal", positive, positive, empty, seed=3)
+    except ValueError as refused:
+        assert "in the model twice" in str(refused), refused
+    else:
+        raise AssertionError("the LoRA acted twice")
     safetensors.torch.save_file(latents, out)
 
 
