@@ -50,11 +50,11 @@ _NEEDED = {
 _PROJECTIONS = {"visual_projection.weight": (0, 1), "visual.proj": (1, 0)}
 """Keys of the encoder's projection in both layouts, and the axes that are (embedding, patch) wide."""
 
-_POSITIONS = "vision_model.embeddings.position_embedding.weight"
-"""A key of encoders without projection, such as SigLIP's; (positions, width of a patch)."""
+_POSITIONS = tuple(f"{prefix}embeddings.position_embedding.weight" for prefix in ("vision_model.", ""))
+"""Keys of encoders without projection, such as SigLIP's, in files and in transformers: (positions, width)."""
 
-_PLACES = (_POSITIONS, "visual.positional_embedding")
-"""Keys of the positions in both layouts, (positions, width)."""
+_PLACES = (*_POSITIONS, "visual.positional_embedding")
+"""Keys of the positions in all layouts, (positions, width)."""
 
 _FAMILIES = (
     ("layer_scale1.lambda1", "DINOv2"),
@@ -105,12 +105,13 @@ def fits(adapter: Adapter, shape: EncoderShape) -> bool:
 
 def shape_of(weights: Mapping[str, Iterable[int]]) -> EncoderShape | None:
     """Return the shape of an encoder by the shapes of its weights, None for one that is neither CLIP's nor SigLIP's."""
-    positions = next((tuple(weights[key]) for key in _PLACES if key in weights), None)
+    place = next((key for key in _PLACES if key in weights), None)
+    positions = None if place is None else tuple(weights[place])
     key = next((key for key in _PROJECTIONS if key in weights), None)
     if key is not None:
         embedding, patch = (tuple(weights[key])[axis] for axis in _PROJECTIONS[key])
         return EncoderShape(embedding, patch, positions[0] if positions else None)
-    return EncoderShape(0, positions[1], positions[0]) if positions and _POSITIONS in weights else None
+    return EncoderShape(0, positions[1], positions[0]) if positions and place in _POSITIONS else None
 
 
 def choose_encoder(adapter: Adapter, names: Iterable[str], full_path: Callable[[str], str]) -> str:

@@ -18,7 +18,7 @@ from tessera.host.runtime.patcher import ModelPatcher
 from tessera.ip_adapter.faces import Face
 from tessera.ip_adapter.formats import parse_adapter
 from tessera.ip_adapter.layers import find_layers
-from tessera.ip_adapter.pipeline import ImageEncoder, image_prompts
+from tessera.ip_adapter.pipeline import image_prompts, load_adapter
 from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter, make_references
 from tessera.ip_adapter.saved import encode_reference, load_reference
 from tessera.ip_adapter.siglip import PooledEncoder, check_head, pool, with_head
@@ -208,13 +208,15 @@ def test_an_encoder_without_the_head_is_refused(tmp_path: Path, model: ModelPatc
     check_head(adapter, PooledEncoder(encoder, {}))
 
 
-def test_a_pipelines_encoder_gives_its_pooled_output() -> None:
+def test_a_pipelines_encoder_gives_its_pooled_output(flux_transformer: Any, tmp_path: Path) -> None:
     from transformers import SiglipImageProcessor
 
     siglip = _siglip()
     processor: Any = SiglipImageProcessor(size={"height": 32, "width": 32})
+    torch.save(random_instantx(flux_transformer, 144), tmp_path / "ip-adapter.bin")
     image = torch.randint(0, 256, (1, 32, 32, 3)) / 255
-    found = ImageEncoder(siglip, processor).encode_image(image)
+    loaded = load_adapter(str(tmp_path / "ip-adapter.bin"), siglip, processor)
+    found = loaded.encoder.encode_image(image)
     with torch.no_grad():
         expected = siglip(pixel_values=2 * image.movedim(-1, 1) - 1).pooler_output
     assert within(_distance(found.image_embeds, expected), 1e-5)
