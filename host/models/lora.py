@@ -184,8 +184,8 @@ def _text_names(encoder: str, inner: str, present: set[str]) -> list[str]:
 
 
 def _numbers(encoder: str, present: set[str]) -> tuple[int, ...]:
-    """Return the numbers that an encoder has in files; trainers of Flux call T5 the second or the third."""
-    clips = sorted(name for name in present if name.startswith("clip_"))[::-1]
-    if encoder in clips:
-        return (clips.index(encoder) + 1,)
-    return (2, 3) if clips == ["clip_l"] else (len(clips) + 1,)
+    """Return the numbers that an encoder has in files: L before G before T5, which some count further."""
+    clips = sorted((name for name in present if name.startswith("clip_")), reverse=True)
+    number = (clips.index(encoder) if encoder in clips else len(clips)) + 1
+    alone = (encoder == "clip_g" and number == 1) or (encoder not in clips and clips == ["clip_l"])
+    return (number, number + 1) if alone else (number,)
