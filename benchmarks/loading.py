@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,7 +55,8 @@ def make(path: Path, dtype: torch.dtype, blocks: int, width: int = 1024) -> None
     }
     config |= {"joint_attention_dim": 256, "pooled_projection_dim": 64, "guidance_embeds": True}
     with torch.device("meta"):
-        shapes = FluxTransformer2DModel.from_config(config).state_dict()
+        module: Any = FluxTransformer2DModel.from_config(config)
+    shapes = module.state_dict()
     parts: dict[str, list[torch.Tensor]] = {}
     for key, source in flux_sources(blocks, blocks, guidance=True).items():
         parts.setdefault(source.key, []).append(torch.rand(shapes[key].shape).to(dtype))
@@ -86,7 +88,8 @@ def read(path: Path, dtype: torch.dtype) -> list[torch.Tensor]:
         for entry in entries:
             stored = {"F32": torch.float32, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn}[entry.dtype]
             content = torch.empty(entry.end - entry.start, dtype=torch.uint8)
-            view, place = memoryview(content.numpy()), 0
+            room: Any = content.numpy()
+            view, place = memoryview(room), 0
             while place < len(view):
                 place += file.readinto(view[place : place + CHUNK])
             found.append(content.view(stored).to(dtype))
