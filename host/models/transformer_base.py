@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..sampling.conds import CONDRegular
 from .model_base import BaseModel, Conds, ModelType
+
+
+def empty_module(kind: Any, config: dict[str, Any]) -> Any:
+    """Return a module of diffusers without weights or memory."""
+    with torch.device("meta"):
+        return kind.from_config(config)
 
 
 class TransformerModel(BaseModel):

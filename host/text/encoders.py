@@ -194,6 +194,29 @@ class SD1TextModel(nn.Module):
         return self.clip_l.encode_token_weights(tokens["l"], layer, projected)
 
 
+class OneCLIPTextModel(nn.Module):
+    """One of OpenCLIP's encoders: the layer before the last, and the projected pooled text.
+
+    Args:
+        role: "clip_h" or "clip_g", whose tokens are called by its last letter.
+        encoder: it.
+        norm_layer: whether the layer is normed.
+    """
+
+    def __init__(self, role: str, encoder: CLIPTextEncoder, norm_layer: bool) -> None:
+        super().__init__()
+        self.role = role
+        self.add_module(role, encoder)
+        encoder.layer, encoder.norm_layer = PENULTIMATE, norm_layer
+
+    def encode_token_weights(
+        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return text embedding (1, L, D) and pooled text (1, P)."""
+        encoder: Any = self.get_submodule(self.role)
+        return encoder.encode_token_weights(tokens[self.role[-1]], layer, projected)
+
+
 class SDXLTextModel(nn.Module):
     """Stable Diffusion XL: the layers before the last of CLIP-L and CLIP-G side by side, and CLIP-G's pooled text."""
 

@@ -117,6 +117,28 @@ class LanguageModelEncoder(nn.Module):
         return torch.cat([states[layer] for layer in self.layers], -1).float().cpu()
 
 
+class LanguageTextModel(nn.Module):
+    """The text encoder of a family that reads a language model alone.
+
+    Args:
+        role: what the encoder and its tokens are called.
+        encoder: it.
+        pad: the padding token, where it is hidden from the prompt.
+    """
+
+    def __init__(self, role: str, encoder: LanguageModelEncoder, pad: int | None = None) -> None:
+        super().__init__()
+        self.role, self.pad = role, pad
+        self.add_module(role, encoder)
+
+    def encode_token_weights(
+        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
+    ) -> tuple[Tensor, None]:
+        """Return text embedding (1, L, D)."""
+        encoder: Any = self.get_submodule(self.role)
+        return encoder.encode_tokens(tokens[self.role], self.pad), None
+
+
 def is_qwen3(sd: StateDict) -> bool:
     """Return whether weights are those of Qwen3."""
     return "layers.0.self_attn.q_norm.weight" in without_head(sd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,24 @@ from ..runtime import devices
 from .architectures import BIGG_MIN_LAYERS, build_clip_text, build_t5, clip_text_config
 from .clip import CLIP
 from .clip_tokens import load_t5_tokenizer
-from .encoders import CLIPTextEncoder, FluxTextModel, SD1TextModel, SDXLTextModel, T5TextEncoder
-from .language_models import is_qwen2, is_qwen3, without_head
+from .encoders import (
+    CLIPTextEncoder,
+    FluxTextModel,
+    OneCLIPTextModel,
+    SD1TextModel,
+    SDXLTextModel,
+    T5TextEncoder,
+)
+from .language_models import (
+    ChatTokenizer,
+    LanguageModelEncoder,
+    LanguageTextModel,
+    build_qwen3,
+    is_qwen2,
+    is_qwen3,
+    load_chat_tokenizer,
+    without_head,
+)
 from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 from .vision import VISUAL
 
@@ -137,6 +154,16 @@ def sd1_clip(text: TextWeights, directories: list[str] | None = None, tokenizer:
     return CLIP(SD1TextModel(clip_encoder(text, tokenizer)), MultiTokenizer(l=tokenizer))
 
 
+def one_clip(
+    role: str, text: TextWeights, directories: list[str], tokenizer: PromptTokenizer | None, norm_layer: bool
+) -> CLIP:
+    """Return the CLIP of a family with one of OpenCLIP's text encoders; its vocabulary when no tokenizer is given."""
+    text.openclip = True
+    tokenizer = tokenizer or clip_tokenizer(text, role, directories)
+    model = OneCLIPTextModel(role, clip_encoder(text, tokenizer), norm_layer)
+    return CLIP(model, MultiTokenizer(**{role[-1]: tokenizer}))
+
+
 def sdxl_clip(
     clip_l: TextWeights,
     clip_g: TextWeights,
@@ -151,6 +178,32 @@ def sdxl_clip(
     clip_g.openclip = True
     model = SDXLTextModel(clip_encoder(clip_l, first), clip_encoder(clip_g, second))
     return CLIP(model, MultiTokenizer(g=second, l=first))
+
+
+def qwen3_clip(
+    text: TextWeights,
+    folder: Path,
+    role: str,
+    template: str,
+    layers: Sequence[int],
+    min_length: int = 0,
+    pad: int | None = None,
+) -> CLIP:
+    """Return the CLIP of a family that reads Qwen3.
+
+    Args:
+        text: the weights.
+        folder: where `tokenizer.json` is.
+        role: what the family calls it.
+        template: "{}" stands for the prompt.
+        layers: whose outputs are the embedding, side by side.
+        min_length: to which prompts are padded.
+        pad: the padding token, hidden from the prompt.
+    """
+    encode = load_chat_tokenizer(folder, "Qwen3")
+    module = build_qwen3(text.weights, devices.text_encoder_dtype(wide_range=True))
+    model = LanguageTextModel(role, LanguageModelEncoder(module, layers), pad)
+    return CLIP(model, MultiTokenizer(**{role: ChatTokenizer(encode, template, min_length, pad or 0)}))
 
 
 def t5_length(folder: Path) -> int:

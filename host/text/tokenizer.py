@@ -180,7 +180,7 @@ def load_embedding(path: Path, key: str) -> torch.Tensor:
 class MultiTokenizer:
     """The tokenizers of a model's text encoders, by the names of ComfyUI's token dictionaries: l, g, t5xxl."""
 
-    def __init__(self, **tokenizers: PromptTokenizer) -> None:
+    def __init__(self, **tokenizers: Any) -> None:
         self.tokenizers = tokenizers
 
     def with_padding(self, name: str, min_length: int, min_padding: int) -> MultiTokenizer:

@@ -17,6 +17,7 @@ from ...text.tokenizer import MultiTokenizer
 from ..architectures import FLUX_HEAD_SIZE, FLUX_ROPE_AXES
 from ..flux_transformer import FluxCalls, Options
 from ..model_base import Conds, Flux, ModelType
+from ..transformer_base import empty_module
 from .base import Family, Sampling, TextKind, TextSource
 
 MODULATIONS = 344
@@ -180,8 +181,7 @@ def config(sd: StateDict) -> dict[str, Any]:
 def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
     from diffusers.models.transformers.transformer_chroma import ChromaTransformer2DModel
 
-    with torch.device("meta"):
-        module: Any = ChromaTransformer2DModel.from_config(given or config(sd))
+    module = empty_module(ChromaTransformer2DModel, given or config(sd))
     # Its modulations are computed here, so that guidance counts, too; its own buffer would be on no device.
     module.time_text_embed = nn.Identity()
     return fill(module, sd, dtype, "the transformer")

@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...layouts.ldm_layout import Source, taken
 from ...layouts.state_dicts import StateDict, count_blocks, fill
-from ...runtime import devices
 from ...sampling.conds import CONDConstant, CONDList, CONDRegular
 from ...text.clip import CLIP
-from ...text.language_models import ChatTokenizer, Chunks, LanguageModelEncoder, build_qwen3, load_chat_tokenizer
-from ...text.loading import TextWeights
-from ...text.tokenizer import MultiTokenizer
+from ...text.loading import TextWeights, qwen3_clip
 from .. import latent_formats
 from ..model_base import Conds, ModelType
 from ..references import places
-from ..transformer_base import TransformerModel
+from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
 
 HEAD_SIZE = 128
@@ -134,22 +131,6 @@ def _positions(image: Tensor, index: float, top: int, left: int) -> Tensor:
     return ids.flatten(0, 1)
 
 
-class KleinTextModel(nn.Module):
-    """Three layers of Qwen3 side by side; padding is hidden from the prompt."""
-
-    def __init__(self, name: str, encoder: LanguageModelEncoder) -> None:
-        super().__init__()
-        self.name = name
-        self.add_module(name, encoder)
-
-    def encode_token_weights(
-        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
-    ) -> tuple[Tensor, None]:
-        """Return text embedding (1, L, 3 D)."""
-        encoder: Any = self.get_submodule(self.name)
-        return encoder.encode_tokens(tokens[self.name], PAD), None
-
-
 def source(key: str) -> Source:
     """Return the original's name of a weight of diffusers."""
     if key == "norm_out.linear.weight":
@@ -202,8 +183,7 @@ def config(sd: StateDict) -> dict[str, Any]:
 def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
     from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 
-    with torch.device("meta"):
-        module = Flux2Transformer2DModel.from_config(given or config(sd))
+    module = empty_module(Flux2Transformer2DModel, given or config(sd))
     return fill(module, sd, dtype, "the transformer")
 
 
@@ -213,11 +193,7 @@ def _sampling(sd: StateDict) -> Sampling:
 
 def _text(parts: dict[str, TextWeights], given: TextSource) -> CLIP:
     ((role, text),) = parts.items()
-    name = text.kind
-    encode = load_chat_tokenizer(given.tokenizer_folder(role), "Qwen3")
-    module = build_qwen3(text.weights, devices.text_encoder_dtype(wide_range=True))
-    tokenizer: Any = ChatTokenizer(encode, TEMPLATE, TEXT_LENGTH, PAD)
-    return CLIP(KleinTextModel(name, LanguageModelEncoder(module, LAYERS)), MultiTokenizer(**{name: tokenizer}))
+    return qwen3_clip(text, given.tokenizer_folder(role), text.kind, TEMPLATE, LAYERS, TEXT_LENGTH, PAD)
 
 
 FAMILY = Family(

@@ -21,7 +21,7 @@ from .. import latent_formats
 from ..model_base import Conds, ModelType
 from ..patches import patchify, unpatchify
 from ..rotary import ComplexPosEmbed
-from ..transformer_base import TransformerModel
+from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
 
 HEAD_SIZE = 128
@@ -202,8 +202,7 @@ def config(sd: StateDict) -> dict[str, Any]:
 def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
     from diffusers.models.transformers.transformer_qwenimage import QwenImageTransformer2DModel
 
-    with torch.device("meta"):
-        module: Any = QwenImageTransformer2DModel.from_config(given or config(sd))
+    module = empty_module(QwenImageTransformer2DModel, given or config(sd))
     module.pos_embed = Positions()
     sd = {key: tensor for key, tensor in sd.items() if key != MARKER}
     return fill(module, sd, dtype, "the transformer")
@@ -217,7 +216,7 @@ def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
     encode = load_chat_tokenizer(source.tokenizer_folder("qwen25_7b"), "Qwen2.5-VL")
     weights, dtype = parts["qwen25_7b"].weights, devices.text_encoder_dtype(wide_range=True)
     encoder = build_seeing(weights, dtype, [LAST]) or LanguageModelEncoder(build_qwen2(weights, dtype), [LAST])
-    tokenizer: Any = ChatTokenizer(encode, TEMPLATE, seeing=SEEING, image=IMAGE)
+    tokenizer = ChatTokenizer(encode, TEMPLATE, seeing=SEEING, image=IMAGE)
     return CLIP(QwenImageTextModel(encoder), MultiTokenizer(qwen25_7b=tokenizer))
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
 from ...layouts.ldm_unet import convert_unet, unet_sources
 from ...layouts.state_dicts import StateDict
 from ...text.clip import CLIP
-from ...text.encoders import PENULTIMATE, Chunks, CLIPTextEncoder
-from ...text.loading import TextWeights, clip_encoder, clip_tokenizer
-from ...text.tokenizer import MultiTokenizer
+from ...text.loading import TextWeights, one_clip
 from ..architectures import build_unet
 from ..model_base import SD15, ModelType
 from .base import Family, Sampling, TextKind, TextSource
@@ -22,21 +18,6 @@ V_DEVIATION = 0.09
 
 class SD2(SD15):
     """Stable Diffusion 2: the same UNet with linear projections."""
-
-
-class SD2TextModel(nn.Module):
-    """CLIP-H's layer before the last, normed, and its projected pooled text."""
-
-    def __init__(self, clip_h: CLIPTextEncoder) -> None:
-        super().__init__()
-        self.clip_h = clip_h
-        clip_h.layer = PENULTIMATE
-
-    def encode_token_weights(
-        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return text embedding (1, L, D) and pooled text (1, D)."""
-        return self.clip_h.encode_token_weights(tokens["h"], layer, projected)
 
 
 def _detect(sd: StateDict) -> bool:
@@ -52,10 +33,7 @@ def _sampling(sd: StateDict) -> Sampling:
 
 
 def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
-    text = parts["clip_h"]
-    text.openclip = True
-    tokenizer = source.tokenizers.get("clip_h") or clip_tokenizer(text, "clip_h", source.directories)
-    return CLIP(SD2TextModel(clip_encoder(text, tokenizer)), MultiTokenizer(h=tokenizer))
+    return one_clip("clip_h", parts["clip_h"], source.directories, source.tokenizers.get("clip_h"), norm_layer=True)
 
 
 FAMILY = Family(

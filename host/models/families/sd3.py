@@ -18,7 +18,7 @@ from ...text.loading import TextWeights, clip_encoder, clip_tokenizer, t5_encode
 from ...text.tokenizer import MultiTokenizer, PromptTokenizer
 from .. import latent_formats
 from ..model_base import ModelType
-from ..transformer_base import TransformerModel
+from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
 
 HEAD_SIZE = 64
@@ -123,8 +123,7 @@ def _dual(keys: set[str]) -> set[int]:
 def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
     from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
-    with torch.device("meta"):
-        module = SD3Transformer2DModel.from_config(given or config(sd))
+    module = empty_module(SD3Transformer2DModel, given or config(sd))
     return fill(module, sd, dtype, "the transformer")
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ...layouts.ldm_unet import convert_unet, unet_sources
 from ...layouts.state_dicts import StateDict
 from ...sampling.conds import CONDRegular
 from ...text.clip import CLIP
-from ...text.encoders import PENULTIMATE, Chunks, CLIPTextEncoder
-from ...text.loading import TextWeights, clip_encoder, clip_tokenizer
-from ...text.tokenizer import MultiTokenizer
+from ...text.loading import TextWeights, one_clip
 from ..architectures import SDXL_SIZE_EMBEDDING, build_unet
 from ..model_base import SDXL, Conds
 from .base import Family, TextKind, TextSource
@@ -39,21 +36,6 @@ class SDXLRefiner(SDXL):
         return out
 
 
-class SDXLRefinerTextModel(nn.Module):
-    """CLIP-G's layer before the last, and its projected pooled text."""
-
-    def __init__(self, clip_g: CLIPTextEncoder) -> None:
-        super().__init__()
-        self.clip_g = clip_g
-        clip_g.layer, clip_g.norm_layer = PENULTIMATE, False
-
-    def encode_token_weights(
-        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return text embedding (1, L, D) and pooled text (1, P)."""
-        return self.clip_g.encode_token_weights(tokens["g"], layer, projected)
-
-
 def _detect(sd: StateDict) -> bool:
     """Return whether the pooled text, as wide as the context, and five values are what the UNet is told."""
     if not is_unet(sd) or "add_embedding.linear_1.weight" not in sd:
@@ -63,10 +45,7 @@ def _detect(sd: StateDict) -> bool:
 
 
 def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
-    text = parts["clip_g"]
-    text.openclip = True
-    tokenizer = source.tokenizers.get("clip_g") or clip_tokenizer(text, "clip_g", source.directories)
-    return CLIP(SDXLRefinerTextModel(clip_encoder(text, tokenizer)), MultiTokenizer(g=tokenizer))
+    return one_clip("clip_g", parts["clip_g"], source.directories, source.tokenizers.get("clip_g"), norm_layer=False)
 
 
 FAMILY = Family(

@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...layouts.ldm_layout import Source
 from ...layouts.state_dicts import StateDict, count_blocks, fill
-from ...runtime import devices
 from ...text.clip import CLIP
-from ...text.language_models import ChatTokenizer, Chunks, LanguageModelEncoder, build_qwen3, load_chat_tokenizer
-from ...text.loading import TextWeights
-from ...text.tokenizer import MultiTokenizer
+from ...text.loading import TextWeights, qwen3_clip
 from .. import latent_formats
 from ..model_base import Conds, ModelType
 from ..rotary import ComplexPosEmbed
-from ..transformer_base import TransformerModel
+from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
 
 HEAD_SIZE = 128
 AXES = {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "rope_theta": 256.0}
 SETTINGS = {"shift": 3.0, "multiplier": 1.0}
 TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+QWEN3 = "qwen3_4b"
 PENULTIMATE = -2
+"""The layer of it that is read, not normed."""
+
 FUSED = (1, 1, 1)
 RENAMED = {
     "all_final_layer.2-1.": "final_layer.",
@@ -58,20 +58,6 @@ class ZImage(TransformerModel):
         images = list(x[:, :, None])
         found = self.diffusion_model(images, 1.0 - timestep, texts, return_dict=False)[0]
         return -torch.stack(list(found))[:, :, 0]
-
-
-class ZImageTextModel(nn.Module):
-    """The layer before the last of Qwen3, not normed."""
-
-    def __init__(self, qwen3_4b: LanguageModelEncoder) -> None:
-        super().__init__()
-        self.qwen3_4b = qwen3_4b
-
-    def encode_token_weights(
-        self, tokens: dict[str, Chunks], layer: int | None, projected: bool
-    ) -> tuple[Tensor, None]:
-        """Return text embedding (1, L, D)."""
-        return self.qwen3_4b.encode_tokens(tokens["qwen3_4b"]), None
 
 
 def _detect(sd: StateDict) -> bool:
@@ -123,8 +109,7 @@ def config(sd: StateDict) -> dict[str, Any]:
 def _build(sd: StateDict, dtype: torch.dtype, given: dict[str, Any] | None) -> torch.nn.Module:
     from diffusers.models.transformers.transformer_z_image import ZImageTransformer2DModel
 
-    with torch.device("meta"):
-        module: Any = ZImageTransformer2DModel.from_config(given or config(sd))
+    module = empty_module(ZImageTransformer2DModel, given or config(sd))
     module.rope_embedder = ComplexPosEmbed(module.config.rope_theta, module.config.axes_dims)
     return fill(module, sd, dtype, "the transformer")
 
@@ -134,10 +119,7 @@ def _sampling(sd: StateDict) -> Sampling:
 
 
 def _text(parts: dict[str, TextWeights], source: TextSource) -> CLIP:
-    encode = load_chat_tokenizer(source.tokenizer_folder("qwen3_4b"), "Qwen3")
-    module = build_qwen3(parts["qwen3_4b"].weights, devices.text_encoder_dtype(wide_range=True))
-    tokenizer: Any = ChatTokenizer(encode, TEMPLATE)
-    return CLIP(ZImageTextModel(LanguageModelEncoder(module, [PENULTIMATE])), MultiTokenizer(qwen3_4b=tokenizer))
+    return qwen3_clip(parts[QWEN3], source.tokenizer_folder(QWEN3), QWEN3, TEMPLATE, [PENULTIMATE])
 
 
 FAMILY = Family(
@@ -148,7 +130,7 @@ FAMILY = Family(
     folder="transformer",
     build=_build,
     originals={"noise_refiner.0.attention.qkv.weight": convert},
-    text=TextKind(("qwen3_4b",), ("lumina2", "z_image"), ("text_encoders.qwen3_4b.transformer.",), _text),
+    text=TextKind((QWEN3,), ("lumina2", "z_image"), ("text_encoders.qwen3_4b.transformer.",), _text),
     sampling=_sampling,
     lora_sources=lambda keys: {key: _source(key) for key in keys},
     lora_prefix="transformer.",
