@@ -60,7 +60,10 @@ def checkpoint(comfyui: ComfyUI) -> Iterator[Path]:
 
 
 def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path]]:
-    """Run a graph on the embedded host, with ComfyUI's models; the images that it made, by node id."""
+    """Run a graph on the embedded host, with ComfyUI's models; the images that it saved, by node id.
+
+    Previews go with the process.
+    """
     workflow = folder / "workflow.json"
     workflow.write_text(json.dumps(graph), encoding="utf-8")
     command = [sys.executable, "-m", "tessera.app.cli.main", "run", str(workflow), "--json", "--device", "cpu"]
@@ -69,11 +72,14 @@ def on_host(graph: Graph, comfyui: ComfyUI, folder: Path) -> dict[str, list[Path
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.returncode == 0, done.stderr
     outputs = json.loads(done.stdout)["outputs"]
-    return {
-        node_id: [Path(each["path"]) for each in shown["images"]]
-        for node_id, shown in outputs.items()
-        if "images" in shown
-    }
+    images = {node_id: [Path(each["path"]) for each in shown.get("images", [])] for node_id, shown in outputs.items()}
+    return saved(images, folder)
+
+
+def saved(images: dict[str, list[Path]], folder: Path) -> dict[str, list[Path]]:
+    """Those images that are in a folder, and not previews."""
+    found = {node_id: [path for path in paths if path.is_relative_to(folder)] for node_id, paths in images.items()}
+    return {node_id: paths for node_id, paths in found.items() if paths}
 
 
 def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -163,7 +169,8 @@ def test_nodes_of_another_pack_are_replaced(comfyui: ComfyUI) -> None:
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.name.split(".")[0]) for path in EXAMPLES])
 def test_example_draws_the_same_images(path: Path, comfyui: ComfyUI, tmp_path: Path) -> None:
     graph = json.loads(path.read_text(encoding="utf-8"))
-    found = differences(comfyui.run(graph), on_host(graph, comfyui, tmp_path))
+    theirs = saved(comfyui.run(graph), comfyui.base / "output")
+    found = differences(theirs, on_host(graph, comfyui, tmp_path))
     print(f"\n{path.name}, ComfyUI {comfyui.version}: mean absolute differences of 255: {found}")
     assert max(found.values()) <= ONE_LEVEL
 
@@ -267,7 +274,8 @@ def test_schedulers_change_an_image_alike(comfyui: ComfyUI, tmp_path: Path) -> N
     from tessera.samplers.registry import ENTRIES
 
     graph = scheduled([entry.name for entry in ENTRIES if not entry.rising])
-    found = differences(comfyui.run(graph), on_host(graph, comfyui, tmp_path))
+    theirs = saved(comfyui.run(graph), comfyui.base / "output")
+    found = differences(theirs, on_host(graph, comfyui, tmp_path))
     print(f"\nschedulers with a mask, ComfyUI {comfyui.version}: mean absolute differences of 255: {found}")
     assert max(found.values()) <= 0.03
 

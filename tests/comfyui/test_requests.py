@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from comfyui.server import ComfyUI
-from comfyui.test_comfyui import ONE_LEVEL, Graph, differences, on_host
+from comfyui.test_comfyui import ONE_LEVEL, Graph, differences, on_host, saved
 from request_bodies import Entry, entries, write_files
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
@@ -85,7 +85,7 @@ def test_imported_body_draws_the_same_images(
     entry: Entry, server: ComfyUI, nodes: dict[str, Any], tmp_path: Path
 ) -> None:
     prompt: Graph = to_prompt(Workflow(ui_graph=drawing(entry, server.base, tmp_path)), nodes)
-    theirs = server.run(prompt)
+    theirs = saved(server.run(prompt), server.base / "output")
     found = differences(theirs, on_host(prompt, server, tmp_path))
     print(f"\n{entry.id}, ComfyUI {server.version}: mean absolute differences of 255: {found}")
     assert max(found.values()) <= ONE_LEVEL
