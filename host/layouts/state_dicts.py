@@ -126,9 +126,12 @@ def fill(module: Any, state_dict: StateDict, dtype: torch.dtype, what: str) -> t
     Raises:
         ValueError: weights are missing, superfluous, of other shapes, not numbers, or whole numbers.
     """
+    if dtype == torch.float32:
+        _refuse_broken(module, state_dict, what)  # Half precisions have half the bytes, and nothing overflows.
     # Cast before filling: diffusers' modules warn when they are cast themselves.
     state_dict = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in state_dict.items()}
-    _refuse_broken(module, state_dict, what)
+    if dtype != torch.float32:
+        _refuse_broken(module, state_dict, what)
     try:
         missing, superfluous = module.load_state_dict(state_dict, strict=False, assign=True)
     except RuntimeError as error:
