@@ -41,10 +41,11 @@ LIVE = {
     "TesseraSchedulerCompare",
     "TesseraSchedulerKSampler",
     "TesseraSecondPass",
+    "TesseraStylePreset",
 }
-"""Nodes that grow while they sample, if the server sends previews."""
+"""Nodes that grow by an image: while they sample, if the server sends previews, or after it."""
 PREVIEW = 250
-"""Height of such a preview: room is kept below them, measured or not."""
+"""Height of such an image: room is kept below them, measured or not."""
 
 
 class Box(NamedTuple):
