@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tessera
 import torch
 from tessera.host.models.model_base import SD15
 from tessera.host.runtime.patcher import ModelPatcher
@@ -24,8 +26,10 @@ from tessera.patching.wrappers import installed
 from tessera.tiling.hooks import PERIOD, SEED
 from tiny_adapters import Encoder, plain_image, random_adapter
 from torch import Tensor
+from torch.nn import functional as F
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+WORKFLOWS = Path(__file__).with_name("workflows")
 SIZE = (16, 16)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -66,6 +70,35 @@ def test_image_prompts_on_a_seamless_unet(sd15_unet: Any, combine: str, masked: 
         found.append(_predict(seamless, device).cpu())
     # Convolutions of a GPU may take TF32.
     torch.testing.assert_close(found[0], found[1], atol=1e-2, rtol=1e-2)
+
+
+def _similarity(one: Tensor, other: Tensor) -> float:
+    """Structural similarity (Wang et al. 2004) of images (C, H, W) in 0..1, in windows of 7 px."""
+    means = [F.avg_pool2d(each, 7, 1) for each in (one, other, one * one, other * other, one * other)]
+    a, b, aa, bb, ab = means
+    lightness = (2 * a * b + 0.01**2) / (a * a + b * b + 0.01**2)
+    structure = (2 * (ab - a * b) + 0.03**2) / (aa - a * a + bb - b * b + 0.03**2)
+    return float((lightness * structure).mean())
+
+
+def test_similarity_is_one_of_equal_images_and_falls_with_noise() -> None:
+    image = plain_image(0.5)[0].movedim(-1, 0) + 0.2 * torch.rand(3, *plain_image(0.5).shape[1:3])
+    noisy = [image + scale * torch.randn(image.shape) for scale in (0.02, 0.1)]
+    found = [_similarity(image, each) for each in (image, *noisy)]
+    assert found[0] == pytest.approx(1, abs=1e-5) and found[0] > found[1] > found[2]
+
+
+@pytest.mark.cuda
+@needs_gpu
+@pytest.mark.parametrize("name", ["seamless_texture", "flux_negative", "image_prompts"])
+def test_the_demo_models_draw_the_same_in_half_precision(name: str, tmp_path: Path) -> None:
+    drawn = []
+    for device, dtype in (("cpu", "fp32"), ("cuda", "fp16")):
+        workflow = WORKFLOWS / f"{name}.api.json"
+        images = tessera.run(workflow, output_dir=tmp_path / device, device=device, dtype=dtype)
+        drawn.append([torch.from_numpy(np.array(image.convert("RGB")) / 255).movedim(-1, 0) for image in images])
+    assert drawn[0] and len(drawn[0]) == len(drawn[1])
+    assert min(map(_similarity, *drawn)) >= 0.99
 
 
 @torch.no_grad()

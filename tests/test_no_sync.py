@@ -12,6 +12,7 @@ from no_sync import NoSync, WaitError
 from scheduler_models import Model, levels, model_sampling
 from tessera.guidance import flux_negative
 from tessera.host.models.model_base import SD15, Flux
+from tessera.host.nodes.patches import TomePatchModel
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.ksampler import KSampler
 from tessera.host.sampling.samplers import KSAMPLER
@@ -150,6 +151,13 @@ def test_image_prompts_in_flux(flux: ModelPatcher, by: str) -> None:
 def test_seamless_unets(sd15: ModelPatcher, method: str, tiling: str) -> None:
     seamless = TesseraSeamlessModel.execute(sd15, tiling, 0.0, 1.0, method).args[0]
     _step(seamless, {PERIOD: SIZE, SEED: 3})
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0])
+def test_token_merging(sd15: ModelPatcher, ratio: float) -> None:
+    merging = TomePatchModel.execute(sd15, ratio).args[0]
+    _step(merging, {})
+    _step(TesseraSeamlessModel.execute(merging, "both", 0.0, 1.0, "circular").args[0], {PERIOD: SIZE, SEED: 3})
 
 
 @pytest.mark.parametrize("method", ["torus_rope", "rolling"])

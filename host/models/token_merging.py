@@ -54,7 +54,10 @@ def _partition(height: int, width: int, device: torch.device) -> tuple[Tensor, T
     """Return the places of the tokens that stay, the first of each whole cell, and of all others."""
     stays = torch.zeros(height, width, dtype=torch.bool, device=device)
     stays[: height // CELL * CELL : CELL, : width // CELL * CELL : CELL] = True
-    return stays.flatten().nonzero().flatten(), (~stays).flatten().nonzero().flatten()
+    # Sorted and not looked for, since how many are found is known here, and a GPU would be waited for.
+    count = (height // CELL) * (width // CELL)
+    order = stays.flatten().int().argsort(stable=True)
+    return order[len(order) - count :], order[: len(order) - count]
 
 
 def _wide(index: Tensor, like: Tensor) -> Tensor:
