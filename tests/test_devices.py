@@ -34,3 +34,15 @@ def test_precision_follows_the_flag(flags: None, checkpoints: Checkpoints) -> No
     model, _, vae = load_checkpoint(checkpoints["sd15"][1])
     assert vae is not None
     assert model.model.get_dtype() == torch.bfloat16 and vae.vae_dtype == torch.float32
+
+
+@pytest.mark.parametrize("arguments", [("cuda", "bf16"), (None, "bf16")])
+def test_a_precision_that_the_gpu_lacks(
+    flags: None, arguments: tuple[str | None, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices, "_has_bf16", lambda _: False)
+    with pytest.raises(ValueError, match="use fp16"):
+        devices.configure(*arguments)
+    devices.configure("cpu", "bf16")

@@ -31,11 +31,15 @@ def configure(device: str | None = None, dtype: str | None = None) -> None:
         dtype: of denoisers, "fp16", "bf16" or "fp32".
 
     Raises:
-        ValueError: an unknown name, or a device that this machine does not have; nothing is changed then.
+        ValueError: an unknown name, a device that this machine does not have, or a precision that the device lacks;
+            nothing is changed then.
     """
     parsed_device = None if device is None else _parse_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f'dtype is "{dtype}", expected one of {", ".join(DTYPES)}')
+    chosen = parsed_device or torch_device()
+    if dtype == "bf16" and chosen.type == "cuda" and not _has_bf16(chosen):
+        raise ValueError('dtype is "bf16", which this GPU does not compute in; use fp16')
     _flags.device, _flags.dtype = parsed_device, None if dtype is None else DTYPES[dtype]
 
 
@@ -70,8 +74,8 @@ def offload_device(size: int) -> torch.device:
     return torch.device("cpu") if size > RESIDENT_SHARE * total else device
 
 
-def _has_bf16() -> bool:
-    return torch.cuda.get_device_capability(torch_device())[0] >= 8
+def _has_bf16(device: torch.device | None = None) -> bool:
+    return torch.cuda.get_device_capability(device or torch_device())[0] >= 8
 
 
 def model_dtype(stored: torch.dtype, wide_range: bool = False) -> torch.dtype:
