@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+HELD_IN = ("func", "args", "__self__", "formula", "weights")
+"""Where functions, methods and adapters of hosts keep their matrices."""
+
 
 class PatchPlace(NamedTuple):
     """Where a patch is in a MODEL: the weight, and its number among the patches of that weight."""
@@ -46,7 +49,7 @@ def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
     )
 
 
-def _tensors(patch: Any, depth: int = 6) -> Iterator[Tensor]:
+def _tensors(patch: Any, depth: int = 8) -> Iterator[Tensor]:
     """Yield the matrices inside a patch, in whatever form a host keeps it: tuples, adapters, functions."""
     if isinstance(patch, Tensor):
         if patch.ndim > 1:
@@ -62,4 +65,4 @@ def _parts(patch: Any) -> list[Any]:
     if isinstance(patch, (tuple, list)):
         return list(patch)
     cells = [cell.cell_contents for cell in getattr(patch, "__closure__", None) or ()]
-    return [*cells, *(getattr(patch, name) for name in ("func", "args", "weights") if hasattr(patch, name))]
+    return [*cells, *(getattr(patch, name) for name in HELD_IN if hasattr(patch, name))]
