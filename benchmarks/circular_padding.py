@@ -112,7 +112,8 @@ def main() -> None:
     torch.set_default_dtype(torch.float16 if args.device == "cuda" else torch.float32)
     with torch.device(args.device):
         for name, (channels, size) in SHAPES.items():
-            conv, x = nn.Conv2d(channels, channels, 3, padding=1), torch.randn(1, channels, size, size)
+            conv: Any = nn.Conv2d(channels, channels, 3, padding=1)
+            x = torch.randn(1, channels, size, size)
             conv, x = conv.to(memory_format=layout), x.to(memory_format=layout)
             compare(f"convolution, {name}", conv, partial(conv, x), args.device, args.rounds)
         kinds = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
