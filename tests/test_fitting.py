@@ -67,5 +67,6 @@ def test_what_is_said_to_fit_is_smaller_than_what_there_is(batch: int, height: i
             sides = [int(side) for side in each.split(" x ")]
             assert all(side % fitting.MULTIPLE == 0 and side for side in sides)
             assert math.prod(sides) <= share * height * width * 64
-    whole = share * fitting.SAFE * min(height, width) ** 2 * 64 >= fitting.MULTIPLE**2 / share if share else False
-    assert "nothing" not in fits or not whole
+    left = fitting.SAFE * share
+    one_fits, sizes_fit = batch > 1 and batch * left >= 1, min(height, width) * 8 * math.sqrt(left) >= fitting.MULTIPLE
+    assert ("nothing" in fits) == (not one_fits and not sizes_fit)
