@@ -72,6 +72,10 @@ def spacing_input() -> io.Input:
 
 def option_inputs() -> list[io.Input]:
     """Declare the options; schedulers refuse those that do not apply to them."""
+    return [*_level_inputs(), *_solver_inputs(), *_few_step_inputs()]
+
+
+def _level_inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "final_sigma",
@@ -89,6 +93,11 @@ def option_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="Noise of stochastic schedulers: the same on every device, or that of a diffusers pipeline.",
         ),
+    ]
+
+
+def _solver_inputs() -> list[io.Input]:
+    return [
         io.Int.Input(
             "solver_order",
             default=OWN["solver_order"],
@@ -114,6 +123,11 @@ def option_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="DPMSolver's equation: deterministic, or stochastic (sde).",
         ),
+    ]
+
+
+def _few_step_inputs() -> list[io.Input]:
+    return [
         io.Float.Input(
             "eta",
             default=OWN["eta"],
