@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ FRAME_IN, FRAME_OUT = -10, -20
 FRAME = 1
 WIDTH, COLUMN, GAP = 280, 340, 60
 Json = dict[str, Any]
+Links = Sequence[tuple[int, tuple[Any, int, Any, str]]]
+"""The number of each link, with what `_links` says of it."""
 
 
 def blueprint(name: str, spec: Mapping[str, Any], info: Mapping[str, Json]) -> Json:
@@ -85,18 +87,8 @@ def _subgraph(name: str, spec: Mapping[str, Any], info: Mapping[str, Json]) -> J
     links = list(enumerate(_links(spec), 1))
     kinds = {int(number): info[node["class_type"]] for number, node in spec["nodes"].items()}
     places = _places(spec)
-    nodes = [_node(number, spec["nodes"][str(number)], kinds[number], links, places) for number in kinds]
-    known = {node["id"]: node for node in nodes}
-
-    def slot_of(target: int, wanted: str) -> int:
-        if target == FRAME_OUT:
-            return list(spec["outputs"]).index(wanted)
-        return [each["name"] for each in known[target]["inputs"]].index(wanted)
-
-    def kind_of(origin: int, slot: int, target: int, wanted: str) -> str:
-        return kinds[origin]["output"][slot] if origin != FRAME_IN else inputs_of(kinds[target])[wanted].type
-
     right = max(x for x, _ in places.values()) + COLUMN
+    nodes = [_node(number, spec["nodes"][str(number)], kinds[number], links, places) for number in kinds]
     return {
         "id": _uuid(name, "subgraph"),
         "version": 1,
@@ -106,46 +98,65 @@ def _subgraph(name: str, spec: Mapping[str, Any], info: Mapping[str, Json]) -> J
         "name": name,
         "inputNode": {"id": FRAME_IN, "bounding": [-220, 0, 140, 40 + 20 * len(spec["inputs"])]},
         "outputNode": {"id": FRAME_OUT, "bounding": [right, 0, 140, 40 + 20 * len(spec["outputs"])]},
-        "inputs": [
-            {
-                "id": _uuid(name, f"input {label}"),
-                "name": label,
-                "type": inputs_of(kinds[int(targets[0][0])])[targets[0][1]].type,
-                "linkIds": [n for n, link in links if link[:2] == (FRAME_IN, slot)],
-                "widget": inputs_of(kinds[int(targets[0][0])])[targets[0][1]].is_widget,
-            }
-            for slot, (label, targets) in enumerate(spec["inputs"].items())
-        ],
-        "outputs": [
-            {
-                "id": _uuid(name, f"output {label}"),
-                "name": label,
-                "type": kinds[int(node)]["output"][slot],
-                "linkIds": [n for n, link in links if link[2:] == (FRAME_OUT, label)],
-            }
-            for label, (node, slot) in spec["outputs"].items()
-        ],
+        "inputs": _frame_inputs(name, spec, kinds, links),
+        "outputs": _frame_outputs(name, spec, kinds, links),
         "widgets": [],
         "nodes": nodes,
         "groups": [],
-        "links": [
-            {
-                "id": number,
-                "origin_id": origin,
-                "origin_slot": slot,
-                "target_id": target,
-                "target_slot": slot_of(target, wanted),
-                "type": kind_of(origin, slot, target, wanted),
-            }
-            for number, (origin, slot, target, wanted) in links
-        ],
+        "links": _link_objects(spec, kinds, links, nodes),
         "extra": {},
         "description": spec["description"],
         "category": "Tessera",
     }
 
 
-def _node(number: int, node: Json, info: Json, links: Any, places: Mapping[int, tuple[int, int]]) -> Json:
+def _frame_inputs(name: str, spec: Mapping[str, Any], kinds: Mapping[int, Json], links: Links) -> list[Json]:
+    shown = []
+    for slot, (label, targets) in enumerate(spec["inputs"].items()):
+        node, wanted = targets[0]
+        known = inputs_of(kinds[int(node)])[wanted]
+        shown.append(
+            {
+                "id": _uuid(name, f"input {label}"),
+                "name": label,
+                "type": known.type,
+                "linkIds": [n for n, link in links if link[:2] == (FRAME_IN, slot)],
+                "widget": known.is_widget,
+            }
+        )
+    return shown
+
+
+def _frame_outputs(name: str, spec: Mapping[str, Any], kinds: Mapping[int, Json], links: Links) -> list[Json]:
+    return [
+        {
+            "id": _uuid(name, f"output {label}"),
+            "name": label,
+            "type": kinds[int(node)]["output"][slot],
+            "linkIds": [n for n, link in links if link[2:] == (FRAME_OUT, label)],
+        }
+        for label, (node, slot) in spec["outputs"].items()
+    ]
+
+
+def _link_objects(
+    spec: Mapping[str, Any], kinds: Mapping[int, Json], links: Links, nodes: Sequence[Json]
+) -> list[Json]:
+    names = {node["id"]: [each["name"] for each in node["inputs"]] for node in nodes} | {FRAME_OUT: [*spec["outputs"]]}
+    return [
+        {
+            "id": number,
+            "origin_id": origin,
+            "origin_slot": slot,
+            "target_id": target,
+            "target_slot": names[target].index(wanted),
+            "type": inputs_of(kinds[target])[wanted].type if origin == FRAME_IN else kinds[origin]["output"][slot],
+        }
+        for number, (origin, slot, target, wanted) in links
+    ]
+
+
+def _node(number: int, node: Json, info: Json, links: Links, places: Mapping[int, tuple[int, int]]) -> Json:
     inputs = inputs_of(info)
     to = {link[3]: n for n, link in links if link[2] == number}
     shown = [each for each in inputs.values() if not each.is_widget or each.name in to]
