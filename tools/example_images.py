@@ -20,7 +20,8 @@ from ..app.cli.main import main
 from ..images.sheets import contact_sheet
 from ..nodes.style_preset import COLUMNS, THUMBNAILS
 from ..prompts.styles import STYLES, styled
-from .page_images import Graph, Images, Texture, centred, encoded, grid, row, write
+from .page_images import Graph, Texture
+from .sheets import Images, centred, encoded, grid, row, write
 
 EXAMPLES = Path(__file__).parents[1] / "example_workflows"
 CELL = 88
