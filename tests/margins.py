@@ -159,7 +159,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     if factor is None or not _seen:
         return
     margin, line = min(_seen)
-    item.user_properties += [("margin", margin), ("margin_line", line), ("comparisons", len(_seen))]
+    # Workers of pytest-xdist send plain numbers alone.
+    item.user_properties += [("margin", float(margin)), ("margin_line", line), ("comparisons", len(_seen))]
     if margin < factor:
         pytest.fail(f"{line}: a factor of {margin:.2f} from the tolerance, expected {factor:g}", pytrace=False)
 
