@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 from tessera.app.registry import node_classes
+from tessera.app.services.bodies.images import RequestImages
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import RequestImages
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.graph.workflow import Workflow, to_prompt

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
-from tessera.app.services.parameters import Parameter
+from tessera.app.services.bodies.parameters import Parameter
 from tessera.app.services.services import SERVICES
 
 FAR_MORE = 10**6

@@ -27,7 +27,7 @@ from importing import (
 )
 from PIL import Image
 from tessera.app.cli.main import main
-from tessera.app.services.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, UNKNOWN
+from tessera.app.services.bodies.parameters import APPROXIMATED, FAMILIES, MAPPED, MEANINGLESS, UNKNOWN
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError

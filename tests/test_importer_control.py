@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 from tessera.app.registry import node_classes
-from tessera.app.services.control_networks import network_file
+from tessera.app.services.bodies.images import RequestImages
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import RequestImages
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.drawing.control_networks import network_file
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError

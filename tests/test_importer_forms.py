@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tessera.app.cli.main import main
-from tessera.app.services.forms import bodies
+from tessera.app.services.bodies.forms import bodies
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError

@@ -16,8 +16,8 @@ from importing import (
     nodes_in,
 )
 from naming import naming
-from tessera.app.services import images
-from tessera.app.services.images import RequestImages
+from tessera.app.services.bodies import images
+from tessera.app.services.bodies.images import RequestImages
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
+from tessera.app.services.bodies.images import RequestImages
+from tessera.app.services.bodies.parameters import MAPPED, MEANINGLESS
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import RequestImages
-from tessera.app.services.parameters import MAPPED, MEANINGLESS
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.graph.workflow import Workflow, to_prompt

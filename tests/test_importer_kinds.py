@@ -18,14 +18,14 @@ from naming import naming
 from PIL import Image
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
+from tessera.app.services.bodies.images import RequestImages
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.finishing import AROUND, MOST_AROUND, whole_scale
-from tessera.app.services.images import RequestImages
-from tessera.app.services.model_names import LEONARDO_MODELS
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
-from tessera.app.services.scheduler_names import DIFFUSERS
+from tessera.app.services.drawing.finishing import AROUND, MOST_AROUND, whole_scale
+from tessera.app.services.drawing.model_names import LEONARDO_MODELS
+from tessera.app.services.hosted.scheduler_names import DIFFUSERS
+from tessera.app.services.hosted.styles import PHOTO_WORDS
 from tessera.app.services.services import SERVICES
-from tessera.app.services.styles import PHOTO_WORDS
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.graph.validation import validate

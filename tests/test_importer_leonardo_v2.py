@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from importing import DATA_URL, PROMPT, imported, nodes_in, of_class, outcomes, sampler
 from naming import naming
-from tessera.app.services.forms import bodies
-from tessera.app.services.leonardo_v2 import GUIDANCES, STYLES
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET, UNKNOWN
+from tessera.app.services.bodies.forms import bodies
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET, UNKNOWN
+from tessera.app.services.hosted.leonardo_v2 import GUIDANCES, STYLES
+from tessera.app.services.hosted.styles import PHOTO_WORDS, WORDS
 from tessera.app.services.services import SERVICES
-from tessera.app.services.styles import PHOTO_WORDS, WORDS
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo
 

@@ -18,8 +18,8 @@ from importing import (
     sampler,
     with_files,
 )
-from tessera.app.services.build import named_file
-from tessera.app.services.parameters import MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.bodies.parameters import MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.drawing.build import named_file
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo
 

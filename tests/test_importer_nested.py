@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from importing import DATA_URL, PROMPT, SCENARIO, encoded, imported, nodes_in, with_files
-from tessera.app.services.nested import leaves, with_value, without
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
+from tessera.app.services.bodies.nested import leaves, with_value, without
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo
 

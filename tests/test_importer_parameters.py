@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.app.cli.main import main
 from tessera.app.services import pages
-from tessera.app.services.model_names import family_of
-from tessera.app.services.parameters import (
+from tessera.app.services.bodies.parameters import (
     APPROXIMATED,
     FAMILIES,
     MAPPED,
@@ -24,8 +23,9 @@ from tessera.app.services.parameters import (
     WORDS,
     Parameter,
 )
+from tessera.app.services.drawing.model_names import family_of
+from tessera.app.services.hosted.styles import PHOTO_WORDS
 from tessera.app.services.services import SERVICES
-from tessera.app.services.styles import PHOTO_WORDS
 from tessera.host.errors import GraphError, listed
 
 ROOT = Path(__file__).parents[1]

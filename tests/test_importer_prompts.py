@@ -15,8 +15,8 @@ from importing import (
     outcomes,
     sampler,
 )
-from tessera.app.services.build import LONE_BACKSLASH, literal
-from tessera.app.services.parameters import MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.bodies.parameters import MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.drawing.build import LONE_BACKSLASH, literal
 from tessera.host import folder_paths
 from tessera.host.graph.dynamic_prompts import dynamic_prompt
 from tessera.host.schema.object_info import ObjectInfo

@@ -18,9 +18,9 @@ from unittest.mock import patch
 import pytest
 from random_bodies import GUIDANCES, IMAGES, NAMED, NESTED, STYLE_IDS, Values
 from tessera.app.registry import node_classes
+from tessera.app.services.bodies.images import RequestImages
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import RequestImages
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN
 from tessera.app.services.report import Report
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths

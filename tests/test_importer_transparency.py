@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tessera.app.cli.main import main
 from tessera.app.registry import node_classes
+from tessera.app.services.bodies.images import RequestImages
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED
 from tessera.app.services.convert import Line, convert
-from tessera.app.services.images import RequestImages
-from tessera.app.services.parameters import APPROXIMATED, MAPPED
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError

@@ -15,8 +15,8 @@ from importing import SEED, imported, nodes_in, of_class, outcomes, sampler, wit
 from naming import naming
 from PIL import Image
 from tessera.app import api
-from tessera.app.services import upscaling
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, NO_EFFECT, NOT_YET
+from tessera.app.services.drawing import upscaling
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo

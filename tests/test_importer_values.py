@@ -19,7 +19,7 @@ from importing import (
     outcomes,
     sampler,
 )
-from tessera.app.services.parameters import APPROXIMATED, MAPPED, NO_EFFECT
+from tessera.app.services.bodies.parameters import APPROXIMATED, MAPPED, NO_EFFECT
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.schema.object_info import ObjectInfo

@@ -21,9 +21,9 @@ from request_bodies import write_files
 from safetensors.torch import load_file, save_file
 from tessera.app import api
 from tessera.app.registry import node_classes
-from tessera.app.services import octoai
+from tessera.app.services.bodies.images import RequestImages
 from tessera.app.services.convert import convert
-from tessera.app.services.images import RequestImages
+from tessera.app.services.hosted import octoai
 from tessera.app.services.services import SERVICES
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError, NodeError

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from naming import naming
 from PIL import Image
-from tessera.app.services.styles import LEONARDO_STYLES, OCTOAI_STYLES
+from tessera.app.services.hosted.styles import LEONARDO_STYLES, OCTOAI_STYLES
 from tessera.host import folder_paths
 from tessera.images.sheets import cell_of
 from tessera.nodes.style_preset import COLUMNS, THUMBNAILS, TesseraStylePreset

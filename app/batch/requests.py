@@ -15,8 +15,8 @@ from ...host.errors import GraphError, shown
 from ...host.graph.documents import from_document
 from ...host.graph.workflow import to_prompt
 from ..engines.engine import Engine, output_nodes
+from ..services.bodies.images import RequestImages
 from ..services.convert import convert
-from ..services.images import RequestImages
 from ..services.services import find_service
 from .plan import Planned, key_of, models_of
 from .tables import Row

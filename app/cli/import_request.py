@@ -19,7 +19,7 @@ from .nodes import configured
 
 if TYPE_CHECKING:
     from ...host.schema.object_info import ObjectInfo
-    from ..services.request import Request
+    from ..services.bodies.request import Request
 
 MAX_REQUEST_BYTES = 2**28
 """A request holds images as base64 text."""
@@ -73,7 +73,7 @@ def command(options: argparse.Namespace) -> int:
         GraphError: the requests cannot be read, one is refused, or nothing can be written.
     """
     info = configured(options)
-    from ..services.forms import bodies
+    from ..services.bodies.forms import bodies
     from ..services.services import find_service
 
     service = find_service(options.service)
@@ -104,8 +104,8 @@ def _converted(
     service: type[Request], body: Any, info: ObjectInfo, options: argparse.Namespace, number: int
 ) -> tuple[dict[str, bytes], dict[str, Any], list[Any]]:
     """Return the images, the workflow and the report of a body; `number` tells it from others, if there are any."""
+    from ..services.bodies.images import RequestImages
     from ..services.convert import convert
-    from ..services.images import RequestImages
 
     images = RequestImages(named_files(options.image))
     seed = random.SystemRandom().getrandbits(31) if options.seed is None else options.seed

@@ -12,11 +12,7 @@ from torch import Tensor
 
 from ...host.errors import NodeError
 from ...host.graph.execution import Cache, NodeResult, Run
-from ...host.progress import (
-    InterruptProcessingException,
-    interrupt_current_processing,
-    set_progress_bar_global_hook,
-)
+from ...host.progress import InterruptProcessingException, interrupt_current_processing, set_progress_bar_global_hook
 from ...host.sampling import latent_preview
 from ...host.schema.node import ComfyNode
 from ...host.schema.object_info import ObjectInfo

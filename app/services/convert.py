@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...host.errors import GraphError
-from . import geometry, models, upscaling
-from .build import build
-from .cuts import Cuts
-from .graph_layout import LaidOutGraph, Node
-from .images import RequestImages
-from .model_names import family_of
-from .recipe import FindImage, Recipe
+from .bodies.images import RequestImages
+from .bodies.request import Request
+from .drawing import geometry, models, upscaling
+from .drawing.build import build
+from .drawing.cuts import Cuts
+from .drawing.graph_layout import LaidOutGraph, Node
+from .drawing.model_names import family_of
+from .drawing.recipe import FindImage, Recipe
 from .report import Line, Report
-from .request import Request
 
 MODEL_NAMES = ("baseModelId", "modelId", "model_id", "checkpoint", "sd_version", "baseModel", "model")
 """Parameters that name a model, the telling one first."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .parameters import FAMILIES, Parameter
-from .request import Request
+from .bodies.parameters import FAMILIES, Parameter
+from .bodies.request import Request
 from .services import SERVICES
 
 _HEAD = """# Requests of hosted image services as workflows

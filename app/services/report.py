@@ -14,12 +14,12 @@ from typing import Any
 
 from ...host.errors import closest, listed, one_line, shown
 from ...host.schema.object_info import inputs_of
-from . import nested
-from .graph_layout import LaidOutGraph, Node
-from .nested import Keys
-from .parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
-from .recipe import Note, Recipe
-from .request import Request
+from .bodies import nested
+from .bodies.nested import Keys
+from .bodies.parameters import APPROXIMATED, MAPPED, MEANINGLESS, NO_EFFECT, NOT_YET, UNKNOWN, Parameter
+from .bodies.request import Request
+from .drawing.graph_layout import LaidOutGraph, Node
+from .drawing.recipe import Note, Recipe
 
 Nodes = Mapping[str, Node]
 

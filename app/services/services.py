@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from ...host.errors import GraphError, closest, listed, shown
-from . import leonardo, leonardo_v2, modelslab, modelslab_control, octoai, scenario, scenario_textures, scenario_upscale
-from .request import Request
+from .bodies.request import Request
+from .hosted import (
+    leonardo,
+    leonardo_v2,
+    modelslab,
+    modelslab_control,
+    octoai,
+    scenario,
+    scenario_textures,
+    scenario_upscale,
+)
 
 SERVICES: dict[str, type[Request]] = {
     made.service: made

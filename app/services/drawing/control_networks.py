@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...host.errors import GraphError, listed, shown
-from ...host.schema.object_info import inputs_of
+from ....host.errors import GraphError, listed, shown
+from ....host.schema.object_info import inputs_of
+from ..bodies.nested import Keys
+from ..bodies.parameters import NO_EFFECT, NOT_YET
 from . import geometry
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
-from .nested import Keys
-from .parameters import NO_EFFECT, NOT_YET
 from .recipe import FindImage, Guide, Recipe, ReferenceImage, as_number, named_file
 
 if TYPE_CHECKING:
-    from .leonardo import LeonardoRequest
-    from .octoai import OctoAIRequest
+    from ..hosted.leonardo import LeonardoRequest
+    from ..hosted.octoai import OctoAIRequest
 
 MAX_STRENGTH = 10.0
 """Of ControlNetApplyAdvanced."""

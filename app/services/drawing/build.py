@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...host.errors import listed
+from ....host.errors import listed
+from ..bodies.parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
 from . import control_networks, enhance, finishing, geometry, intermediate, maps, models
 from .graph_layout import LaidOutGraph, Node, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED, FAMILIES, NO_EFFECT, NOT_YET
 from .recipe import Pairs, Recipe, ReferenceImage, named_file
 
 FLUX_GUIDANCE = 3.5

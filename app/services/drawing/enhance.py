@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from ...host.folder_paths import get_full_path
-from ...host.schema.object_info import inputs_of
+from ....host.folder_paths import get_full_path
+from ....host.schema.object_info import inputs_of
+from ..bodies.parameters import APPROXIMATED, To
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, To
 from .recipe import Recipe, named_file
 
 _CLASS, _RULES, _FOLDER, _ROLE = "TesseraEnhancePrompt", "rules", "text_generation", "enhance prompt"

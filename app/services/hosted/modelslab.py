@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from . import enhance, finishing
-from .parameters import APPROXIMATED, MODEL, MODEL_FILE, Meaningless, Nearest, To, Words, split, within
-from .recipe import FindImage, Recipe
-from .request import MOST, Request
+from ..bodies.parameters import APPROXIMATED, MODEL, MODEL_FILE, Meaningless, Nearest, To, Words, split, within
+from ..bodies.request import MOST, Request
+from ..drawing import enhance, finishing
+from ..drawing.recipe import FindImage, Recipe
 from .scheduler_names import DiffusersName
 
 MERGED = 0.5

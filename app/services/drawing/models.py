@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...host.schema.object_info import inputs_of
+from ....host.schema.object_info import inputs_of
+from ..bodies.parameters import APPROXIMATED
 from .graph_layout import LaidOutGraph, Output
 from .model_names import family_of
-from .parameters import APPROXIMATED
 from .recipe import Recipe, named_file
 
 Info = Mapping[str, Mapping[str, Any]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from ...host.schema.object_info import inputs_of
+from ....host.schema.object_info import inputs_of
+from ..bodies.parameters import APPROXIMATED, NOT_YET
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED, NOT_YET
 from .recipe import Recipe, named_file
 
 AROUND = 32

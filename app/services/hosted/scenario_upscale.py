@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from . import control_networks
-from .parameters import MODEL, Approximated, NoEffect, To, within
-from .recipe import MAX_LORA_STRENGTH, FindImage, Guide, Recipe, ReferenceImage
-from .request import MOST, Request, Texts
+from ..bodies.parameters import MODEL, Approximated, NoEffect, To, within
+from ..bodies.request import MOST, Request, Texts
+from ..drawing import control_networks
+from ..drawing.recipe import MAX_LORA_STRENGTH, FindImage, Guide, Recipe, ReferenceImage
 
 _FILE = "Say which file it is with --image."
 

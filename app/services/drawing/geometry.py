@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..bodies.parameters import APPROXIMATED
 from .graph_layout import LaidOutGraph, Output
-from .parameters import APPROXIMATED
 from .recipe import Recipe
 
 MULTIPLE = 8

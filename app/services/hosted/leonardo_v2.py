@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ...host.errors import GraphError, listed, shown
-from ...images.service_limits import COUNTS, STEP
-from . import enhance
-from .nested import Keys
-from .parameters import (
+from ....host.errors import GraphError, listed, shown
+from ....images.service_limits import COUNTS, STEP
+from ..bodies.nested import Keys
+from ..bodies.parameters import (
     APPROXIMATED,
     MODEL,
     MODEL_FILE,
@@ -28,8 +27,9 @@ from .parameters import (
     To,
     within,
 )
-from .recipe import FindImage, Recipe, ReferenceImage
-from .request import Request, Texts
+from ..bodies.request import Request, Texts
+from ..drawing import enhance
+from ..drawing.recipe import FindImage, Recipe, ReferenceImage
 from .styles import PHOTO_WORDS, WORDS, described
 
 CONTRASTS = {"LOW": 0.9, "MEDIUM": 1.0, "HIGH": 1.1}

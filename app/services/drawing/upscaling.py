@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ...host.errors import GraphError
+from ....host.errors import GraphError
+from ..bodies.images import MAX_PIXELS
 from .finishing import Size, whole_scale
 from .geometry import whole
-from .images import MAX_PIXELS
 from .recipe import Recipe
 
 MAX_SIDE = 16384

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ...host.errors import listed, shown
-from ...host.folder_paths import get_filename_list
-from ...images.service_limits import COUNTS, STEPS, octoai_sizes
-from . import control_networks
-from .parameters import (
+from ....host.errors import listed, shown
+from ....host.folder_paths import get_filename_list
+from ....images.service_limits import COUNTS, STEPS, octoai_sizes
+from ..bodies.parameters import (
     APPROXIMATED,
     FAMILIES,
     MODEL,
@@ -25,8 +24,9 @@ from .parameters import (
     To,
     within,
 )
-from .recipe import MOST_REPEATS, FindImage, Pairs, Recipe, ReferenceImage, named_file
-from .request import MOST, Request
+from ..bodies.request import MOST, Request
+from ..drawing import control_networks
+from ..drawing.recipe import MOST_REPEATS, FindImage, Pairs, Recipe, ReferenceImage, named_file
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
 

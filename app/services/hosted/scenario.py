@@ -11,12 +11,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ...host.errors import GraphError, shown
-from ...images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
-from .nested import Keys
-from .parameters import FAMILIES, MODEL, MODEL_FILE, NO_EFFECT, Approximated, ByFamily, Known, Meaningless, To, within
-from .recipe import FindImage, Recipe, ReferenceImage, named_weights
-from .request import MOST, Objects, Request, Texts
+from ....host.errors import GraphError, shown
+from ....images.service_limits import ANY_SIDE, COUNTS, GUIDANCE, SIDES, STEP, STEPS
+from ..bodies.nested import Keys
+from ..bodies.parameters import (
+    FAMILIES,
+    MODEL,
+    MODEL_FILE,
+    NO_EFFECT,
+    Approximated,
+    ByFamily,
+    Known,
+    Meaningless,
+    To,
+    within,
+)
+from ..bodies.request import MOST, Objects, Request, Texts
+from ..drawing.recipe import FindImage, Recipe, ReferenceImage, named_weights
 from .scheduler_names import DIFFUSERS
 
 USUAL_SCALE = 0.9

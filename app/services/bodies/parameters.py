@@ -15,7 +15,7 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUseDefault, core_schema
 
-from ...host.errors import listed, shown
+from ....host.errors import listed, shown
 from .nested import Keys
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...files.reading import open_file
-from ...host.errors import GraphError, shown, without_secrets
+from ....files.reading import open_file
+from ....host.errors import GraphError, shown, without_secrets
 
 MAX_BYTES = 32 * 2**20
 """Of one image."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...prompts.styles import PHOTO_WORDS, WORDS, described
+from ....prompts.styles import PHOTO_WORDS, WORDS, described
 
 __all__ = [
     "DEPTH_OF_FIELD",

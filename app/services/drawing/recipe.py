@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...host.errors import GraphError, shown
+from ....host.errors import GraphError, shown
 
 FindImage = Callable[[str, str], str]
 """Returns the file name in the input folder of an image: of the parameter that holds it, and what it holds."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...host.graph.widgets import has_control
-from ...host.schema.object_info import inputs_of
+from ....host.graph.widgets import has_control
+from ....host.schema.object_info import inputs_of
 
 Output = tuple[str, int]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
-from ...host.errors import GraphError, listed, shown
+from ....host.errors import GraphError, listed, shown
+from ..drawing.recipe import FindImage, Recipe
 from .parameters import MOST_ITEMS, OTHER_FAMILY, Parameter
-from .recipe import FindImage, Recipe
 
 if TYPE_CHECKING:
     from typing_extensions import Self

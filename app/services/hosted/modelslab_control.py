@@ -10,10 +10,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from . import control_networks
+from ..bodies.parameters import NOT_YET, Approximated, NoEffect, To
+from ..drawing import control_networks
+from ..drawing.recipe import FindImage, Guide, Recipe
 from .modelslab import ModelsLabRequest, YesNo
-from .parameters import NOT_YET, Approximated, NoEffect, To
-from .recipe import FindImage, Guide, Recipe
 
 MOST_STEPS = 20
 UPSCALED = 2.0

@@ -10,11 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ...host.errors import listed, shown
-from ...images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
-from . import control_networks, enhance
-from .nested import Keys
-from .parameters import (
+from ....host.errors import listed, shown
+from ....images.service_limits import COUNTS, LARGE, LARGE_COUNT, LEONARDO_SIDE, STEP, STEPS
+from ..bodies.nested import Keys
+from ..bodies.parameters import (
     APPROXIMATED,
     MAPPED,
     MODEL,
@@ -29,8 +28,9 @@ from .parameters import (
     To,
     within,
 )
-from .recipe import FindImage, Recipe, ReferenceImage, named_weights
-from .request import Objects, Request, Texts
+from ..bodies.request import Objects, Request, Texts
+from ..drawing import control_networks, enhance
+from ..drawing.recipe import FindImage, Recipe, ReferenceImage, named_weights
 from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
 

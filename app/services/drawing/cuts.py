@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...host.errors import GraphError
-from ...host.images.loading import load_image
-from ...host.images.scaling import crop_to_aspect, resize
+from ....host.errors import GraphError
+from ....host.images.loading import load_image
+from ....host.images.scaling import crop_to_aspect, resize
+from ..bodies.parameters import NO_EFFECT
 from .geometry import margins
-from .parameters import NO_EFFECT
 from .recipe import Recipe
 
 Size = tuple[int, int]

@@ -11,11 +11,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ...host.errors import GraphError, listed, shown
-from ...images.service_limits import COUNTS
-from .parameters import APPROXIMATED, NO_EFFECT, NOT_YET, Approximated, Meaningless, NoEffect, To, within
-from .recipe import MOST_REPEATS, FindImage, Guide, Maps, Recipe
-from .request import Request
+from ....host.errors import GraphError, listed, shown
+from ....images.service_limits import COUNTS
+from ..bodies.parameters import APPROXIMATED, NO_EFFECT, NOT_YET, Approximated, Meaningless, NoEffect, To, within
+from ..bodies.request import Request
+from ..drawing.recipe import MOST_REPEATS, FindImage, Guide, Maps, Recipe
 from .scenario import TextureRequest
 
 SD15 = ("canny", "pose", "depth", "lines", "seg", "scribble", "lineart", "normal-map", "illusion")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ...files.reading import parse_json
-from ...host.errors import GraphError, shown
+from ....files.reading import parse_json
+from ....host.errors import GraphError, shown
 from .parameters import MEANINGLESS
 from .request import MOST_NESTED, Request
 from .snippets import Expression, literal, objects

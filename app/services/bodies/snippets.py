@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
-from ...host.errors import GraphError
+from ....host.errors import GraphError
 
 DATA = ("--data", "--data-raw", "--data-binary", "--data-ascii", "--json", "-d")
 FORM = ("--form", "--form-string", "--data-urlencode", "-F")

@@ -1,0 +1,1 @@
+"""Bodies of requests: found in files, read, and checked against what the services document."""
