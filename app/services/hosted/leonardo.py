@@ -31,6 +31,7 @@ from ..bodies.parameters import (
 from ..bodies.request import Objects, Request, Texts
 from ..drawing import control_networks, enhance
 from ..drawing.recipe import FindImage, Recipe, ReferenceImage, named_weights
+from . import leonardo_control
 from .scheduler_names import DIFFUSERS, LEONARDO
 from .styles import DEPTH_OF_FIELD, LEONARDO_STYLES, PHOTO_REAL, PHOTO_WORDS, QUALITY, WORDS, described
 
@@ -98,7 +99,7 @@ class LeonardoRequest(Request):
             "ControlNets of that name; 67 style, 133 character, 100 content are image prompts. "
             "The public client's numbers."
         ),
-        control_networks.KEYS,
+        leonardo_control.KEYS,
         Approximated(
             control_networks.STRENGTH, control_networks.IMAGE, control_networks.NETWORK, "image prompt image.image"
         ),
@@ -342,7 +343,7 @@ class LeonardoRequest(Request):
             ReferenceImage(find_image("imagePrompts", each), scale, "full") for each in self.imagePrompts or []
         ]
         _first_image(self, find_image, made)
-        control_networks.leonardo(self, find_image, made)
+        leonardo_control.read_control(self, find_image, made)
         made.contrast = _contrast(self)
         made.enlarge = self.upscaleRatio or 1.0
         made.second_pass = bool(self.highResolution)

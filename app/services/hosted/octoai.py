@@ -26,10 +26,17 @@ from ..bodies.parameters import (
 )
 from ..bodies.request import MOST, Request
 from ..drawing import control_networks
-from ..drawing.recipe import MOST_REPEATS, FindImage, Pairs, Recipe, ReferenceImage, named_file
+from ..drawing.recipe import MOST_REPEATS, FindImage, Guide, Pairs, Recipe, ReferenceImage, named_file
 from .scheduler_names import DIFFUSERS, KARRAS, OCTOAI
 from .styles import OCTOAI_STYLES, WORDS, described
 
+NEEDED = {
+    "mask_image": "init_image",
+    "ip_adapter_mask_image": "ip_adapter_image",
+    "controlnet": "controlnet_image",
+}
+"""Parameters that the document takes beside another alone."""
+_RAW = "no node draws depth or poses; the image goes in as it is, so send one that is drawn already"
 # The scale of an image that no scale is given for.
 TRANSFERRED = 0.9
 _BASE64 = Field(description="Base64, written to the input folder.")
@@ -209,12 +216,11 @@ class OctoAIRequest(Request):
         """Return what the document forbids across parameters."""
         lines = [
             f"{name}: found without {needed}; expected both, or neither"
-            for name, needed in (("mask_image", "init_image"), ("ip_adapter_mask_image", "ip_adapter_image"))
+            for name, needed in NEEDED.items()
             if self[name] and not self[needed]
         ]
         if self.init_image and self.num_images > MOST_REPEATS:
             lines.append(f"num_images: found {self.num_images}; expected at most {MOST_REPEATS} with init_image")
-        lines += control_networks.octoai_refusals(self)
         sizes = octoai_sizes("SD 1.5" if self.family == "sd15" else "SDXL")
         size = (self.width, self.height)
         if {"width", "height"} & self.given and size not in sizes:
@@ -259,10 +265,22 @@ class OctoAIRequest(Request):
             if scale != self.ip_adapter_scale:
                 made.notes["ip_adapter_scale"] = (APPROXIMATED, f"{scale:g} is used; image prompts take 0 to 1")
         _transfer(self, find_image, made)
-        control_networks.octoai(self, find_image, made)
+        _control(self, find_image, made)
         _name_embeddings(self, made)
         made.file_format = self.image_encoding or "png"
         return made
+
+
+def _control(request: OctoAIRequest, find_image: FindImage, made: Recipe) -> None:
+    name = request.controlnet
+    if not name or not request.controlnet_image:
+        return
+    edges = bool(request.controlnet_preprocess) and "canny" in name.lower()
+    if request.controlnet_preprocess and not edges:
+        made.notes["controlnet_preprocess"] = (NOT_YET, _RAW)
+    end = request.controlnet_early_stop
+    file = find_image("controlnet_image", request.controlnet_image)
+    made.guides.append(Guide(file, name, request.controlnet_conditioning_scale, 1.0 if end is None else end, edges))
 
 
 def _pairs(request: OctoAIRequest, style: str) -> Pairs | None:
