@@ -109,6 +109,16 @@ def test_primitives_hand_over_their_value_through_reroutes() -> None:
     }
 
 
+@pytest.mark.parametrize("mode", [MUTED, BYPASSED])
+def test_a_primitive_hands_over_its_value_whatever_its_mode(mode: int) -> None:
+    document = drawing(
+        drawn(1, "PrimitiveNode", [9, "fixed"], outputs=["INT"], mode=mode),
+        drawn(4, "Seeded", [7, "fixed", 30], [("steps", "INT", 10, "widget")]),
+        links=[(10, 1, 0, 4, 0)],
+    )
+    assert inputs_of(document, "4") == {"seed": 7, "steps": 9}
+
+
 def test_a_list_value_is_not_taken_for_a_link() -> None:
     document = drawing(drawn(1, "Number", [4, 0.5, ["2", 0]]), drawn(2, "Number", [1]))
     assert inputs_of(document, "1")["text"] == {"__value__": ["2", 0]}

@@ -52,6 +52,8 @@ def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int]
         origin = graph.nodes.get(link.origin)
         if origin is None:
             raise GraphError([f"{asked}: linked to node {shown(link.origin)}, which is not there; connect it anew"])
+        if origin["type"] == "PrimitiveNode":
+            return _primitive_value(graph, origin)
         if origin.get("mode") == MUTED:
             return None
         if origin.get("mode") == BYPASSED:
@@ -61,8 +63,6 @@ def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int]
             link = graph.link_out(link.origin_slot)
         elif origin["type"] == "Reroute":
             link = graph.link_into(origin, 0)
-        elif origin["type"] == "PrimitiveNode":
-            return _primitive_value(graph, origin)
         else:
             return f"{graph.path}{link.origin}", link.origin_slot
     return None
@@ -96,7 +96,7 @@ def _way_through(node: Mapping[str, Any], slot: int, wanted: str) -> int:
 
 
 def _primitive_value(graph: Graph, node: Mapping[str, Any]) -> Value | None:
-    """Return a primitive node's value, which takes the place of what is typed in where it leads."""
+    """Return a primitive node's value, which takes the place of what is typed in where it leads, muted or not."""
     for (node_id, _), value in graph.overrides.items():
         if node_id == str(node["id"]) and value is not STORED:
             return Value(value)
