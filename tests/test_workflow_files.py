@@ -50,7 +50,10 @@ def test_api_format_with_and_without_meta(tmp_path: Path) -> None:
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xfe\x00", "not text in UTF-8"),
+        (b"GIF89a\x02\0\x02\0\x81", "not text in UTF-8"),
+        (b'{"1": {"class_type": "Number", "inputs": {"text": "caf\xe9"}}}', "not text in UTF-8"),
+        (b'{"nodes": [{"id": "a", "type": "invocation"}], "edges": []}', "another program"),
         (b"[" * 100_000, "nested too deeply"),
         (b"1" * 5000, "not JSON"),
         (b"[]", "expected a workflow"),

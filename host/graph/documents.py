@@ -50,6 +50,9 @@ def parse(content: str | bytes, name: str) -> Any:
         raise GraphError([f"{name}: more than {LONGEST_TEXT} bytes of JSON; expected a workflow"])
     try:
         return parse_json(content)
+    except UnicodeDecodeError:
+        line = f"{name}: not text in UTF-8; expected a workflow file: .json in UTF-8, or an image that ComfyUI saved"
+        raise GraphError([line]) from None
     except ValueError as error:
         raise GraphError(
             [f"{name}: not JSON ({error}); expected a workflow file: .json, or an image that ComfyUI saved"]
@@ -76,6 +79,8 @@ def _found(document: Any, name: str, depth: int) -> Workflow | None:
     if not isinstance(document, dict) or not document or not depth:
         return None
     if isinstance(document.get("nodes"), list):
+        if "edges" in document and "links" not in document:
+            raise GraphError([f"{name}: nodes and edges of another program; expected a workflow that ComfyUI saved"])
         return Workflow(ui_graph=document)
     if any(isinstance(node, dict) and "class_type" in node for node in document.values()):
         return Workflow(prompt=document)
