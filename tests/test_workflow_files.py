@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from drawings import API, SUM, drawing, drawn
 from graph_nodes import INFO, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import save_file
 from tessera.host.errors import GraphError
 from tessera.host.graph.workflow import Prompt, Workflow, convert, from_document, read, to_prompt
 
@@ -197,6 +199,23 @@ def test_images_with_exif_carry_graphs(tmp_path: Path, suffix: str, name: str) -
     assert read(saved({DESCRIPTION: json.dumps({"prompt": API, "workflow": SUM})})) == Workflow(API, SUM)
     with pytest.raises(GraphError, match=f"the {name} carries no workflow"):
         read(saved({MAKE: "Camera"}))
+
+
+def test_saved_latents_carry_graphs(tmp_path: Path) -> None:
+    def saved(metadata: dict[str, str]) -> Path:
+        save_file({"latent_tensor": torch.zeros(1, 4, 2, 2)}, tmp_path / "a.latent", metadata)
+        return tmp_path / "a.latent"
+
+    assert read(saved({"prompt": json.dumps(API), "workflow": json.dumps(SUM)})) == Workflow(API, SUM)
+    with pytest.raises(GraphError, match="metadata prompt: not JSON"):
+        read(saved({"prompt": "moss"}))
+    with pytest.raises(GraphError, match="carries no workflow"):
+        read(saved({}))
+    whole = saved({"prompt": json.dumps(API)}).read_bytes()
+    for cut in (9, 100, len(whole) - 200):
+        (tmp_path / "b.latent").write_bytes(whole[:cut])
+        with pytest.raises(GraphError):
+            read(tmp_path / "b.latent")
 
 
 def test_remarks_of_a_jpeg_carry_graphs(tmp_path: Path) -> None:

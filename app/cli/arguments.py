@@ -43,7 +43,7 @@ def graph() -> Parser:
     parser.add_argument(
         "workflow",
         metavar="WORKFLOW",
-        help="API or UI format JSON, or an image (PNG, WebP, JPEG, AVIF) that carries either",
+        help="API or UI format JSON, or an image (PNG, WebP, JPEG, AVIF) or latents that carry either",
     )
     parser.add_argument(
         "--set",

@@ -1,4 +1,5 @@
-"""Texts that image files carry beside the image: in PNG chunks, or in the EXIF data of WebP, JPEG and AVIF."""
+"""Texts that files carry beside an image or latents: in PNG chunks, in the EXIF data of WebP, JPEG and AVIF, or in the
+metadata of safetensors, which saved latents are."""
 
 from __future__ import annotations
 
@@ -7,6 +8,12 @@ import struct
 import warnings
 import zlib
 from collections.abc import Collection, Iterator
+
+from ...weights.safetensors_files import LENGTH_BYTES, parse_header
+
+SAFETENSORS = "safetensors"
+PLACES = {"PNG": "chunk", SAFETENSORS: "metadata"}
+"""Where texts are, by the kind of file; EXIF otherwise."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -20,27 +27,43 @@ ENCODINGS = {b"ASCII\0\0\0": "utf-8", b"UNICODE\0": "utf-16", b"\0" * 8: "utf-8"
 
 
 def kind(content: bytes) -> str | None:
-    """Return the format of an image file whose texts can be read, by its first bytes."""
+    """Return the format of a file whose texts can be read, by its first bytes."""
     if content.startswith(PNG_SIGNATURE):
         return "PNG"
     if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         return "WebP"
     if content.startswith(JPEG_SIGNATURE):
         return "JPEG"
+    if content[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and _header_end(content) <= len(content):
+        return SAFETENSORS
     return "AVIF" if content[4:12] in (b"ftypavif", b"ftypavis") else None
 
 
 def texts(content: bytes, wanted: Collection[str]) -> dict[str, str]:
-    """Return texts of an image by their keywords, in lower case. Those of EXIF are written `keyword:text`.
+    """Return texts of a file by their keywords, in lower case. Those of EXIF are written `keyword:text`.
 
     Args:
         wanted: the keywords; other texts are not unpacked, and may be damaged.
 
     Raises:
-        ValueError: the file is not an image, or the texts are damaged or longer than 64 MB.
+        ValueError: the file is not what it begins as, or the texts are damaged or longer than 64 MB.
     """
-    pairs = _png_texts(content, wanted) if content.startswith(PNG_SIGNATURE) else _exif_texts(content)
+    if content.startswith(PNG_SIGNATURE):
+        pairs = _png_texts(content, wanted)
+    else:
+        pairs = _metadata_texts(content) if kind(content) == SAFETENSORS else _exif_texts(content)
     return {key.lower(): text for key, text in pairs if key.lower() in wanted}
+
+
+def _header_end(content: bytes) -> int:
+    return LENGTH_BYTES + int.from_bytes(content[:LENGTH_BYTES], "little")
+
+
+def _metadata_texts(content: bytes) -> Iterator[tuple[str, str]]:
+    metadata = parse_header(content[LENGTH_BYTES : _header_end(content)]).get("__metadata__")
+    for key, text in metadata.items() if isinstance(metadata, dict) else ():
+        if isinstance(text, str):
+            yield key, text
 
 
 def _png_texts(content: bytes, wanted: Collection[str]) -> Iterator[tuple[str, str]]:

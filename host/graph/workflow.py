@@ -1,4 +1,4 @@
-"""Workflow files: API-format JSON, UI-format JSON, and images that carry either, become API-format graphs.
+"""Workflow files: API-format JSON, UI-format JSON, and images or latents that carry either, become API-format graphs.
 
 An API-format graph is `{node id: {"class_type": ..., "inputs": {name: value or [node id, output]}}}`.
 """
@@ -53,21 +53,21 @@ def read(path: str | Path) -> Workflow:
             [f"{path}: {reason}; expected a workflow file: .json, or an image that ComfyUI saved"]
         ) from error
     kind = image_metadata.kind(content)
-    return _from_image(path, kind, content) if kind else from_document(parse(content, str(path)), str(path))
+    return _from_texts(path, kind, content) if kind else from_document(parse(content, str(path)), str(path))
 
 
-def _from_image(path: str | Path, kind: str, content: bytes) -> Workflow:
+def _from_texts(path: str | Path, kind: str, content: bytes) -> Workflow:
     try:
         texts = image_metadata.texts(content, KEYWORDS)
     except ValueError as error:
-        raise GraphError([f"{path}: not a readable {kind} ({error}); expected an image that ComfyUI saved"]) from error
+        raise GraphError([f"{path}: not a readable {kind} ({error}); expected a file that ComfyUI saved"]) from error
     found = Workflow()
     refused: list[str] = []
     for key in KEYWORDS:
         if key not in texts:
             continue
         try:
-            name = f"{path}, {'chunk' if kind == 'PNG' else 'EXIF'} {key}"
+            name = f"{path}, {image_metadata.PLACES.get(kind, 'EXIF')} {key}"
             each = from_document(parse(texts[key], name), name)
         except GraphError as error:
             refused.extend(error.lines)
@@ -76,7 +76,7 @@ def _from_image(path: str | Path, kind: str, content: bytes) -> Workflow:
         found.ui_graph = found.ui_graph or each.ui_graph
     if found.prompt is None and found.ui_graph is None:
         raise GraphError(
-            refused[:1] or [f"{path}: the {kind} carries no workflow; expected an image saved with its metadata"]
+            refused[:1] or [f"{path}: the {kind} carries no workflow; expected a file saved with its metadata"]
         )
     return found
 
