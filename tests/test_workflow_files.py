@@ -223,6 +223,7 @@ def test_remarks_of_a_jpeg_carry_graphs(tmp_path: Path) -> None:
         b"ASCII\0\0\0" + json.dumps({"prompt": API}).encode(),
         b"UNICODE\0" + json.dumps({"prompt": API}).encode("utf-16-be"),
         b"UNICODE\0" + json.dumps({"prompt": API}).encode("utf-16-le"),
+        b"ASCII\0\0\0" + json.dumps({"prompt": API}).encode() + bytes(3),
     ):
         exif = Image.Exif()
         exif.get_ifd(0x8769)[0x9286] = remark

@@ -113,7 +113,7 @@ def _decoded(text: bytes) -> str:
 
 
 def _exif_texts(content: bytes) -> Iterator[tuple[str, str]]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -121,10 +121,12 @@ def _exif_texts(content: bytes) -> Iterator[tuple[str, str]]:
             with Image.open(io.BytesIO(content), formats=["WEBP", "JPEG", "AVIF"]) as image:
                 exif = image.getexif()
                 values = [*exif.values(), exif.get_ifd(EXIF_DIRECTORY).get(USER_COMMENT), image.info.get("comment")]
+    except UnidentifiedImageError:
+        raise ValueError("it is cut short or damaged") from None
     except Exception as error:
         raise ValueError(str(error) or type(error).__name__) from error
     for value in values:
-        text = _exif_text(value).strip()
+        text = _exif_text(value).strip("\0 \t\r\n")
         key, colon, rest = text.partition(":")
         if colon and key.isalnum():
             yield key, rest
