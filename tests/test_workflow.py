@@ -57,6 +57,10 @@ def test_links_as_objects_mean_the_same() -> None:
     assert convert(objects, INFO) == convert(SUM, INFO)
 
 
+def test_links_that_were_taken_away_are_passed_over() -> None:
+    assert convert(SUM | {"links": [None, *SUM["links"], None]}, INFO) == convert(SUM, INFO)
+
+
 @pytest.mark.parametrize(
     ("values", "seed", "steps"),
     [

@@ -124,7 +124,8 @@ def _read_level(level: Mapping[str, Any], path: str, outer: tuple[Graph, Mapping
         if str(node["id"]) in nodes:
             raise GraphError([f"two nodes have the id {shown(node['id'])}; give one of them another and save again"])
         nodes[str(node["id"])] = node
-    read = [_read_link(link) for link in _list(level.get("links"))]
+    # Old files have null where a link was taken away.
+    read = [_read_link(link) for link in _list(level.get("links")) if link is not None]
     return Graph(path, nodes, {link.id: link for link in read}, level, outer)
 
 
