@@ -18,7 +18,8 @@ from ..host.errors import GraphError
 from ..host.graph.documents import from_document
 from ..host.graph.ui_graph import every_node, read_graph
 from ..host.graph.validation import validate
-from ..host.graph.workflow import VIRTUAL_NODES, to_prompt
+from ..host.graph.virtual_nodes import VIRTUAL_NODES
+from ..host.graph.workflow import to_prompt
 from ..host.schema.object_info import ObjectInfo
 
 PACKAGE = "comfyui-workflow-templates-json"

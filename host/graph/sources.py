@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from ..errors import GraphError, shown
 from ..schema.object_info import accepts
 from .promotion import Value
 from .ui_graph import BYPASSED, MUTED, STORED, SUBGRAPH_INPUT, Graph, Link, slots
+from .virtual_nodes import GETTERS, PRIMITIVE, constant, hands_on
+
+log = logging.getLogger(__name__)
 
 MOST_LINKS = 1000
 """Links that are followed to where an input comes from."""
@@ -29,7 +33,8 @@ class OnFrame:
 def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int] | Value | OnFrame | None:
     """Return what an input of a node gets: the id and output of another node, a value, or nothing but its own widget's.
 
-    Reroutes, primitives, bypassed nodes and the frames of subgraphs are seen through as ComfyUI's interface does it.
+    Reroutes, names instead of lines, primitives, bypassed nodes and the frames of subgraphs are seen through as
+    ComfyUI's interface does it.
 
     Raises:
         GraphError: a link leads nowhere, round in a circle, or through too many nodes.
@@ -52,7 +57,7 @@ def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int]
         origin = graph.nodes.get(link.origin)
         if origin is None:
             raise GraphError([f"{asked}: linked to node {shown(link.origin)}, which is not there; connect it anew"])
-        if origin["type"] == "PrimitiveNode":
+        if origin["type"] == PRIMITIVE:
             return _primitive_value(graph, origin)
         if origin.get("mode") == MUTED:
             return None
@@ -61,8 +66,10 @@ def source(graph: Graph, node: Mapping[str, Any], index: int) -> tuple[str, int]
         elif link.origin in graph.inner:
             graph = graph.inner[link.origin]
             link = graph.link_out(link.origin_slot)
-        elif origin["type"] == "Reroute":
+        elif hands_on(origin):
             link = graph.link_into(origin, 0)
+        elif origin["type"] in GETTERS:
+            graph, link = _link_of_name(graph, origin, asked)
         else:
             return f"{graph.path}{link.origin}", link.origin_slot
     return None
@@ -76,6 +83,17 @@ def _link_of_frame(inner: Graph, slot: int) -> Link | None:
     assert inner.outer is not None
     graph, frame = inner.outer
     return graph.link_into(frame, inner.places.index(slot)) if slot in inner.places else None
+
+
+def _link_of_name(graph: Graph, getter: Mapping[str, Any], asked: str) -> tuple[Graph, Link | None]:
+    """Return what the name that a getter asks for stands for, and the level where that is."""
+    name = constant(getter)
+    found = graph.setter(name)
+    if found is None:
+        log.warning("%s: nothing sets the name %s, which %s asks for", asked, shown(name), graph.name(getter))
+        return graph, None
+    level, setter = found
+    return level, level.link_into(setter, 0)
 
 
 def _way_through(node: Mapping[str, Any], slot: int, wanted: str) -> int:

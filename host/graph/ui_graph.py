@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..errors import GraphError, named, shown
+from .virtual_nodes import SETTERS, constant
 
 SUBGRAPH_INPUT = "-10"
 SUBGRAPH_OUTPUT = "-20"
@@ -63,6 +65,20 @@ class Graph:
                 [f"{where}: link {shown(link_id)} is not in the file; connect the input anew and save again"]
             )
         return self.links[str(link_id)]
+
+    @cached_property
+    def setters(self) -> dict[str | None, Mapping[str, Any]]:
+        """The nodes of this level that give their input a name, by that name; the first where several do."""
+        return {constant(node): node for node in reversed(self.nodes.values()) if node["type"] in SETTERS}
+
+    def setter(self, name: str | None) -> tuple[Graph, Mapping[str, Any]] | None:
+        """Return the node that a name stands for, on this level or the nearest around it, and its level."""
+        level: Graph | None = self if name is not None else None
+        while level is not None:
+            if name in level.setters:
+                return level, level.setters[name]
+            level = level.outer[0] if level.outer else None
+        return None
 
     def link_out(self, slot: int) -> Link | None:
         """Return the line that ends at an output of this subgraph's frame."""

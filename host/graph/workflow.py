@@ -22,13 +22,11 @@ from .node_ids import unique_ids
 from .promotion import Value, frame_value, promote_all
 from .sources import OnFrame, source
 from .ui_graph import STORED, Graph, every_node, read_graph, slots
+from .virtual_nodes import VIRTUAL_NODES
 from .widget_slots import positions
 from .widgets import sent, stored_values
 
 log = logging.getLogger(__name__)
-
-VIRTUAL_NODES = {"Reroute", "PrimitiveNode", "Note", "MarkdownNote"}
-"""What the interface draws and never sends."""
 
 KEYWORDS = ("prompt", "workflow", "json")
 """Of texts in an image that may be a graph; EXIF has the last one without a keyword."""
