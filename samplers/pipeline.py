@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ def noise_schedule_of(scheduler: Any, mu: float | None = None, fractional: bool 
 
     Args:
         scheduler: of a pipeline; it is not changed.
-        mu: log of a flow's shift, which Flux.1 dev computes from the size of the image.
+        mu: of the image's size, see `shift_of`.
         fractional: whether timesteps between the trained ones are given, or the nearest of these.
 
     Raises:
@@ -39,10 +39,9 @@ def noise_schedule_of(scheduler: Any, mu: float | None = None, fractional: bool 
     """
     config = dict(scheduler.config)
     if "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction":
-        shift = config.get("shift", config.get("flow_shift", 1.0)) if mu is None else math.exp(mu)
         count = config["num_train_timesteps"]
         even = torch.arange(1, count + 1) / count
-        return NoiseSchedule(shifted(even, shift), "flow", lambda sigmas: sigmas * 1000)
+        return NoiseSchedule(shifted(even, shift_of(config, mu)), "flow", lambda sigmas: sigmas * 1000)
     kept = make("DDPMScheduler", config).alphas_cumprod.clamp(min=LEAST_SIGNAL)
     sigmas = ((1 - kept) / kept).sqrt()
     timestep = partial(interpolated_timestep, sigmas.log())
@@ -52,9 +51,41 @@ def noise_schedule_of(scheduler: Any, mu: float | None = None, fractional: bool 
     return NoiseSchedule(sigmas, prediction, timestep if fractional else lambda levels: timestep(levels).round())
 
 
+def shift_of(config: Mapping[str, Any], mu: float | None = None) -> float:
+    """Return the shift of a flow, as diffusers' schedulers take it from their configuration.
+
+    Args:
+        config: of the scheduler.
+        mu: what a pipeline computes from the size of the image. It counts where the shift is dynamic alone, as in
+            Flux.1 dev and Qwen-Image: pipelines hand it to Flux.1 schnell and Z-Image as well, whose shift is fixed.
+
+    Examples:
+        >>> from tessera.samplers.pipeline import shift_of
+        >>> shift_of({"shift": 3.0}, mu=1.15)
+        3.0
+    """
+    if mu is None or not config.get("use_dynamic_shifting"):
+        return config.get("shift", config.get("flow_shift", 1.0))
+    return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
+
+
 def shifted(sigmas: Tensor, shift: float) -> Tensor:
     """Shift a flow's sigmas (N,), 0..1, towards 1 (Esser et al. 2024, arXiv:2403.03206)."""
     return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def as_drawn(sigmas: Tensor, config: Mapping[str, Any], mu: float | None) -> Tensor:
+    """Return the noise levels that diffusers makes of a pipeline's (steps,): shifted, and stretched to the lowest.
+
+    Args:
+        sigmas: of a flow, falling.
+        config: of the pipeline's scheduler; in `shift_terminal` is the lowest level, where it has one.
+        mu: see `shift_of`.
+    """
+    sigmas, lowest = shifted(sigmas, shift_of(config, mu)), config.get("shift_terminal")
+    if not lowest or sigmas[-1] == 1:
+        return sigmas
+    return 1 - (1 - sigmas) * (1 - lowest) / (1 - sigmas[-1])
 
 
 def sample(
@@ -153,16 +184,20 @@ class PipelineScheduler:
             num_inference_steps: 1..1000; may be left out where `sigmas` are given.
             device: of `timesteps`.
             sigmas: noise levels (steps,), used where the spacing is "auto"; else only their number counts.
-            mu: log of a flow's shift.
+            mu: of the image's size, see `shift_of`.
+
+        Raises:
+            ValueError: a number is out of range, or there is neither a number of steps nor sigmas.
         """
+        if num_inference_steps is None and sigmas is None:
+            raise ValueError("num_inference_steps is None and there are no sigmas; give one of them.")
         self.schedule = noise_schedule_of(self.like, mu, self.entry.fractional)
-        count = num_inference_steps if sigmas is None else len(sigmas)
-        made = plan(self.schedule, self.name, count or 1, 1.0, self.spacing, self.final, "diffusers", self.options)
+        count = len(sigmas) if sigmas is not None else num_inference_steps or 0
+        made = plan(self.schedule, self.name, count, 1.0, self.spacing, self.final, "diffusers", self.options)
         self.choice, self.sigmas = made.choice, made.sigmas
         if sigmas is not None and self.spacing == "auto":
             given = torch.as_tensor(sigmas, dtype=torch.float32).cpu()
-            given = shifted(given, math.exp(mu)) if mu is not None else given
-            given = torch.cat((given, self.sigmas[-1:]))
+            given = torch.cat((as_drawn(given, self.config, mu) if self.schedule.flow else given, self.sigmas[-1:]))
             self.sigmas = merged(self.entry, given) if self.schedule.flow else given
         check_sigmas(self.entry, self.sigmas)
         self._calls = model_calls(self.choice, self.schedule, self.sigmas)

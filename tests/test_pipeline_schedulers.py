@@ -66,6 +66,35 @@ def test_every_scheduler_reaches_the_image_of_a_flow(name: str) -> None:
     assert (x - 0.7).abs().max() < 0.05
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"shift": 1.0},
+        {"shift": 3.0},
+        {"shift": 3.0, "use_dynamic_shifting": True},
+        {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+        {"use_dynamic_shifting": True, "shift_terminal": 0.02},
+    ],
+)
+def test_the_levels_of_a_flow_are_those_of_its_own_scheduler(config: dict[str, Any]) -> None:
+    """Pipelines compute mu for every model, and hand it to schedulers whose shift is fixed as well."""
+    own = build.make("FlowMatchEulerDiscreteScheduler", config)
+    given = torch.linspace(1, 1 / 8, 8).tolist()
+    own.set_timesteps(sigmas=given, mu=0.9)
+    made = tessera.samplers.scheduler("FlowMatchEulerDiscrete", build.make(type(own).__name__, config))
+    made.set_timesteps(sigmas=given, mu=0.9)
+    torch.testing.assert_close(made.sigmas, own.sigmas, atol=2e-6, rtol=0)
+
+
+def test_a_run_without_steps_is_refused() -> None:
+    made = tessera.samplers.scheduler("DDIM", trained("epsilon"))
+    with pytest.raises(ValueError, match=naming("num_inference_steps", "sigmas")):
+        made.set_timesteps()
+    for none in ({"num_inference_steps": 0}, {"sigmas": []}):
+        with pytest.raises(ValueError, match=naming("steps", 0, 1, 1000)):
+            made.set_timesteps(**none)
+
+
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "DDIMScheduler"])
 def test_image_to_image_begins_at_a_later_step(name: str) -> None:
     made, image = tessera.samplers.scheduler(name, trained("epsilon")), torch.full((1, 4, 8, 8), 0.3)
