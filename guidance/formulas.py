@@ -58,13 +58,13 @@ def soft_cfg(positive: Tensor, negative: Tensor, strength: float) -> Tensor:
         >>> bool((guided.norm() <= positive.norm() * 1.0001).all())
         True
     """
-    axes = tuple(range(1, positive.ndim))
-    difference = positive - negative
-    power = positive.square().sum(axes, keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
-    across = difference - (difference * positive).sum(axes, keepdim=True) / power * positive
-    guided = positive + SOFTNESS * strength * across
-    norm = guided.square().sum(axes, keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
-    return guided * (power / norm).sqrt().clamp_max(1.0)
+    axes, wide = tuple(range(1, positive.ndim)), summable(positive.dtype)
+    start, difference = positive.to(wide), positive.to(wide) - negative.to(wide)
+    power = start.square().sum(axes, keepdim=True).clamp_min(torch.finfo(wide).tiny)
+    across = difference - (difference * start).sum(axes, keepdim=True) / power * start
+    guided = start + SOFTNESS * strength * across
+    norm = guided.square().sum(axes, keepdim=True).clamp_min(torch.finfo(wide).tiny)
+    return (guided * (power / norm).sqrt().clamp_max(1.0)).to(positive.dtype)
 
 
 def nag(positive: Tensor, negative: Tensor, strength: float, tau: float = TAU, alpha: float = ALPHA) -> Tensor:
@@ -86,11 +86,17 @@ def nag(positive: Tensor, negative: Tensor, strength: float, tau: float = TAU, a
         >>> nag(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), strength=4.0)
         tensor([[0.9583, 1.7917]])
     """
+    wide = summable(positive.dtype)
     guided = positive + strength * (positive - negative)
-    length = positive.abs().sum(-1, keepdim=True)
-    ratio = guided.abs().sum(-1, keepdim=True) / length.clamp_min(torch.finfo(positive.dtype).tiny)
-    limited = guided * (tau / ratio.clamp_min(tau))
+    length = positive.abs().sum(-1, keepdim=True, dtype=wide)
+    ratio = guided.abs().sum(-1, keepdim=True, dtype=wide) / length.clamp_min(torch.finfo(wide).tiny)
+    limited = guided * (tau / ratio.clamp_min(tau)).to(positive.dtype)
     return torch.lerp(positive, limited, alpha)
+
+
+def summable(dtype: torch.dtype) -> torch.dtype:
+    """Return the type in which a norm is summed up: in half precision, the sum of finite values may be infinite."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 class Sequence(NamedTuple):

@@ -24,7 +24,7 @@ class Bridge:
 
     Attributes:
         space: latents that the scheduler works on.
-        flow: whether whether the model is a rectified flow.
+        flow: whether the model is a rectified flow.
     """
 
     space: Space

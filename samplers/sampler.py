@@ -108,7 +108,8 @@ class FiniteCheck:
         Raises:
             RuntimeError: they are not finite.
         """
-        self._open.append((x0.sum(), step, sigma))
+        # In half precision, the sum of finite values may be infinite.
+        self._open.append((x0.sum(dtype=torch.promote_types(x0.dtype, torch.float32)), step, sigma))
         if x0.device.type == "cpu":
             self.finish()
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from margins import within
 from tessera.guidance.formulas import ALPHA, TAU, Sequence, cfg, joint_nag, nag, soft_cfg
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,6 +59,17 @@ def test_soft_cfg_never_lengthens_and_leaves_the_positive_direction(strength: fl
 def test_black_is_guided_without_a_division_by_zero() -> None:
     for function in (cfg, soft_cfg, nag):
         assert function(torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 2, 2), 3.0).isfinite().all()
+
+
+@pytest.mark.parametrize("function", [soft_cfg, nag])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_long_tokens_are_guided_in_half_precision_as_in_double(function: object, dtype: torch.dtype) -> None:
+    """Norms of Flux's tokens and of latents are beyond what half precision holds."""
+    assert callable(function)
+    positive, negative = (30 * _random(1, 2, 48, 3072, seed=seed).to(dtype) for seed in (0, 1))
+    found, expected = function(positive, negative, 20.0), function(positive.double(), negative.double(), 20.0)
+    assert found.dtype == dtype
+    assert within((found.double() - expected).norm() / expected.norm(), 4 * torch.finfo(dtype).eps)
 
 
 def _two_attentions(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, strength: float) -> Tensor:

@@ -141,6 +141,14 @@ def test_a_plain_denoiser_is_sampled(name: str) -> None:
     assert (drawn - 0.7).abs().max() < 0.05
 
 
+def test_large_sums_are_finite_in_half_precision() -> None:
+    drawn = tessera.samplers.sample(lambda x, _: torch.full_like(x, 4.0), torch.zeros(1, 4, 96, 96).half(), steps=2)
+    assert drawn.dtype == torch.float16
+    assert (drawn - 4.0).abs().max() < 0.1
+    with pytest.raises(RuntimeError, match=naming("not finite", "step 1 of 2")):
+        tessera.samplers.sample(lambda x, _: x.new_full(x.shape, torch.inf), noise().half(), steps=2)
+
+
 def test_what_cannot_draw_is_refused() -> None:
     with pytest.raises(ValueError, match="DDIMInverseScheduler"):
         tessera.samplers.scheduler("DDIMInverse", trained("epsilon"))
