@@ -14,6 +14,9 @@ MAX_SEED = 2**64 - 1
 TWO_AXES = ["both", "horizontal", "vertical"]
 """Tilings that do not shift repeats."""
 
+LIMITS = (-1.0, 3.0)
+"""Least and largest of what a scale of 1 of a reference may mean."""
+
 IpAdapter = io.Custom("IP_ADAPTER")
 ImagePrompts = io.Custom("IMAGE_PROMPTS")
 
@@ -129,8 +132,8 @@ def limit_input() -> io.Input:
     return io.Float.Input(
         "limit",
         default=1.0,
-        min=-1.0,
-        max=3.0,
+        min=LIMITS[0],
+        max=LIMITS[1],
         step=0.05,
         optional=True,
         advanced=True,

@@ -158,6 +158,25 @@ def test_references_keep_their_values(kind: str) -> None:
     assert len(said) == 1
 
 
+@pytest.mark.parametrize(
+    ("weight", "meant"), [(0.0, 0.0), (1.0, 1.0), (1.75, 1.75), (5.0, 3.0), (-0.4, -0.4), (-1.0, -1.0), (-3.0, -1.0)]
+)
+def test_a_weight_is_a_scale_within_a_limit(weight: float, meant: float) -> None:
+    prompt, said = replaced("IPAdapterAdvanced", weight=weight)
+    given = prompt["9_image"]["inputs"]
+    assert given["scale"] * given.get("limit", 1.0) == meant
+    assert 0.0 <= given["scale"] <= 1.0
+    assert any(str(weight) in line and str(meant) in line for line in said) == (weight != meant)
+
+
+def test_a_negative_image_and_an_average_have_a_counterpart() -> None:
+    prompt, said = replaced("IPAdapterAdvanced", image_negative=["4", 0], combine_embeds="average")
+    given = prompt["9_image"]["inputs"]
+    assert (given["negative_image"], given["batch"]) == (["4", 0], "average")
+    assert len(said) == 1
+    assert "subtract" in replaced("IPAdapterAdvanced", combine_embeds="subtract")[1][1]
+
+
 @pytest.mark.parametrize("weight_type", WEIGHT_TYPES)
 def test_weight_types_are_translated_or_said(weight_type: str) -> None:
     prompt, said = replaced("IPAdapterAdvanced", weight_type=weight_type)

@@ -10,6 +10,7 @@ from ...guidance.formulas import ALPHA, TAU
 from ...samplers.preview import FLUX_SHIFT
 from ..flux_negative import MAX_STRENGTH
 from ..image_prompts import DEMO
+from ..inputs import LIMITS
 from ..replacements import native_tiling
 
 Link = list[Any]
@@ -156,18 +157,21 @@ def apply_adapter(given: Mapping[str, Any], _: list[str]) -> Parts:
     kind = given["weight_type"]
     translated, lost = TYPES.get(kind, ("full", "uneven weights of the layers"))
     notes = [f"weight_type {kind} became type {translated}; what has no counterpart: {lost}"] if lost else []
-    scale = min(max(given["weight"], 0.0), 1.0)
-    if scale != given["weight"]:
-        notes.append(f"weight {given['weight']} is limited: scale {scale} is the nearest")
+    scale, limit = _strength(given["weight"])
+    if scale * limit != given["weight"]:
+        notes.append(f"weight {given['weight']} is limited: {scale * limit} is the nearest")
     notes += _without_counterpart(given)
     prompt = _node(
         "TesseraImagePrompt",
         image=given["image"],
         scale=scale,
+        limit=None if limit == 1.0 else limit,
         type=translated,
         start_percent=given["start_at"],
         end_percent=given["end_at"],
         mask=given.get("attn_mask"),
+        negative_image=given.get("image_negative"),
+        batch="average" if given.get("combine_embeds") == "average" else None,
     )
     apply = _node(
         "TesseraApplyImagePrompts", model=given["model"], image_prompts=["@image", 0], ip_adapter=given["ipadapter"]
@@ -175,11 +179,17 @@ def apply_adapter(given: Mapping[str, Any], _: list[str]) -> Parts:
     return Parts({"image": prompt, SELF: apply}, [["@", 0]], notes)
 
 
+def _strength(weight: float) -> tuple[float, float]:
+    """Return the scale, 0..1, and the limit of Image Prompt whose product is a weight, or the nearest to it."""
+    lowest, highest = LIMITS
+    if weight > 1.0:
+        return 1.0, min(weight, highest)
+    return (weight, 1.0) if weight >= 0.0 else (min(weight / lowest, 1.0), lowest)
+
+
 def _without_counterpart(given: Mapping[str, Any]) -> list[str]:
     notes = []
-    if given.get("image_negative") is not None:
-        notes.append("image_negative has no counterpart; the input unconditional of Image Prompt is the nearest")
-    if given.get("combine_embeds", "concat") not in ("concat", "add"):
+    if given.get("combine_embeds", "concat") not in ("concat", "add", "average"):
         notes.append(
             f"combine_embeds {given['combine_embeds']} has no counterpart; images of a batch act by themselves"
         )
