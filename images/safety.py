@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..weights.files import check_folder
+from .control_maps import rgb
 
 CELLS = 8
 """Cells along the shorter side of an image hidden by blur or pixelation."""
@@ -23,6 +24,24 @@ SAID = "sensitive content"
 def covered(image: Tensor, method: str) -> Tensor:
     """Return an image (3, H, W), 0..1, hidden by a method of `COVERS`, in its own size."""
     return COVERS[method](image)
+
+
+def hidden(images: Tensor, flags: Sequence[bool], method: str) -> Tensor:
+    """Return images (B, H, W, C) of which those that are flagged are `covered`, their transparency as well.
+
+    Returns:
+        (B, H, W, 4) where the images have transparency, else (B, H, W, 3).
+    """
+    colours = torch.stack(
+        [
+            covered(each.movedim(-1, 0), method).movedim(0, -1) if flag else each
+            for each, flag in zip(rgb(images), flags, strict=True)
+        ]
+    )
+    if images.shape[-1] < 4:
+        return colours
+    opaque = torch.tensor(flags, device=images.device)[:, None, None, None]
+    return torch.cat((colours, images[..., 3:4].masked_fill(opaque, 1.0)), -1)
 
 
 def _coarse(image: Tensor, method: str) -> Tensor:
@@ -55,13 +74,13 @@ def unsafe(folder: Path, images: Tensor) -> list[bool]:
 
     Args:
         folder: of diffusers' safety checker: `config.json`, `model.safetensors`, `preprocessor_config.json`.
-        images: (B, H, W, 3) in 0..1.
+        images: (B, H, W, C) in 0..1.
 
     Raises:
         ValueError: the folder holds no safety checker.
     """
     checker, prepare = _load(folder)
-    bytes_ = (255 * images[..., :3]).round().clamp(0, 255).byte().cpu().numpy()
+    bytes_ = (255 * rgb(images)).round().clamp(0, 255).byte().cpu().numpy()
     pixels = prepare(list(bytes_), return_tensors="pt").pixel_values
     with torch.no_grad():
         # Multiplies the second argument, one number an image, by 0 where it flags.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..contract import folder_paths, io
-from ..images.safety import COVERS, covered, unsafe
+from ..images.safety import COVERS, hidden, unsafe
 from .shown import shown
 
 FOLDER = "safety_checker"
@@ -57,8 +56,4 @@ class TesseraSafetyFilter(io.ComfyNode):
         report = f"Flagged: {', '.join(numbers)} of {len(flags)}." if numbers else f"Flagged: none of {len(flags)}."
         if method == "report" or not numbers:
             return io.NodeOutput(images, report, ui=shown(report))
-        hidden = [
-            covered(image.movedim(-1, 0), method).movedim(0, -1) if flag else image
-            for image, flag in zip(images[..., :3], flags, strict=True)
-        ]
-        return io.NodeOutput(torch.stack(hidden), report, ui=shown(report))
+        return io.NodeOutput(hidden(images, flags, method), report, ui=shown(report))

@@ -73,6 +73,22 @@ def test_flagged_images_are_hidden_and_others_stay(folder: Path, method: str) ->
 
 
 @pytest.mark.usefixtures("folder")
+def test_transparency_stays_where_an_image_is_not_hidden() -> None:
+    clear = torch.cat((images(), torch.rand(2, 40, 48, 1)), -1)
+    shown, _ = filtered(clear, "black")
+    assert torch.equal(shown[1], clear[1])
+    assert not shown[0, ..., :3].any()
+    assert shown[0, ..., 3].eq(1).all()
+
+
+@pytest.mark.usefixtures("folder")
+def test_grey_images_are_checked_as_well() -> None:
+    shown, report = filtered(images()[..., :1], "pixelate")
+    assert report.endswith("of 2.")
+    assert shown.shape == (2, 40, 48, 3) if "none" not in report else shown.shape == (2, 40, 48, 1)
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_report_changes_nothing() -> None:
     shown, report = filtered(images(), "report")
     assert torch.equal(shown, images())
