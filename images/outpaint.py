@@ -48,11 +48,13 @@ def padded(image: Tensor, around: Margins, fill: str) -> Tensor:
     """Return images (B, H, W, C) with margins.
 
     Args:
-        fill: one of `FILLS`: middle grey, the edge's pixels drawn out, or the image mirrored.
+        fill: one of `FILLS`: middle grey, opaque where images have transparency, the edge's pixels drawn out, or the
+            image mirrored.
     """
     planes = image.movedim(-1, 1)
     if fill == "grey":
-        return F.pad(planes, around, value=GREY).movedim(1, -1)
+        colours, alpha = (F.pad(part, around, value=v) for part, v in ((planes[:, :3], GREY), (planes[:, 3:], 1.0)))
+        return torch.cat((colours, alpha), 1).movedim(1, -1)
     for axis, before, after in ((-1, *around[:2]), (-2, *around[2:])):
         length = planes.shape[axis]
         places = torch.arange(-before, length + after, device=image.device)

@@ -44,6 +44,13 @@ def test_what_the_margin_holds() -> None:
     assert torch.equal(mirror[:, 16:80, :24], given[:, :, :24].flip(2))
 
 
+def test_a_grey_margin_is_opaque() -> None:
+    given = torch.cat((image(), torch.zeros(1, 64, 96, 1)), -1)
+    found = unzoomed(given)[0]
+    assert torch.equal(found[:, 16:80, 24:120], given)
+    assert torch.equal(found[0, 0, 0], torch.tensor([0.5, 0.5, 0.5, 1.0]))
+
+
 def test_a_margin_wider_than_the_image_is_mirrored_again() -> None:
     given = image(16, 16)
     found = unzoomed(given, 4.0, fill="mirror", x=0.0, y=0.0)[0]
