@@ -109,7 +109,8 @@ def colour_grid(images: Tensor, cell: float, wraps: Wraps = (False, False)) -> T
 
 
 def _cells(images: Tensor, cell: float) -> Tensor:
-    height, width = (max(1, round(side / cell)) for side in images.shape[-2:])
+    """Shrink images to one px for each cell; cells of less than a px are one."""
+    height, width = (max(1, round(side / max(1.0, cell))) for side in images.shape[-2:])
     return F.adaptive_avg_pool2d(images, (height, width))
 
 

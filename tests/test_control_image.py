@@ -121,6 +121,11 @@ def test_normals_face_left_in_red_and_up_in_green() -> None:
     assert float(drawn(torch.ones(1, 8, 8, 3), "normal")[0, 4, 4, 2]) == 1
 
 
+@pytest.mark.parametrize("method", ["tile", "color_grid"])
+def test_cells_smaller_than_a_pixel_change_nothing(method: str) -> None:
+    assert torch.equal(drawn(image(), method, 1e-6), image())
+
+
 def test_larger_sizes_blur_more() -> None:
     left = [float(control_map(image(), "blur", size, (True, True)).std()) for size in (1.0, 3.0, 9.0)]
     assert left == sorted(left, reverse=True)
