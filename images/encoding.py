@@ -39,8 +39,8 @@ FORMATS = {
 }
 """Formats by the name that `encode` takes."""
 
-PNG_COLOR_TYPES = {1: 0, 3: 2, 4: 6}
-"""PNG's number for greyscale, RGB and RGBA, by the count of channels."""
+PNG_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
+"""PNG's number for greyscale, with transparency, RGB and RGBA, by the count of channels."""
 
 PNG_FILTER_UP = 2
 """Each byte is stored as its difference from the one above it (PNG specification, section 9.2)."""
@@ -50,7 +50,7 @@ def encode(image: Tensor, file_format: str, quality: int = 90, texts: Mapping[st
     """Return an image as a file.
 
     Args:
-        image: (H, W, 3 or 4), 0..1, or (H, W, 1) for png16; JPEG drops the alpha channel.
+        image: (H, W, C), 0..1: grey or coloured, with transparency or without, which JPEG drops.
         file_format: a key of `FORMATS`.
         quality: 1..100, of JPEG and WebP; WebP at 100 is lossless.
         texts: metadata by keyword, which png16 carries.
@@ -65,7 +65,8 @@ def encode(image: Tensor, file_format: str, quality: int = 90, texts: Mapping[st
     from PIL import Image
 
     # As ComfyUI does: the byte is cut off, not rounded.
-    pixels = Image.fromarray((255.0 * image.float().cpu()).clamp(0, 255).byte().numpy())
+    levels = (255.0 * image.float().cpu()).clamp(0, 255).byte().numpy()
+    pixels = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
     file = BytesIO()
     options: dict[str, Any] = {"lossless": quality == 100} if file_format == "webp" else {}
     (pixels.convert("RGB") if file_format == "jpeg" else pixels).save(file, file_format, quality=quality, **options)

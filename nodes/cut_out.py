@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..contract import io
+from ..images.control_maps import rgb
 from ..images.foreground import clean_colours, colour_alpha
 
 _log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class TesseraCutOut(io.ComfyNode):
         keep_whole: bool = False,
     ) -> io.NodeOutput:
         """Find alpha, then remove the background from the colours of soft edges."""
-        images = image[..., :3].movedim(-1, 1).float()
+        images = rgb(image).movedim(-1, 1)
         if mask is None:
             alpha = torch.stack([colour_alpha(each, tolerance, softness, holes) for each in images])
         else:

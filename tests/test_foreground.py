@@ -242,6 +242,12 @@ def test_transparency_that_is_there_stays() -> None:
     assert torch.allclose(alpha, there * colour_alpha(image[:3], 0.1, 2, False))
 
 
+def test_a_grey_image_is_cut_out_as_the_same_in_three_channels() -> None:
+    grey = painted(disc(48, 48, 20), GREY.expand(3, SIDE, SIDE), torch.ones(3, 1, 1))
+    for one, three in zip(node(as_image(grey[:1])), node(as_image(grey)), strict=True):
+        assert torch.equal(one, three)
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "line"),
     [

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tessera.app.cli.main import main
 from tessera.host import folder_paths
-from tessera.images.encoding import encode
+from tessera.images.encoding import FORMATS, encode
 from tessera.nodes.save import TesseraSaveImage
 from tessera.nodes.seeds import MAX_SEED, MOST, seeds_of
 
@@ -102,6 +102,20 @@ def test_jpeg_leaves_transparency_out_and_webp_at_100_loses_nothing() -> None:
     opaque = torch.cat([image[..., :3], torch.ones(9, 7, 1)], -1)
     with Image.open(io.BytesIO(encode(opaque, "webp", 100))) as webp:
         assert np.array_equal(np.asarray(webp.convert("RGB")), (opaque[..., :3] * 255).byte().numpy())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_images_with_any_channels_are_saved(kind: str, channels: int) -> None:
+    image = torch.linspace(0, 1, 9 * 7)[:, None].expand(-1, channels).reshape(9, 7, channels)
+    with Image.open(io.BytesIO(encode(image, kind, 100))) as saved:
+        # Pillow cuts grey of 16 bits off at 255.
+        shown = Image.fromarray((np.asarray(saved) // 257).astype(np.uint8)) if saved.mode[0] == "I" else saved
+        found = np.asarray(shown.convert("RGBA"), float) / 255
+    kept = image if channels in (2, 4) and kind != "jpeg" else torch.ones(9, 7, 1)
+    # WebP keeps no colours where nothing is seen.
+    assert np.abs(found[..., 0] - image[..., 0].numpy())[1:].max() < 0.05
+    assert np.abs(found[..., 3] - kept[..., -1].numpy()).max() < 0.05
 
 
 def test_less_quality_is_a_smaller_file(images: torch.Tensor) -> None:
