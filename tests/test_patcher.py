@@ -193,6 +193,20 @@ def test_weight_patches_add_up_in_order() -> None:
     torch.testing.assert_close(model.patched_weight("weight", start), halved + 0.25 * halved * 2)
 
 
+def test_many_weights_are_looked_up_once() -> None:
+    class Counting(nn.Linear):
+        asked = 0
+
+        def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            self.asked += 1
+            return super().state_dict(*args, **kwargs)
+
+    layer = Counting(2, 2)
+    model = ModelPatcher(layer, "cpu", "cpu")
+    model.add_patches({"weight": torch.ones(2, 2), "bias": torch.ones(2), **dict.fromkeys("abc", torch.ones(2))})
+    assert layer.asked == 1
+
+
 def test_size_counts_bytes(patcher: ModelPatcher) -> None:
     expected = sum(t.nelement() * t.element_size() for t in patcher.model.state_dict().values())
     assert patcher.model_size() == expected == patcher.clone().model_size()

@@ -238,7 +238,8 @@ class ModelPatcher:
         Returns:
             The keys that the model has; the others are the caller's to report.
         """
-        known = [key for key in patches if key in self.model.state_dict()]
+        weights = self.model.state_dict()
+        known = [key for key in patches if key in weights]
         for key in known:
             self.patches.setdefault(key, []).append((strength_patch, patches[key], strength_model))
         self.patches_uuid = uuid.uuid4()
