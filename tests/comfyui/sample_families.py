@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from comfyui.family_cases import CASES, prompts
 from comfyui.server import python_of
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.ksampler import KSampler
+
+
+def asked(request: pytest.FixtureRequest, names: Iterable[str]) -> list[str]:
+    """Those of a module's cases that are to run; the others are not written and sampled for nothing."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    found = {item.callspec.params.get("name") for item in items if item.path == request.path and item.callspec}
+    return [name for name in names if name in found]
 
 
 def run_of(name: str, folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from comfyui.family_cases import CASES, write
-from comfyui.sample_families import difference, in_comfyui, run_of, sample
+from comfyui.sample_families import asked, difference, in_comfyui, run_of, sample
 from tessera.host.models.loaders import load_diffusion_model
 
 if "COMFYUI_PATH" not in os.environ:
@@ -21,10 +21,7 @@ TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module")
 def chosen(request: pytest.FixtureRequest) -> list[str]:
-    """The cases that are asked for; the others are not written and sampled for nothing."""
-    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    asked = {item.callspec.params.get("name") for item in items if item.path == request.path and item.callspec}
-    return [name for name in CASES if name in asked]
+    return asked(request, CASES)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfyui.family_cases import write
 from comfyui.lora_cases import LORAS, write_loras
-from comfyui.sample_families import difference, in_comfyui, run_of, sample
+from comfyui.sample_families import asked, difference, in_comfyui, run_of, sample
 from tessera.host.models.loaders import load_diffusion_model
 from tessera.host.models.lora import load_lora_file
 
@@ -22,16 +22,13 @@ if "COMFYUI_PATH" not in os.environ:
 
 pytestmark = pytest.mark.comfyui
 
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 STRENGTH = 0.8
 
 
 @pytest.fixture(scope="module")
 def chosen(request: pytest.FixtureRequest) -> list[str]:
-    """The cases that are asked for."""
-    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
-    asked = {item.callspec.params.get("name") for item in items if item.path == request.path and item.callspec}
-    return [name for name in LORAS if name in asked]
+    return asked(request, LORAS)
 
 
 @pytest.fixture(scope="module")
