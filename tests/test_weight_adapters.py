@@ -47,7 +47,7 @@ def changed(adapter: Adapter, weight: torch.Tensor) -> torch.Tensor:
     """A weight with an adapter at strength 1, all of whose tensors are used."""
     (change,) = read_changes(adapter, "m")
     assert change.used == set(adapter)
-    return weight + change.of(WHOLE, weight)
+    return weight + change.at(1.0).of(WHOLE, weight)
 
 
 def test_loha_multiplies_two_products(weight: torch.Tensor) -> None:
@@ -109,13 +109,88 @@ def test_a_part_of_a_module_gets_its_rows(flux: ModelPatcher) -> None:
     torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_norms_of_columns_of_several_weights_are_named(flux: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:
-    rows, columns = flux.model.state_dict()[f"{QUERY}.weight"].shape
-    adapter = {key.replace("m.", f"{FUSED}.", 1): tensor for key, tensor in low_rank(3 * rows, columns).items()}
-    plain = {f"{QUERY}.diff_b": torch.ones(rows)}
+def fused(flux: ModelPatcher) -> torch.Tensor:
+    """The weight that the original transformer has for queries, keys and values."""
+    weights = flux.model.state_dict()
+    return torch.cat([weights[f"{QUERY[:-1]}{part}.weight"] for part in "qkv"])
+
+
+def orthogonal(rows: int, name: str) -> Adapter:
+    return {f"{name}.oft_blocks": normal(rows // 2, 2, 2, seed=7)}
+
+
+@pytest.mark.parametrize("kind", ["columns", "butterfly", "glora"])
+def test_the_rows_of_a_part_change_by_those_of_the_whole(flux: ModelPatcher, kind: str) -> None:
+    whole = fused(flux)
+    rows, columns = whole.shape
+    a1, a2, b1, b2 = normal(columns, RANK), normal(RANK, columns), normal(rows, RANK), normal(RANK, columns)
+    adapter = {
+        "columns": low_rank(rows, columns) | {"m.dora_scale": normal(1, columns).abs()},
+        "butterfly": {"m.oft_blocks": normal(3, rows // 4, 4, 4, seed=7)},
+        "glora": {"m.a1.weight": a1, "m.a2.weight": a2, "m.b1.weight": b1, "m.b2.weight": b2},
+    }[kind]
+    once = whole.double() + 0.5
+    (change,) = read_changes(adapter, "m")
+    wanted = once + 0.7 * change.at(0.7).of(WHOLE, once)
+    first = {f"{QUERY[:-1]}{part}.diff": torch.full((rows // 3, columns), 0.5) for part in "qkv"}
+    moved, _ = load_lora_for_models(flux, None, first, 1.0, 0.0)
+    named = {key.replace("m.", f"{FUSED}.", 1): tensor for key, tensor in adapter.items()}
+    result, _ = load_lora_for_models(moved, None, named, 0.7, 0.0)
+    assert result is not None
+    result.patch_model()
+    found = fused(result).double()
+    result.unpatch_model()
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(fused(flux), whole, atol=0.0, rtol=0.0)
+
+
+def test_rotations_keep_lengths_and_angles(weight: torch.Tensor) -> None:
+    found = changed(orthogonal(OUT, "m"), weight)
+    torch.testing.assert_close(found.T @ found, weight.T @ weight)
+    for group in range(0, OUT, 2):
+        before, after = weight[group : group + 2], found[group : group + 2]
+        torch.testing.assert_close(after.norm(), before.norm())
+    assert (found - weight).abs().max() > 0.1
+
+
+def test_butterflies_reach_every_row() -> None:
+    weight = torch.zeros(OUT, IN, dtype=torch.float64)
+    weight[0] = 1.0
+    found = changed({"m.oft_blocks": normal(3, OUT // 2, 2, 2)}, weight)
+    assert (found.abs().amax(1) > 1e-6).all()
+    torch.testing.assert_close(found.T @ found, weight.T @ weight)
+
+
+def test_rescaled_butterflies_scale_rows(weight: torch.Tensor) -> None:
+    blocks = {"m.oft_blocks": normal(2, OUT // 2, 2, 2), "m.alpha": torch.tensor(0.0)}
+    scale = normal(OUT, 1).abs()
+    found = changed(blocks | {"m.rescale": scale}, weight)
+    torch.testing.assert_close(found, changed(blocks, weight) * scale)
+
+
+def test_rotations_have_a_limit(weight: torch.Tensor) -> None:
+    adapter = orthogonal(OUT, "m")
+    size = float((adapter["m.oft_blocks"] - adapter["m.oft_blocks"].mT).norm())
+    half = {"m.oft_blocks": adapter["m.oft_blocks"] / 2}
+    found = changed(adapter | {"m.alpha": torch.tensor(size / 2, dtype=torch.float64)}, weight)
+    torch.testing.assert_close(found, changed(half, weight))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_glora_changes_weights_by_what_they_are(weight: torch.Tensor, older: bool) -> None:
+    into, back, out, columns = normal(IN, RANK), normal(RANK, IN), normal(OUT, RANK), normal(RANK, IN, seed=8)
+    names = ("a2", "a1", "b2", "b1") if older else ("a1", "a2", "b1", "b2")
+    adapter = {f"m.{n}.weight": part for n, part in zip(names, (into, back, out, columns), strict=True)}
+    wanted = (weight @ into @ back + out @ columns) * ALPHA / RANK
+    torch.testing.assert_close(changed(adapter | {"m.alpha": torch.tensor(ALPHA)}, weight), weight + wanted)
+
+
+def test_what_rotations_leave_out_is_named(flux: ModelPatcher, caplog: pytest.LogCaptureFixture) -> None:
+    rows = len(flux.model.state_dict()[f"{QUERY}.weight"])
     with caplog.at_level(logging.WARNING):
-        load_lora_for_models(flux, None, plain | adapter | {f"{FUSED}.dora_scale": torch.ones(1, columns)}, 1.0, 0.0)
-    assert "3 tensors of the LoRA are not used" in caplog.text and f"{FUSED}.dora_scale" in caplog.text
+        adapter = orthogonal(rows, QUERY) | {f"{QUERY}.rescale": torch.ones(rows, 1)}
+        load_lora_for_models(flux, None, adapter, 1.0, 0.0)
+    assert "1 tensors of the LoRA are not used" in caplog.text and f"{QUERY}.rescale" in caplog.text
 
 
 def test_control_loras_widen_a_layer_and_leave_no_trace(flux: ModelPatcher) -> None:

@@ -6,7 +6,7 @@ The tables serve both the loading of checkpoints and the LoRAs that were trained
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -30,6 +30,16 @@ class Source(NamedTuple):
         unit = tensor.shape[0] // sum(self.sizes)
         rows = tensor.narrow(0, unit * sum(self.sizes[: self.part]), unit * self.sizes[self.part])
         return torch.cat(rows.chunk(2)[::-1]) if self.swap else rows
+
+
+def joined(parts: Iterable[tuple[Source, torch.Tensor]]) -> torch.Tensor:
+    """Return an original tensor of all that were taken from it, in any order."""
+    rows = [torch.cat(rows.chunk(2)[::-1]) if source.swap else rows for source, rows in sorted(parts, key=_place)]
+    return torch.cat(rows)
+
+
+def _place(taken_from: tuple[Source, torch.Tensor]) -> int:
+    return taken_from[0].part
 
 
 # Flux

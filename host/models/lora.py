@@ -13,23 +13,21 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..layouts.ldm_layout import Source
+from ..layouts.ldm_layout import Source, joined
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of
-from ..runtime.patcher import ModelPatcher
+from ..runtime.patcher import ModelPatcher, with_patches
 from ..text.clip import CLIP
 from .families import of_model
-from .weight_adapters import Change, read_changes
+from .weight_adapters import EVERYTHING, Change, read_changes
 
 log = logging.getLogger(__name__)
 
 SHOWN = 3
-WHOLE = Source("")
-"""All rows of a change."""
 
 
 class Target(NamedTuple):
@@ -40,6 +38,7 @@ class Target(NamedTuple):
 
 
 Targets = dict[str, list[Target]]
+Patch = Callable[[Tensor], Tensor]
 
 
 def load_lora_file(
@@ -86,20 +85,35 @@ def load_lora_for_models(
     return owners[0][0], owners[1][0]
 
 
-def _add(owner: ModelPatcher | CLIP, changes: list[tuple[Target, Change]], strength: float) -> set[str]:
+def _add(owner: ModelPatcher | CLIP, changes: list[tuple[list[Target], Change]], strength: float) -> set[str]:
     """Add the changes that fit, one by one since several can concern one weight; return the file's keys in use."""
-    weights = (owner.patcher if isinstance(owner, CLIP) else owner).model.state_dict()
+    patcher = owner.patcher if isinstance(owner, CLIP) else owner
+    weights = patcher.model.state_dict()
     used: set[str] = set()
-    for target, change in changes:
-        key = f"{target.key}.{change.kind}"
-        patch = partial(change.of, target.source)
-        if key in weights and _fits(patch, weights[key], change.widens):
-            owner.add_patches({key: patch}, 1.0 if change.replaces else strength)
-            used |= change.used
+    for targets, change in changes:
+        for key, patch in _patches(patcher, targets, change.at(strength)).items():
+            if key in weights and _fits(patch, weights[key], change.widens):
+                owner.add_patches({key: patch}, 1.0 if change.replaces else strength)
+                used |= change.used
     return used
 
 
-def _fits(patch: Callable[[Tensor], Tensor], weight: Tensor, widens: bool) -> bool:
+def _patches(patcher: ModelPatcher, targets: list[Target], change: Change) -> dict[str, Patch]:
+    """Return what a change of a module adds to each of the weights that are its parts."""
+    keys = {f"{target.key}.{change.kind}": target.source for target in targets}
+    if not change.needs_whole or set(keys.values()) == {EVERYTHING}:
+        return {key: partial(change.of, source) for key, source in keys.items()}
+    whole = partial(_whole, patcher, keys, {key: list(patcher.patches.get(key, ())) for key in keys})
+    return {key: partial(change.of_part, source, whole) for key, source in keys.items()}
+
+
+def _whole(patcher: ModelPatcher, keys: dict[str, Source], before: dict[str, list[Any]], part: Tensor) -> Tensor:
+    """Return a module's weight with the changes before, in the precision and on the device of one of its parts."""
+    weights = {key: patcher.unpatched_weight(key).to(part) for key in keys}
+    return joined((source, with_patches(weights[key], before[key])) for key, source in keys.items())
+
+
+def _fits(patch: Patch, weight: Tensor, widens: bool) -> bool:
     """Return whether a change has its weight's shape, or is wider, without computing it."""
     try:
         changed = patch(torch.empty_like(weight, device="meta"))
@@ -115,12 +129,9 @@ def _some(keys: Iterable[str]) -> str:
     return ", ".join(shown[:SHOWN]) + (" ..." if len(shown) > SHOWN else "")
 
 
-def read_lora(lora: StateDict, names: Targets) -> list[tuple[Target, Change]]:
+def read_lora(lora: StateDict, names: Targets) -> list[tuple[list[Target], Change]]:
     """Return the changes in a file, for the modules that are known."""
-    found = []
-    for name, targets in names.items():
-        found += [(target, change) for change in read_changes(lora, name) for target in targets]
-    return found
+    return [(targets, change) for name, targets in names.items() for change in read_changes(lora, name)]
 
 
 # Names
@@ -136,7 +147,7 @@ def model_targets(model: ModelPatcher) -> Targets:
         module, _, ending = key.rpartition(".")
         if ending != "weight":
             continue
-        target = Target(f"diffusion_model.{module}", WHOLE)
+        target = Target(f"diffusion_model.{module}", EVERYTHING)
         for name in _diffusers_names(module, own):
             names.setdefault(name, [target])
         original = source.key.removeprefix("model.diffusion_model.").rpartition(".")[0]
@@ -168,7 +179,7 @@ def clip_targets(clip: CLIP) -> Targets:
     for module in modules:
         encoder, _, inner = module.partition(".transformer.")
         for name in _text_names(encoder, inner, present):
-            names.setdefault(name, [Target(module, WHOLE)])
+            names.setdefault(name, [Target(module, EVERYTHING)])
     return names
 
 

@@ -1,4 +1,4 @@
-"""Changes of weights as adapters store them: LoRA, LoHa, LoKr, DoRA and plain differences.
+"""Changes of weights as adapters store them: LoRA, LoHa, LoKr, GLoRA, OFT, BOFT, DoRA and plain differences.
 
 Formulas and keys: kohya's scripts, LyCORIS (Yeh et al. 2023, arXiv:2309.14859), peft.
 """
@@ -6,7 +6,7 @@ Formulas and keys: kohya's scripts, LyCORIS (Yeh et al. 2023, arXiv:2309.14859),
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -36,10 +36,15 @@ DIFFERENCES = {".diff": "weight", ".diff_b": "bias", ".w_norm": "weight", ".b_no
 REPLACEMENTS = {".set_weight": "weight", ".scale": "weight"}
 HADAMARD = (".hada_w1_a", ".hada_w1_b", ".hada_w2_a", ".hada_w2_b")
 HADAMARD_CORES = (".hada_t1", ".hada_t2")
+GENERALIZED = (".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight")
+BLOCKS, RESCALE = ".oft_blocks", ".rescale"
 KRONECKER = (".lokr_w1", ".lokr_w2", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2_a", ".lokr_w2_b", ".lokr_t2")
 
-Formula = Callable[[Tensor], Tensor]
+Formula = Callable[..., Tensor]
 """The change of a whole module, in the precision and on the device of one of its weights."""
+
+EVERYTHING = Source("")
+"""All rows of a change."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Change:
         as_peft: whether rows are normed by the changed weight; by the original one in other files.
         widens: whether the weight gets more columns.
         replaces: whether the formula is the new weight, whatever the strength.
+        reads: whether the formula depends on the module's weight, and so takes the whole of it, and the strength.
     """
 
     kind: str
@@ -64,6 +70,31 @@ class Change:
     as_peft: bool = False
     widens: bool = False
     replaces: bool = False
+    reads: bool = False
+
+    @property
+    def needs_whole(self) -> bool:
+        """Whether rows of the module change by what the others are."""
+        return self.reads or (self.magnitude is not None and not self._norms_rows)
+
+    @property
+    def _norms_rows(self) -> bool:
+        magnitude = self.magnitude
+        return magnitude is not None and (self.as_peft or magnitude.ndim == 1 or len(magnitude) > 1)
+
+    def at(self, strength: float) -> Change:
+        """Return the change for a strength, which then is its factor, too."""
+        return replace(self, formula=partial(self.formula, strength=strength)) if self.reads else self
+
+    def of_part(self, source: Source, whole: Callable[[Tensor], Tensor], weight: Tensor) -> Tensor:
+        """Return what is added to a weight at strength 1 where it takes the module's whole weight to know it.
+
+        Args:
+            source: which rows of the module's weight `weight` is.
+            whole: the module's weight for one of its parts.
+            weight: the part.
+        """
+        return source.take(self.of(EVERYTHING, whole(weight))).reshape(weight.shape)
 
     def of(self, source: Source, weight: Tensor) -> Tensor:
         """Return what is added to a weight at strength 1, from the module's rows that belong to it.
@@ -82,11 +113,9 @@ class Change:
     def _decomposed(self, source: Source, weight: Tensor, rows: Tensor) -> Tensor:
         assert self.magnitude is not None
         magnitude, changed = self.magnitude.to(weight), weight + rows
-        if self.as_peft or magnitude.ndim == 1 or len(magnitude) > 1:
+        if self._norms_rows:
             magnitude = source.take(magnitude.flatten()).reshape(-1, *[1] * (weight.ndim - 1))
             norm = (changed if self.as_peft else weight).flatten(1).norm(dim=1).reshape(magnitude.shape)
-        elif len(source.sizes) > 1:
-            raise RuntimeError("columns of a part of a module are normed by the whole of it")
         else:
             magnitude = magnitude.reshape(1, -1, *[1] * (weight.ndim - 2))
             norm = changed.transpose(0, 1).flatten(1).norm(dim=1).reshape(magnitude.shape)
@@ -101,7 +130,7 @@ def read_changes(file: StateDict, name: str) -> list[Change]:
         for ending, kind in table.items()
         if name + ending in file
     ]
-    found = (read(file, name) for read in (_low_rank, _hadamard, _kronecker))
+    found = (read(file, name) for read in (_low_rank, _hadamard, _kronecker, _generalized, _orthogonal))
     return changes + [each for each in found if each is not None]
 
 
@@ -192,3 +221,91 @@ def _blockwise(first: tuple[Tensor | None, ...], second: tuple[Tensor | None, ..
     )
     left = left.reshape(*left.shape, *[1] * (right.ndim - left.ndim))
     return scale * torch.kron(left, right)
+
+
+# GLoRA
+
+
+def _generalized(file: StateDict, name: str) -> Change | None:
+    keys = tuple(name + ending for ending in GENERALIZED)
+    if not all(key in file for key in keys):
+        return None
+    alpha = float(file[name + ALPHA]) if name + ALPHA in file else None
+    formula = partial(_general, *(file[key] for key in keys), alpha)
+    return replace(_change(file, name, formula, keys), reads=True)
+
+
+def _general(
+    a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor, alpha: float | None, weight: Tensor, strength: float
+) -> Tensor:
+    """Return alpha / rank * (W A + B) (Chavan et al. 2023, arXiv:2306.07967).
+
+    A = a1 a2 and B = b1 b2, in the other order in files of LyCORIS before version 2; the strength is a factor alone.
+    """
+    a1, a2, b1, b2 = (factor.to(weight).flatten(1) for factor in (a1, a2, b1, b2))
+    older = _is_older(a1, a2, b1, b2, weight)
+    down, up, left, right = (a2, a1, b2, b1) if older else (a1, a2, b1, b2)
+    narrow = torch.einsum("oi...,ij->oj...", weight.flatten(1) if older else weight, down)
+    change = torch.einsum("oj...,ji->oi...", narrow, up).reshape(weight.shape) + (left @ right).reshape(weight.shape)
+    return change if alpha is None else alpha / down.shape[1] * change
+
+
+def _is_older(a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor, weight: Tensor) -> bool:
+    older = b2.shape[1] == b1.shape[0] == a1.shape[0] == a2.shape[1]
+    newer = b2.shape[0] == b1.shape[1] == a1.shape[1] == a2.shape[0]
+    return older and (not newer or weight.shape[0] == weight.shape[1] == len(a2))
+
+
+# OFT and BOFT
+
+
+def _orthogonal(file: StateDict, name: str) -> Change | None:
+    """Return a rotation of rows; a file's `dora_scale` has no meaning for it."""
+    key = name + BLOCKS
+    if key not in file or file[key].ndim not in (3, 4):
+        return None
+    limit = float(file[name + ALPHA]) if name + ALPHA in file else 0.0
+    used = {key, name + ALPHA}
+    if file[key].ndim == 3:
+        formula = partial(_rotated, file[key], limit)
+    else:
+        formula, used = partial(_butterfly, file[key], limit, file.get(name + RESCALE)), used | {name + RESCALE}
+    return Change("weight", formula, frozenset(used & set(file)), reads=True)
+
+
+def _rotations(blocks: Tensor, limit: float, weight: Tensor) -> Tensor:
+    """Return the Cayley transforms of skew-symmetric matrices (..., n, n), whose norm together has a limit."""
+    skew = blocks.to(weight)
+    skew = skew - skew.mT
+    if limit > 0:
+        skew = skew * (limit / (skew.norm() + 1e-8)).clamp(max=1.0)
+    one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+    return (one + skew) @ (one - skew).inverse()
+
+
+def _rotated(blocks: Tensor, limit: float, weight: Tensor, strength: float) -> Tensor:
+    """Return the change by rotations of groups of rows (Qiu et al. 2023, arXiv:2306.07280).
+
+    The strength counts twice, and `rescale` of files not at all, as in ComfyUI.
+    """
+    rotations = _rotations(blocks, limit, weight)
+    one = torch.eye(rotations.shape[-1], dtype=weight.dtype, device=weight.device)
+    groups = weight.unflatten(0, rotations.shape[:2])
+    return strength * torch.einsum("knm,kn...->km...", rotations - one, groups).flatten(0, 1)
+
+
+def _butterfly(blocks: Tensor, limit: float, rescale: Tensor | None, weight: Tensor, strength: float) -> Tensor:
+    """Return the change by rotations of pairs of groups ever further apart (Liu et al. 2023, arXiv:2311.06243).
+
+    The strength counts twice, as in ComfyUI.
+    """
+    one = torch.eye(blocks.shape[-1], dtype=weight.dtype, device=weight.device)
+    rows = weight
+    for level, rotations in enumerate(_rotations(blocks, limit, weight)):
+        distance = 2**level * (blocks.shape[-1] // 2)
+        pairs = rows.unflatten(0, (-1, 2, distance)).transpose(1, 2).flatten(0, 2)
+        turned = torch.einsum(
+            "bij,bj...->bi...", torch.lerp(one, rotations, strength), pairs.unflatten(0, (-1, len(one)))
+        )
+        rows = turned.flatten(0, 1).unflatten(0, (-1, distance, 2)).transpose(1, 2).flatten(0, 2)
+    return (rows if rescale is None else rows * rescale.to(rows)) - weight

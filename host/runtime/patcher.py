@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,9 @@ __all__ = ["CallbacksMP", "ModelPatcher", "WrapperExecutor", "WrappersMP"]
 WeightPatch = Callable[[torch.Tensor], torch.Tensor] | torch.Tensor
 """A change of one weight at strength 1: the difference as a tensor, or a function of the unpatched float32 weight."""
 
+StrengthenedPatch = tuple[float, WeightPatch, float]
+"""The factor of a change, the change, and the factor of the weight before it."""
+
 
 class AttributeBackup(NamedTuple):
     """What an object patch covered. `inherited`: the attribute came from the class, so restoring means deleting."""
@@ -42,6 +45,18 @@ def _resolve(root: Any, path: str) -> tuple[Any, str]:
 def _is_own_attribute(owner: Any, name: str) -> bool:
     tables = (vars(owner), *(vars(owner).get(table, {}) for table in ("_modules", "_parameters", "_buffers")))
     return any(name in table for table in tables)
+
+
+def with_patches(weight: torch.Tensor, patches: Iterable[StrengthenedPatch]) -> torch.Tensor:
+    """Return a weight with patches, one after another, in its own precision; it stays as it is."""
+    total = weight
+    for strength, patch, strength_model in patches:
+        total = total * strength_model
+        change = patch if isinstance(patch, torch.Tensor) else patch(total)
+        if change.shape != total.shape:
+            total = F.pad(total, (0, change.shape[-1] - total.shape[-1]))
+        total += strength * change.to(total)
+    return total
 
 
 class ModelPatcher:
@@ -64,7 +79,7 @@ class ModelPatcher:
         self.offload_device = torch.device(offload_device)
         self.size = size
         self.model_options: ModelOptions = {"transformer_options": {}}
-        self.patches: dict[str, list[tuple[float, WeightPatch, float]]] = {}
+        self.patches: dict[str, list[StrengthenedPatch]] = {}
         self.patches_uuid = uuid.uuid4()
         self.object_patches: dict[str, Any] = {}
         self.wrappers: Registry = {}
@@ -250,14 +265,11 @@ class ModelPatcher:
 
         Changes may have more columns, of which the weight gets as many.
         """
-        total = weight.detach().to(torch.float32, copy=True)
-        for strength, patch, strength_model in self.patches[key]:
-            total = total * strength_model
-            change = patch if isinstance(patch, torch.Tensor) else patch(total)
-            if change.shape != total.shape:
-                total = F.pad(total, (0, change.shape[-1] - total.shape[-1]))
-            total += strength * change.to(total)
-        return total.to(weight.dtype)
+        return with_patches(weight.detach().float(), self.patches[key]).to(weight.dtype)
+
+    def unpatched_weight(self, key: str) -> torch.Tensor:
+        """Return a weight of the model as it was loaded, during runs, too."""
+        return self.backup[key] if key in self.backup else self.model.get_parameter(key).detach()
 
     def patch_model(self, device_to: torch.device | str | None = None) -> Any:
         """Move the model to a device and put object and weight patches on it.

@@ -10,7 +10,7 @@ from typing import Any
 
 import tiny_models as tiny
 import torch
-from tessera.host.layouts.ldm_layout import Source, flux_sources
+from tessera.host.layouts.ldm_layout import Source, flux_sources, joined
 from tessera.host.layouts.sd3_layout import sd3_sources
 from tessera.host.models.families import FAMILIES
 from tiny_models import StateDict
@@ -169,11 +169,10 @@ def _weighed(generator: torch.Generator) -> dict[str, Any]:
 
 def original(weights: StateDict, sources: dict[str, Source]) -> StateDict:
     """Weights of diffusers in the original layout."""
-    parts: dict[str, dict[int, torch.Tensor]] = {}
+    parts: dict[str, list[tuple[Source, torch.Tensor]]] = {}
     for key, source in sources.items():
-        tensor = torch.cat(weights[key].chunk(2)[::-1]) if source.swap else weights[key]
-        parts.setdefault(source.key, {})[source.part] = tensor
-    return {key: torch.cat([part for _, part in sorted(found.items())]) for key, found in parts.items()}
+        parts.setdefault(source.key, []).append((source, weights[key]))
+    return {key: joined(found) for key, found in parts.items()}
 
 
 def sd3(dual: tuple[int, ...], normed: bool) -> Callable[[], StateDict]:

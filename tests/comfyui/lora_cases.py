@@ -69,6 +69,53 @@ def kronecker(shape: Shape, generator: torch.Generator) -> StateDict:
     return {"lokr_w1": first, "lokr_w2_a": outer, "lokr_w2_b": inner, "alpha": torch.tensor(ALPHA)}
 
 
+def generalized(shape: Shape, generator: torch.Generator) -> StateDict:
+    """As LyCORIS saves them now."""
+    into = math.prod(shape[1:])
+    a1, a2 = (_spread(*sides, size=(0.1 / shape[1]) ** 0.5, generator=generator) for sides in _pair(shape[1], shape[1]))
+    b1, b2 = (_spread(*sides, size=(0.3 / into**0.5) ** 0.5, generator=generator) for sides in _pair(shape[0], into))
+    factors = {
+        f"{name}.weight": factor for name, factor in zip(("a1", "a2", "b1", "b2"), (a1, a2, b1, b2), strict=True)
+    }
+    return {**factors, "alpha": torch.tensor(ALPHA)}
+
+
+def generalized_before(shape: Shape, generator: torch.Generator) -> StateDict:
+    """As LyCORIS saved them before version 2, where the factors change places and kernels are rows."""
+    into = math.prod(shape[1:])
+    a2, a1 = (_spread(*sides, size=(0.1 / into) ** 0.5, generator=generator) for sides in _pair(into, into))
+    b2, b1 = (_spread(*sides, size=(0.3 / into**0.5) ** 0.5, generator=generator) for sides in _pair(shape[0], into))
+    return {f"{name}.weight": factor for name, factor in zip(("a1", "a2", "b1", "b2"), (a1, a2, b1, b2), strict=True)}
+
+
+def _pair(rows: int, columns: int) -> tuple[Shape, Shape]:
+    return (rows, RANK), (RANK, columns)
+
+
+def orthogonal(shape: Shape, generator: torch.Generator) -> StateDict:
+    size = math.gcd(shape[0], 4)
+    blocks = _spread(shape[0] // size, size, size, size=0.2, generator=generator)
+    return {"oft_blocks": blocks, "alpha": torch.tensor(0.05 * shape[0] ** 0.5)}
+
+
+def butterfly(shape: Shape, generator: torch.Generator) -> StateDict:
+    """Of two levels, where rows allow it."""
+    size = 4 if shape[0] % 4 == 0 else 2
+    levels = 2 if shape[0] % (2 * size) == 0 else 1
+    blocks = _spread(levels, shape[0] // size, size, size, size=0.2, generator=generator)
+    return {"oft_blocks": blocks, "alpha": torch.tensor(0.0)}
+
+
+def rescaled_butterfly(shape: Shape, generator: torch.Generator) -> StateDict:
+    """Of as many levels as reach every row, where their number is a power of two times an even one."""
+    size = shape[0] & -shape[0]
+    size = shape[0] // size * 2 if size > 1 else shape[0]
+    levels = (shape[0] // size).bit_length()
+    blocks = _spread(levels, shape[0] // size, size, size, size=0.05, generator=generator)
+    rescale = 1.0 + _spread(shape[0], *[1] * (len(shape) - 1), size=0.1, generator=generator)
+    return {"oft_blocks": blocks, "rescale": rescale, "alpha": torch.tensor(2.0)}
+
+
 FORMS: dict[str, tuple[str, bool, Factors]] = {
     "kohya": ("lora_unet_", False, low_rank),
     "loha": ("lora_unet_", False, hadamard),
@@ -76,11 +123,17 @@ FORMS: dict[str, tuple[str, bool, Factors]] = {
     "dora-columns": ("lycoris_", True, dora(columns=True)),
     "lokr": ("lycoris_", True, kronecker),
     "peft": ("transformer.", True, peft),
+    "glora": ("lora_unet_", False, generalized),
+    "glora-before": ("lora_unet_", False, generalized_before),
+    "oft": ("lora_unet_", False, orthogonal),
+    "boft": ("lora_unet_", False, butterfly),
+    "boft-rescaled": ("lora_unet_", False, rescaled_butterfly),
 }
 """What comes before the names of modules, whether they are diffusers', and the tensors of each."""
 
 LORAS = {
     "flux-control+tools": ("flux-control", "tools"),
+    **{f"{family}+whole": (family, "whole") for family in FAMILIES},
 } | {
     f"{family}+{form}": (family, form)
     for family in FAMILIES
@@ -108,8 +161,8 @@ def _modules(case: str, diffusers: bool) -> Iterator[tuple[str, Shape]]:
 def lora(case: str, form: str) -> StateDict:
     """The file of an adapter."""
     generator = torch.Generator().manual_seed(9)
-    if form == "tools":
-        return control(case, generator)
+    if form in ("tools", "whole"):
+        return (control if form == "tools" else whole)(case, generator)
     prefix, diffusers, make = FORMS[form]
     made: StateDict = {}
     for module, shape in _modules(case, diffusers):
@@ -128,6 +181,23 @@ def control(case: str, generator: torch.Generator) -> StateDict:
     for key, tensor in CASES[case].weights().items():
         if key.endswith("_norm.scale"):
             made[key] = 1.0 + _spread(*tensor.shape, size=0.1, generator=generator)
+    return made
+
+
+def whole(case: str, generator: torch.Generator) -> StateDict:
+    """Differences of every weight, bias and norm, and a layer that is replaced."""
+    weights = {key.removeprefix("model.diffusion_model."): tensor for key, tensor in CASES[case].weights().items()}
+    made: StateDict = {}
+    for key, tensor in weights.items():
+        module, _, kind = key.rpartition(".")
+        if kind not in ("weight", "scale", "bias"):
+            continue
+        size = 0.1 * (1.0 if tensor.ndim == 1 else math.prod(tensor.shape[1:]) ** -0.5)
+        ending = {1: "b_norm" if f"{module}.weight" in weights and weights[f"{module}.weight"].ndim == 1 else "diff_b"}
+        if kind != "bias":
+            ending = {1: "w_norm"}
+        changed = _spread(*tensor.shape, size=size, generator=generator)
+        made[f"diffusion_model.{module}.{ending.get(tensor.ndim, 'diff')}"] = changed
     return made
 
 
