@@ -54,7 +54,7 @@ def apply_prompts(
     """
     network = describe(model).module
     layers = find_layers(network)
-    if apart and layers[0].in_flux:
+    if apart and not layers[0].in_unet:
         raise ValueError("keep_apart is for UNets: it changes group norms, which this model lacks; switch it off.")
     place = Place(*place_of(model), find_projection(network))
     references = activate_all(prompts, loaded, layers, combine, place)
@@ -73,15 +73,16 @@ def _report(images: Sequence[ActiveReference], layers: list[Layer], place: Place
     acting = [layer for layer in layers if any(each.acts_at(layer.number) for each in images)]
     joint = any(each.joint for each in images)
     every = [layer for layer in layers if joint or layer.key[0] != SINGLE]
-    kept = sum(
-        2 * each.keys_values[layer.number][0].numel() * place.dtype.itemsize
-        for each in images
-        for layer in acting
-        for against in (False, True)
-        if layer.number in each.weights_at(against)
-    )
-    count = f"{len(images)} image{'s' if len(images) > 1 else ''}"
-    return (
-        f"{count} in {len(acting)} of {len(every)} cross-attention layers; keys and values take {kept / 2**20:.1f} MB "
-        "on the device."
-    )
+    count = f"{len(images)} image{'s' if len(images) > 1 else ''} in {len(acting)} of {len(every)}"
+    if layers[0].in_sd3:
+        weights = sum({each.timed.adapter: each.timed.adapter.size for each in images if each.timed}.values())
+        made = f"the adapter, which makes keys and values at every step, takes {weights / 2**20:.1f} MB on the device"
+        return f"{count} blocks; {made}."
+    kept = sum(_kept(each, layer.number, place) for each in images for layer in acting)
+    return f"{count} cross-attention layers; keys and values take {kept / 2**20:.1f} MB on the device."
+
+
+def _kept(image: ActiveReference, layer: int, place: Place) -> int:
+    """Return the bytes of an image's keys and values at a layer."""
+    times = (layer in image.weights) + (layer in image.against)
+    return times * 2 * image.keys_values[layer][0].numel() * place.dtype.itemsize if times else 0

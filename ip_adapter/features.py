@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from .formats import WHOLE, Adapter
+from .formats import TIMED, WHOLE, Adapter
 
 FITS = ["crop", "pad", "stretch", "tiles"]
 UNCONDITIONALS = ["reference", "black", "noise"]
@@ -35,8 +35,8 @@ class Sight(NamedTuple):
         fit: how an image becomes square, one of FITS. "tiles" cuts an oblong image into overlapping squares, whose
             tokens act side by side.
         unconditional: what guidance pushes away from, one of UNCONDITIONALS. "reference" is what adapters are trained
-            with: zeros for embeddings, an image of the encoder's mean colour for patches. "black" is a black image,
-            "noise" this image with its pixels shuffled.
+            with: zeros for embeddings and in Stable Diffusion 3.5, else an image of the encoder's mean colour. "black"
+            is a black image, "noise" this image with its pixels shuffled.
         negative: an image (1, H, W, 3) that guidance pushes away from, instead.
     """
 
@@ -144,7 +144,7 @@ def _unconditional(adapter: Adapter, encoder: Any, sight: Sight, place: int) -> 
         return (place, "negative"), squares(sight.negative, "crop" if sight.fit == "tiles" else sight.fit)[0]
     if sight.unconditional == "noise":
         return (place, "noise"), squares(_shuffled(squares(sight.image[:1], sight.fit)[0].image), sight.fit)[0]
-    if sight.unconditional == "reference" and adapter.kind in WHOLE:
+    if sight.unconditional == "reference" and adapter.kind in (*WHOLE, TIMED):
         return None
     colour = getattr(encoder, "image_mean", _CLIP_MEAN) if sight.unconditional == "reference" else (0.0, 0.0, 0.0)
     plain = sight.image.new_tensor(colour).expand(1, SMALLEST, SMALLEST, 3)

@@ -29,12 +29,16 @@ KINDS = {
     "face_plus": "face embeddings and patches",
     "face_raw": "face embeddings that keep their length",
     "pooled": "the pooled output of SigLIP",
+    "timed": "patches, anew at each noise level",
 }
 """Kinds of projectors, and what of an image they read."""
 
 FACES = ("face", "face_plus", "face_raw")
 WHOLE = ("base", "pooled")
 """Kinds that read one vector of an image."""
+
+TIMED = "timed"
+"""The kind whose tokens, keys and values change with the noise level: InstantX's for Stable Diffusion 3.5."""
 
 FACE = 512
 """Width of a face embedding."""
@@ -48,6 +52,7 @@ _WIDTHS = {
     "full": "proj.3.weight",
     "face": "norm.weight",
     "pooled": "norm.weight",
+    "timed": "norm_out.weight",
     "face_plus": "perceiver_resampler.norm_out.weight",
 }
 """A weight of each projector that is as wide as its tokens."""
@@ -56,26 +61,30 @@ _DETECT = (
     ("proj.weight", "base"),
     ("proj.3.weight", "full"),
     ("perceiver_resampler.proj_in.weight", "face_plus"),
+    ("time_embedding.linear_1.weight", "timed"),
     ("latents", "plus"),
     ("proj.2.weight", "face"),
 )
 _LAYER = re.compile(r"(\d+)\.to_([kv])_ip\.(weight|bias)")
 _XLABS = re.compile(r"double_blocks\.(\d+)\.processor\.ip_adapter_double_stream_([kv])_proj\.(weight|bias)")
 _XLABS_PROJECTOR = "ip_adapter_proj_model."
+_NORM = re.compile(r"\d+\.norm_(ip\.linear\.(weight|bias)|(q|k|ip_k)\.weight)")
+_NORMS = 5
+"""Weights of norms that a block of a timed adapter has."""
 _LORA = re.compile(r"(\d+)\.to_(q|k|v|out)_lora\.(up|down)\.weight")
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """The weights of an IP-Adapter for a UNet, or for Flux (by XLabs or InstantX).
+    """The weights of an IP-Adapter for a UNet, for Flux (by XLabs or InstantX), or for Stable Diffusion 3.5.
 
     Attributes:
         name: for messages.
         kind: a key of KINDS.
         image_proj: the projector's weights.
         layers: key and value weights, both (channels, width), by number N of the layer (1, 3, 5, ...), or of
-            Flux's block (0, 1, 2, ..., double ones first).
-        width: of a token (768 for SD 1.5, 2048 for SDXL, 4096 for Flux).
+            a transformer's block (0, 1, 2, ..., in Flux double ones first).
+        width: of a token (768 for SD 1.5, 2048 for SDXL, 4096 for Flux, 2432 for SD 3.5).
         tokens: of one image.
         features: width of the image features that the projector reads, 0 when it reads faces alone.
         fingerprint: of these weights, for references that are saved.
@@ -84,6 +93,7 @@ class Adapter:
         biases: of keys and values (channels,) by number, in XLabs' adapters for Flux.
         made: width of what the projector makes where the model projects it to `width`, as Kolors does; else 0.
         joint: whether it acts on the attention of all blocks of Flux (InstantX), and not behind double ones (XLabs).
+        norms: of timed adapters: weights of the norms of tokens, queries and keys, as `N.norm_q.weight`.
     """
 
     name: str
@@ -98,10 +108,11 @@ class Adapter:
     biases: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     made: int = 0
     joint: bool = False
+    norms: Weights = field(default_factory=dict)
 
 
 def read_adapter(path: str | Path) -> Adapter:
-    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them, or one of XLabs or InstantX for Flux.
+    """Read an IP-Adapter of any projector for SD 1.5, SDXL or a UNet like them, for Flux, or for SD 3.5.
 
     Args:
         path: `.safetensors`, or a pickle of tensors (`.bin`), of which nothing is executed.
@@ -127,7 +138,7 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
     if kind is None:
         raise ValueError(
             f"{name}: the projector has {', '.join(sorted(image_proj)[:3])}, which no known IP-Adapter has; expected "
-            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one by XLabs or InstantX for Flux."
+            "a base, plus, full or FaceID adapter for SD 1.5 or SDXL, or one by XLabs or InstantX for Flux or SD 3.5."
         )
     joint = kind == "face" and 0 in layers
     kind = "pooled" if joint else kind
@@ -145,7 +156,19 @@ def parse_adapter(weights: Mapping[str, Any], name: str) -> Adapter:
         kind, features = "face_raw", 0
     lora = _lora(parts["ip_adapter"])
     made = 0 if made == width else made
-    return Adapter(name, kind, image_proj, layers, width, tokens, features, fingerprint, lora, biases, made, joint)
+    norms = _norms(parts["ip_adapter"], len(layers), name) if kind == TIMED else {}
+    about = width, tokens, features, fingerprint, lora, biases, made, joint, norms
+    return Adapter(name, kind, image_proj, layers, *about)
+
+
+def _norms(weights: Weights, blocks: int, name: str) -> Weights:
+    found = {key: tensor for key, tensor in weights.items() if _NORM.fullmatch(key)}
+    if len(found) != _NORMS * blocks:
+        raise ValueError(
+            f"{name}: the IP-Adapter has {len(found)} weights of norms for {blocks} blocks, expected "
+            f"{_NORMS * blocks} (norm_ip.linear, norm_q, norm_k and norm_ip_k of each); the file is incomplete."
+        )
+    return found
 
 
 def _made(image_proj: Weights, key: str, name: str) -> int:
@@ -175,10 +198,11 @@ def _refuse_others(weights: Mapping[str, Any], parts: dict[str, Weights], name: 
         raise ValueError(
             f"{name} is not an IP-Adapter (found keys {found}); expected image_proj and ip_adapter. {remedy}"
         )
-    if "0.to_k_ip.weight" in parts["ip_adapter"] and not {"proj.weight", "proj.2.weight"} & set(parts["image_proj"]):
+    known = {"proj.weight", "proj.2.weight", "time_embedding.linear_1.weight"}
+    if "0.to_k_ip.weight" in parts["ip_adapter"] and not known & set(parts["image_proj"]):
         raise ValueError(
-            f"{name} is an IP-Adapter for Stable Diffusion 3.5 or another transformer whose tokens change from step to "
-            "step, which is not supported; use one for SD 1.5 or SDXL, or one by XLabs or InstantX for Flux."
+            f"{name} is an IP-Adapter for a transformer that is not known here; use one for SD 1.5 or SDXL, or one by "
+            "XLabs or InstantX for Flux or SD 3.5."
         )
 
 
@@ -225,7 +249,7 @@ def _sizes(kind: str, weights: Weights, width: int) -> tuple[int, int]:
         return 0, weights["proj.0.weight"].shape[1]
     if kind == "pooled":
         return weights["proj.2.weight"].shape[0] // width, weights["proj.0.weight"].shape[1]
-    if kind == "plus":
+    if kind in ("plus", TIMED):
         return weights["latents"].shape[1], weights["proj_in.weight"].shape[1]
     patches = weights["perceiver_resampler.proj_in.weight"].shape[1] if kind == "face_plus" else 0
     return weights["proj.2.weight"].shape[0] // width, patches

@@ -22,8 +22,10 @@ from .masks import Grid, halvings
 from .norms import AreaNorms, SharesAt, shares_of
 from .reference import ActiveReference
 from .run import RunMemory
+from .sd3 import images_in_blocks
 from .stack import KeptImages
 from .steps import Step
+from .timed import TimedGroup
 
 KEY = "tessera_image_prompts"
 RUN = "tessera_image_prompts_run"
@@ -114,7 +116,14 @@ class ImagePromptHooks:
             self.norms.installed(call.module) if apart and alone else nullcontext(),
             self.norms.acting(_shares(step) if apart else None),
         ):
+            if self.kept.layers[0].in_sd3:
+                return self._in_blocks(call, step, memory.timed_on(call.x.device))
             return call.proceed_with(self._with_images(call.options, step))
+
+    def _in_blocks(self, call: DenoiserCall, step: Step, groups: list[TimedGroup]) -> Tensor:
+        given = (call.module, self.kept.layers, step, groups, call.timestep, self.attention, call.options.get(RECORD))
+        with images_in_blocks(*given):
+            return call.proceed()
 
     def _with_images(self, options: Options, step: Step) -> Options:
         layers = [layer for layer in self.kept.layers if layer.number in step.groups]

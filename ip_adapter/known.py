@@ -19,7 +19,7 @@ class Encoded:
     """An image as an adapter reads it.
 
     Attributes:
-        tokens: its own and the unconditional ones (2, T, D).
+        tokens: its own and the unconditional ones (2, T, D); of timed adapters see `prompts.tokens_of`.
         keys_values: of the layers that were asked for so far.
     """
 

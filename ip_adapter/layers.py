@@ -1,6 +1,6 @@
 """The layers where images are attended to, as diffusers, ComfyUI and adapter files name them.
 
-In a UNet these are the cross-attention layers; Flux has none, there they are its blocks.
+In a UNet these are the cross-attention layers; Flux and Stable Diffusion 3 have none, there they are their blocks.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from typing import Any
 from torch import nn
 
 from ..patching.attention import DOUBLE, SINGLE
+from ..patching.joint_blocks import JOINT, attention_of, joint_blocks
 
 Key = tuple[str, int, int]
 
 TOKEN = 2
-"""Latents along a side of one token of Flux."""
+"""Latents along a side of one token of a transformer."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One cross-attention layer, or one of Flux's blocks.
+    """One cross-attention layer, or one of a transformer's blocks.
 
     Attributes:
-        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle; in Flux 0, 1, 2, ...,
-            double blocks first.
+        number: N of `N.to_k_ip` in adapter files: 1, 3, 5, ... down, then up, then the middle; in transformers 0, 1,
+            2, ..., in Flux double blocks first.
         key: ComfyUI's (block, number of the block, index in it).
-        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in Flux, "double_blocks.0" or
-            "single_blocks.0".
+        name: diffusers' path, such as "up_blocks.1.attentions.0.transformer_blocks.0"; in transformers ComfyUI's, such
+            as "double_blocks.0", "single_blocks.0" or "joint_blocks.0".
         channels: of queries.
-        width: of the text.
+        width: of the text; in Stable Diffusion 3, where image tokens are as wide as pixels, of these.
         heads: of its attention.
         level: of its resolution in a UNet: how often it halves the latents.
     """
@@ -48,18 +49,35 @@ class Layer:
         """Whether the layer is a block of Flux."""
         return self.key[0] in (DOUBLE, SINGLE)
 
+    @property
+    def in_sd3(self) -> bool:
+        """Whether the layer is a block of Stable Diffusion 3."""
+        return self.key[0] == JOINT
+
+    @property
+    def in_unet(self) -> bool:
+        """Whether the layer belongs to a UNet."""
+        return not (self.in_flux or self.in_sd3)
+
+    @property
+    def model(self) -> str:
+        """What kind of model has it, for messages."""
+        return "Flux" if self.in_flux else "Stable Diffusion 3" if self.in_sd3 else "a UNet"
+
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return (height, width) of its image tokens for latents of a size; UNets and Flux round up."""
-        step = TOKEN if self.in_flux else 2**self.level
+        """Return (height, width) of its image tokens for latents of a size, rounded up."""
+        step = 2**self.level if self.in_unet else TOKEN
         return -(-size[0] // step), -(-size[1] // step)
 
 
 def find_layers(network: nn.Module) -> list[Layer]:
-    """Find the layers of ComfyUI's `UNetModel` or `Flux`, or of diffusers' ones, anywhere in `network`.
+    """Find the layers of ComfyUI's `UNetModel`, `Flux` or `MMDiT`, or of diffusers' ones, anywhere in `network`.
 
     Raises:
-        ValueError: there is neither a UNet with cross-attention nor a Flux.
+        ValueError: there is neither a UNet with cross-attention, nor a Flux or Stable Diffusion 3.
     """
+    if (joint := joint_blocks(network)) is not None:
+        return _sd3(joint)
     for module in network.modules():
         if hasattr(module, "double_blocks") and hasattr(module, "txt_in"):
             flux: Any = module
@@ -77,8 +95,8 @@ def find_layers(network: nn.Module) -> list[Layer]:
         if found:
             return [_layer(2 * k + 1, *place) for k, place in enumerate(found)]
     raise ValueError(
-        f"IP-Adapters act on UNet models (Stable Diffusion 1.5, SDXL) and on Flux, but the model is a "
-        f"{type(network).__name__}; load one of those."
+        f"IP-Adapters act on UNet models (Stable Diffusion 1.5, SDXL), on Flux and on Stable Diffusion 3.5, but the "
+        f"model is a {type(network).__name__}; load one of those."
     )
 
 
@@ -93,6 +111,11 @@ def _flux(double: Any, single: Any, text: Any, heads: int) -> list[Layer]:
     places = [((DOUBLE, i, 0), f"double_blocks.{i}") for i in range(len(double))]
     places += [((SINGLE, i, 0), f"single_blocks.{i}") for i in range(len(single))]
     return [Layer(number, *place, channels, width, heads) for number, place in enumerate(places)]
+
+
+def _sd3(blocks: Any) -> list[Layer]:
+    channels, heads = attention_of(blocks[0])
+    return [Layer(i, (JOINT, i, 0), f"joint_blocks.{i}", channels, channels, heads) for i in range(len(blocks))]
 
 
 Place = tuple[Key, str, Any, int]

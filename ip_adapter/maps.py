@@ -38,8 +38,12 @@ class Record:
     ) -> None:
         """Record one layer. out: its output without images (B, L, C); the batch holds positive rows only."""
         for place, image in enumerate(images):
-            share = attend(q, joined.only(place), mask, row).norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
-            self.maps.setdefault(image, []).append(rearrange(share.mean(0).float().cpu(), "(h w) -> h w", h=grid[0]))
+            self.note(image, attend(q, joined.only(place), mask, row), out, grid)
+
+    def note(self, image: int, added: Tensor, out: Tensor, grid: tuple[int, int]) -> None:
+        """Record what one image adds at a layer, beside its output without images; both (B, L, C)."""
+        share = added.norm(dim=-1) / out.norm(dim=-1).clamp(min=1e-6)
+        self.maps.setdefault(image, []).append(rearrange(share.mean(0).float().cpu(), "(h w) -> h w", h=grid[0]))
 
 
 def heat_maps(record: Record, count: int, size: tuple[int, int]) -> Tensor:

@@ -70,12 +70,12 @@ def weights_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
     """Return the weights of a type on a model: SDXL's where transformers are deep, else those of SD 1.5.
 
     Raises:
-        ValueError: the model is Flux, for whose blocks no types are known.
+        ValueError: the model is a transformer, for whose blocks no types are known.
     """
-    if layers[0].in_flux and kind != "full":
+    if not layers[0].in_unet and kind != "full":
         raise ValueError(
-            f'type "{kind}" names blocks of a UNet, but the model is Flux; choose full, or write weights into blocks, '
-            "such as all=1, double_blocks.0=0."
+            f'type "{kind}" names blocks of a UNet, but the model is {layers[0].model}; choose full, or write weights '
+            f"into blocks, such as all=1, {layers[0].name}=0."
         )
     deep = any(layer.key[2] > 0 for layer in layers)
     return (_SDXL if deep else _SD15)[kind]
@@ -115,9 +115,9 @@ def parse_block_weights(text: str, layers: list[Layer]) -> BlockWeights:
 
 
 def _names(layers: list[Layer]) -> str:
-    """Name the blocks; those of Flux, which are many, by the first and the last of each kind."""
+    """Name the blocks; those of transformers, which are many, by the first and the last of each kind."""
     names = list(dict.fromkeys(layer.name.split(".transformer")[0] for layer in layers))
-    if layers[0].in_flux:
+    if not layers[0].in_unet:
         kinds = dict.fromkeys(name.split(".")[0] for name in names)
         each = [[name for name in names if name.startswith(kind)] for kind in kinds]
         return ", ".join(f"{found[0]} to {found[-1]}" for found in each)

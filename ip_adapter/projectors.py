@@ -19,12 +19,12 @@ HEAD = 64
 def base(w: Weights, embeds: Tensor) -> Tensor:
     """Project image embeddings (n, E) to tokens (n, T, D)."""
     width = w["norm.weight"].shape[0]
-    return _norm(rearrange(_linear(embeds, w, "proj"), "n (t d) -> n t d", d=width), w, "norm")
+    return norm(rearrange(linear(embeds, w, "proj"), "n (t d) -> n t d", d=width), w, "norm")
 
 
 def full(w: Weights, hidden: Tensor) -> Tensor:
     """Project patches (n, P, E) to tokens (n, P, D), one for each."""
-    return _norm(_linear(F.gelu(_linear(hidden, w, "proj.0")), w, "proj.2"), w, "proj.3")
+    return norm(linear(F.gelu(linear(hidden, w, "proj.0")), w, "proj.2"), w, "proj.3")
 
 
 def plus(w: Weights, hidden: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ def plus(w: Weights, hidden: Tensor) -> Tensor:
 def face(w: Weights, faces: Tensor) -> Tensor:
     """Project face embeddings (n, 512) to tokens (n, T, D)."""
     width = w["norm.weight"].shape[0]
-    tokens = _linear(F.gelu(_linear(faces, w, "proj.0")), w, "proj.2")
-    return _norm(rearrange(tokens, "n (t d) -> n t d", d=width), w, "norm")
+    tokens = linear(F.gelu(linear(faces, w, "proj.0")), w, "proj.2")
+    return norm(rearrange(tokens, "n (t d) -> n t d", d=width), w, "norm")
 
 
 def pooled(w: Weights, embeds: Tensor) -> Tensor:
@@ -59,30 +59,36 @@ def face_plus(w: Weights, faces: Tensor, hidden: Tensor, structure: float | None
 
 
 def _resample(w: Weights, prefix: str, latents: Tensor, hidden: Tensor) -> Tensor:
-    x = _linear(hidden, w, prefix + "proj_in")
+    x = linear(hidden, w, prefix + "proj_in")
     layer = 0
     while (name := f"{prefix}layers.{layer}.") + "0.to_q.weight" in w:
-        latents = latents + _perceive(w, name + "0.", x, latents)
-        y = F.gelu(_linear(_norm(latents, w, name + "1.0"), w, name + "1.1"))
-        latents = latents + _linear(y, w, name + "1.3")
+        latents = latents + perceive(w, name + "0.", x, norm(latents, w, name + "0.norm2"))
+        latents = latents + widen(w, name + "1.", norm(latents, w, name + "1.0"))
         layer += 1
-    return _norm(_linear(latents, w, prefix + "proj_out"), w, prefix + "norm_out")
+    return norm(linear(latents, w, prefix + "proj_out"), w, prefix + "norm_out")
 
 
-def _perceive(w: Weights, name: str, x: Tensor, latents: Tensor) -> Tensor:
-    latents = _norm(latents, w, name + "norm2")
-    both = torch.cat([_norm(x, w, name + "norm1"), latents], dim=1)
-    q, (k, v) = _linear(latents, w, name + "to_q"), _linear(both, w, name + "to_kv").chunk(2, dim=-1)
+def perceive(w: Weights, name: str, x: Tensor, latents: Tensor) -> Tensor:
+    """Attend from normed latents (n, T, d) to patches (n, P, d) and to themselves."""
+    both = torch.cat([norm(x, w, name + "norm1"), latents], dim=1)
+    q, (k, v) = linear(latents, w, name + "to_q"), linear(both, w, name + "to_kv").chunk(2, dim=-1)
     q, k, v = (rearrange(t, "n t (h d) -> n h t d", d=HEAD) for t in (q, k, v))
     out = rearrange(F.scaled_dot_product_attention(q, k, v), "n h t d -> n t (h d)")
-    return _linear(out, w, name + "to_out")
+    return linear(out, w, name + "to_out")
 
 
-def _linear(x: Tensor, w: Weights, name: str) -> Tensor:
+def widen(w: Weights, name: str, latents: Tensor) -> Tensor:
+    """Return what the feed-forward layer gives for normed latents (n, T, d)."""
+    return linear(F.gelu(linear(latents, w, name + "1")), w, name + "3")
+
+
+def linear(x: Tensor, w: Weights, name: str) -> Tensor:
+    """Apply a linear layer of the weights, in the dtype of x."""
     bias = w.get(f"{name}.bias")
     return F.linear(x, w[f"{name}.weight"].to(x), None if bias is None else bias.to(x))
 
 
-def _norm(x: Tensor, w: Weights, name: str) -> Tensor:
+def norm(x: Tensor, w: Weights, name: str) -> Tensor:
+    """Apply a layer norm of the weights, in the dtype of x."""
     weight = w[f"{name}.weight"].to(x)
     return F.layer_norm(x, weight.shape, weight, w[f"{name}.bias"].to(x))

@@ -14,11 +14,12 @@ from ..patching.schedule import ScheduleRange
 from . import projectors
 from .faces import Face, face_tokens
 from .features import Sight, see
-from .formats import FACES, KINDS, Adapter
+from .formats import FACES, KINDS, TIMED, Adapter
 from .known import Encoded, KnownImages
 from .layers import Layer, layers_of
 from .presets import BlockWeights, against_of_type, by_layer, parse_block_weights, weights_of_type
-from .reference import ActiveReference, Place, Reference, check_fit, precompute
+from .reference import ActiveReference, Place, Reference, check_finite, check_fit, precompute
+from .timed import TimedAdapter, TimedImage
 
 MOST = 100
 """Most images in one stack."""
@@ -69,11 +70,19 @@ class LoadedAdapter:
         adapter: the weights.
         encoder: the CLIP_VISION that belongs to them, None for adapters that read faces alone.
         known: what the two have computed.
+        timed: by dtype, the weights that timed adapters need while sampling.
     """
 
     adapter: Adapter
     encoder: Any
     known: KnownImages = field(default_factory=KnownImages)
+    timed: dict[torch.dtype, TimedAdapter] = field(default_factory=dict)
+
+    def timed_in(self, dtype: torch.dtype) -> TimedAdapter:
+        """Return the weights in a dtype, made once."""
+        if dtype not in self.timed:
+            self.timed[dtype] = TimedAdapter(self.adapter, dtype)
+        return self.timed[dtype]
 
 
 def check_count(prompts: Sequence[Any]) -> None:
@@ -112,7 +121,7 @@ def activate_all(
     made = iter(make_references(pictures, loaded, place) if loaded is not None and pictures else ())
     found = [p.source if isinstance(p.source, Reference) else next(made) for p, _, _ in acting]
     return [
-        ActiveReference(r.keys_values, w, combine, ScheduleRange(p.start, p.end), p.mask, a, r.joint)
+        ActiveReference(r.keys_values, w, combine, ScheduleRange(p.start, p.end), p.mask, a, r.joint, r.timed)
         for r, (p, w, a) in zip(found, acting, strict=True)
     ]
 
@@ -140,6 +149,11 @@ def _check(prompt: ImagePrompt, loaded: LoadedAdapter | None, layers: list[Layer
     if loaded is None:
         raise ValueError("The image prompts hold an image, which needs ip_adapter; connect an IPAdapter Loader node.")
     adapter = loaded.adapter
+    if (adapter.kind == TIMED) != layers[0].in_sd3:
+        made = "Stable Diffusion 3.5" if adapter.kind == TIMED else "another kind of model"
+        raise ValueError(
+            f"{adapter.name} is an IP-Adapter for {made}, but the model is {layers[0].model}; use one for this model."
+        )
     channels = {n: keys.shape[0] for n, (keys, _) in adapter.layers.items()}
     check_fit(adapter.name, adapter.width, len(adapter.layers), channels, layers)
     _check_face(prompt, adapter)
@@ -192,8 +206,25 @@ def make_references(
     known |= {
         key: Encoded(tokens) for key, tokens in zip(new, tokens_of(list(new.values()), loaded, place), strict=True)
     }
+    about = adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name, adapter.joint
+    if adapter.kind == TIMED:
+        loaded.known.put(known)
+        weights = loaded.timed_in(place.dtype)
+        return [Reference({}, *about, TimedImage(weights, known[key].tokens)) for key in keys]
+    _complete([(key, numbers) for key, (_, numbers) in zip(keys, wanted, strict=True)], known, adapter, place)
+    loaded.known.put(known)
+    return [
+        Reference({n: known[key].keys_values[n] for n in numbers}, *about)
+        for key, (_, numbers) in zip(keys, wanted, strict=True)
+    ]
+
+
+def _complete(
+    wanted: Sequence[tuple[str, Sequence[int]]], known: dict[str, Encoded], adapter: Adapter, place: Place
+) -> None:
+    """Compute the keys and values that are missing, images that lack the same in one batch."""
     missing: dict[tuple[int, ...], list[str]] = {}
-    for key, (_, numbers) in zip(keys, wanted, strict=True):
+    for key, numbers in wanted:
         lacking = tuple(n for n in dict.fromkeys(numbers) if n not in known[key].keys_values)
         if lacking and key not in missing.setdefault(lacking, []):
             missing[lacking].append(key)
@@ -202,12 +233,6 @@ def make_references(
             tokens = torch.stack([known[key].tokens for key in group])
             for key, found in zip(group, precompute(tokens, adapter, numbers, place), strict=True):
                 known[key].keys_values |= found
-    loaded.known.put(known)
-    about = adapter.width, len(adapter.layers), adapter.fingerprint, adapter.name, adapter.joint
-    return [
-        Reference({n: known[key].keys_values[n] for n in numbers}, *about)
-        for key, (_, numbers) in zip(keys, wanted, strict=True)
-    ]
 
 
 def _alike(keys: list[str], known: dict[str, Encoded]) -> list[list[str]]:
@@ -219,7 +244,10 @@ def _alike(keys: list[str], known: dict[str, Encoded]) -> list[list[str]]:
 
 
 def tokens_of(prompts: list[ImagePrompt], loaded: LoadedAdapter, place: Place) -> list[Tensor]:
-    """Compute the tokens (2, T, D) of each prompt and of its unconditional image, in one batch of the encoder."""
+    """Compute the tokens (2, T, D) of each prompt and of its unconditional image, in one batch of the encoder.
+
+    Of timed adapters what the encoder sees, in their place: (1 + k, P, E), first the unconditional image, then k tiles.
+    """
     adapter = loaded.adapter
     if not prompts:
         return []
@@ -227,6 +255,10 @@ def tokens_of(prompts: list[ImagePrompt], loaded: LoadedAdapter, place: Place) -
     if adapter.kind in FACES:
         pairs = [torch.cat([image[:1], blank]) for image, blank in seen] or [None] * len(prompts)
         return [_face_tokens(adapter, prompt, pair, place) for prompt, pair in zip(prompts, pairs, strict=True)]
+    if adapter.kind == TIMED:
+        found = [torch.cat([blank, tiles]) for tiles, blank in seen]
+        check_finite(torch.cat(found))
+        return found
     every = torch.cat([part for pair in seen for part in pair]).to(place.device, place.working)
     tokens = getattr(projectors, adapter.kind)(adapter.image_proj, every).cpu()
     parts = iter(tokens.split([len(part) for pair in seen for part in pair]))

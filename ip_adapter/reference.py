@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..patching.schedule import ScheduleRange
 from .formats import Adapter
 from .layers import Layer, layers_of
+from .timed import TimedImage
 
 KeysValues = dict[int, tuple[Tensor, Tensor]]
 """By number of the layer: keys and values, both (2, T, channels); row 0 is the image, row 1 the unconditional one."""
@@ -29,6 +30,7 @@ class Reference:
         fingerprint: of the adapter's weights.
         name: of the adapter, for messages.
         joint: see `formats.Adapter`.
+        timed: the image in place of keys and values, where they change with the noise level.
     """
 
     keys_values: KeysValues
@@ -37,6 +39,7 @@ class Reference:
     fingerprint: str
     name: str
     joint: bool = False
+    timed: TimedImage | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,7 @@ class ActiveReference:
         mask: where it acts (H, W) in 0..1; None for everywhere.
         against: weights of layers where negative prompts see the image, so that guidance pushes away from it.
         joint: see `formats.Adapter`.
+        timed: see `Reference`.
     """
 
     keys_values: KeysValues
@@ -60,6 +64,7 @@ class ActiveReference:
     mask: Tensor | None = None
     against: dict[int, float] = field(default_factory=dict)
     joint: bool = False
+    timed: TimedImage | None = None
 
     def weights_at(self, against: bool) -> dict[int, float]:
         """Return the weights of layers where prompts see the image as usual, or where negative ones alone do."""
@@ -136,10 +141,7 @@ def precompute(tokens: Tensor, adapter: Adapter, numbers: Iterable[int], place: 
     Raises:
         ValueError: the tokens are not finite.
     """
-    if not torch.isfinite(tokens).all():
-        raise ValueError(
-            "The image prompt has values that are not finite; check the image and the precision of the image encoder."
-        )
+    check_finite(tokens)
     moved = tokens.to(place.device, place.working)
     moved = place.projection(moved) if adapter.made and place.projection else moved
     found: list[KeysValues] = [{} for _ in tokens]
@@ -148,6 +150,14 @@ def precompute(tokens: Tensor, adapter: Adapter, numbers: Iterable[int], place: 
         for each, k, v in zip(found, keys, values, strict=True):
             each[number] = (k.clone(), v.clone())
     return found
+
+
+def check_finite(seen: Tensor) -> None:
+    """Raise ValueError when tokens, or what an encoder sees, are not finite."""
+    if not torch.isfinite(seen).all():
+        raise ValueError(
+            "The image prompt has values that are not finite; check the image and the precision of the image encoder."
+        )
 
 
 def _project(tokens: Tensor, adapter: Adapter, number: int, part: int) -> Tensor:
@@ -188,4 +198,6 @@ def family(count: int, width: int) -> str:
         (7, 128): "texture-sd",
         (19, 4096): "Flux",
         (57, 4096): "Flux",
+        (38, 2432): "SD 3.5 large",
+        (24, 1536): "SD 3 or 3.5 medium",
     }.get((count, width), "of another kind")

@@ -14,6 +14,7 @@ from .masks import Grid, MasksOnGrids, Region, cut, fit
 from .reference import ActiveReference
 from .stack import GroupsByLayer, KeptImages
 from .steps import Step, rows_of
+from .timed import TimedGroup
 
 CONDITIONAL = {"positive", "middle"}
 """Names of a guider's conditionings that see the images; all others see the unconditional tokens."""
@@ -39,6 +40,7 @@ class RunMemory:
     roles: dict[int, int] = field(default_factory=dict)
     regions: dict[Any, Region] = field(default_factory=dict)
     _groups: dict[torch.device, GroupsByLayer] = field(default_factory=dict)
+    _timed: dict[torch.device, list[TimedGroup]] = field(default_factory=dict)
     _masks: dict[tuple[torch.device, Region | None], MasksOnGrids] = field(default_factory=dict)
 
     @classmethod
@@ -123,6 +125,12 @@ class RunMemory:
         step = Step(self._groups[device], frozenset(active), rows, len(ids), size)
         step.prepare(self.kept.layers)
         return step
+
+    def timed_on(self, device: torch.device) -> list[TimedGroup]:
+        """Return the images whose keys and values change with the noise level, on a device."""
+        if device not in self._timed:
+            self._timed[device] = self.kept.timed_on(device)
+        return self._timed[device]
 
     def _masks_in(self, region: Region | None, device: torch.device) -> MasksOnGrids:
         key = (device, region)

@@ -17,8 +17,18 @@ REMEDY = f"{DOWNLOAD}, or save the reference again"
 
 
 def encode_reference(reference: Reference) -> bytes:
-    """Return a reference as the content of a file, in float16."""
+    """Return a reference as the content of a file, in float16.
+
+    Raises:
+        ValueError: its keys and values change with the noise level.
+    """
     from safetensors.torch import save
+
+    if reference.timed is not None:
+        raise ValueError(
+            f"{reference.name} makes keys and values anew at every step, so there are none to save; connect the image "
+            "to an Image Prompt node."
+        )
 
     tensors = {f"{n}.{part}": pair[i] for n, pair in reference.keys_values.items() for i, part in enumerate("kv")}
     # The names of the first version: files that users have stay readable.

@@ -20,6 +20,7 @@ from ..patching.residents import Manage, on_device
 from .attend import JoinedImages, join_images
 from .layers import Layer
 from .reference import ActiveReference
+from .timed import ActingImage, TimedGroup, groups_on
 
 EPS = 1e-5
 """Added to the mean square of keys, as InstantX's adapter for Flux has it."""
@@ -105,7 +106,7 @@ def _groups(references: Sequence[ActiveReference], layer: Layer, dtype: torch.dt
     """Group the images of one layer by what they see, how they are combined, and their tokens."""
     found = []
     for against in (False, True):
-        acting = [i for i, each in enumerate(references) if layer.number in each.weights_at(against)]
+        acting = [i for i, each in enumerate(references) if not each.timed and layer.number in each.weights_at(against)]
         for combine, joint in dict.fromkeys((references[i].combine, references[i].joint) for i in acting):
             together = [i for i in acting if (references[i].combine, references[i].joint) == (combine, joint)]
             pairs = [references[i].keys_values[layer.number] for i in together]
@@ -146,6 +147,16 @@ class KeptImages:
 
     @cached_property
     def models(self) -> list[Any]:
-        """The host's MODEL around the stack, if it manages memory."""
-        managed = None if self.manage is None else self.manage(self.stack)
-        return [] if managed is None else [managed]
+        """The host's MODELs around the stack and around timed adapters, if it manages memory."""
+        if self.manage is None:
+            return []
+        timed = {id(each.timed.adapter): each.timed.adapter for each in self.references if each.timed}
+        found = [model for adapter in timed.values() for model in adapter.models(self.manage)]
+        managed = self.manage(self.stack) if any(not each.timed for each in self.references) else None
+        return found if managed is None else [managed, *found]
+
+    def timed_on(self, device: torch.device) -> list[TimedGroup]:
+        """Return the images whose keys and values change with the noise level, on a device."""
+        every = enumerate(self.references)
+        images = [ActingImage(i, each.timed, each.combine, each.weights) for i, each in every if each.timed]
+        return groups_on(images, device)

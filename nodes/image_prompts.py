@@ -49,7 +49,7 @@ class TesseraLoadIPAdapter(io.ComfyNode):
             node_id="TesseraLoadIPAdapter",
             display_name="IPAdapter Loader",
             category=CATEGORY,
-            description="Loads an IP-Adapter for Stable Diffusion 1.5, SDXL or Flux and finds its image encoder.",
+            description="Loads an IP-Adapter for Stable Diffusion 1.5, SDXL, 3.5 or Flux and finds its image encoder.",
             search_aliases=[
                 "ipadapter",
                 "ip-adapter",
@@ -234,7 +234,9 @@ class TesseraApplyImagePrompts(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="A UNet model (Stable Diffusion 1.5, SDXL) or Flux; it is not changed."
+                    "model",
+                    tooltip="A UNet model (Stable Diffusion 1.5, SDXL), Flux or Stable Diffusion 3.5; it is not "
+                    "changed.",
                 ),
                 ImagePrompts.Input(
                     "image_prompts", tooltip="The reference images, from Image Prompt or Load Reference."

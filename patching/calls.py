@@ -203,6 +203,11 @@ class DenoiserCall(Call):
         return self.levels.highest(self.options.get("sigmas", self.sigma))
 
     @property
+    def timestep(self) -> Tensor:
+        """The timestep (1,) that the denoiser reads; every sample of a call has the same."""
+        return self.executor.class_obj.model_sampling.timestep(self.sigma[:1]).float()
+
+    @property
     def control(self) -> dict[str, list[Tensor | None]] | None:
         """What control networks add to the layers."""
         return self.arguments.get("control")

@@ -245,7 +245,7 @@ def test_an_encoder_of_transformers_reads_images(sd15_unet: Any, tmp_path: Path)
         load_adapter(str(file), CLIPVisionModelWithProjection(config))
 
 
-@pytest.mark.parametrize("name", ["ip_adapter", "ip_adapter.pipeline"])
+@pytest.mark.parametrize("name", ["ip_adapter", "ip_adapter.pipeline", "ip_adapter.network_hooks"])
 def test_examples_of_docstrings_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"tessera.{name}"))
     assert (result.failed, result.attempted > 0) == (0, True)

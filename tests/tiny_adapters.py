@@ -158,3 +158,24 @@ class Encoder:
 def plain_image(red: float, green: float = 0.5, blue: float = 0.2, size: int = 16) -> Tensor:
     """An image (1, size, size, 3) of one colour."""
     return torch.tensor([red, green, blue]).expand(1, size, size, 3)
+
+
+def random_timed(transformer: nn.Module, patch: int = PATCH, tokens: int = 3, seed: int = 0) -> Any:
+    """An adapter for Stable Diffusion 3.5 as InstantX publishes it, nested."""
+    torch.manual_seed(seed)
+    layers, inner, wave = find_layers(transformer), 128, 32
+    width, head = layers[0].channels, layers[0].channels // layers[0].heads
+    resampler: Any = _resampler(inner, width, 4, patch)
+    for each in resampler["layers"]:
+        each.append(nn.Sequential(nn.SiLU(), nn.Linear(inner, 4 * inner)))
+    embedding = {"linear_1": nn.Linear(wave, inner), "linear_2": nn.Linear(inner, inner)}
+    resampler["time_embedding"] = nn.ModuleDict(embedding)
+    image_proj = {**_spread(resampler), "latents": torch.randn(1, tokens, inner)}
+    ip_adapter = {}
+    for layer in layers:
+        at = f"{layer.number}."
+        ip_adapter |= {f"{at}to_{part}_ip.weight": torch.randn(width, width) * width**-0.5 for part in "kv"}
+        ip_adapter |= {f"{at}norm_{part}.weight": 1 + 0.2 * torch.randn(head) for part in ("q", "k", "ip_k")}
+        ip_adapter[f"{at}norm_ip.linear.weight"] = torch.randn(2 * width, inner) * inner**-0.5
+        ip_adapter[f"{at}norm_ip.linear.bias"] = 0.1 * torch.randn(2 * width)
+    return {"image_proj": image_proj, "ip_adapter": ip_adapter}

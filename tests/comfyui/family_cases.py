@@ -279,6 +279,7 @@ CASES = {
     "qwen-image-2511": Case(qwen_image_2511, 48, 0, 16, _beside, 1.5, "simple", frames=True),
     "qwen-image": Case(qwen_image, 48, 0, 16, cfg=1.5, scheduler="simple", frames=True),
     "sd35": Case(sd3((0,), True), 64, 32, 16, scheduler="simple"),
+    "sd35-large": Case(sd3((), True), 64, 32, 16, scheduler="simple"),
 }
 
 
