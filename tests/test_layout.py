@@ -17,6 +17,7 @@ from tessera.tools.layout import (
     dump,
     layout,
     note_height,
+    outside,
     overlaps,
     sizes_of,
     steps_of,
@@ -110,3 +111,12 @@ def test_a_title_bar_counts() -> None:
     assert overlaps({"nodes": [above, node | {"id": 2, "pos": [0, 200]}]}, {1: {"before": 50, "after": 180}}) == [
         (1, 2)
     ]
+
+
+def test_a_node_that_leaves_its_group_is_found() -> None:
+    node = {"id": 1, "type": "VAEDecode", "pos": [20, 60], "size": [100, 50]}
+    groups = [{"bounding": [0, 0, 140, 120]}]
+    assert outside({"nodes": [node], "groups": groups}, {}) == []
+    assert outside({"nodes": [node], "groups": groups}, {1: {"before": 50, "after": 70}}) == [1]
+    assert outside({"nodes": [node | {"pos": [50, 60]}], "groups": groups}, {}) == [1]
+    assert outside({"nodes": [node | {"pos": [20, TITLE - 1]}], "groups": groups}, {}) == [1]

@@ -61,6 +61,11 @@ class Box(NamedTuple):
         across = self.x < other.x + other.width and other.x < self.x + self.width
         return across and self.y < other.y + other.height and other.y < self.y + self.height
 
+    def holds(self, other: Box) -> bool:
+        """Whether another rectangle lies inside this one."""
+        across = self.x <= other.x and other.x + other.width <= self.x + self.width
+        return across and self.y <= other.y and other.y + other.height <= self.y + self.height
+
 
 def steps_of(name: str) -> list[tuple[str, list[list[int]]]]:
     """Return the steps of an example: titles, with columns of node ids."""
@@ -136,6 +141,12 @@ def overlaps(drawing: Mapping[str, Any], drawn: Mapping[int, Mapping[str, int]])
     """Return the pairs of nodes that lie on top of each other."""
     found = list(boxes(drawing, drawn))
     return [(a, b) for i, (a, one) in enumerate(found) for b, other in found[i + 1 :] if one.meets(other)]
+
+
+def outside(drawing: Mapping[str, Any], drawn: Mapping[int, Mapping[str, int]]) -> list[int]:
+    """Return the nodes that no group's frame holds whole."""
+    groups = [Box(*group["bounding"]) for group in drawing["groups"]]
+    return [number for number, box in boxes(drawing, drawn) if not any(group.holds(box) for group in groups)]
 
 
 def dump(drawing: Mapping[str, Any]) -> str:

@@ -24,13 +24,13 @@ SMALL = """text => {
   return drawing;
 }"""
 HEIGHTS = """vue => Object.fromEntries(app.graph.nodes.map(node => {
-  if (!vue) return [node.id, Math.ceil(node.size[1])];
+  if (!vue) return [node.id, Math.round(node.size[1])];
   const root = document.querySelector(`[data-node-id="${node.id}"]`);
-  if (!root) return [node.id, Math.ceil(node.size[1])];
+  if (!root) return [node.id, Math.round(node.size[1])];
   const scale = app.canvas.ds.scale, top = root.getBoundingClientRect().top;
   const bottoms = [root, ...root.querySelectorAll('*')].map(part => part.getBoundingClientRect())
     .filter(box => box.height > 0 && box.width > 20).map(box => box.bottom);
-  return [node.id, Math.ceil((Math.max(...bottoms) - top) / scale) - 30];
+  return [node.id, Math.round((Math.max(...bottoms) - top) / scale) - 30];
 }))"""
 FIT = """() => {
   const boxes = app.graph.groups.map(group => group._bounding);

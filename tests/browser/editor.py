@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving import process
 from tessera.app.server.pack import TITLE
-from tessera.tools.layout import overlaps
+from tessera.tools.layout import outside, overlaps
 from tessera.tools.measure import FIT, HEIGHTS
 
 if TYPE_CHECKING:
@@ -167,13 +167,14 @@ class Editor:
         """The graph as the editor sends it."""
         return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
 
-    def overlaps(self) -> list[tuple[int, int]]:
-        """The pairs of nodes that lie on top of each other as they are drawn now."""
+    def misplaced(self) -> list[int | tuple[int, int]]:
+        """The pairs of nodes that lie on top of each other, and those that leave their group, as they are drawn now."""
         self.page.evaluate(FIT)
         self.page.wait_for_timeout(DRAWING)
-        heights = self.page.evaluate(HEIGHTS, self.nodes_2)
+        found = self.page.evaluate(HEIGHTS, self.nodes_2)
+        heights = {int(number): {"after": height} for number, height in found.items()}
         drawing = self.page.evaluate("() => window.app.graph.serialize()")
-        return overlaps(drawing, {int(number): {"after": height} for number, height in heights.items()})
+        return [*overlaps(drawing, heights), *outside(drawing, heights)]
 
     def run(self) -> dict[str, Any]:
         """Press Run, and wait; what the history tells of it."""

@@ -61,7 +61,7 @@ def test_an_example_runs_to_its_end(editor: Editor, name: str) -> None:
     assert any(shown.get("images") for shown in entry["outputs"].values())
     editor.page.wait_for_function("(ids) => ids.every((id) => window.app.nodeOutputs[id])", arg=list(entry["outputs"]))
     assert not [node["type"] for node in editor.nodes() if node["red"]]
-    assert not editor.overlaps()
+    assert not editor.misplaced()
 
 
 def test_a_saved_image_opens_as_its_graph(editor: Editor) -> None:
