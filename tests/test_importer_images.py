@@ -43,10 +43,23 @@ def test_images_are_kept_byte_for_byte(kind: str) -> None:
     assert found.found == {name: base64.b64decode(text)}
 
 
+def test_base64_of_either_alphabet_with_or_without_padding() -> None:
+    # What follows the image takes the letters in which the alphabets differ.
+    content = base64.b64decode(encoded()) + b"\xfb\xff" * 9
+    content += bytes((1 - len(content)) % 3)
+    text = base64.b64encode(content).decode()
+    assert set("+/=") <= set(text)
+    found = RequestImages({})
+    name = found("init_image", text)
+    for other in (text.rstrip("="), f"{text}=", text.replace("+", "-").replace("/", "_")):
+        assert found("init_image", other) == name
+    assert found.found == {name: content}
+
+
 def test_images_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused_image("https://example.com/a.png").endswith("or --image https://example.com/a.png=FILE")
     assert "nothing is fetched" in refused_image("data:image/png;base64,%%%")
-    assert "no readable image" in refused_image(base64.b64encode(bytes(100)).decode())
+    assert refused_image(base64.b64encode(bytes(100)).decode()).endswith("no readable image; expected PNG, JPEG, WEBP")
     assert "no readable image" in refused_image(encoded((64, 64), "BMP"))
     cut = base64.b64encode(base64.b64decode(encoded((300, 300)))[:-400]).decode()
     assert "no readable image" in refused_image(cut)

@@ -66,12 +66,22 @@ class RequestImages:
         try:
             if not prefix and len(text) < _SHORTEST:
                 raise binascii.Error("too short")
-            return base64.b64decode("".join(text.split()), validate=True)
+            return _decoded(text)
         except ValueError:
             told = without_secrets(value)
             name = "NAME" if len(value) >= _SHORTEST else value if told == value else "LINK"
             line = f"{parameter}: found {shown(told)}, and nothing is fetched; expected base64, or --image {name}=FILE"
             raise GraphError([line]) from None
+
+
+def _decoded(text: str) -> bytes:
+    """Return the bytes of base64 of either alphabet, with or without padding.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = "".join(text.split()).rstrip("=").replace("-", "+").replace("_", "/")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def _read_file(parameter: str, path: Path) -> bytes:
@@ -90,7 +100,7 @@ def _still(parameter: str, content: bytes) -> tuple[bytes, str]:
 
     It is read whole once: a damaged one is refused here and not in the run.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -109,6 +119,8 @@ def _still(parameter: str, content: bytes) -> tuple[bytes, str]:
                 return first.getvalue(), "png"
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise GraphError([f"{parameter}: found too many pixels; expected at most {MAX_PIXELS}"]) from None
+    except UnidentifiedImageError:
+        raise GraphError([f"{parameter}: no readable image; expected {', '.join(FORMATS)}"]) from None
     except (OSError, SyntaxError, ValueError) as error:
         line = f"{parameter}: no readable image ({error}); expected {', '.join(FORMATS)}"
         raise GraphError([line]) from None
