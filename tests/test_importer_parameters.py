@@ -206,7 +206,8 @@ def test_sizes_of_scenario_differ_by_family() -> None:
 def test_negative_prompt_on_flux_needs_a_strength(strength: dict[str, float]) -> None:
     request = smallest("scenario-texture") | {"negativePrompt": "blur"} | strength
     (line,) = refused("scenario-texture", request, "flux-dev")
-    assert line.startswith("negativePromptStrength: missing beside negativePrompt")
+    found = "found 0" if strength else "missing"
+    assert line.startswith(f"negativePromptStrength: {found} beside negativePrompt")
     SERVICES["scenario-texture"].read(request, "sdxl")
     SERVICES["scenario-texture"].read(request | {"negativePromptStrength": 0.1}, "flux-dev")
 

@@ -171,10 +171,10 @@ def named_weights(
         GraphError: an object has no name, or a weight that is not a number.
     """
     pairs = [(item.get(name), 1.0 if item.get(weight) is None else item[weight]) for item in items or []]
-    for found, scale in pairs:
+    for item, (found, scale) in zip(items or [], pairs, strict=True):
         if not isinstance(found, str | int) or not abs(as_number(scale)) <= MAX_LORA_STRENGTH:
             expected = f"objects with {name} and {weight}, a number from -{MAX_LORA_STRENGTH} to {MAX_LORA_STRENGTH}"
-            raise GraphError([f"{parameter}: found {shown({name: found, weight: scale})}; expected {expected}"])
+            raise GraphError([f"{parameter}: found {shown(item)}; expected {expected}"])
     return [(str(found), as_number(scale)) for found, scale in pairs]
 
 

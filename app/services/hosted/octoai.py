@@ -251,6 +251,8 @@ class OctoAIRequest(Request):
             vae=self.vae or "",
             last_layer=-1 - (self.clip_skip or 0),
         )
+        if len(made.seeds) > 1:
+            made.notes["num_images"] = (NO_EFFECT, "seed is a list, of which each makes one image")
         if self.use_refiner:
             made.refine_from = self.high_noise_frac
         if self.init_image:

@@ -117,7 +117,8 @@ class ScenarioRequest(Request):
         weak = self.negativePrompt and not self.negativePromptStrength
         if self.family not in ("flux-dev", "flux-pro") or not weak:
             return []
-        return ["negativePromptStrength: missing beside negativePrompt; a Flux model needs a number above 0 up to 10"]
+        found = "found 0" if "negativePromptStrength" in self.given else "missing"
+        return [f"negativePromptStrength: {found} beside negativePrompt; a Flux model needs a number above 0 up to 10"]
 
     def recipe(self, find_image: FindImage, seed: int) -> Recipe:
         """Return what the request asks for."""
