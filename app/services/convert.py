@@ -10,7 +10,7 @@ from typing import Any
 from ...host.errors import GraphError
 from .bodies.images import RequestImages
 from .bodies.request import Request
-from .drawing import geometry, models, upscaling
+from .drawing import geometry, idle, models, upscaling
 from .drawing.build import build
 from .drawing.cuts import Cuts
 from .drawing.graph_layout import LaidOutGraph, Node
@@ -77,6 +77,7 @@ class _Import:
         recipe.model = self.model or recipe.model
         recipe.text_model = self.text_model
         recipe.background_model = self.background_model
+        idle.leave_out(recipe)
         unit = models.side_unit(self.info, recipe.model, request.family)
         if recipe.upscale and recipe.init_image:
             upscaling.size(recipe, self.cuts.size_of(recipe.init_image), unit)

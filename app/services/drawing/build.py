@@ -227,6 +227,8 @@ def _first_latent(graph: LaidOutGraph, recipe: Recipe, vae: Output, file: str) -
 def _sampler(
     graph: LaidOutGraph, recipe: Recipe, role: str, conditions: Mapping[str, Any], strength: float, flux: bool
 ) -> Output:
+    if not strength:
+        return conditions["latent_image"]
     guidance = USUAL_GUIDANCE if recipe.guidance is None else recipe.guidance
     # Below 1 the services do without guidance.
     shared = {**conditions, "cfg": 1.0 if flux else max(guidance, 1.0), "denoise": strength}

@@ -19,7 +19,7 @@ from .recipe import Recipe
 
 Size = tuple[int, int]
 
-_ROLES = ("image prompt", "image prompt adapter", "image prompt image", "mask of image prompt")
+PROMPT_ROLES = ("image prompt", "image prompt adapter", "mask of image prompt", "image prompt image")
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Cuts:
             recipe.remarks["mask of image prompt"] = f"{where}, so the image acts nowhere"
         if recipe.image_prompts and not kept:
             why = f"left out: its mask acts nowhere, {where}; send one with white there"
-            recipe.missing |= dict.fromkeys(_ROLES, (NO_EFFECT, why))
+            recipe.missing |= dict.fromkeys(PROMPT_ROLES, (NO_EFFECT, why))
         recipe.image_prompts = kept
         if recipe.mask in black and not recipe.unzoom:
             recipe.remarks["mask"] = f"{where}, so nothing is painted"
