@@ -72,7 +72,7 @@ def smaller(shape: Sequence[int], pixels: int, share: float) -> str:
     >>> smaller((4, 4, 128, 128), 8, 0.6)
     'a batch of 4 at 1024 x 1024 is too large; a batch of 2, or 704 x 704, would fit'
     >>> smaller((1, 4, 128, 96), 8, 0.5)
-    '768 x 1024 is too large; 448 x 640 would fit'
+    '768 x 1024 is too large; 512 x 640 would fit'
     """
     batch, (height, width) = shape[0], (side * pixels for side in shape[-2:])
     share = SAFE * min(share, 1.0)
