@@ -6,32 +6,21 @@ import doctest
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 PUBLIC = ("guidance", "samplers", "tiling")
-MODULES = (
-    "guidance",
-    "guidance.flux_negative",
-    "app.batch.ray_pool",
-    "app.engines.server_files",
-    "guidance.formulas",
-    "images.control_maps",
-    "images.enlarging",
-    "images.outpaint",
-    "patching.schedule",
-    "prompts.styles",
-    "samplers",
-    "samplers.pipeline",
-    "samplers.spacing",
-    "tiling",
-    "tiling.maps",
-    "tiling.pipeline",
-    "tiling.seam",
-    "tiling.tileable",
-    "tiling.torus",
-    "tiling.wrap",
+ROOT = Path(__file__).parents[1]
+FOLDERS = [path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name not in ("tests", "benchmarks")]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
 )
+"""Every module with an example."""
+
 WITHOUT_TORCH = "import sys, tessera; tessera.tiling, tessera.samplers; assert 'torch' not in sys.modules"
 
 
