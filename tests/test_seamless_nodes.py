@@ -378,6 +378,7 @@ def test_report_says_what_was_done(model: ModelPatcher) -> None:
     report = TesseraSeamlessModel.execute(model, "horizontal", 0.0, 0.8, "auto").args[1]
     for words in ("UNet2DConditionModel", "left-right edges", "0% to 80%", "64 px", "Control networks"):
         assert words in report
+    assert "64 px, the height of 128 px." in TesseraSeamlessModel.execute(model, "half_drop").args[1]
     assert "Off" in TesseraSeamlessModel.execute(model, "off", 0.0, 1.0, "auto").args[1]
 
 

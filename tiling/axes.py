@@ -20,6 +20,14 @@ class Axes(NamedTuple):
     half_drop: bool = False
     brick: bool = False
 
+    def units(self, unit: int) -> tuple[int, int]:
+        """Return of what (height, width) must be multiples: `unit`, or two where repeats are shifted along it by half.
+
+        >>> TILINGS["half_drop"].units(64)
+        (128, 64)
+        """
+        return unit * (1 + self.half_drop), unit * (1 + self.brick)
+
 
 TILINGS: dict[str, Axes] = {
     "both": Axes(True, True),

@@ -74,8 +74,8 @@ class SeamlessHooks:
         pixels = self.unit(network) * network.pixels
         return (
             f"{network.name}: {self.summary(network)}; {edges_that_meet(self.axes)}, from {self.schedule.start:.0%} "
-            f"to {self.schedule.end:.0%} of the schedule. Sides that repeat must be multiples of {pixels} px. Control "
-            "networks are made periodic as well; the log names each one in use that cannot be."
+            f"to {self.schedule.end:.0%} of the schedule. {multiples(self.axes, pixels)} Control networks are made "
+            "periodic as well; the log names each one in use that cannot be."
         )
 
     def around_run(self, run: SamplingRun) -> Tensor:
@@ -148,6 +148,17 @@ def tokens(size: Size, patch: int) -> Size:
     return -(-size[0] // patch), -(-size[1] // patch)
 
 
+def multiples(axes: Axes, pixels: int) -> str:
+    """Say of what sides must be multiples.
+
+    >>> multiples(Axes(True, True, brick=True), 64)
+    'Sides that repeat must be multiples of 64 px, the width of 128 px.'
+    """
+    sides = zip(("height", "width"), axes.units(pixels), strict=True)
+    doubled = "".join(f", the {side} of {unit} px" for side, unit in sides if unit > pixels)
+    return f"Sides that repeat must be multiples of {pixels} px{doubled}."
+
+
 def check_size(size: Size, axes: Axes, factor: int, pixel: int) -> None:
     """Raise ValueError when a side that wraps is not a multiple of `factor`.
 
@@ -157,12 +168,11 @@ def check_size(size: Size, axes: Axes, factor: int, pixel: int) -> None:
         factor: the method's unit.
         pixel: image pixels per latent pixel.
     """
-    height, width = size
-    for name, length, wraps, halved in (
-        ("width", width, axes.horizontal, axes.brick),
-        ("height", height, axes.vertical, axes.half_drop),
+    height, width = axes.units(factor)
+    for name, length, wraps, units in (
+        ("width", size[1], axes.horizontal, width),
+        ("height", size[0], axes.vertical, height),
     ):
-        units = factor * (2 if halved else 1)
         if wraps and length % units:
             unit = units * pixel
             below = length // units * unit

@@ -71,8 +71,8 @@ def seamless_vae(vae: Any, axes: Axes) -> Any:
 
 def check_crop(axes: Axes, height: int, width: int, factor: int) -> None:
     """Raise ValueError when cropping an image to whole latents of `factor` px would break its repeat."""
-    units = factor * (2 if axes.brick else 1), factor * (2 if axes.half_drop else 1)
-    if (axes.horizontal and width % units[0]) or (axes.vertical and height % units[1]):
+    units = axes.units(factor)
+    if (axes.horizontal and width % units[1]) or (axes.vertical and height % units[0]):
         raise ValueError(
             f"The image is {width} x {height} px, but one whose {edges_that_meet(axes)} needs sides that are multiples "
             f"of {max(units)} px; scale it first."
