@@ -115,7 +115,7 @@ class FluxNegative:
         """Let the host prepare the negative like its own conditionings."""
         run.add_conditioning(KEY, self.convert(self.negative))
         run.options[KEY] = RunState()
-        self.schedule.prepare(run)
+        self.schedule.prepare(run, "Flux Negative Prompt", "the negative prompt does not act")
         return run.proceed()
 
     def around_prediction(self, call: NoisePrediction) -> Tensor:

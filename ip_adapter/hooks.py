@@ -84,7 +84,7 @@ class ImagePromptHooks:
         if memory.masked:
             run.options[WHOLE_TOKENS] = True
         for reference in self.references:
-            reference.schedule.prepare(run)
+            reference.schedule.prepare(run, "Image Prompt", "the reference does not act")
         run.options[RUN] = memory
         with self.norms.installed(run.network.module) if self.apart and memory.masked else nullcontext():
             return run.proceed()

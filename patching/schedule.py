@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 PercentToSigma = Callable[[float], float]
 """A host's `model_sampling.percent_to_sigma`: from a fraction of the schedule, 0 at its start, to a sigma."""
@@ -89,11 +92,20 @@ class ScheduleRange:
         """Whether the patch acts at every step: then no sigma has to be read, for which a GPU would wait."""
         return (self.start, self.end) == (0.0, 1.0)
 
-    def prepare(self, run: InSchedule) -> None:
-        """Find the sigmas of both ends before the first step of a run."""
-        if not self.whole:
-            for percent in (self.start, self.end):
-                run.levels.at(percent, run.percent_to_sigma)
+    def prepare(self, run: InSchedule, name: str, lost: str) -> None:
+        """Find the sigmas of both ends before the first step of a run, and warn where no step is between them.
+
+        Args:
+            name: of the patch, for the log.
+            lost: what does not happen without a step.
+        """
+        if self.whole:
+            return
+        highest, lowest = (run.levels.at(percent, run.percent_to_sigma) for percent in (self.start, self.end))
+        steps = run.levels.schedule[:-1]
+        if steps and not any(lowest <= level <= highest for level in steps):
+            part = f"{self.start:.0%} and {self.end:.0%}"
+            _log.warning("%s: no step of this run is between %s of the schedule, so %s.", name, part, lost)
 
     def acts(self, call: Prediction) -> bool:
         """Return whether the patch acts in a call; its noise level is read once for all hooks of a prediction."""
@@ -110,7 +122,3 @@ class ScheduleRange:
             return True
         level = float(sigma.max()) if isinstance(sigma, Tensor) else sigma
         return percent_to_sigma(self.end) <= level <= percent_to_sigma(self.start)
-
-    def covers_any(self, sigmas: Iterable[Tensor], percent_to_sigma: PercentToSigma) -> bool:
-        """Return whether the patch acts at any step of a run over `sigmas`, of which the last one is its end."""
-        return any(self.covers(sigma, percent_to_sigma) for sigma in list(sigmas)[:-1])

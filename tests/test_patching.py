@@ -133,7 +133,7 @@ def test_a_noise_level_is_read_once_for_all_hooks_of_a_prediction() -> None:
 
     levels, half = KnownLevels(), ScheduleRange(0.25, 0.75)
     call: Any = SimpleNamespace(levels=levels, percent_to_sigma=bound)
-    half.prepare(call)
+    half.prepare(call, "A patch", "nothing happens")
     assert reads == [0.25, 0.75]
     for sigma in cast("list[Tensor]", [Sigma(), Sigma()]):
         for _ in range(3):
@@ -143,3 +143,18 @@ def test_a_noise_level_is_read_once_for_all_hooks_of_a_prediction() -> None:
             assert ScheduleRange().acts(call)
     # The bound 0.75 was known, 1.0 is asked for once.
     assert [type(each) for each in reads] == [float, float, Sigma, float, Sigma]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "acts"),
+    [(0.5, 0.5, True), (0.3, 0.3, False), (0.6, 0.9, True), (0.8, 0.9, False), (0.9, 1.0, False)],
+)
+def test_a_range_without_a_step_is_said_in_the_log(
+    start: float, end: float, acts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of a run is no step: nothing is predicted there."""
+    levels = KnownLevels(schedule=(1.0, 0.75, 0.5, 0.25, 0.0))
+    run: Any = SimpleNamespace(levels=levels, percent_to_sigma=lambda percent: 1 - percent)
+    with caplog.at_level("WARNING"):
+        ScheduleRange(start, end).prepare(run, "A patch", "nothing happens")
+    assert ("A patch: no step" in caplog.text and "so nothing happens" in caplog.text) != acts

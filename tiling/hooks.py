@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..patching.calls import Call, CondBatch, DenoiserCall, SamplingRun
 from ..patching.control_networks import controls, network_of
 from ..patching.networks import Network, describe
-from ..patching.schedule import PercentToSigma, ScheduleRange
+from ..patching.schedule import ScheduleRange
 from ..patching.wrappers import Hook
 from .axes import Axes, edges_that_meet
 from .circular import NotPeriodicError, circular, wrapping_convolutions
@@ -88,17 +88,10 @@ class SeamlessHooks:
             raise ValueError(f"Seamless tiling needs latents of images, but these are {tuple(run.noise.shape)}.")
         size, network = (run.noise.shape[-2], run.noise.shape[-1]), run.network
         check_size(size, self.axes, self.unit(network), network.pixels)
-        self._warn_when_idle(run.sigmas, run.percent_to_sigma)
-        self.schedule.prepare(run)
+        self.schedule.prepare(run, "Seamless", "its edges do not meet")
         run.options[PERIOD] = size
         run.options[SEED] = run.seed
         return run.proceed()
-
-    def _warn_when_idle(self, sigmas: Tensor, percent_to_sigma: PercentToSigma) -> None:
-        """Warn when no step of a run over `sigmas` is within the range."""
-        if len(sigmas) > 1 and not self.schedule.covers_any(sigmas, percent_to_sigma):
-            part = f"{self.schedule.start:.0%} and {self.schedule.end:.0%}"
-            _log.warning("Seamless: no step of this run is between %s of the schedule, so its edges do not meet.", part)
 
     def around_conds(self, call: CondBatch) -> Any:
         """Make control networks, which run before the denoiser, periodic as well."""
