@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..patching.vaes import decoded
+
 Wraps = tuple[bool, bool]
 """Whether the left and right edges meet, and the top and bottom ones."""
 
@@ -67,6 +69,7 @@ def enlarged(
     """Return a LATENT that is larger, rounded to whole latents.
 
     Args:
+        latent: of images (B, C, h, w), or of images as one frame each (B, C, 1, h, w), as Qwen-Image's are.
         factor: how many times as wide and high.
         vae: decodes the latents, whose image is enlarged and encoded again; without it, the latents are.
         network: enlarges images (B, H, W, 3) by its own factor first.
@@ -75,16 +78,24 @@ def enlarged(
         ValueError: the latents are those of a video.
     """
     samples: Tensor = latent["samples"]
-    if samples.is_nested or samples.ndim != 4:
+    if samples.is_nested or samples.ndim not in (4, 5) or samples.shape[2:-2] not in ((), (1,)):
         raise ValueError("latent_image: found latents of a video, expected those of images; use nodes for video")
     cells = (round(samples.shape[-2] * factor), round(samples.shape[-1] * factor))
     if vae is None:
-        return latent | {"samples": resized(samples, cells, wraps)}
-    planes = vae.decode(samples)[..., :3].movedim(-1, 1)
+        larger = resized(samples.reshape(*samples.shape[:2], *samples.shape[-2:]), cells, wraps)
+        return latent | {"samples": larger.reshape(*samples.shape[:-2], *cells)}
+    # A VAE that knows frames would take a batch of images for those of one video.
+    parts = samples.split(1) if samples.ndim == 5 else [samples]
+    return latent | {"samples": torch.cat([_by_image(part, cells, wraps, vae, network) for part in parts])}
+
+
+def _by_image(samples: Tensor, cells: tuple[int, int], wraps: Wraps, vae: Any, network: Any) -> Tensor:
+    """Return latents of the enlarged image of latents; cells: (height, width) in latents."""
+    planes = decoded(vae, samples)[..., :3].movedim(-1, 1)
     planes = planes if network is None else _by_network(planes, network, wraps)
     unit = vae.spacial_compression_encode()
     planes = resized(planes, (cells[0] * unit, cells[1] * unit), wraps).clamp(0, 1)
-    return latent | {"samples": vae.encode(planes.movedim(1, -1))}
+    return vae.encode(planes.movedim(1, -1))
 
 
 def _by_network(planes: Tensor, network: Callable[[Tensor], Tensor], wraps: Wraps) -> Tensor:

@@ -13,6 +13,7 @@ from ..contract import io, throw_exception_if_processing_interrupted
 from ..contract.sampling import sample_latent, sampler_of
 from ..images import sheets
 from ..patching.model_sampling import sampling_of
+from ..patching.vaes import decoded
 from ..samplers import spacing
 from ..samplers.plan import plan
 from ..samplers.registry import NAMES, find
@@ -246,7 +247,7 @@ class TesseraSchedulerCompare(io.ComfyNode):
         run = partial(
             sample_latent, model, seed=seed, cfg=cfg, positive=positive, negative=negative, latent=latent_image
         )
-        images = torch.cat([vae.decode(run(sampler, sigmas)["samples"][:1]) for sampler, sigmas, _ in chosen])
+        images = torch.cat([decoded(vae, run(sampler, sigmas)["samples"][:1])[:1] for sampler, sigmas, _ in chosen])
         labels = [find(each).short for each in entries]
         sheet = sheets.contact_sheet(list(images), labels, columns)
         told = "\n\n".join(said for _, _, said in chosen)

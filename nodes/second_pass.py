@@ -10,6 +10,7 @@ from torch import Tensor
 from ..contract import io
 from ..contract.sampling import enlarge_with, named_sampler, sample_latent, spaced_sigmas
 from ..images.enlarging import enlarged
+from ..patching.vaes import decoded
 from ..tiling.axes import TILINGS
 from .checks import ABSENT, verdict
 from .inputs import TWO_AXES, cfg_input, seed_input, steps_input
@@ -125,7 +126,7 @@ class TesseraSecondPass(io.ComfyNode):
         sampler = named_sampler(sampler_name) if sampler is None else sampler
         sigmas = spaced_sigmas(model, scheduler, steps, denoise) if sigmas is None else sigmas
         made = sample_latent(model, sampler, sigmas, seed, cfg, positive, negative, larger)
-        return io.NodeOutput(made, None if vae is None else vae.decode(made["samples"]))
+        return io.NodeOutput(made, None if vae is None else decoded(vae, made["samples"]))
 
     @classmethod
     def validate_inputs(cls, factor: float | None = None, vae: Any = ABSENT, upscale_model: Any = ABSENT) -> bool | str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..contract import io
 from ..contract.sampling import sample_watched
 from ..patching.latents import to_vae
+from ..patching.vaes import decoded
 from ..samplers.steps import StepKeeper
 from .shown import named
 
@@ -85,5 +86,11 @@ class TesseraSampleSteps(io.ComfyNode):
         kept = keeper.batch()
         samples = denoised["samples"] if kept is None else to_vae(guider, kept)
         shared = {name: value for name, value in output.items() if name not in OF_ONE_BATCH}
-        look = None if vae is None or kept is None else named(vae.decode(samples), keeper.names())
+        look = None if vae is None or kept is None else _look(decoded(vae, samples), keeper.names())
         return io.NodeOutput(output, denoised, {**shared, "samples": samples}, ui=look)
+
+
+def _look(images: Tensor, names: list[str]) -> dict[str, Any]:
+    """Return images (B, H, W, C) for the node, each with the name of its step; a step of a video has several."""
+    each = len(images) // len(names)
+    return named(images, [name for name in names for _ in range(each)])

@@ -17,6 +17,17 @@ Tiled = Callable[[Callable[[Tensor], Tensor], Tensor, int, float], Tensor]
 in, and how much larger what comes out is."""
 
 
+def decoded(vae: Any, samples: Tensor) -> Tensor:
+    """Return the images (B, H, W, C) of latents, as the node VAEDecode does: frames (B, T, H, W, C) follow each other.
+
+    Args:
+        vae: a host's VAE.
+        samples: latents (B, C, h, w), or (B, C, T, h, w) of VAEs that know frames, such as Qwen-Image's.
+    """
+    images = vae.decode(samples)
+    return images.flatten(0, 1) if images.ndim == 5 else images
+
+
 def plain_vae(vae: Any) -> Any:
     """Return the VAE from which `rewired` made `vae`; `vae` itself where it did not."""
     return getattr(vae, PLAIN, vae)

@@ -17,7 +17,8 @@ from tessera.host.runtime.patcher_extension import WrappersMP
 from tessera.host.sampling.samplers import SAMPLER_NAMES, sampler_object
 from tessera.host.sampling.schedules import calculate_sigmas
 from tessera.nodes.scheduler import choose
-from tessera.nodes.steps import TesseraSampleSteps
+from tessera.nodes.steps import TesseraSampleSteps, _look
+from tessera.patching.vaes import decoded
 from tessera.samplers.steps import StepKeeper
 from torch import Tensor
 
@@ -162,3 +163,10 @@ def test_latents_of_several_parts_are_refused(model: ModelPatcher) -> None:
     nested = {"samples": SimpleNamespace(is_nested=True)}
     with pytest.raises(ValueError, match="SamplerCustomAdvanced"):
         TesseraSampleSteps.execute(SeededNoise(3), guider(model), sampler_object("euler"), sigmas(model), nested, 1)
+
+
+def test_images_of_single_frames_are_shown_with_their_steps() -> None:
+    frames = SimpleNamespace(decode=lambda _: torch.rand(2, 3, 8, 8, 3))
+    look = _look(decoded(frames, torch.empty(0)), ["step 1", "step 2"])
+    assert look["names"] == ("step 1",) * 3 + ("step 2",) * 3
+    assert len(look["sheet"]) == 6

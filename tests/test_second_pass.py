@@ -131,6 +131,25 @@ def test_a_network_without_a_vae_is_refused(model: ModelPatcher) -> None:
         _passed(model, _latent(), upscale_model=object())
 
 
+class Frames(Halves):
+    """The same VAE, which takes a batch of images for the frames of a video, as Qwen-Image's does in ComfyUI."""
+
+    def decode(self, samples: Tensor) -> Tensor:
+        return super().decode(samples[:, :, 0])[:, None]
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        return super().encode(pixel_samples).movedim(0, 1)[None]
+
+
+@pytest.mark.parametrize("vae", [None, Halves()])
+def test_images_as_single_frames_are_enlarged_as_images(vae: Any) -> None:
+    latent = _latent(8, 12, count=2)
+    expected = enlarged(latent, 1.5, (True, True), vae)["samples"]
+    framed = {"samples": latent["samples"][:, :, None]}
+    found = enlarged(framed, 1.5, (True, True), None if vae is None else Frames())["samples"]
+    assert torch.equal(found, expected[:, :, None])
+
+
 def test_latents_of_a_video_are_refused(model: ModelPatcher) -> None:
     with pytest.raises(ValueError, match=naming("latent_image", "video")):
         _passed(model, {"samples": torch.zeros(1, 4, 2, 8, 8)})
