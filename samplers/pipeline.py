@@ -265,10 +265,18 @@ class PipelineScheduler:
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return latents (B, ...) with the noise of `timesteps` (B,) or (1,), each one of those of the run."""
-        rho = self._calls[self._index(timesteps.flatten()[0])].rho
+        levels = [self._calls[self._index(timestep)].rho for timestep in timesteps.flatten()]
+        shape = (-1, *(1 for _ in original_samples.shape[1:]))
+        kept, added = (
+            torch.tensor(factors, device=original_samples.device).reshape(shape)
+            for factors in zip(*map(self._strengths, levels), strict=True)
+        )
+        return (kept * original_samples + added * noise).to(original_samples.dtype)
+
+    def _strengths(self, rho: float) -> tuple[float, float]:
+        """Return the factors of the image and of the noise in the scheduler's latents."""
         sigma, scale = self._sigma(rho), self._bridge.scale(rho)
-        kept = 1 - sigma if self.schedule.flow else 1.0
-        return (scale * kept) * original_samples + (scale * sigma) * noise
+        return scale * (1 - sigma if self.schedule.flow else 1.0), scale * sigma
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """Return `add_noise`, as pipelines of flows call it."""

@@ -106,6 +106,16 @@ def test_image_to_image_begins_at_a_later_step(name: str) -> None:
     assert (x - 0.7).abs().max() < 0.05
 
 
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "DDIMScheduler"])
+@pytest.mark.parametrize("kind", ["epsilon", "flow"])
+def test_each_sample_gets_the_noise_of_its_own_timestep(name: str, kind: str) -> None:
+    made, images = tessera.samplers.scheduler(name, trained(kind)), noise((3, 4, 8, 8))
+    made.set_timesteps(20)
+    at = made.timesteps[torch.tensor([2, 11, 19])]
+    each = [made.add_noise(images[i : i + 1], images[i : i + 1].flip(-1), at[i : i + 1]) for i in range(3)]
+    assert torch.equal(made.add_noise(images, images.flip(-1), at), torch.cat(each))
+
+
 def test_a_scheduler_that_cannot_begin_later_says_so() -> None:
     made = tessera.samplers.scheduler("PNDM", trained("epsilon"))
     made.set_timesteps(20)
