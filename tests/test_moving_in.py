@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tessera
 import torch
+from diffusers import UNet2DConditionModel
 from drawings import drawing, drawn
 from naming import naming
 from tessera.app.cli.main import main
@@ -20,10 +21,13 @@ from tessera.host.graph.workflow import convert
 from tessera.host.images.loading import load_image
 from tessera.host.schema.extension import REPLACEMENTS as OFFERED
 from tessera.host.schema.object_info import inputs_of
+from tessera.ip_adapter.layers import find_layers
+from tessera.ip_adapter.presets import weight_at
+from tessera.ip_adapter.prompts import ImagePrompt
 from tessera.nodes.extension import Tessera
 from tessera.nodes.moving_in import STAND_INS, offers
 from tessera.nodes.moving_in.packs import PACKS, WEIGHT_TYPES
-from tessera.nodes.moving_in.rules import RULES, TYPES
+from tessera.nodes.moving_in.rules import BLOCKS, RULES, TYPES
 from tessera.nodes.offset import TesseraOffsetImage
 from tessera.nodes.replacements import FOREIGN_TILINGS, REPLACEMENTS
 from tessera.nodes.seamless import TesseraSeamlessModel, TesseraSeamlessVAE
@@ -151,7 +155,7 @@ def test_references_keep_their_values(kind: str) -> None:
     )
     given = prompt["9_image"]["inputs"]
     assert (given["scale"], given["start_percent"], given["end_percent"]) == (0.7, 0.1, 0.6)
-    assert given["type"] == "style"
+    assert given["type"] == "style_transfer"
     assert given["mask"] == ["4", 0]
     assert prompt["9"]["inputs"]["image_prompts"] == ["9_image", 0]
     assert prompt["9"]["inputs"]["ip_adapter"] == ["7", 0]
@@ -180,9 +184,34 @@ def test_a_negative_image_and_an_average_have_a_counterpart() -> None:
 @pytest.mark.parametrize("weight_type", WEIGHT_TYPES)
 def test_weight_types_are_translated_or_said(weight_type: str) -> None:
     prompt, said = replaced("IPAdapterAdvanced", weight_type=weight_type)
-    assert prompt["9_image"]["inputs"]["type"] == TYPES.get(weight_type, ("full", ""))[0]
-    exact = TYPES.get(weight_type, ("", "uneven"))[1] == ""
+    given = prompt["9_image"]["inputs"]
+    assert given["type"] == TYPES.get(weight_type, "full")
+    assert ("blocks" in given) == (weight_type in BLOCKS)
+    exact = weight_type in TYPES or weight_type in BLOCKS
     assert any(weight_type in line for line in said) == (not exact)
+
+
+# By the number of a cross-attention layer of SD 1.5 as ComfyUI_IPAdapter_plus counts: 6 down, one in the middle, 9 up.
+PLACES = {
+    "style transfer": {n: 1.0 for n in range(16) if n not in (4, 5, 6, 7, 8)},
+    "strong style transfer": {n: 1.0 for n in range(16) if n not in (4, 5)},
+    "composition": {4: 0.25, 5: 1.0},
+    "weak input": {n: 0.2 if n < 6 else 1.0 for n in range(16)},
+    "weak middle": {n: 0.2 if n == 6 else 1.0 for n in range(16)},
+    "weak output": {n: 0.2 if n > 6 else 1.0 for n in range(16)},
+    "strong middle": {n: 1.0 if n == 6 else 0.2 for n in range(16)},
+}
+
+
+@pytest.mark.parametrize(("weight_type", "expected"), PLACES.items())
+def test_weight_types_weight_the_layers_that_they_weight_there(weight_type: str, expected: dict[int, float]) -> None:
+    given = replaced("IPAdapterAdvanced", weight_type=weight_type)[0]["9_image"]["inputs"]
+    with torch.device("meta"):
+        layers = find_layers(UNet2DConditionModel(block_out_channels=(32, 32, 32, 32), cross_attention_dim=16))
+    prompt = ImagePrompt(torch.rand(1, 8, 8, 3), type=given["type"], blocks=given.get("blocks", ""))
+    ordered = sorted(layers, key=lambda layer: ("down", "mid_", "up_b").index(layer.name[:4]))
+    found = [weight_at(prompt.block_weights(layers), layer) for layer in ordered]
+    assert {number: weight for number, weight in enumerate(found) if weight} == expected
 
 
 def test_the_unified_loader_passes_the_model_on() -> None:

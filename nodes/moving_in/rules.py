@@ -140,23 +140,33 @@ def unified_loader(given: Mapping[str, Any], files: list[str]) -> Parts:
 
 
 TYPES = {
-    "standard": ("full", ""),
-    "linear": ("full", ""),
-    "style transfer": ("style", ""),
-    "strong style transfer": ("style", "stronger than style"),
-    "style transfer precise": ("style", "less of the composition leaks in"),
-    "composition": ("composition", ""),
-    "composition precise": ("composition", "less of the style leaks in"),
-    "style and composition": ("full", "style and composition alone"),
+    "standard": "full",
+    "linear": "full",
+    "style transfer": "style_transfer",
+    "strong style transfer": "style_broad",
+    "style transfer precise": "style_precise",
+    "composition": "composition_narrow",
+    "composition precise": "composition_precise",
 }
-"""Our type of a weight_type, and what of it has no counterpart; others weight layers unevenly."""
+"""Our type of a weight_type."""
+BLOCKS = {
+    "weak input": "all=1, down_blocks=0.2",
+    "weak middle": "all=1, mid_block=0.2",
+    "weak output": "all=1, up_blocks=0.2",
+    "strong middle": "all=0.2, mid_block=1",
+}
+"""Weights of the blocks of a weight_type that is none of our types."""
+LOST = {"style and composition": "only the blocks of style and of composition"}
+"""What has no counterpart of the others; those that are not here weight layers unevenly."""
 
 
 def apply_adapter(given: Mapping[str, Any], _: list[str]) -> Parts:
     """IPAdapter and IPAdapterAdvanced are Image Prompt before Apply Image Prompts."""
     kind = given["weight_type"]
-    translated, lost = TYPES.get(kind, ("full", "uneven weights of the layers"))
-    notes = [f"weight_type {kind} became type {translated}; what has no counterpart: {lost}"] if lost else []
+    translated, blocks, notes = TYPES.get(kind, "full"), BLOCKS.get(kind), []
+    if kind not in TYPES and blocks is None:
+        lost = LOST.get(kind, "uneven weights of the layers")
+        notes.append(f"weight_type {kind} became type {translated}; what has no counterpart: {lost}")
     scale, limit = _strength(given["weight"])
     if scale * limit != given["weight"]:
         notes.append(f"weight {given['weight']} is limited: {scale * limit} is the nearest")
@@ -167,6 +177,7 @@ def apply_adapter(given: Mapping[str, Any], _: list[str]) -> Parts:
         scale=scale,
         limit=None if limit == 1.0 else limit,
         type=translated,
+        blocks=blocks,
         start_percent=given["start_at"],
         end_percent=given["end_at"],
         mask=given.get("attn_mask"),
