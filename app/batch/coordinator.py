@@ -68,21 +68,25 @@ class Coordinator:
 
     def _hand_out(self) -> None:
         for worker in self.pool.free():
-            waiting = self.queue.take(self.models.get(worker), set(self.models.values()))
-            if waiting is None:
-                return
-            self.models[worker] = waiting.model
-            try:
-                planned = self.jobs.again(waiting.content)
-                if planned.key != waiting.key:
-                    raise GraphError(["an input file has changed since the batch began; start it again"])
-                order = order_of(planned)
-            except GraphError as error:
-                outcome = Outcome(REFUSED, "coordinator", 0.0, error="; ".join(error.lines))
-                self._keep([(waiting, {}, outcome)])
-                continue
-            self.running[waiting.number] = waiting, planned
-            self.pool.submit(worker, waiting.number, order)
+            # Whoever is refused leaves the worker free: without a job that runs, nobody would hear of the next one.
+            while (waiting := self.queue.take(self.models.get(worker), set(self.models.values()))) is not None:
+                self.models[worker] = waiting.model
+                if self._begin(worker, waiting):
+                    break
+
+    def _begin(self, worker: int, waiting: Waiting) -> bool:
+        """Hand a job to a worker; return whether it runs, or is refused for files that are not as they were."""
+        try:
+            planned = self.jobs.again(waiting.content)
+            if planned.key != waiting.key:
+                raise GraphError(["an input file has changed since the batch began; start it again"])
+            order = order_of(planned)
+        except GraphError as error:
+            self._keep([(waiting, {}, Outcome(REFUSED, "coordinator", 0.0, error="; ".join(error.lines)))])
+            return False
+        self.running[waiting.number] = waiting, planned
+        self.pool.submit(worker, waiting.number, order)
+        return True
 
     def _settle(self, ended: Ended) -> Kept | None:
         """Return what is kept of a job; None where it waits again."""
