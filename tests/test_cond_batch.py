@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tessera.host.sampling import cond_batch
+from naming import naming
+from tessera.host.sampling import cond_batch, conds
 
 
 @settings(max_examples=40)
@@ -29,3 +33,11 @@ def _faded(length: int, start: int, whole: int) -> torch.Tensor:
     rising = [min(1.0, (i + 1) / ramp) if ramp else 1.0 for i in range(length)]
     before, after = (rising if inside else [1.0] * length for inside in (start > 0, start + length < whole))
     return torch.tensor(before) * torch.tensor(after[::-1])
+
+
+@pytest.mark.parametrize("area", [(8, 8, 0, 40), (8, 8, 48, 0), ("percentage", 0.5, 0.5, 0.0, 1.0)])
+def test_an_area_outside_of_the_image_is_refused(area: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=naming("area", "100%", 100)):
+        conds.resolve_area_and_mask({"area": area}, 48, 40, torch.device("cpu"))
+    inside = (*area[:-2], 0, 0)
+    assert conds.resolve_area_and_mask({"area": inside}, 48, 40, torch.device("cpu"))["area"][2:] == (0, 0)

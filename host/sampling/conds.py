@@ -148,12 +148,18 @@ def mask_bounds(mask: Tensor) -> Area:
 
 
 def resolve_area_and_mask(cond: Cond, height: int, width: int, device: torch.device) -> Cond:
-    """Return the conditioning with its area in latent cells and its mask resized to (B, height, width) cells."""
+    """Return the conditioning with its area in latent cells and its mask resized to (B, height, width) cells.
+
+    Raises:
+        ValueError: the area begins outside of the image.
+    """
     cond = dict(cond)
     if "area" in cond and cond["area"][0] == "percentage":
         h, w, y, x = cond["area"][1:]
         size = max(1, round(h * height)), max(1, round(w * width))
         cond["area"] = (*size, round(y * height), round(x * width))
+    if "area" in cond:
+        _check_area(cond["area"], height, width)
     if "mask" in cond:
         mask = cond["mask"].to(device)
         mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
@@ -163,6 +169,15 @@ def resolve_area_and_mask(cond: Cond, height: int, width: int, device: torch.dev
         if cond.get("set_area_to_bounds", False):
             cond["area"] = mask_bounds(mask)
     return cond
+
+
+def _check_area(area: Area, height: int, width: int) -> None:
+    top, left = area[2:]
+    if top >= height or left >= width:
+        parts = f"{left / width:.0%} of the width and {top / height:.0%} of the height"
+        raise ValueError(
+            f"the area of a prompt begins at {parts} of the image; expected less than 100%, move it inside"
+        )
 
 
 def resolve_times(cond: Cond, model_sampling: Any) -> Cond:
