@@ -41,3 +41,17 @@ def test_an_area_outside_of_the_image_is_refused(area: tuple[Any, ...]) -> None:
         conds.resolve_area_and_mask({"area": area}, 48, 40, torch.device("cpu"))
     inside = (*area[:-2], 0, 0)
     assert conds.resolve_area_and_mask({"area": inside}, 48, 40, torch.device("cpu"))["area"][2:] == (0, 0)
+
+
+@pytest.mark.parametrize(("controls", "prompts", "shared"), [("ab", 1, "b"), ("a", 2, "a-"), ("abc", 2, "cb")])
+def test_control_of_the_negative_is_that_of_the_last_positive_that_meets_it(
+    controls: str, prompts: int, shared: str
+) -> None:
+    """ComfyUI deals them out in turn; a negative prompt with a network of its own keeps all negatives as they are."""
+    positive = [{"control": control, "control_apply_to_uncond": True} for control in controls]
+    negative: list[dict[str, Any]] = [{} for _ in range(prompts)]
+    conds.share_controls(positive, negative)
+    assert "".join(each.get("control", "-") for each in negative) == shared
+    own: list[dict[str, Any]] = [{"control": "own"}, {}]
+    conds.share_controls(positive, own)
+    assert own == [{"control": "own"}, {}]

@@ -227,14 +227,10 @@ def share_controls(positive: list[Cond], others: list[Cond]) -> None:
     places = [place for place, cond in enumerate(others) if "area" not in cond]
     if any(others[place].get("control") for place in places) or not places:
         return
+    # Of several that meet in one place the last one stays, as in ComfyUI.
     for number, cond in enumerate(asking):
         place = places[number % len(places)]
-        taken = others[place].get("control") is not None
-        shared = {**others[place], "control": cond["control"]}
-        if taken:
-            others.append(shared)
-        else:
-            others[place] = shared
+        others[place] = {**others[place], "control": cond["control"]}
 
 
 def attached_controls(conds: dict[str, list[Cond]]) -> list[Any]:
