@@ -15,6 +15,7 @@ from ..images.loading import load_image
 from ..images.scaling import UPSCALE_METHODS, resize
 from ..schema import io, ui
 from ..schema.limits import MAX_RESOLUTION
+from .saving import stays_inside
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
 CHANNELS = ["alpha", "red", "green", "blue"]
@@ -267,13 +268,8 @@ class SaveImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Return whether the files stay in the output folder.
-
-        A linked prefix is None here and checked when it is used.
-        """
-        if filename_prefix is not None:
-            folder_paths.split_prefix(filename_prefix, folder_paths.get_output_directory())
-        return True
+        """Return whether the files stay in the output folder."""
+        return stays_inside(filename_prefix)
 
 
 class PreviewImage(io.ComfyNode):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from .. import folder_paths
 from ..models import loaders, lora
 from ..schema import io
+from ..schema.declare import heed
+from .text_loaders import known_type, load_encoders
 
 CATEGORY = "model/loaders"
 DUAL_CLIP_TYPES = [
@@ -36,6 +36,13 @@ def _files(kind: str, input_id: str, tooltip: str | None = None) -> io.Combo.Inp
 
 def _strength(input_id: str, tooltip: str | None = None) -> io.Float.Input:
     return io.Float.Input(input_id, default=1.0, min=-100.0, max=100.0, step=0.01, tooltip=tooltip)
+
+
+def known_precision(weight_dtype: str | None) -> bool | str:
+    """Return whether weights can be kept in a precision, or what to do; a linked one is None."""
+    if weight_dtype in (None, "default"):
+        return True
+    return f"weight_dtype {weight_dtype} is not supported here; choose default, or run it in ComfyUI (--engine)"
 
 
 class CheckpointLoaderSimple(io.ComfyNode):
@@ -90,10 +97,14 @@ class UNETLoader(io.ComfyNode):
     @classmethod
     def execute(cls, unet_name: str, weight_dtype: str) -> io.NodeOutput:
         """Load it."""
-        if weight_dtype != "default":
-            raise ValueError(f"weight_dtype {weight_dtype} is not supported here; choose default")
+        heed(known_precision(weight_dtype))
         path = folder_paths.get_full_path_or_raise("diffusion_models", unet_name)
         return io.NodeOutput(loaders.load_diffusion_model(path))
+
+    @classmethod
+    def validate_inputs(cls, weight_dtype: str) -> bool | str:
+        """Return whether weights can be kept in the precision."""
+        return known_precision(weight_dtype)
 
 
 class DualCLIPLoader(io.ComfyNode):
@@ -110,7 +121,7 @@ class DualCLIPLoader(io.ComfyNode):
             inputs=[
                 _files("text_encoders", "clip_name1", "One of the two, in any order."),
                 _files("text_encoders", "clip_name2", "The other one."),
-                io.Combo.Input("type", options=DUAL_CLIP_TYPES, tooltip="The family; sdxl and flux are supported."),
+                io.Combo.Input("type", options=DUAL_CLIP_TYPES, tooltip="The model family."),
                 io.Combo.Input(
                     "device",
                     options=["default", "cpu"],
@@ -125,11 +136,12 @@ class DualCLIPLoader(io.ComfyNode):
     @classmethod
     def execute(cls, clip_name1: str, clip_name2: str, type: str, device: str = "default") -> io.NodeOutput:
         """Load them."""
-        paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in (clip_name1, clip_name2)]
-        clip = loaders.load_clip(paths, type, folder_paths.get_folder_paths("embeddings"))
-        if device == "cpu":
-            clip.patcher.load_device = clip.patcher.offload_device = torch.device("cpu")
-        return io.NodeOutput(clip)
+        return io.NodeOutput(load_encoders((clip_name1, clip_name2), type, device))
+
+    @classmethod
+    def validate_inputs(cls, type: str) -> bool | str:
+        """Return whether text encoders of the type can be loaded."""
+        return known_type(type)
 
 
 class VAELoader(io.ComfyNode):

@@ -8,7 +8,7 @@ from ..sampling import model_sampling as sampling_kinds
 from ..sampling.k_diffusion import SAMPLERS
 from ..sampling.samplers import KSAMPLER, Sampler
 from ..schema import io
-from ..schema.declare import Nodes, choice, decimal, switch
+from ..schema.declare import Nodes, choice, decimal, heed, switch
 
 NODES = Nodes("model/patch")
 PREDICTIONS = {
@@ -29,6 +29,14 @@ def with_sampling(model: Any, schedule: type, prediction: type, **settings: Any)
     return patched
 
 
+def known_prediction(sampling: str | None) -> bool | str:
+    """Return whether models with a prediction run here, or what to do; a linked one is None."""
+    if sampling is None or sampling in PREDICTIONS:
+        return True
+    known = ", ".join(PREDICTIONS)
+    return f"sampling {sampling} is not supported here, expected one of {known}; run it in ComfyUI (--engine)"
+
+
 @NODES(
     "ModelSamplingDiscrete",
     "ModelSamplingDiscrete",
@@ -38,11 +46,11 @@ def with_sampling(model: Any, schedule: type, prediction: type, **settings: Any)
         switch("zsnr", False, advanced=True, tooltip="Whether it was trained without signal in the first step."),
     ],
     [io.Model],
+    validate=known_prediction,
 )
 def discrete(model: Any, sampling: str, zsnr: bool) -> Any:
     """Set what a Stable Diffusion model predicts."""
-    if sampling not in PREDICTIONS:
-        raise ValueError(f"sampling {sampling} needs ComfyUI, expected one of {', '.join(PREDICTIONS)}")
+    heed(known_prediction(sampling))
     return with_sampling(model, *PREDICTIONS[sampling], zsnr=zsnr)
 
 

@@ -19,7 +19,7 @@ from ...files.writing import create, create_series
 from ...weights.files import read_safetensors
 from .. import folder_paths
 from ..schema import io
-from ..schema.declare import Nodes, choice
+from ..schema.declare import Nodes, choice, heed
 from ..schema.inputs import FolderType
 from ..schema.ui import SavedResult
 
@@ -54,6 +54,17 @@ def save_all(prefix: str, ending: str, contents: Iterable[bytes], size: tuple[in
     return [SavedResult(name, subfolder, FolderType.output) for name in saved]
 
 
+def stays_inside(filename_prefix: str | None) -> bool:
+    """Check, before anything runs, that files stay in the output folder; a linked prefix is checked when it is used.
+
+    Raises:
+        ValueError: the prefix leads out of the folder.
+    """
+    if filename_prefix is not None:
+        folder_paths.split_prefix(filename_prefix, folder_paths.get_output_directory())
+    return True
+
+
 def metadata(hidden: io.HiddenHolder) -> dict[str, str]:
     """Return what files carry of the graph that made them."""
     prompt = {"prompt": json.dumps(hidden.prompt)} if hidden.prompt else {}
@@ -71,6 +82,7 @@ def metadata(hidden: io.HiddenHolder) -> dict[str, str]:
     [("text", io.String)],
     "text",
     is_output_node=True,
+    validate=stays_inside,
     search_aliases=["save text", "write text", "export text"],
 )
 def save_text(text: str, filename_prefix: str, format: str) -> io.NodeOutput:
@@ -95,6 +107,7 @@ def _readable(text: str) -> str:
     "model/latent",
     is_output_node=True,
     hidden=HIDDEN,
+    validate=stays_inside,
     search_aliases=["export latent"],
 )
 def save_latent(samples: dict[str, Any], filename_prefix: str, hidden: io.HiddenHolder) -> io.NodeOutput:
@@ -154,6 +167,12 @@ def _bits(*options: str) -> io.Combo.Input:
     return choice("bit_depth", options, default=options[0], advanced=True, tooltip="Of each channel.")
 
 
+def _can_be_saved(format: dict[str, Any], filename_prefix: str | None = None) -> bool | str:
+    if format["format"] != "png":
+        return f"format {format['format']} is not written here; choose png, or run it in ComfyUI (--engine)"
+    return stays_inside(filename_prefix)
+
+
 @NODES(
     "SaveImageAdvanced",
     "Save Image (Advanced)",
@@ -172,12 +191,12 @@ def _bits(*options: str) -> io.Combo.Input:
     [("images", io.Image)],
     is_output_node=True,
     hidden=HIDDEN,
+    validate=_can_be_saved,
     search_aliases=["save", "save image", "export image", "output image", "write image"],
 )
 def save_images(images: Tensor, filename_prefix: str, format: dict[str, Any], hidden: io.HiddenHolder) -> io.NodeOutput:
     """Save images with 8 or 16 bits a channel."""
-    if format["format"] != "png":
-        raise ValueError(f"format {format['format']} is not written here; choose png, or run it in ComfyUI")
+    heed(_can_be_saved(format))
     texts = metadata(hidden)
     files = (encode_png(image, DEPTHS[format["bit_depth"]], texts) for image in images)
     size = images.shape[2], images.shape[1]

@@ -26,7 +26,8 @@ def _files(*names: str) -> list[io.Input]:
     return [choice(name, found, tooltip="The file in models/text_encoders.") for name in names]
 
 
-def _load(names: tuple[str, ...], kind: str, device: str = "default") -> Any:
+def load_encoders(names: tuple[str, ...], kind: str, device: str = "default") -> Any:
+    """Return text encoders of a type, which run on the device "default" or "cpu"."""
     paths = [folder_paths.get_full_path_or_raise("text_encoders", name) for name in names]
     clip = loaders.load_clip(paths, kind, folder_paths.get_folder_paths("embeddings"))
     if device == "cpu":
@@ -34,10 +35,10 @@ def _load(names: tuple[str, ...], kind: str, device: str = "default") -> Any:
     return clip
 
 
-def known_type(type: str) -> bool | str:
-    """Return whether text encoders of a type can be loaded, or what to do."""
+def known_type(type: str | None) -> bool | str:
+    """Return whether text encoders of a type can be loaded, or what to do; a linked one is None."""
     known = loaders.clip_types()
-    if type in known:
+    if type is None or type in known:
         return True
     return f"type {type} is not supported here, expected one of {', '.join(known)}; run it in ComfyUI (--engine)"
 
@@ -55,7 +56,7 @@ def known_type(type: str) -> bool | str:
 )
 def load_clip(clip_name: str, type: str = "stable_diffusion", device: str = "default") -> Any:
     """Load a text encoder."""
-    return _load((clip_name,), type, device)
+    return load_encoders((clip_name,), type, device)
 
 
 @NODES(
@@ -66,7 +67,7 @@ def load_clip(clip_name: str, type: str = "stable_diffusion", device: str = "def
 )
 def load_three(clip_name1: str, clip_name2: str, clip_name3: str) -> Any:
     """Load the three text encoders of Stable Diffusion 3, in any order."""
-    return _load((clip_name1, clip_name2, clip_name3), "sd3")
+    return load_encoders((clip_name1, clip_name2, clip_name3), "sd3")
 
 
 @NODES(
@@ -78,7 +79,7 @@ def load_three(clip_name1: str, clip_name2: str, clip_name3: str) -> Any:
 )
 def load_four(clip_name1: str, clip_name2: str, clip_name3: str, clip_name4: str) -> Any:
     """Load the four text encoders of HiDream, which needs ComfyUI."""
-    return _load((clip_name1, clip_name2, clip_name3, clip_name4), "hidream")
+    return load_encoders((clip_name1, clip_name2, clip_name3, clip_name4), "hidream")
 
 
 @NODES(

@@ -123,6 +123,16 @@ class Nodes(list[type[io.ComfyNode]]):
         return add
 
 
+def heed(answer: bool | str) -> None:
+    """Raise ValueError with what a node's `validate` says against values, which may also come over links.
+
+    Args:
+        answer: True, or what is wrong.
+    """
+    if answer is not True:
+        raise ValueError(answer)
+
+
 def _execute(function: Callable[..., Any]) -> Callable[..., io.NodeOutput]:
     wants_hidden = "hidden" in inspect.signature(function).parameters
 
