@@ -38,7 +38,7 @@ def _mismatches(prompt: Prompt, info: Mapping[str, Mapping[str, Any]]) -> Iterat
         if len(latents) != 1 or len(vaes) != 1:
             continue
         vae = _file(prompt[links[vaes[0]][0]])
-        denoisers = set(_denoisers(prompt, info, latents[0][0], set()))
+        denoisers = _denoisers(prompt, info, latents[0][0])
         if vae is None or len(denoisers) != 1:
             continue
         (denoiser,) = denoisers
@@ -58,21 +58,25 @@ def _type(prompt: Prompt, info: Mapping[str, Mapping[str, Any]], link: list[Any]
     return outputs[link[1]] if link[1] < len(outputs) else None
 
 
-def _denoisers(prompt: Prompt, info: Mapping[str, Mapping[str, Any]], node_id: str, seen: set[str]) -> Iterator[Path]:
-    """Yield the files of the models that latents or models come from."""
-    if node_id in seen:
-        return
-    seen.add(node_id)
-    node = prompt[node_id]
-    file, links = _file(node), _links(node)
-    if file is not None:
-        yield file
-        return
-    chosen = [links[name] for name in FROM_MODELS if name in links] or [
-        link for link in links.values() if _type(prompt, info, link) in ("LATENT", "MODEL", "GUIDER")
-    ]
-    for link in chosen:
-        yield from _denoisers(prompt, info, link[0], seen)
+def _denoisers(prompt: Prompt, info: Mapping[str, Mapping[str, Any]], start: str) -> set[Path]:
+    """Return the files of the models that a node's latents come from."""
+    found: set[Path] = set()
+    seen: set[str] = set()
+    pending = [start]
+    while pending:
+        node_id = pending.pop()
+        if node_id in seen:
+            continue
+        seen.add(node_id)
+        file, links = _file(prompt[node_id]), _links(prompt[node_id])
+        if file is not None:
+            found.add(file)
+            continue
+        chosen = [links[name] for name in FROM_MODELS if name in links] or [
+            link for link in links.values() if _type(prompt, info, link) in ("LATENT", "MODEL", "GUIDER")
+        ]
+        pending += [link[0] for link in chosen]
+    return found
 
 
 def _file(node: Mapping[str, Any]) -> Path | None:

@@ -67,6 +67,17 @@ def test_a_vae_of_other_channels_is_told_before_the_run(
     assert len(raised.value.lines) == 1
 
 
+def test_long_chains_of_latents_are_no_trouble(models: Path) -> None:
+    folder_paths.configure(str(models))
+    graph = prompt("flux.safetensors", "four.safetensors")
+    for number in range(2000):
+        before = ["4", 0] if number == 0 else [f"more {number - 1}", 0]
+        graph[f"more {number}"] = node("LatentMultiply", samples=before, multiplier=1.0)
+    graph["8"]["inputs"]["samples"] = ["more 1999", 0]
+    with pytest.raises(GraphError, match=naming("node 5 VAEDecode", "vae", 4, 16)):
+        check_latents(graph, registry.object_info())
+
+
 def test_latents_of_images_are_not_a_models(models: Path) -> None:
     folder_paths.configure(str(models))
     graph = prompt("flux.safetensors", "four.safetensors")
