@@ -13,6 +13,7 @@ from tessera.host import folder_paths
 from tessera.host.models import model_base
 from tessera.host.models.vae import VAE
 from tessera.host.nodes.sampling import ksampler
+from tessera.host.nodes.saving import encode_png
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.samplers import SAMPLER_NAMES
 from tessera.host.schema import ui
@@ -60,6 +61,14 @@ def test_no_file_is_made_of_an_image_that_is_not_finite(file_format: str) -> Non
     image[280, 3, 1] = math.nan
     with pytest.raises(ValueError, match="NaN"):
         encode(image, file_format)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_no_png_of_more_bits_is_made_of_it_either(bits: int) -> None:
+    image = torch.rand(30, 8, 3)
+    image[28, 3, 1] = math.nan
+    with pytest.raises(ValueError, match="NaN"):
+        encode_png(image, bits, {})
 
 
 def test_a_preview_of_an_image_that_is_not_finite_is_an_error(tmp_path: Any) -> None:

@@ -21,7 +21,7 @@ from .. import folder_paths
 from ..schema import io
 from ..schema.declare import Nodes, choice, heed
 from ..schema.inputs import FolderType
-from ..schema.ui import SavedResult
+from ..schema.ui import SavedResult, refuse_nan
 
 NODES = Nodes("image")
 OLD_SCALE = 0.18215
@@ -207,11 +207,12 @@ def encode_png(image: Tensor, bits: int, texts: dict[str, str]) -> bytes:
     """Return an image (H, W, C) in 0..1 as a PNG file of 8 or 16 bits a channel, which Pillow does not write for RGB.
 
     Raises:
-        ValueError: it is not of 1, 3 or 4 channels.
+        ValueError: it is not of 1, 3 or 4 channels, or has values that are not numbers.
     """
     height, width, channels = image.shape
     if channels not in COLOR_TYPES:
         raise ValueError(f"the images have {channels} channels, expected 1, 3 or 4")
+    refuse_nan(image)
     top = 2**bits - 1
     levels = (image.float().cpu() * top).clamp(0, top).int().numpy().astype(">u2" if bits == 16 else "u1")
     # Each row begins with its filter; 0 is none.

@@ -95,12 +95,15 @@ def _to_pil(image: Tensor) -> Image.Image:
     # In bands: the floats of a large image take gigabytes.
     for band, rows in zip(levels.split(BAND), image.split(BAND), strict=True):
         scaled = 255.0 * rows.float().cpu()
-        if scaled.isnan().any():
-            raise ValueError(
-                "the image has values that are not numbers (NaN); use --dtype fp32, or another model or VAE"
-            )
+        refuse_nan(scaled)
         band.copy_(scaled.clamp_(0, 255).byte())
     return Image.fromarray(levels.numpy())
+
+
+def refuse_nan(image: Tensor) -> None:
+    """Raise ValueError where values of an image are not numbers: a file would show them as black."""
+    if image.isnan().any():
+        raise ValueError("the image has values that are not numbers (NaN); use --dtype fp32, or another model or VAE")
 
 
 def _png_metadata(cls: type[ComfyNode] | None) -> PngInfo | None:
