@@ -253,13 +253,17 @@ def encode_for_refiner(clip: Any, ascore: float, width: int, height: int, text: 
     search_aliases=["sd3 prompt"],
 )
 def encode_for_sd3(clip: Any, clip_l: str, clip_g: str, t5xxl: str, empty_padding: str) -> Conditioning:
-    """Turn a prompt for each text encoder into what guides Stable Diffusion 3."""
-    texts = {"g": clip_g, "l": clip_l, "t5xxl": t5xxl}
-    nothing = {name for name, text in texts.items() if not text and empty_padding == "none"}
-    tokens = {name: [] if name in nothing else _checked(clip).tokenize(text)[name] for name, text in texts.items()}
-    empty, longest = clip.tokenize(""), max(len(tokens["l"]), len(tokens["g"]))
+    """Turn a prompt for each text encoder into what guides Stable Diffusion 3; what a checkpoint lacks is left out."""
+    empty = _checked(clip).tokenize("")
+
+    def chunks(name: str, text: str) -> list[Any]:
+        is_left_out = name not in empty or (not text and empty_padding == "none")
+        return [] if is_left_out else clip.tokenize(text)[name]
+
+    tokens = {name: chunks(name, text) for name, text in (("g", clip_g), ("l", clip_l), ("t5xxl", t5xxl))}
+    longest = max(len(tokens["l"]), len(tokens["g"]))
     for name in ("l", "g"):
-        tokens[name] = tokens[name] + empty[name] * (longest - len(tokens[name]))
+        tokens[name] = tokens[name] + empty.get(name, []) * (longest - len(tokens[name]))
     return clip.encode_from_tokens_scheduled(tokens)
 
 

@@ -67,13 +67,13 @@ class TextEncoder(nn.Module):
     def encode_token_weights(
         self, chunks: Chunks, layer: int | None = None, projected: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Encode chunks and joins them.
+        """Encode chunks and join them.
 
         A weight moves a token's embedding away from (above 1) or towards (below 1) the embedding that the same
         position has in an empty prompt.
 
         Args:
-            chunks: of (token, weight).
+            chunks: of (token, weight); of none, an empty prompt without padding is encoded.
             layer: in place of the family's own, which too deep a layer means, too.
             projected: False for the pooled text before its projection.
 
@@ -83,8 +83,8 @@ class TextEncoder(nn.Module):
         weights = torch.tensor([[token[1] for token in chunk] for chunk in chunks])
         rows = [[token[0] for token in chunk] for chunk in chunks]
         has_weights = bool((weights != 1.0).any())
-        if has_weights:
-            rows.append(self._empty(max(map(len, rows))))
+        if has_weights or not rows:
+            rows.append(self._empty(max(map(len, rows), default=0)))
         wanted = self.layer if layer is None or abs(layer) > self.num_layers else layer
         embeds, last_token = self._embed_rows(rows)
         hidden, pooled = self.run(embeds, last_token, wanted, projected and self.projected)

@@ -82,7 +82,8 @@ class SD3TextModel(nn.Module):
         if self.t5xxl is not None:
             parts.append(self.t5xxl.encode_token_weights(tokens["t5xxl"], layer, projected)[0])
         width = parts[-1].shape[-1] if self.t5xxl is not None else WIDTHS["t5xxl"]
-        text = torch.cat([F.pad(part, (0, width - part.shape[-1])) for part in parts if part.shape[1]], 1)
+        told = [F.pad(part, (0, width - part.shape[-1])) for part in parts if part.shape[1]]
+        text = torch.cat(told, 1) if told else torch.zeros(1, CLIP_TOKENS, width)
         return text, torch.cat(pooled, -1)
 
 
