@@ -27,7 +27,7 @@ CASE = {
     "Stable Diffusion 3": "sd35",
     "Flux.1": "flux",
     "Chroma": "chroma",
-    "Flux.2 klein": "flux2",
+    "Flux.2": "flux2",
     "Z-Image": "z-image",
     "Qwen-Image": "qwen-image",
 }

@@ -16,6 +16,8 @@ from tessera.host.models.families.qwen_image import instruction_length
 from tessera.host.models.image_conds import NoiseAugmentor, edit_channels, flux_channels, inpainting_channels
 from tessera.host.models.loaders import load_clip, load_diffusion_model, load_vae
 from tessera.host.models.model_base import ModelType
+from tessera.host.text.tekken import tekken_tokenizer
+from tiny_tekken import SPECIAL, WORDS, tekken
 
 SIZED = tiny.SDXL_UNET | {"transformer_layers_per_block": [1, 2]}
 THREE = SIZED | {
@@ -193,6 +195,49 @@ def test_klein_reads_three_layers_and_hides_padding(tmp_path: Path) -> None:
         states = reference(input_ids=torch.tensor([ids[:count]]), output_hidden_states=True).hidden_states
     wanted = torch.cat([states[layer] for layer in (9, 18, 27)], -1)
     torch.testing.assert_close(clip.encode("moss")[:, :count], wanted, atol=1e-4, rtol=1e-4)
+
+
+def mistral_weights() -> tuple[Any, tiny.StateDict]:
+    """Transformers' model with random weights."""
+    from transformers import MistralConfig, MistralModel
+
+    config = MistralConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=16, num_hidden_layers=31, num_attention_heads=1, head_dim=128,
+        num_key_value_heads=1, rms_norm_eps=1e-5, rope_theta=1e9, sliding_window=None,  # pyright: ignore[reportCallIssue]
+    )  # fmt: skip
+    reference: Any = MistralModel(config).eval()
+    weights = tiny.random_weights(reference, 6)
+    reference.load_state_dict(weights)
+    return reference, weights
+
+
+def test_flux_2_dev_reads_three_layers_of_mistral(tmp_path: Path) -> None:
+    reference, weights = mistral_weights()
+    named = tiny.with_prefix("model.", weights) | {"tekken_model": tekken()}
+    clip = load_clip([tiny.save(tmp_path / "mistral.safetensors", named)], "flux2")
+    ids = [token for token, _ in clip.tokenize("moss on 12 stones")["mistral3_24b"][0]]
+    assert ids[:2] == [1, 5] and ids[-1] == 4
+    with torch.no_grad():
+        states = reference(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+    wanted = torch.cat([states[layer] for layer in (10, 20, 30)], -1)
+    torch.testing.assert_close(clip.encode("moss on 12 stones"), wanted, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=naming("sdxl", "Mistral of width 32")):
+        load_clip([tmp_path / "mistral.safetensors"], "sdxl")
+
+
+def test_a_damaged_tokenizer_among_weights_is_named(tmp_path: Path) -> None:
+    named = mistral_weights()[1] | {"tekken_model": tekken()[:100]}
+    path = tiny.save(tmp_path / "mistral.safetensors", named)
+    with pytest.raises(ValueError, match=naming("tekken_model")):
+        load_clip([path], "flux2")
+
+
+@pytest.mark.parametrize("text", ["moss", "the mossing\n\n 1234's  \u6c34\u00e4", "[INST] \U0001f33f"])
+def test_mistrals_pieces_are_the_text(text: str) -> None:
+    tokenizer = tekken_tokenizer(tekken())
+    found = tokenizer.encode(text, add_special_tokens=False)
+    assert tokenizer.decode(found.ids, skip_special_tokens=False) == text
+    assert max(found.ids) < 256 + len(SPECIAL) + sum(len(word.encode()) for word in WORDS)
 
 
 def test_chroma_reads_t5_without_padding(tmp_path: Path) -> None:

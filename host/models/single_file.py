@@ -63,7 +63,7 @@ def _prediction(sd: StateDict) -> tuple[ModelType | None, dict[str, Any] | None]
 
 
 def _clip(sd: StateDict, source: TextSource, kind: TextKind) -> CLIP | None:
-    parts = {role: with_prefix(sd, prefix) for role, prefix in zip(kind.roles, kind.prefixes, strict=True)}
+    parts = {role: with_prefix(sd, kind.prefix(role)) for role in kind.roles}
     texts = {role: read_text_weights(part) for role, part in parts.items() if part}
     if set(kind.roles) - set(texts) - set(kind.optional):
         log.warning("the checkpoint holds no text encoder; load one with DualCLIPLoader")

@@ -21,14 +21,14 @@ _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\
 """Radford et al. 2021: contractions, runs of letters, single digits, runs of everything else."""
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> dict[int, str]:
     """Return the characters of bytes in byte-level encodings.
 
     Printable ones first, then the rest from U+0100.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
-    others = 256 - len(printable)
-    return [chr(code) for code in printable] + [chr(256 + index) for index in range(others)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
@@ -44,7 +44,7 @@ def clip_vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
 
     Bytes, bytes at word ends, merges.
     """
-    characters = _byte_characters()
+    characters = byte_characters().values()
     tokens = [*characters, *(char + "</w>" for char in characters), *(a + b for a, b in merges), START, END]
     return {token: index for index, token in enumerate(tokens)}
 

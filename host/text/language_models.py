@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ from torch import Tensor, nn
 
 from ..layouts.state_dicts import StateDict, count_blocks, fill
 from .clip_tokens import Encode, encoder, load_tokenizer_json
+from .tekken import KEY as TEKKEN
+from .tekken import tekken_tokenizer
 
 HEAD_SIZE = 128
-"""Of queries and keys in Qwen2.5-VL."""
+"""Of queries and keys in Qwen2.5-VL and Mistral."""
 
-ROPE_THETA = 1000000.0
-EPS = 1e-6
+ROPE_THETA, MISTRAL_THETA = 1e6, 1e9
+EPS, MISTRAL_EPS = 1e-6, 1e-5
+MISTRAL_WIDTH = 5120
 BEGIN = "<|im_start|>"
 """A prompt that begins so is in a template already."""
 
+_PREFIX = re.compile(r"^(model\.|language_model\.)+")
 Chunks = list[list[tuple[Any, ...]]]
 
 
@@ -78,12 +83,14 @@ def _seen(images: Iterator[Tensor], token: int) -> Any:
     return token if image is None else {"type": "image", "data": image, "original_type": "image"}
 
 
-def load_chat_tokenizer(folder: Path, what: str) -> Encode:
-    """Return the tokenizer of a language model, from `tokenizer.json` in a folder.
+def load_chat_tokenizer(folder: Path, what: str, tekken: Tensor | None = None) -> Encode:
+    """Return the tokenizer of a language model, from Tekken's bytes in its file or `tokenizer.json` in a folder.
 
     Raises:
         FileNotFoundError: it is not there.
     """
+    if tekken is not None:
+        return encoder(tekken_tokenizer(tekken))
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise FileNotFoundError(f"the tokenizer of {what} is missing: put its tokenizer.json in {folder}")
@@ -145,8 +152,8 @@ def is_qwen3(sd: StateDict) -> bool:
 
 
 def without_head(sd: StateDict) -> StateDict:
-    """Return a language model's weights (keys `model.` or none) without those of its head."""
-    found = {key.removeprefix("model.").removeprefix("language_model."): tensor for key, tensor in sd.items()}
+    """Return a language model's weights (keys `model.`, `language_model.`, both or none) without those of its head."""
+    found = {_PREFIX.sub("", key): tensor for key, tensor in sd.items()}
     return {key: tensor for key, tensor in found.items() if key.startswith(("embed_tokens.", "layers.", "norm."))}
 
 
@@ -157,6 +164,29 @@ def build_qwen3(sd: StateDict, dtype: torch.dtype) -> nn.Module:
     sd = without_head(sd)
     head = sd["layers.0.self_attn.q_norm.weight"].shape[0]
     return filled(Qwen3Model, Qwen3Config(**shape_of(sd, head), head_dim=head), sd, dtype)
+
+
+def is_mistral(sd: StateDict) -> bool:
+    """Return whether weights are those of Mistral Small 3, by their width or the tokenizer among them."""
+    found = without_head(sd)
+    if "layers.0.self_attn.q_proj.weight" not in found or is_qwen2(sd) or is_qwen3(sd):
+        return False
+    return TEKKEN in sd or found["embed_tokens.weight"].shape[1] == MISTRAL_WIDTH
+
+
+def build_mistral(sd: StateDict, dtype: torch.dtype, layers: int) -> nn.Module:
+    """Return transformers' `MistralModel` with the first layers of these weights, whose outputs are not normed."""
+    from transformers import MistralConfig, MistralModel
+
+    sd = {key: tensor for key, tensor in without_head(sd).items() if _layer(key) < layers and key != "norm.weight"}
+    shape: dict[str, Any] = shape_of(sd, HEAD_SIZE) | {"rms_norm_eps": MISTRAL_EPS, "rope_theta": MISTRAL_THETA}
+    return filled(
+        MistralModel, MistralConfig(**shape, head_dim=HEAD_SIZE, sliding_window=None), sd, dtype, normed=False
+    )
+
+
+def _layer(key: str) -> int:
+    return int(key.split(".")[1]) if key.startswith("layers.") else 0
 
 
 def is_qwen2(sd: StateDict) -> bool:
@@ -187,10 +217,12 @@ def shape_of(sd: StateDict, head: int) -> dict[str, Any]:
     }
 
 
-def filled(kind: Any, config: Any, sd: StateDict, dtype: torch.dtype) -> nn.Module:
-    """Return a language model of transformers with weights."""
+def filled(kind: Any, config: Any, sd: StateDict, dtype: torch.dtype, normed: bool = True) -> nn.Module:
+    """Return a language model of transformers with weights, whose last layer is normed or not."""
     with torch.device("meta"):
         module = kind(config)
     # What is not in files, such as frequencies of rotary embeddings, is computed anew.
     module.rotary_emb = type(module.rotary_emb)(config)
+    if not normed:
+        module.norm = nn.Identity()
     return fill(module, sd, dtype, "the language model")

@@ -28,12 +28,15 @@ from .language_models import (
     ChatTokenizer,
     LanguageModelEncoder,
     LanguageTextModel,
+    build_mistral,
     build_qwen3,
+    is_mistral,
     is_qwen2,
     is_qwen3,
     load_chat_tokenizer,
     without_head,
 )
+from .tekken import KEY as TEKKEN
 from .tokenizer import T5_MIN_LENGTH, MultiTokenizer, PromptTokenizer, clip_prompt_tokenizer, t5_prompt_tokenizer
 from .vision import VISUAL
 
@@ -42,6 +45,8 @@ CLIP_H_WIDTH, CLIP_G_WIDTH = 1024, 1280
 QWEN3_SIZES = {2560: "4b", 4096: "8b"}
 """By width."""
 
+KNOWN = "CLIP, T5, Qwen2.5-VL, Qwen3 or Mistral Small 3"
+MISTRAL = "mistral3_24b"
 T5_PROBE = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
@@ -50,11 +55,13 @@ class TextWeights:
     """Weights of one text encoder in Hugging Face's layout.
 
     `openclip`: who trained it; says activation and padding. `config`: of its folder, else derived from shapes.
+    `tekken`: the bytes of its tokenizer.
     """
 
     weights: StateDict
     openclip: bool = False
     config: dict[str, Any] | None = None
+    tekken: torch.Tensor | None = None
 
     @property
     def is_t5(self) -> bool:
@@ -72,12 +79,19 @@ class TextWeights:
         return is_qwen2(self.weights)
 
     @property
+    def is_mistral(self) -> bool:
+        """Whether it is the language model Mistral Small 3."""
+        return self.tekken is not None or is_mistral(self.weights)
+
+    @property
     def kind(self) -> str:
         """What it is: the beginning of its role in a family."""
         if self.is_t5:
             return "t5"
         if self.is_qwen2:
             return "qwen25"
+        if self.is_mistral:
+            return MISTRAL
         if self.is_qwen3:
             return f"qwen3_{QWEN3_SIZES.get(self.width, '4b')}"
         return {CLIP_H_WIDTH: "clip_h", CLIP_G_WIDTH: "clip_g"}.get(self.width, "clip")
@@ -90,11 +104,12 @@ class TextWeights:
     def __str__(self) -> str:
         if self.is_t5:
             return "T5"
-        return f"{'Qwen3' if self.is_qwen3 else 'Qwen2.5' if self.is_qwen2 else 'CLIP'} of width {self.width}"
+        names = {"Qwen3": self.is_qwen3, "Qwen2.5": self.is_qwen2, "Mistral": self.is_mistral}
+        return f"{next((name for name, found in names.items() if found), 'CLIP')} of width {self.width}"
 
     @property
     def width(self) -> int:
-        """Of its embeddings, for CLIP and Qwen3."""
+        """Of its embeddings, for CLIP and language models."""
         keys = ("embed_tokens.weight", "text_model.embeddings.token_embedding.weight")
         return next(self.weights[key].shape[1] for key in keys if key in self.weights)
 
@@ -109,11 +124,13 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
     """Recognise a text encoder.
 
     Raises:
-        ValueError: it is neither CLIP's nor T5's.
+        ValueError: it is not one that a family here reads.
     """
     sd = dequantized(sd, devices.text_encoder_dtype(wide_range=True))
     if "transformer.resblocks.0.ln_1.weight" in sd:
         return TextWeights(convert_openclip(sd), openclip=True)
+    if is_mistral(sd):
+        return TextWeights(without_head(sd), config=config, tekken=sd.get(TEKKEN))
     if is_qwen3(sd) or is_qwen2(sd):
         eyes = {key.removeprefix("model."): tensor for key, tensor in sd.items()}
         eyes = {key: tensor for key, tensor in eyes.items() if key.startswith(VISUAL)}
@@ -125,7 +142,7 @@ def read_text_weights(sd: StateDict, config: dict[str, Any] | None = None) -> Te
         projection = {key: sd[key] for key in sd if key == "text_projection.weight"}
         sd = {f"text_model.{key}": t for key, t in sd.items() if key not in projection} | projection
     if CLIP_PROBE not in sd:
-        raise ValueError(f"no text encoder that is known: it has {name_keys(sd)}, expected CLIP or T5")
+        raise ValueError(f"no text encoder that is known: it has {name_keys(sd)}, expected {KNOWN}")
     is_openclip = count_blocks(sd, "text_model.encoder.layers.") >= BIGG_MIN_LAYERS
     kept = with_prefix({f"/{k}": t for k, t in sd.items() if k.startswith(("text_model.", "text_projection."))}, "/")
     return TextWeights(kept, is_openclip, config)
@@ -204,6 +221,21 @@ def qwen3_clip(
     module = build_qwen3(text.weights, devices.text_encoder_dtype(wide_range=True))
     model = LanguageTextModel(role, LanguageModelEncoder(module, layers), pad)
     return CLIP(model, MultiTokenizer(**{role: ChatTokenizer(encode, template, min_length, pad or 0)}))
+
+
+def mistral_clip(text: TextWeights, folder: Path, template: str, layers: Sequence[int]) -> CLIP:
+    """Return the CLIP of a family that reads Mistral; its tokenizer is in the file, or `tokenizer.json` in a folder.
+
+    Args:
+        text: the weights.
+        folder: where the tokenizer is if the file has none.
+        template: "{}" stands for the prompt.
+        layers: whose outputs are the embedding, side by side.
+    """
+    encode = load_chat_tokenizer(folder, "Mistral", text.tekken)
+    module = build_mistral(text.weights, devices.text_encoder_dtype(wide_range=True), max(layers))
+    model = LanguageTextModel(MISTRAL, LanguageModelEncoder(module, layers))
+    return CLIP(model, MultiTokenizer(**{MISTRAL: ChatTokenizer(encode, template)}))
 
 
 def t5_length(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -187,12 +188,12 @@ def sd3(dual: tuple[int, ...], normed: bool) -> Callable[[], StateDict]:
     return make
 
 
-def flux2() -> StateDict:
+def flux2(guided: bool = False) -> StateDict:
     from diffusers.models.transformers.transformer_flux2 import Flux2Transformer2DModel
 
     config = {"num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "joint_attention_dim": 48}
-    weights = tiny.random_weights(Flux2Transformer2DModel.from_config(config | {"guidance_embeds": False}))
-    return original(weights, dict(FAMILIES_BY_NAME["Flux.2 klein"].lora_sources(set(weights))))
+    weights = tiny.random_weights(Flux2Transformer2DModel.from_config(config | {"guidance_embeds": guided}))
+    return original(weights, dict(FAMILIES_BY_NAME["Flux.2"].lora_sources(set(weights))))
 
 
 def chroma() -> StateDict:
@@ -272,6 +273,7 @@ CASES = {
     "chroma": Case(chroma, 48, 0, 16, cfg=3.0, scheduler="simple"),
     "chroma-guided": Case(chroma, 48, 0, 16, lambda generator: {"guidance": 2.0}, 3.0, "simple", 9),
     "flux2": Case(flux2, 48, 0, 128, cfg=1.5, scheduler="simple"),
+    "flux2-dev": Case(partial(flux2, True), 48, 0, 128, lambda generator: {"guidance": 2.5}, 1.0, "simple"),
     "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
     "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),
     "qwen-image-reference": Case(qwen_image, 48, 0, 16, _beside, 1.5, "simple", frames=True),

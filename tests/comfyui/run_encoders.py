@@ -29,7 +29,10 @@ import comfy.text_encoders.sd3_clip  # noqa: E402  # pyright: ignore[reportMissi
 import comfy.text_encoders.z_image  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
 from comfy import sdxl_clip  # noqa: E402  # pyright: ignore[reportMissingImports]
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tiny_tekken import tekken  # noqa: E402
 
 SMALL = {"hidden_size": 256, "intermediate_size": 320, "num_attention_heads": 2, "num_key_value_heads": 1}
 FEW = {"num_hidden_layers": 3}
@@ -38,6 +41,7 @@ OPTIONS = {
     "t5xxl_model_config": {"num_layers": 2, "d_ff": 256, "num_heads": 4, "d_model": 4096, "vocab_size": 100},
     "qwen3_4b_model_config": SMALL | {"num_hidden_layers": 28},
     "qwen25_7b_model_config": SMALL | FEW,
+    "mistral3_24b_model_config": SMALL | {"num_hidden_layers": 30, "final_norm": False, "vocab_size": 400},
 }
 WEIGHTED = [[(49406, 1.0), (5000, 1.4), (17, 0.6), (49407, 1.0)]]
 CHAT = [[(token, 1.0) for token in [151644, 8948, 198, 7, 151645, 198, 151644, 872, 198, 42, 99, 151645, 151643]]]
@@ -75,6 +79,17 @@ def text(name: str, made: Any, tokens: Any, parts: dict[str, str]) -> dict[str, 
         "embedding": embedding.clone(),
         "pooled": None if pooled is None else pooled.clone(),
     }
+
+
+def mistral() -> dict[str, Any]:
+    """Flux.2 dev's encoder, the layers of it that are read, on a prompt that ComfyUI splits."""
+    tokenizer = comfy.text_encoders.flux.Flux2Tokenizer(tokenizer_data={"tekken_model": tekken()})
+    prompt = "(Moss:1.2) on 1234 old stones, it's [INST] \u6c34\u00e4 the\n\n  an end\r\n "
+    made = comfy.text_encoders.flux.flux2_te(pruned=True)
+    found = text("dev", made, tokenizer.tokenize_with_weights(prompt), {"mistral3_24b.transformer.": "mistral"})
+    file = Path(folder) / "mistral.safetensors"
+    save_file(load_file(file) | {"tekken_model": tekken()}, file)
+    return {**found, "prompt": prompt}
 
 
 def few_eyes(**given: Any) -> Any:
@@ -139,6 +154,7 @@ cases = {
     ),
     "z-image": lambda: text("z", comfy.text_encoders.z_image.te(), {"qwen3_4b": [CHAT[0][:-1]]}, {qwen3: "z_qwen"}),
     "klein": lambda: text("klein", comfy.text_encoders.flux.klein_te(), {"qwen3_4b": CHAT}, {qwen3: "klein_qwen"}),
+    "flux2-dev": mistral,
     "qwen-image": lambda: text(
         "qwen", comfy.text_encoders.qwen_image.te(), {"qwen25_7b": [CHAT[0][:-1]]}, {qwen25: "qwen25"}
     ),

@@ -29,6 +29,7 @@ FILES = {
     "chroma": ("chroma", ["chroma_t5"]),
     "z-image": ("lumina2", ["z_qwen"]),
     "klein": ("flux2", ["klein_qwen"]),
+    "flux2-dev": ("flux2", ["mistral"]),
     "qwen-image": ("qwen_image", ["qwen25"]),
     "qwen-image-edit": ("qwen_image", ["qwen25_edit"]),
     "qwen-image-two": ("qwen_image", ["qwen25_two"]),
@@ -54,6 +55,8 @@ def test_text_embeddings(name: str, encoders: tuple[Path, dict[str, Any]]) -> No
     assert not isinstance(case, str), f"ComfyUI failed: {case}"
     kind, files = FILES[name]
     clip = load_clip([folder / f"{file}.safetensors" for file in files], kind)
+    if "prompt" in case:
+        assert clip.tokenize(case["prompt"]) == case["tokens"]
     with torch.inference_mode():
         embedding, pooled = clip.cond_stage_model.encode_token_weights(case["tokens"], None, True)
     assert embedding.shape == case["embedding"].shape

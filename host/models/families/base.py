@@ -43,15 +43,20 @@ class TextKind:
     """The text encoders of a family.
 
     `roles`: what each encoder is to the family, in the order of the folders `text_encoder`, `text_encoder_2`, ... of
-    diffusers. `clip_types`: what loaders of text encoders call them. `prefixes`: of their keys in single files.
-    `make`: puts them together, by role. `optional`: roles that may be missing.
+    diffusers. `clip_types`: what loaders of text encoders call them. `make`: puts them together, by role. `optional`:
+    roles that may be missing. `prefixes`: of their keys in single files, where they are not the usual ones.
     """
 
     roles: tuple[str, ...]
     clip_types: tuple[str, ...]
-    prefixes: tuple[str, ...]
     make: Callable[[dict[str, TextWeights], TextSource], CLIP]
     optional: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
+
+    def prefix(self, role: str) -> str:
+        """Return what the keys of an encoder begin with in single files."""
+        named = dict(zip(self.roles, self.prefixes, strict=False))
+        return named.get(role, f"text_encoders.{role}.transformer.")
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,7 @@ FAMILY = Family(
     folder="transformer",
     build=build_flux,
     originals={"double_blocks.0.img_attn.qkv.weight": convert_flux},
-    text=TextKind(
-        ("clip_l", "t5xxl"),
-        ("flux",),
-        ("text_encoders.clip_l.transformer.", "text_encoders.t5xxl.transformer."),
-        _text,
-    ),
+    text=TextKind(("clip_l", "t5xxl"), ("flux",), _text),
     sampling=_sampling,
     lora_sources=_lora_sources,
     lora_prefix="transformer.",

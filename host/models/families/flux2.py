@@ -1,4 +1,4 @@
-"""Flux.2 klein; Flux.2 dev is the same transformer, but its text encoder, Mistral, needs ComfyUI."""
+"""Flux.2 dev, whose text encoder is Mistral, and klein, which reads Qwen3."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...layouts.ldm_layout import Source, taken
 from ...layouts.state_dicts import StateDict, count_blocks, fill
 from ...sampling.conds import CONDConstant, CONDList, CONDRegular
 from ...text.clip import CLIP
-from ...text.loading import TextWeights, qwen3_clip
+from ...text.loading import MISTRAL, TextWeights, mistral_clip, qwen3_clip
 from .. import latent_formats
 from ..model_base import Conds, ModelType
 from ..references import places
@@ -27,7 +27,14 @@ INDEX_STEP = 10.0
 """From one reference image to the next, along the first axis of positions."""
 
 TEXT_LENGTH, PAD = 512, 151643
-LAYERS = (9, 18, 27)
+ENCODERS = (MISTRAL, "qwen3_4b", "qwen3_8b")
+LAYERS, MISTRAL_LAYERS = (9, 18, 27), (10, 20, 30)
+MISTRAL_TEMPLATE = (
+    "<s>[SYSTEM_PROMPT]You are an AI that reasons about image descriptions. You give structured responses focusing on "
+    "object relationships, object\nattribution and actions without speculation.[/SYSTEM_PROMPT][INST]{}[/INST]"
+)
+"""The instruction that the model was trained with."""
+
 TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 _QKV = (1, 1, 1)
 _TOP = {
@@ -193,27 +200,23 @@ def _sampling(sd: StateDict) -> Sampling:
 
 def _text(parts: dict[str, TextWeights], given: TextSource) -> CLIP:
     ((role, text),) = parts.items()
+    if text.kind == MISTRAL:
+        return mistral_clip(text, given.tokenizer_folder(role), MISTRAL_TEMPLATE, MISTRAL_LAYERS)
     return qwen3_clip(text, given.tokenizer_folder(role), text.kind, TEMPLATE, LAYERS, TEXT_LENGTH, PAD)
 
 
 FAMILY = Family(
-    name="Flux.2 klein",
+    name="Flux.2",
     model=Flux2,
     detect=_detect,
     diffusers_class="Flux2Transformer2DModel",
     folder="transformer",
     build=_build,
     originals={"double_stream_modulation_img.lin.weight": convert},
-    text=TextKind(
-        ("qwen3_4b", "qwen3_8b"),
-        ("flux2",),
-        ("text_encoders.qwen3_4b.transformer.", "text_encoders.qwen3_8b.transformer."),
-        _text,
-        optional=("qwen3_4b", "qwen3_8b"),
-    ),
+    text=TextKind(ENCODERS, ("flux2",), _text, optional=ENCODERS),
     sampling=_sampling,
     lora_sources=lambda keys: {key: source(key) for key in keys},
     lora_prefix="transformer.",
     wide_range=True,
-    file_names=r"flux[-_.]?2.*klein(?!.*-kv)",
+    file_names=r"flux[-_.]?2(?!.*-kv)",
 )

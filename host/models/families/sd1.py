@@ -35,7 +35,7 @@ FAMILY = Family(
     folder="unet",
     build=build_unet,
     originals={UNET: convert_unet},
-    text=TextKind(("clip_l",), ("stable_diffusion",), ("cond_stage_model.transformer.",), _text),
+    text=TextKind(("clip_l",), ("stable_diffusion",), _text, prefixes=("cond_stage_model.transformer.",)),
     lora_sources=unet_sources,
     lora_prefix="unet.",
     controlled=True,

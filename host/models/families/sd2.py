@@ -44,7 +44,7 @@ FAMILY = Family(
     folder="unet",
     build=build_unet,
     originals={UNET: convert_unet},
-    text=TextKind(("clip_h",), ("stable_diffusion",), ("cond_stage_model.model.",), _text),
+    text=TextKind(("clip_h",), ("stable_diffusion",), _text, prefixes=("cond_stage_model.model.",)),
     sampling=_sampling,
     lora_sources=unet_sources,
     lora_prefix="unet.",

@@ -161,17 +161,7 @@ FAMILY = Family(
     folder="transformer",
     build=_build,
     originals={"joint_blocks.0.context_block.attn.qkv.weight": convert_sd3},
-    text=TextKind(
-        ("clip_l", "clip_g", "t5xxl"),
-        ("sd3",),
-        (
-            "text_encoders.clip_l.transformer.",
-            "text_encoders.clip_g.transformer.",
-            "text_encoders.t5xxl.transformer.",
-        ),
-        _text,
-        optional=("clip_l", "clip_g", "t5xxl"),
-    ),
+    text=TextKind(("clip_l", "clip_g", "t5xxl"), ("sd3",), _text, optional=("clip_l", "clip_g", "t5xxl")),
     sampling=_sampling,
     lora_sources=_lora_sources,
     lora_prefix="transformer.",

@@ -33,8 +33,8 @@ FAMILY = Family(
     text=TextKind(
         ("clip_l", "clip_g"),
         ("sdxl",),
-        ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
         _text,
+        prefixes=("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
     ),
     lora_sources=unet_sources,
     lora_prefix="unet.",

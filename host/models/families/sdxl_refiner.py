@@ -56,7 +56,7 @@ FAMILY = Family(
     folder="unet",
     build=build_unet,
     originals={UNET: convert_unet},
-    text=TextKind(("clip_g",), ("stable_diffusion",), ("conditioner.embedders.0.model.",), _text),
+    text=TextKind(("clip_g",), ("stable_diffusion",), _text, prefixes=("conditioner.embedders.0.model.",)),
     lora_sources=unet_sources,
     lora_prefix="unet.",
     file_names=r"refiner",
