@@ -131,8 +131,12 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {entry.key: entry.shape for entry in read_header(file)[0]}
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, shapes_only: bool = False) -> Any:
     """Read a pickle of tensors, containers and numbers; everything else is refused, above all code.
+
+    Args:
+        path: of the file.
+        shapes_only: whether nobody will look at the numbers in the tensors, which then stay in the file.
 
     Raises:
         BrokenFileError: the file is broken.
@@ -142,7 +146,9 @@ def read_pickle(path: Path) -> Any:
 
     with reading(path):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Pickles of PyTorch before 1.6 are no archives, and can be read as a whole only.
+            mapped = shapes_only and zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except (pickle.UnpicklingError, RuntimeError) as error:
             if not _REFUSED.search(str(error)) or damage(path):
                 raise

@@ -5,8 +5,9 @@ Drop-in replacement for `comfy.utils.load_torch_file`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ...weights.files import (
     read_json,
     read_pickle,
     read_safetensors,
+    read_shapes,
 )
 
 StateDict = dict[str, torch.Tensor]
@@ -36,7 +38,24 @@ def load_state_dict(path: str | Path) -> StateDict:
         FileNotFoundError: no such file, or a shard is missing.
         ValueError: the file is damaged, is not what its name says, or holds code.
     """
-    path = Path(path)
+    return _load(Path(path), read_safetensors, read_pickle)
+
+
+def load_shapes(path: str | Path) -> StateDict:
+    """Return what `load_state_dict` does, as tensors without memory; of the file little more is read than its header.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_state_dict`, as far as the header shows.
+    """
+    found = _load(Path(path), _read_meta, partial(read_pickle, shapes_only=True))
+    return {key: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for key, tensor in found.items()}
+
+
+def _read_meta(path: Path) -> StateDict:
+    return {key: torch.empty(shape, device="meta") for key, shape in read_shapes(path).items()}
+
+
+def _load(path: Path, of_safetensors: Callable[[Path], StateDict], of_pickle: Callable[[Path], Any]) -> StateDict:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     if path.suffix.lower() == ".gguf":
@@ -45,11 +64,13 @@ def load_state_dict(path: str | Path) -> StateDict:
             "or run it in ComfyUI"
         )
     if path.name.endswith(".index.json"):
-        return _load_sharded(path)
+        return {
+            key: tensor for shard in _shards(path) for key, tensor in _load(shard, of_safetensors, of_pickle).items()
+        }
     if path.suffix.lower() in SAFETENSORS:
-        return read_safetensors(path)
+        return of_safetensors(path)
     if path.suffix.lower() in PICKLES:
-        return _tensors(path, read_pickle(path))
+        return _tensors(path, of_pickle(path))
     raise ValueError(f"{path} has the ending {path.suffix!r}, expected one of {', '.join(SAFETENSORS + PICKLES)}")
 
 
@@ -82,12 +103,12 @@ def _tensors(path: Path, content: Any) -> StateDict:
     return tensors
 
 
-def _load_sharded(index: Path) -> StateDict:
+def _shards(index: Path) -> list[Path]:
     places = read_json(index).get("weight_map")
     shards = sorted(set(places.values())) if isinstance(places, dict) else []
     if not shards or not all(isinstance(shard, str) for shard in shards):
         raise broken(index, "no weight_map that names files")
-    return {key: tensor for shard in shards for key, tensor in load_state_dict(index.parent / shard).items()}
+    return [index.parent / shard for shard in shards]
 
 
 def with_prefix(state_dict: StateDict, prefix: str) -> StateDict:

@@ -37,13 +37,22 @@ def component_weights(folder: Path) -> StateDict:
     Raises:
         FileNotFoundError: the folder has none.
     """
+    return load_state_dict(component_file(folder))
+
+
+def component_file(folder: Path) -> Path:
+    """Return the file of one part, or the index of several.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+    """
     candidates = [folder / (stem + ending) for stem in STEMS for ending in ENDINGS]
     found = next((path for path in candidates if path.is_file()), None)
     if found is None:
         raise FileNotFoundError(
             f"{folder} has no weights, expected {STEMS[0]}.safetensors or {STEMS[1]}.safetensors there"
         )
-    return load_state_dict(found)
+    return found
 
 
 def load_folder(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP, VAE]:
@@ -58,11 +67,16 @@ def load_folder(path: Path, directories: list[str]) -> tuple[ModelPatcher, CLIP,
         ValueError: a part is damaged or its architecture is not supported.
     """
     index = read_json(path / "model_index.json")
-    denoiser = next((name for name in FOLDERS if (path / name).is_dir()), None)
+    denoiser = denoiser_folder(path)
     if denoiser is None:
         raise ValueError(f"{path} is a {index.get('_class_name')} without unet or transformer, expected {names()}")
-    model = load_component(path / denoiser, path / "scheduler", path / "vae")
+    model = load_component(denoiser, path / "scheduler", path / "vae")
     return model, load_text(path, directories, of_model(model.model).text), load_vae_folder(path / "vae")
+
+
+def denoiser_folder(path: Path) -> Path | None:
+    """Return the part of a folder that denoises."""
+    return next((path / name for name in FOLDERS if (path / name).is_dir()), None)
 
 
 def load_component(folder: Path, scheduler: Path | None = None, vae: Path | None = None) -> ModelPatcher:
