@@ -177,11 +177,10 @@ def prepare(
         found = _read(workflow)
     from ..host import folder_paths
     from ..host.graph.execution import Run
-    from ..host.graph.validation import validate
     from ..host.graph.workflow import to_prompt
     from . import registry
     from .assignments import apply
-    from .latent_channels import check_latents
+    from .checking import validate
 
     folders = [None if each is None else os.fspath(each) for each in (models_dir, input_dir, output_dir)]
     folder_paths.configure(*folders)
@@ -196,7 +195,6 @@ def prepare(
             found = _moved_in(found, info, replace)
         found = apply(_plain(settings or {}, "the settings"), found, info)
         prompt, outputs = validate(found.prompt, info, any_model)
-        check_latents(prompt, info)
     choose_device(device, dtype)
     where = (folder_paths.models_dir, folder_paths.get_input_directory(), folder_paths.get_output_directory())
     return Run(prompt, outputs, info, _cache((*where, device, dtype)), extra_pnginfo=found.extra_pnginfo)

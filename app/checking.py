@@ -1,33 +1,75 @@
-"""Latents that go to a VAE of another family, which the headers of the files tell before anything runs."""
+"""What is wrong with a prompt: with its nodes, and with latents that go to a VAE of another family.
+
+Files tell their channels without being loaded, so this is known before anything runs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..host.errors import GraphError, named
+from ..host.graph.faults import Fault, Kind
 from ..host.graph.mapping import is_link
+from ..host.graph.validation import Examined, check_again, needed
+from ..host.graph.validation import examine as examine_nodes
 from ..host.graph.workflow import Prompt
+from ..host.schema.object_info import ObjectInfo, inputs_of
 
 FROM_MODELS = ("model", "guider")
 """Inputs of nodes whose latents are their model's."""
 
 
-def check_latents(prompt: Prompt, info: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a prompt that decodes latents of a model with a VAE of other channels.
+def examine(prompt: Prompt, info: ObjectInfo, wanted: Iterable[str] | None = None, any_file: bool = False) -> Examined:
+    """Check a graph and the files that it names, and tell what is wrong.
 
-    Nothing is said where a file does not tell, or where latents come from several models.
+    Args:
+        prompt: the graph.
+        info: the nodes that are known.
+        wanted: the outputs that shall run, by id; all of them by default.
+        any_file: whether every file that the graph names is taken to be there.
+    """
+    found = examine_nodes(prompt, info, wanted, any_file)
+    right = {node_id: found.prompt[node_id] for node_id in needed(found.prompt, found.runnable)}
+    return replace(found, faults=[*found.faults, *mismatches(right, info)])
+
+
+def validate(prompt: Prompt, info: ObjectInfo, any_file: bool = False) -> tuple[Prompt, list[str]]:
+    """Return a graph with its values converted and the ids of its outputs.
 
     Raises:
-        GraphError: a line for each node that decodes them.
+        GraphError: something is wrong; one line for each thing that is.
     """
-    lines = list(_mismatches(prompt, info))
+    found = examine(prompt, info, any_file=any_file)
+    refuse(found.faults)
+    return found.prompt, found.outputs
+
+
+def validate_again(prompt: Prompt, changed: Iterable[str], info: ObjectInfo) -> Prompt:
+    """Return a graph of which only the values of some nodes were changed since it was found right.
+
+    Raises:
+        GraphError: something is wrong; one line for each thing that is.
+    """
+    found = check_again(prompt, changed, info)
+    refuse(mismatches(found, info))
+    return found
+
+
+def refuse(faults: Iterable[Fault]) -> None:
+    """Raise GraphError for what is wrong, if anything is."""
+    lines = [fault.line for fault in faults]
     if lines:
         raise GraphError(lines)
 
 
-def _mismatches(prompt: Prompt, info: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def mismatches(prompt: Prompt, info: Mapping[str, Mapping[str, Any]]) -> Iterator[Fault]:
+    """Yield the VAEs that decode latents of a model of other channels, in a graph that is right otherwise.
+
+    Nothing is said where a file does not tell, or where latents come from several models.
+    """
     from ..host.models.headers import denoiser_channels, file_vae_channels
 
     for node_id, node in prompt.items():
@@ -44,9 +86,10 @@ def _mismatches(prompt: Prompt, info: Mapping[str, Mapping[str, Any]]) -> Iterat
         (denoiser,) = denoisers
         wanted, found = denoiser_channels(denoiser), file_vae_channels(vae)
         if wanted and found and wanted != found:
-            where = named(node_id, node["class_type"], vaes[0])
-            yield f"{where}: the VAE {vae.name} has {found} channels, the latents of {denoiser.name} have {wanted}; "\
-                "use the model's own VAE"  # fmt: skip
+            reason = f"the VAE {vae.name} has {found} channels, the latents of {denoiser.name} have {wanted}"
+            line = f"{named(node_id, node['class_type'], vaes[0])}: {reason}; use the model's own VAE"
+            spec = inputs_of(info[node["class_type"]])[vaes[0]]
+            yield Fault(Kind.REFUSED, line, (node_id,), (spec,), reason=reason)
 
 
 def _links(node: Mapping[str, Any]) -> dict[str, list[Any]]:

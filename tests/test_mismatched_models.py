@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,11 @@ import pytest
 import tiny_models as tiny
 import torch
 from naming import naming
+from serving import Client, answer, serve
 from tessera.app import registry
-from tessera.app.latent_channels import check_latents
+from tessera.app.checking import mismatches, refuse, validate
+from tessera.app.cli.main import main
+from tessera.app.engines.embedded import EmbeddedEngine
 from tessera.host import folder_paths
 from tessera.host.errors import GraphError
 from tessera.host.models.families import make_model
@@ -28,8 +35,9 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
     """A folder of models."""
+    tmp_path /= "models"
     for folder in ("diffusion_models", "vae"):
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(parents=True)
     tiny.save(tmp_path / "diffusion_models" / "sd15.safetensors", tiny.original_unet(tiny.unet_weights(tiny.UNET)))
     tiny.save(tmp_path / "diffusion_models" / "flux.safetensors", tiny.original_flux(tiny.flux_weights()))
     tiny.save(tmp_path / "vae" / "four.safetensors", tiny.original_vae(tiny.vae_weights()))
@@ -53,6 +61,10 @@ def prompt(denoiser: str, vae: str, guided: bool = False) -> dict[str, Any]:
     }
 
 
+def check(graph: dict[str, Any], info: Any) -> None:
+    refuse(mismatches(graph, info))
+
+
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize(("denoiser", "right", "wrong"), [("sd15", "four", "sixteen"), ("flux", "sixteen", "four")])
 def test_a_vae_of_other_channels_is_told_before_the_run(
@@ -60,10 +72,10 @@ def test_a_vae_of_other_channels_is_told_before_the_run(
 ) -> None:
     folder_paths.configure(str(models))
     info = registry.object_info()
-    check_latents(prompt(f"{denoiser}.safetensors", f"{right}.safetensors", guided), info)
+    check(prompt(f"{denoiser}.safetensors", f"{right}.safetensors", guided), info)
     channels = {"four": 4, "sixteen": 16}
     with pytest.raises(GraphError, match=naming("node 5 VAEDecode", "vae", channels[wrong], channels[right])) as raised:
-        check_latents(prompt(f"{denoiser}.safetensors", f"{wrong}.safetensors", guided), info)
+        check(prompt(f"{denoiser}.safetensors", f"{wrong}.safetensors", guided), info)
     assert len(raised.value.lines) == 1
 
 
@@ -83,7 +95,7 @@ def test_latents_of_images_are_not_a_models(models: Path) -> None:
     graph = prompt("flux.safetensors", "four.safetensors")
     graph["9"] = node("VAEEncode", pixels=["5", 0], vae=["2", 0])
     graph["8"]["inputs"]["samples"] = ["9", 0]
-    check_latents(graph, registry.object_info())
+    check(graph, registry.object_info())
 
 
 def test_headers_tell_nothing_of_what_is_broken_or_unknown(models: Path, tmp_path: Path) -> None:
@@ -92,6 +104,111 @@ def test_headers_tell_nothing_of_what_is_broken_or_unknown(models: Path, tmp_pat
     strange = tiny.save(tmp_path / "strange.safetensors", {"x": torch.zeros(2, 2)})
     for path in (broken, strange, tmp_path / "missing.safetensors", tmp_path):
         assert denoiser_channels(path) is None and file_vae_channels(path) is None
+
+
+def component(folder: Path, config: dict[str, Any], weights: tiny.StateDict) -> Path:
+    """A part of a diffusers folder, in two files."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    names = sorted(weights)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        tiny.save(folder / shard, {name: weights[name] for name in held})
+    places = {name: shard for shard, held in shards.items() for name in held}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder
+
+
+FORMS = {
+    "safetensors": lambda path, weights: tiny.save(path.with_suffix(".safetensors"), weights),
+    "archive": lambda path, weights: _pickled(path.with_suffix(".ckpt"), {"state_dict": weights, "epoch": 3}, True),
+    "pickle of old": lambda path, weights: _pickled(path.with_suffix(".pt"), weights, False),
+}
+
+
+def _pickled(path: Path, content: Any, archive: bool) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=archive)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_channels_are_told_by_every_form_of_a_file(tmp_path: Path, form: str) -> None:
+    write = FORMS[form]
+    unet, flux = tiny.original_unet(tiny.unet_weights(tiny.UNET)), tiny.original_flux(tiny.flux_weights())
+    vae = tiny.original_vae(tiny.vae_weights(SIXTEEN))
+    whole = tiny.with_prefix("model.diffusion_model.", unet) | tiny.with_prefix("first_stage_model.", vae)
+    assert denoiser_channels(write(tmp_path / "unet", unet)) == 4
+    assert denoiser_channels(write(tmp_path / "flux", flux)) == 16
+    assert file_vae_channels(write(tmp_path / "vae", vae)) == 16
+    checkpoint = write(tmp_path / "whole", whole)
+    assert (denoiser_channels(checkpoint), file_vae_channels(checkpoint)) == (4, 16)
+
+
+def test_channels_are_told_by_folders(tmp_path: Path) -> None:
+    unet = component(tmp_path / "both" / "unet", tiny.UNET, tiny.unet_weights(tiny.UNET))
+    vae = component(tmp_path / "both" / "vae", SIXTEEN, tiny.vae_weights(SIXTEEN))
+    assert (denoiser_channels(tmp_path / "both"), file_vae_channels(tmp_path / "both")) == (4, 16)
+    assert (denoiser_channels(unet), file_vae_channels(vae)) == (4, 16)
+
+
+def saved(graph: dict[str, Any]) -> dict[str, Any]:
+    text = node("TesseraDemoCheckpoint", name="texture-sd")
+    said = node("CLIPTextEncode", text="moss", clip=["10", 1])
+    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    sampler = {
+        **graph["4"],
+        "inputs": {**graph["4"]["inputs"], **settings, "positive": ["11", 0], "negative": ["11", 0]},
+    }
+    steps = {"max_shift": 1.15, "base_shift": 0.5, "width": 64, "height": 64}
+    shifted = {**graph["7"], "inputs": {**graph["7"]["inputs"], **steps}}
+    kept = {key: graph[key] for key in "12358"}
+    return {
+        **kept,
+        "4": sampler,
+        "7": shifted,
+        "9": node("SaveImage", images=["5", 0], filename_prefix="a"),
+        "10": text,
+        "11": said,
+    }
+
+
+def refusals(models: Path, graph: dict[str, Any]) -> dict[str, list[str]]:
+    """What each program says of a workflow before it runs it."""
+    file = models / "workflow.json"
+    file.write_text(json.dumps(graph))
+    found = {}
+    for name in ("run", "check"):
+        told = io.StringIO()
+        with contextlib.redirect_stderr(told):
+            assert main([name, str(file), "--models-dir", str(models)]) == 2
+        found[name] = told.getvalue().splitlines()
+    engine = EmbeddedEngine(str(models))
+    for changed in (None, ["4"]):
+        with pytest.raises(GraphError) as raised:
+            engine.check(graph, changed=changed)
+        found[f"batch, {changed}"] = raised.value.lines
+
+    async def test(client: Client) -> None:
+        status, told = await answer(client, "POST", "/prompt", json={"prompt": graph})
+        assert status == 400
+        (wrong,) = told["node_errors"]["5"]["errors"]
+        assert (wrong["type"], wrong["extra_info"]["input_name"]) == ("custom_validation_failed", "vae")
+        found["serve"] = [wrong["extra_info"]["line"]]
+
+    serve(models.parent, test, classes=None)
+    return found
+
+
+def test_every_program_names_the_vae_before_the_run(models: Path) -> None:
+    wrong = refusals(models, saved(prompt("flux.safetensors", "four.safetensors")))
+    for program, lines in wrong.items():
+        assert len(lines) == 1, program
+        assert re.search(naming("node 5 VAEDecode", "vae", "four.safetensors", 4, "flux.safetensors", 16), lines[0]), (
+            program
+        )
+    folder_paths.configure(str(models))
+    graph = saved(prompt("flux.safetensors", "sixteen.safetensors"))
+    assert validate(graph, registry.object_info())[1] == ["9"]
 
 
 def test_text_of_another_family_is_named_before_the_first_step(sd15_unet: Any) -> None:

@@ -63,15 +63,12 @@ class EmbeddedEngine:
     ) -> Prompt:
         """Return the prompt with converted values; files from elsewhere count as being in the input folder."""
         from ...host import folder_paths
-        from ...host.graph.validation import check_again, validate
-        from ..latent_channels import check_latents
+        from ..checking import validate, validate_again
 
         info = self.object_info()
         with _seen(files or {}, folder_paths.get_input_directory()) as inputs:
             folder_paths.configure(self.models_dir, inputs)
-            checked = validate(prompt, info)[0] if changed is None else check_again(prompt, changed, info)
-            check_latents(checked, info)
-            return checked
+            return validate(prompt, info)[0] if changed is None else validate_again(prompt, changed, info)
 
     def run(self, task: Task, progress: Progress | None = None) -> Made:
         """Run a checked prompt."""

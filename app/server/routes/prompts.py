@@ -11,8 +11,9 @@ from aiohttp import web
 
 from ....host.errors import GraphError
 from ....host.graph.documents import Workflow
-from ....host.graph.validation import Examined, examine
+from ....host.graph.validation import Examined
 from ....host.graph.workflow import to_prompt
+from ...checking import examine
 from ..jobs import Job, QueueFull
 from ..messages import jsonable
 from ..prompt_errors import error, missing_class, node_errors, prompt_error
