@@ -17,7 +17,7 @@ from ..patching.joint_blocks import JOINT, attention_of, joint_blocks
 Key = tuple[str, int, int]
 
 TOKEN = 2
-"""Latents along a side of one token of a transformer."""
+"""Latents along a side of one token of most transformers."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Layer:
         width: of the text; in Stable Diffusion 3, where image tokens are as wide as pixels, of these.
         heads: of its attention.
         level: of its resolution in a UNet: how often it halves the latents.
+        token: latents along a side of a transformer's token.
     """
 
     number: int
@@ -43,10 +44,11 @@ class Layer:
     width: int
     heads: int
     level: int = 0
+    token: int = TOKEN
 
     @property
     def in_flux(self) -> bool:
-        """Whether the layer is a block of Flux."""
+        """Whether the layer is a block of Flux, or of a relative such as Chroma."""
         return self.key[0] in (DOUBLE, SINGLE)
 
     @property
@@ -66,7 +68,7 @@ class Layer:
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return (height, width) of its image tokens for latents of a size, rounded up."""
-        step = 2**self.level if self.in_unet else TOKEN
+        step = 2**self.level if self.in_unet else self.token
         return -(-size[0] // step), -(-size[1] // step)
 
 
@@ -79,9 +81,9 @@ def find_layers(network: nn.Module) -> list[Layer]:
     if (joint := joint_blocks(network)) is not None:
         return _sd3(joint)
     for module in network.modules():
-        if hasattr(module, "double_blocks") and hasattr(module, "txt_in"):
+        if hasattr(module, "double_blocks") and hasattr(getattr(module, "txt_in", None), "weight"):
             flux: Any = module
-            return _flux(flux.double_blocks, flux.single_blocks, flux.txt_in, flux.num_heads)
+            return _flux(flux.double_blocks, flux.single_blocks, flux.txt_in, flux.num_heads, flux.patch_size)
         if hasattr(module, "single_transformer_blocks") and hasattr(module, "context_embedder"):
             flux = module
             blocks, heads = flux.transformer_blocks, flux.transformer_blocks[0].attn.heads
@@ -106,11 +108,11 @@ def layers_of(count: int, layers: Sequence[Layer]) -> list[Layer]:
     return double if double and count == len(double) else list(layers)
 
 
-def _flux(double: Any, single: Any, text: Any, heads: int) -> list[Layer]:
+def _flux(double: Any, single: Any, text: Any, heads: int, token: int = TOKEN) -> list[Layer]:
     channels, width = text.weight.shape
     places = [((DOUBLE, i, 0), f"double_blocks.{i}") for i in range(len(double))]
     places += [((SINGLE, i, 0), f"single_blocks.{i}") for i in range(len(single))]
-    return [Layer(number, *place, channels, width, heads) for number, place in enumerate(places)]
+    return [Layer(number, *place, channels, width, heads, token=token) for number, place in enumerate(places)]
 
 
 def _sd3(blocks: Any) -> list[Layer]:

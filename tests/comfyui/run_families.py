@@ -12,7 +12,7 @@ import importlib
 import sys
 from typing import Any
 
-from inside import start
+from inside import allow_small_models, start
 
 comfyui, runs, out = sys.argv[1:]
 start(comfyui)
@@ -21,47 +21,11 @@ import comfy.sample  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.sd  # noqa: E402  # pyright: ignore[reportMissingImports]
 import comfy.utils  # noqa: E402  # pyright: ignore[reportMissingImports]
 import torch  # noqa: E402
-from comfy import model_detection, supported_models  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 STRENGTH = 0.8
 """Of LoRAs."""
 
-detect = model_detection.detect_unet_config
-
-
-def smaller(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
-    """What ComfyUI detects, for Z-Image of a smaller width: it knows the width of the published one alone."""
-    config = detect(state_dict, prefix, metadata)
-    if config and config.get("image_model") == "lumina2" and "n_heads" not in config:
-        heads = config["dim"] // 128
-        config |= {"n_heads": heads, "n_kv_heads": heads, "axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512]}
-        config |= {"rope_theta": 256.0, "ffn_dim_multiplier": 8.0 / 3.0, "z_image_modulation": True}
-        config |= {"time_scale": 1000.0, "pad_tokens_multiple": 32}
-        supported_models.ZImage.unet_config["dim"] = config["dim"]
-    return config
-
-
-def narrower(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
-    """What ComfyUI detects, for Qwen-Image of a smaller width."""
-    config = smaller(state_dict, prefix, metadata)
-    if config and config.get("image_model") == "qwen_image":
-        heads = state_dict[f"{prefix}img_in.weight"].shape[0] // 128
-        width = state_dict[f"{prefix}txt_norm.weight"].shape[0]
-        config |= {"num_attention_heads": heads, "joint_attention_dim": width}
-    return config
-
-
-def shallower(state_dict: Any, prefix: str, metadata: Any = None) -> Any:
-    """What ComfyUI detects, for Chroma with smaller networks."""
-    config = narrower(state_dict, prefix, metadata)
-    if config and config.get("image_model") == "chroma":
-        guide = f"{prefix}distilled_guidance_layer."
-        config |= {"hidden_dim": state_dict[f"{guide}in_proj.weight"].shape[0], "out_dim": config["hidden_size"]}
-        config["n_layers"] = model_detection.count_blocks(list(state_dict), f"{guide}layers." + "{}.")
-    return config
-
-
-model_detection.detect_unet_config = shallower
+allow_small_models()
 
 
 def sample(run: dict[str, Any]) -> torch.Tensor:
