@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..patching.attention import Attention, CrossAttentionPatch, Options, with_cross_attention
-from ..patching.calls import WHOLE_TOKENS, CondBatch, DenoiserCall, SamplingRun
+from ..patching.calls import LESS_MEMORY, WHOLE_TOKENS, CondBatch, DenoiserCall, SamplingRun
 from ..patching.residents import Manage, keep_resident, place_of
 from ..patching.wrappers import install as install_hooks
 from ..patching.wrappers import installed
@@ -86,6 +86,8 @@ class ImagePromptHooks:
         for reference in self.references:
             reference.schedule.prepare(run, "Image Prompt", "the reference does not act")
         run.options[RUN] = memory
+        if advice := self.kept.less_memory:
+            run.options[LESS_MEMORY] = advice
         with self.norms.installed(run.network.module) if self.apart and memory.masked else nullcontext():
             return run.proceed()
 

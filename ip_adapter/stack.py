@@ -145,6 +145,19 @@ class KeptImages:
         """The stack."""
         return ImageStack(self.references, self.layers, self.dtype)
 
+    @property
+    def less_memory(self) -> str:
+        """What would take less memory; "" where nothing would.
+
+        Fused attention to all images at once needs no probabilities, but where masks weigh them.
+        """
+        added = [each for each in self.references if each.combine == "sum" and each.mask is None and each.keys_values]
+        tokens = sum(next(iter(each.keys_values.values()))[0].shape[1] for each in added)
+        head = min((layer.channels // layer.heads for layer in self.layers), default=0)
+        if len(added) < 2 or tokens <= head:
+            return ""
+        return f"choose concat in Apply Image Prompts, which takes less than sum with {len(added)} images"
+
     @cached_property
     def models(self) -> list[Any]:
         """The host's MODELs around the stack and around timed adapters, if it manages memory."""

@@ -22,6 +22,9 @@ Options = dict[str, Any]
 WHOLE_TOKENS = "tessera_whole_tokens"
 """Option of a run: something in it belongs to whole tokens, so that the image must not be moved by parts of one."""
 
+LESS_MEMORY = "tessera_less_memory"
+"""Option of a run: what would take less memory, for whoever says that it ran out; a phrase that goes on a sentence."""
+
 
 @dataclass(frozen=True)
 class Call:

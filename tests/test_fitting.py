@@ -16,7 +16,11 @@ from tessera.host.models.model_base import SD15
 from tessera.host.runtime import fitting
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.sampling.ksampler import KSampler
+from tessera.ip_adapter.formats import parse_adapter
+from tessera.ip_adapter.prompts import ImagePrompt, LoadedAdapter
+from tessera.nodes.image_prompts import TesseraApplyImagePrompts
 from tessera.nodes.seamless import TesseraSeamlessModel
+from tiny_adapters import Encoder, plain_image, random_adapter
 
 GIB = 2**30
 TEXT = [[torch.ones(1, 7, 16), {}]]
@@ -53,6 +57,24 @@ def test_a_run_that_is_too_large_says_what_fits_and_leaves_the_model(
     assert is_out_of_memory(raised.value) and input_is_at_fault(raised.value)
     monkeypatch.undo()
     assert torch.equal(_sample(model), plain)
+
+
+@pytest.mark.parametrize(("combine", "masked"), [("sum", False), ("sum", True), ("concat", False)])
+def test_images_name_the_way_to_combine_that_takes_less(
+    combine: str, masked: bool, sd15_unet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelPatcher(SD15(copy.deepcopy(sd15_unet)), "cpu", "cpu")
+    loaded = LoadedAdapter(parse_adapter(random_adapter(sd15_unet), "base"), Encoder())
+    mask = torch.ones(16, 24).tril() if masked else None
+    prompts = tuple(ImagePrompt(plain_image(0.1 * i), 0.7, "full", mask=mask) for i in range(5))
+    applied = TesseraApplyImagePrompts.execute(model, prompts, combine, loaded).args[0]
+    applied.set_model_unet_function_wrapper(_full)
+    monkeypatch.setattr(fitting, "available", lambda _: 8 * GIB)
+    with pytest.raises(TooLargeError) as raised:
+        _sample(applied)
+    named = "concat" in explain(raised.value) and "5 images" in explain(raised.value)
+    assert named == (combine == "sum" and not masked)
+    assert "\n" not in explain(raised.value)
 
 
 @given(st.integers(1, 16), st.integers(8, 256), st.integers(8, 256), st.floats(0, 1))

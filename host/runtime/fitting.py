@@ -23,13 +23,14 @@ MULTIPLE = 64
 
 
 @contextmanager
-def fitting(device: torch.device, shape: Sequence[int], pixels: int) -> Iterator[None]:
+def fitting(device: torch.device, shape: Sequence[int], pixels: int, advice: str = "") -> Iterator[None]:
     """Say which size and batch would fit, when a GPU runs out of memory inside.
 
     Args:
         device: where a model runs, which is loaded.
         shape: of the latents (B, C, h, w), or (B, C, frames, h, w).
         pixels: of an image to one of its latents, per side.
+        advice: what would take less memory besides.
 
     Raises:
         TooLargeError: the GPU ran out of memory.
@@ -40,7 +41,8 @@ def fitting(device: torch.device, shape: Sequence[int], pixels: int) -> Iterator
     except torch.cuda.OutOfMemoryError as error:
         # The frames of the traceback still hold what the step had made.
         needed = held(device) - before + _asked_for(str(error))
-        raise TooLargeError(smaller(shape, pixels, (available(device) - before) / max(1, needed))) from error
+        said = smaller(shape, pixels, (available(device) - before) / max(1, needed))
+        raise TooLargeError(f"{said}; {advice}" if advice else said) from error
 
 
 def held(device: torch.device) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...patching.calls import LESS_MEMORY
 from ..runtime.fitting import fitting
 from ..runtime.model_options import ModelOptions, create_model_options_clone
 from ..runtime.patcher import ModelPatcher
@@ -167,7 +168,8 @@ class CFGGuider:
             latent_pixels = self.inner_model.latent_format.spacial_downscale_ratio
             try:
                 self.model_patcher.pre_run()
-                with fitting(device, noise.shape, latent_pixels):
+                advice = self.model_options.get("transformer_options", {}).get(LESS_MEMORY, "")
+                with fitting(device, noise.shape, latent_pixels, advice):
                     return self.inner_sample(
                         noise,
                         latent_image,
