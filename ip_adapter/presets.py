@@ -18,7 +18,10 @@ from .layers import Layer
 BlockWeights = dict[str, float]
 """Weights by prefix of diffusers' names; the longest prefix that fits counts, "" fits all."""
 
-_XL_STYLE, _XL_LAYOUT = "up_blocks.0.attentions.1", "down_blocks.2.attentions.1"
+_LAST = "down_blocks.2.attentions.1"
+"""The last attention in front of the middle, in SDXL and SD 1.5: the layout."""
+
+_XL_STYLE, _XL_LAYOUT = "up_blocks.0.attentions.1", _LAST
 _SDXL: dict[str, BlockWeights] = {
     "style": {_XL_STYLE: 1.0},
     "character": {"": 1.0, _XL_STYLE: 0.3},
@@ -34,7 +37,7 @@ _SDXL_AGAINST: dict[str, BlockWeights] = {
     "style_precise": {_XL_LAYOUT: 1.0},
     "composition_precise": {"": 0.1, _XL_STYLE: 1.0, _XL_LAYOUT: 0.0},
 }
-_DOWN: BlockWeights = {"down_blocks.2.attentions.0": 0.25, "down_blocks.2.attentions.1": 1.0}
+_DOWN: BlockWeights = {"down_blocks.2.attentions.0": 0.25, _LAST: 1.0}
 _TRANSFER: BlockWeights = {
     "": 1.0,
     "down_blocks.2": 0.0,
@@ -70,15 +73,31 @@ def weights_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
     """Return the weights of a type on a model: SDXL's where transformers are deep, else those of SD 1.5.
 
     Raises:
-        ValueError: the model is a transformer, for whose blocks no types are known.
+        ValueError: the model is a transformer, for whose blocks no types are known, or lacks the blocks of the type.
     """
     if not layers[0].in_unet and kind != "full":
         raise ValueError(
             f'type "{kind}" names blocks of a UNet, but the model is {layers[0].model}; choose full, or write weights '
             f"into blocks, such as all=1, {layers[0].name}=0."
         )
-    deep = any(layer.key[2] > 0 for layer in layers)
-    return (_SDXL if deep else _SD15)[kind]
+    weights = _fitted((_SDXL if _is_deep(layers) else _SD15)[kind], layers)
+    if not any(weight_at(weights, layer) for layer in layers):
+        raise ValueError(
+            f'type "{kind}" acts in {" and ".join(weights)}, but this model has no cross-attention there; choose full, '
+            f"or write weights into blocks, of: {_names(layers)}."
+        )
+    return weights
+
+
+def _is_deep(layers: list[Layer]) -> bool:
+    return any(layer.key[2] > 0 for layer in layers)
+
+
+def _fitted(weights: BlockWeights, layers: list[Layer]) -> BlockWeights:
+    """Return weights where a block that has one attention takes the weight of the last of two."""
+    if _LAST not in weights or any(_fits(_LAST, layer.name) for layer in layers):
+        return weights
+    return {**weights, "down_blocks.2.attentions.0": weights[_LAST]}
 
 
 def by_layer(weights: BlockWeights, layers: list[Layer], strength: float) -> dict[int, float]:
@@ -95,8 +114,7 @@ def weight_at(weights: BlockWeights, layer: Layer) -> float:
 
 def against_of_type(kind: str, layers: list[Layer]) -> BlockWeights:
     """Return the weights of blocks where negative prompts alone see the image, so that guidance pushes away from it."""
-    deep = any(layer.key[2] > 0 for layer in layers)
-    return (_SDXL_AGAINST if deep else _SD15_AGAINST).get(kind, {})
+    return _fitted((_SDXL_AGAINST if _is_deep(layers) else _SD15_AGAINST).get(kind, {}), layers)
 
 
 def parse_block_weights(text: str, layers: list[Layer]) -> BlockWeights:

@@ -13,6 +13,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import naming
 from safetensors.torch import save_file
 from tessera.host.models.vae import VAE
 from tessera.ip_adapter import attend as attending
@@ -330,6 +331,11 @@ def test_types_are_the_published_blocks() -> None:
     assert blocks(sd15, "composition") == {("input", 7, 1.0), ("input", 8, 1.0), ("middle", 0, 1.0)}
     assert blocks(sd15, "composition_narrow") == {("input", 7, 0.25), ("input", 8, 1.0)}
     assert len([layer for layer in sd15 if weight_at(weights_of_type("style_broad", sd15), layer)]) == 14
+    single = [layer for layer in sd15 if "attentions.1" not in layer.name]
+    assert blocks(single, "composition_narrow") == {("input", 7, 1.0)}
+    first = [layer for layer in sd15 if layer.name.startswith("down_blocks.0")]
+    with pytest.raises(ValueError, match=naming("composition", "down_blocks.2", "mid_block", "full", "down_blocks.0")):
+        weights_of_type("composition", first)
     for layers in (sd15, sdxl):
         assert all(weight_at(weights_of_type("full", layers), layer) == 1.0 for layer in layers)
         assert {weight_at(weights_of_type("character", layers), layer) for layer in layers} == {0.3, 1.0}
