@@ -27,6 +27,7 @@ class TesseraEnhancePrompt(io.ComfyNode):
             category="Tessera/text",
             description="Enhances a prompt: adds words by rules, or writes it with a text model on this machine.",
             search_aliases=["prompt enhancer", "expand prompt", "magic prompt", "llm", "promptgen", "text generation"],
+            has_intermediate_output=True,
             inputs=[
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What the image should show."

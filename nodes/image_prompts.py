@@ -137,6 +137,7 @@ class TesseraImagePrompt(io.ComfyNode):
                 "image weight",
                 "regional image",
             ],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input(
                     "image",
@@ -232,6 +233,7 @@ class TesseraApplyImagePrompts(io.ComfyNode):
                 "ipadapter advanced",
                 "multiple reference images",
             ],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input(
                     "model",

@@ -65,6 +65,7 @@ class TesseraNormalToHeight(io.ComfyNode):
             category="Tessera/maps",
             description="Makes the tileable height map that fits a normal map best.",
             search_aliases=["height map", "normal to height", "displacement", "integrate normals", "pbr"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("normal", tooltip="A normal map, or a batch."),
                 io.Combo.Input("green", options=GREEN, default="OpenGL", optional=True, tooltip=GREEN_TOOLTIP),

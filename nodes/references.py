@@ -155,6 +155,7 @@ class TesseraReferenceMap(io.ComfyNode):
             category=CATEGORY,
             description="Shows as a heat map where in an image each image prompt acts, and how strongly.",
             search_aliases=["attention map", "ip adapter debug", "heat map", "where does the reference act"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="A model with image prompts."),
                 io.Conditioning.Input("positive", tooltip="The prompt of the image."),

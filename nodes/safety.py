@@ -25,6 +25,7 @@ class TesseraSafetyFilter(io.ComfyNode):
             category="Tessera/image",
             description="Hides the images that a safety checker flags, or only reports them.",
             search_aliases=["nsfw", "safety checker", "content filter", "blur nsfw", "censor"],
+            has_intermediate_output=True,
             inputs=[
                 io.Image.Input("images", tooltip="The image, or a batch; each is checked separately."),
                 io.Combo.Input(

@@ -64,6 +64,7 @@ class TesseraScheduler(io.ComfyNode):
             category="Tessera/sampling",
             description="Turns any diffusers scheduler into a sampler with its own sigmas, for SamplerCustom.",
             search_aliases=["diffusers scheduler", "scheduler switch", "ddim", "pndm", "unipc", "deis", "ipndm", "lcm"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model whose noise levels are used; it is not changed."),
                 scheduler_input(),
@@ -127,6 +128,7 @@ class TesseraSchedulerKSampler(io.ComfyNode):
             category="Tessera/sampling",
             description="Samples latents with any diffusers scheduler, as KSampler does with ComfyUI's samplers.",
             search_aliases=["ksampler", "diffusers sampler", "scheduler switch", "ddim", "pndm", "unipc", "lcm"],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises."),
                 seed_input(),

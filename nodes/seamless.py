@@ -45,6 +45,7 @@ class TesseraSeamlessModel(io.ComfyNode):
                 "circular padding",
                 "asymmetric tiling",
             ],
+            has_intermediate_output=True,
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion, SDXL, Flux or another model; it is not changed."),
                 tiling_input(TILING_TOOLTIP),

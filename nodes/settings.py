@@ -24,6 +24,7 @@ class TesseraSettings(io.ComfyNode):
             category="Tessera/sampling",
             description="Checks the size, steps, guidance and count of images against what hosted services allow.",
             search_aliases=["aspect ratio", "resolution", "image size", "limits", "generation settings"],
+            has_intermediate_output=True,
             inputs=[
                 io.Combo.Input("family", options=FAMILIES, default="SDXL", tooltip="The kind of the model."),
                 io.Combo.Input("rules", options=RULES, default="Scenario", tooltip="Whose limits hold."),

@@ -41,6 +41,7 @@ class TesseraSampleSteps(io.ComfyNode):
                 "timelapse",
                 "SamplerCustomAdvanced",
             ],
+            has_intermediate_output=True,
             inputs=[
                 io.Noise.Input("noise", tooltip="The noise to start from."),
                 io.Guider.Input("guider", tooltip="The model with its prompts."),

@@ -35,6 +35,7 @@ class TesseraStylePreset(io.ComfyNode):
                 "octoai",
                 "leonardo",
             ],
+            has_intermediate_output=True,
             inputs=[
                 io.String.Input(
                     "prompt", multiline=True, dynamic_prompts=True, default="", tooltip="What the image should show."

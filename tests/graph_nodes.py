@@ -240,6 +240,23 @@ class Show(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(str(value)))
 
 
+class Glimpse(io.ComfyNode):
+    """Shows a number, and hands it on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Glimpse",
+            has_intermediate_output=True,
+            inputs=[io.Int.Input("value", force_input=True)],
+            outputs=[io.Int.Output()],
+        )
+
+    @classmethod
+    def execute(cls, value: int) -> io.NodeOutput:
+        return io.NodeOutput(value, ui=ui.PreviewText(str(value)))
+
+
 class Paint(io.ComfyNode):
     """Small grey images."""
 
@@ -292,7 +309,10 @@ class Pick(io.ComfyNode):
 
 CLASSES: dict[str, type[ComfyNode]] = {
     node.GET_SCHEMA().node_id: node
-    for node in (Number, Seeded, Add, Spread, Total, Later, Either, Clock, Once, Even, Broken, Show, Paint, Save, Pick)
+    for node in (
+        *(Number, Seeded, Add, Spread, Total, Later, Either, Clock, Once, Even, Broken, Show),
+        *(Glimpse, Paint, Save, Pick),
+    )
 }
 INFO = ObjectInfo(CLASSES)
 

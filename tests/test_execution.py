@@ -359,3 +359,16 @@ def test_a_run_tells_what_was_kept_and_what_came_of_it() -> None:
     assert watched(SHARED) == [["1", "2", "0"], ("0", {"text": ["8"]})]
     changed = SHARED | {"2": node("Add", a=["1", 0], b=5)}
     assert watched(changed) == [["1"], ("2", {}), ("0", {"text": ["9"]})]
+
+
+def test_nodes_with_intermediate_output_show_what_was_kept_once_more() -> None:
+    """Also behind a node that is not asked again. Once: what ran in this run has already shown it."""
+    cache = Cache()
+    shown: list[tuple[str, Any]] = []
+    links = {"2": node("Glimpse", value=["1", 0]), "3": node("Add", a=["2", 0], b=["2", 0])}
+    for value, expected in ((4, ["2", "0"]), (4, ["0", "2"]), (5, ["2", "0"])):
+        prompt = {"1": node("Number", value=value), **links, "0": node("Show", value=["3", 0])}
+        shown.clear()
+        run(prompt, cache, on_result=lambda node_id, result: shown.append((node_id, result.ui.get("text"))))
+        told = [(node_id, text) for node_id, text in shown if text]
+        assert told == [(node_id, [str(value if node_id == "2" else 2 * value)]) for node_id in expected]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from naming import naming
+from tessera.host.schema import io
 from tessera.host.schema.extension import ROUTES
 from tessera.images.sheets import overlay, thumbnail
+from tessera.nodes import NODES
 from tessera.nodes.compare_images import TesseraCompareImages
 from tessera.nodes.extension import Tessera
 from tessera.nodes.image_prompts import TesseraImagePrompt
@@ -146,3 +149,11 @@ def test_what_is_typed_wrong_is_said_in_the_plot() -> None:
 def test_the_pack_answers_its_interface() -> None:
     asyncio.run(Tessera().on_load())
     assert ROUTES[PATH] is schedule_preview
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
+def test_what_nodes_show_is_shown_again_where_their_results_are_kept(node: type[io.ComfyNode]) -> None:
+    """ComfyUI shows nothing again of other nodes, and their views would stay empty in another workflow."""
+    schema = node.GET_SCHEMA()
+    shows = "ui=" in inspect.getsource(node)
+    assert shows == (schema.is_output_node or schema.has_intermediate_output)

@@ -57,7 +57,8 @@ class Run:
         extra_pnginfo: what saved images carry beside the graph: `{"workflow": <UI-format>}`.
         on_cached: called before anything runs, with the ids of the needed nodes whose results are kept from before.
         on_node: called with a node's id and class before it runs.
-        on_result: called with a node's id and result when it has run, and with an output's whose result was kept.
+        on_result: called with a node's id and result when it has run, and with that of an output, or of a node that
+            has intermediate output, whose result was kept.
     """
 
     prompt: Prompt
@@ -72,6 +73,7 @@ class Run:
     def __post_init__(self) -> None:
         self.entries: dict[str, NodeResult] = {}
         self._signatures: dict[str, str] = {}
+        self._ran: set[str] = set()
 
     @functools.cached_property
     def needed(self) -> list[str]:
@@ -108,6 +110,15 @@ class Run:
                 if node_id not in self.entries:
                     throw_exception_if_processing_interrupted()
                     self._execute(node_id)
+        self._show_kept()
+
+    def _show_kept(self) -> None:
+        """Show again what nodes before the outputs have shown, where their results were kept."""
+        for node_id in self.needed:
+            entry = self.cache.entries.get(self._signatures[node_id])
+            shows = entry and entry.ui and self._class(node_id).GET_SCHEMA().has_intermediate_output
+            if shows and node_id not in self._ran and node_id not in self.outputs:
+                self.on_result(node_id, entry)
 
     def loaded(self) -> dict[str, NodeResult]:
         """Return by signature what nodes without links made and do not show, such as models."""
@@ -159,6 +170,7 @@ class Run:
             )
             entry = _merge([_normalized(each) for each in made], info)
         self.entries[node_id] = self.cache.entries[self._signatures[node_id]] = entry
+        self._ran.add(node_id)
         self.on_result(node_id, entry)
 
     def inputs(self, node_id: str) -> dict[str, list[Any]]:
