@@ -22,7 +22,7 @@ let listening = false;
 export function makeRepeatView(node) {
   listen();
   const box = element("input", { type: "checkbox" });
-  const label = element("label", { className: "tessera-bar" }, box, say("Show latents repeated 3 x 3 while sampling"));
+  const label = element("label", { className: "tessera-bar" }, box, say("Show latents repeated 3 x 3"));
   label.title = say("Needs a preview method: Settings > Comfy > Execution > Live preview method.");
   const canvas = element("canvas", { className: "tessera-canvas", hidden: true });
   const body = element("div", { className: "tessera-view" }, label, canvas);
