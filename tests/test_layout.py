@@ -25,6 +25,8 @@ from tessera.tools.layout import (
 
 PATHS = sorted(EXAMPLES.glob("*.json"))
 LEAST_WIDTH = 240
+OF_NODE, OF_GROUP, AROUND = 7.0, 9.0, 40
+"""Of a title in px: the mean width of its characters in a node and in a group, and what is around it."""
 
 examples = pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in PATHS])
 
@@ -71,6 +73,16 @@ def test_every_node_lies_in_its_group(path: Path) -> None:
         assert box.x + box.width <= home.x + home.width - PADDING
         assert home.y + TITLE <= box.y
         assert box.y + box.height <= home.y + home.height
+
+
+@examples
+def test_titles_fit(path: Path) -> None:
+    """The editor makes a node wider for a title, and draws that of a group beyond its frame."""
+    drawing = read(path)
+    for node in drawing["nodes"]:
+        assert AROUND + OF_NODE * len(node.get("title", "")) <= node["size"][0]
+    for group in drawing["groups"]:
+        assert OF_GROUP * len(group["title"]) <= group["bounding"][2]
 
 
 @examples
