@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -63,9 +65,10 @@ def test_black_is_guided_without_a_division_by_zero() -> None:
 
 @pytest.mark.parametrize("function", [soft_cfg, nag])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_long_tokens_are_guided_in_half_precision_as_in_double(function: object, dtype: torch.dtype) -> None:
+def test_long_tokens_are_guided_in_half_precision_as_in_double(
+    function: Callable[[Tensor, Tensor, float], Tensor], dtype: torch.dtype
+) -> None:
     """Norms of Flux's tokens and of latents are beyond what half precision holds."""
-    assert callable(function)
     positive, negative = (30 * _random(1, 2, 48, 3072, seed=seed).to(dtype) for seed in (0, 1))
     found, expected = function(positive, negative, 20.0), function(positive.double(), negative.double(), 20.0)
     assert found.dtype == dtype

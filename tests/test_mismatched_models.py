@@ -87,7 +87,7 @@ def test_long_chains_of_latents_are_no_trouble(models: Path) -> None:
         graph[f"more {number}"] = node("LatentMultiply", samples=before, multiplier=1.0)
     graph["8"]["inputs"]["samples"] = ["more 1999", 0]
     with pytest.raises(GraphError, match=naming("node 5 VAEDecode", "vae", 4, 16)):
-        check_latents(graph, registry.object_info())
+        check(graph, registry.object_info())
 
 
 def test_latents_of_images_are_not_a_models(models: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tessera
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from drawings import drawing, drawn
 from naming import naming
 from tessera.app.cli.main import main

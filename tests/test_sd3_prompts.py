@@ -14,7 +14,7 @@ from tessera.host.text.loading import TextWeights
 from tiny_models import SDXL_SECOND, save_t5_tokenizer, t5_weights, text_config, text_weights
 
 ROLES = ("clip_l", "clip_g", "t5xxl")
-PARTS = [part for count in (1, 2, 3) for part in combinations(ROLES, count)]
+PARTS: list[tuple[str, ...]] = [part for count in (1, 2, 3) for part in combinations(ROLES, count)]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_every_checkpoint_takes_every_prompt(
 ) -> None:
     """As in ComfyUI: a chunk of CLIP unless both have nothing; T5 gives its end alone; zeros without any prompt."""
     for told in product(("", "old moss"), repeat=3):
-        prompts = dict(zip(ROLES, told, strict=True))
+        prompts: dict[str, str] = dict(zip(ROLES, told, strict=True))
         [[embedding, values]] = encode_for_sd3(clips[part], *told, padding)
         speaks = {role for role in part if prompts[role] or padding == "empty_prompt"}
         of_clip = 77 if {"clip_l", "clip_g"} & speaks else 0

@@ -116,8 +116,9 @@ class Run:
         """Show again what nodes before the outputs have shown, where their results were kept."""
         for node_id in self.needed:
             entry = self.cache.entries.get(self._signatures[node_id])
-            shows = entry and entry.ui and self._class(node_id).GET_SCHEMA().has_intermediate_output
-            if shows and node_id not in self._ran and node_id not in self.outputs:
+            if entry is None or not entry.ui or node_id in self._ran or node_id in self.outputs:
+                continue
+            if self._class(node_id).GET_SCHEMA().has_intermediate_output:
                 self.on_result(node_id, entry)
 
     def loaded(self) -> dict[str, NodeResult]:
