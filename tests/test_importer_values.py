@@ -41,6 +41,11 @@ def test_strength_runs_the_steps_that_the_services_run(info: ObjectInfo) -> None
     assert sampled["denoise"] == pytest.approx(0.9)
 
 
+def test_a_scheduler_that_is_replaced_is_approximated(info: ObjectInfo) -> None:
+    assert outcomes(imported("leonardo", PROMPT | {"scheduler": "LEONARDO"}, info)[1])["scheduler"] == APPROXIMATED
+    assert outcomes(imported("leonardo", PROMPT | {"scheduler": "DPM_SOLVER"}, info)[1])["scheduler"] == MAPPED
+
+
 def test_guidance_below_one_does_without_the_negative_prompt(info: ObjectInfo) -> None:
     _, lines, prompt = imported("scenario-texture", SCENARIO | {"guidance": 0.2, "negativePrompt": "blur"}, info)
     assert sampler(prompt)["cfg"] == 1.0

@@ -348,6 +348,8 @@ class LeonardoRequest(Request):
         made.enlarge = self.upscaleRatio or 1.0
         made.second_pass = bool(self.highResolution)
         made.foreground_only = self.transparency == "foreground_only"
+        if self.scheduler == "LEONARDO":
+            made.notes["scheduler"] = (APPROXIMATED, f"LEONARDO is not public; {made.scheduler} replaces it")
         if self.presetStyle in ("NONE", "LEONARDO"):
             made.notes["presetStyle"] = (MAPPED, "adds no words")
         return made
