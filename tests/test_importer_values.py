@@ -41,6 +41,27 @@ def test_strength_runs_the_steps_that_the_services_run(info: ObjectInfo) -> None
     assert sampled["denoise"] == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(
+    ("service", "sent", "documented"),
+    [
+        ("octoai", {"image_encoding": "JPEG"}, {"image_encoding": "jpeg"}),
+        ("modelslab", {"scheduler": "unipcMultistep "}, {"scheduler": "UniPCMultistepScheduler"}),
+        ("leonardo", {"presetStyle": "anime"}, {"presetStyle": "ANIME"}),
+    ],
+)
+def test_choices_are_known_in_any_case_of_letters(
+    service: str, sent: dict[str, Any], documented: dict[str, Any], info: ObjectInfo
+) -> None:
+    assert imported(service, PROMPT | sent, info)[2] == imported(service, PROMPT | documented, info)[2]
+
+
+def test_an_empty_text_of_modelslab_is_a_value_that_is_left_out(info: ObjectInfo) -> None:
+    empty = dict.fromkeys(("seed", "scheduler", "lora_strength", "tomesd", "clip_skip", "strength"), "")
+    _, said, made = imported("modelslab", PROMPT | empty | {"vae": "", "other": ""}, info)
+    assert made == imported("modelslab", PROMPT, info)[2]
+    assert {line.name for line in said} >= {"vae", "other", "tomesd"}
+
+
 def test_a_scheduler_that_is_replaced_is_approximated(info: ObjectInfo) -> None:
     assert outcomes(imported("leonardo", PROMPT | {"scheduler": "LEONARDO"}, info)[1])["scheduler"] == APPROXIMATED
     assert outcomes(imported("leonardo", PROMPT | {"scheduler": "DPM_SOLVER"}, info)[1])["scheduler"] == MAPPED

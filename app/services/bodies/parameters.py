@@ -6,7 +6,7 @@ A field of a request names where its value goes: `Annotated[int, Field(ge=1, le=
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -136,7 +136,7 @@ class Known:
 
     def spelled(self, value: str) -> str | None:
         """Return a text as it is known, if it is."""
-        return next((each for each in self.names if _spelling(each) == _spelling(value)), None)
+        return spelled(value, self.names)
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,11 @@ MODEL = To("model.ckpt_name", "model.name", "model.unet_name")
 MODEL_FILE = Field(
     description="The file of that name, or the one given with --model; a demo model replaces one that is missing."
 )
+
+
+def spelled(name: str, names: Iterable[str]) -> str | None:
+    """Return a name as it stands among others, if it does but for capital letters and signs."""
+    return next((each for each in names if _spelling(each) == _spelling(name)), None)
 
 
 def _spelling(name: str) -> str:

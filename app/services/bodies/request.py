@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from functools import cache, reduce
 from operator import or_
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from ....host.errors import GraphError, listed, shown
 from ..drawing.recipe import FindImage, Recipe
-from .parameters import MOST_ITEMS, OTHER_FAMILY, Parameter
+from .parameters import MOST_ITEMS, OTHER_FAMILY, Parameter, spelled
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,6 +96,14 @@ class Request(BaseModel):
             raise ValueError("a flag is not a number")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _spell_as_documented(cls, value: Any, info: ValidationInfo) -> Any:
+        parameter = cls.table()[info.field_name or ""]
+        if isinstance(value, str) and get_origin(parameter.type) is Literal:
+            return spelled(value, parameter.choices) or value
+        return value
+
     def refusals(self) -> list[str]:
         """Return a line for each thing that the document forbids across parameters."""
         return []
@@ -123,8 +131,9 @@ class Request(BaseModel):
         return getattr(self, name)
 
     def asked(self, name: str) -> Any:
-        """Return the value of a parameter as the request has it, where it has one."""
-        return self._sent.get(name, self[name])
+        """Return the value of a parameter as the request has it, where it has one, spelled as in its list."""
+        value, known = self._sent.get(name, self[name]), self.table()[name].known
+        return known.spelled(value) or value if known and isinstance(value, str) else value
 
     def beside_list(self, name: str) -> str:
         """Say what became of a value that is not in the list of its parameter; "" where it is."""

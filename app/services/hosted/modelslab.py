@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -139,6 +139,14 @@ class ModelsLabRequest(Request):
     temp: Annotated[YesNo, Field(description="yes: the images are previews that are not kept."), To("save.images")] = (
         False
     )
+
+    @classmethod
+    def flat(cls, document: Any) -> Any:
+        """Return a body without the empty texts that clients send for numbers and choices that are left out."""
+        if not isinstance(document, dict):
+            return document
+        others = {name for name, parameter in cls.table().items() if parameter.type is not str}
+        return {name: value for name, value in document.items() if value != "" or name not in others}
 
     @property
     def loras(self) -> list[str]:
