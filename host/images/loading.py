@@ -203,7 +203,8 @@ def _bytes(frame: Image.Image) -> int:
 
 
 def _has_opacity(frame: Image.Image) -> bool:
-    return "A" in frame.getbands() or frame.mode == "P"
+    # A PNG without an alpha channel may name one colour that is transparent.
+    return "A" in frame.getbands() or frame.mode == "P" or "transparency" in frame.info
 
 
 def _check_size(name: str, frame: Image.Image, count: int, taken: int) -> None:
