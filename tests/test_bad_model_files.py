@@ -26,7 +26,7 @@ from tessera.ip_adapter.encoders import choose_encoder
 from tessera.ip_adapter.faces import read_embedding
 from tessera.ip_adapter.formats import parse_adapter, read_adapter
 from tessera.ip_adapter.saved import load_reference
-from tessera.weights.files import damage, read_json
+from tessera.weights.files import damage, read_json, read_weights
 
 Checkpoints = dict[str, tuple[Path, Path]]
 
@@ -228,6 +228,14 @@ def test_pickle_with_code_is_refused(tmp_path: Path, legacy: bool) -> None:
         load_checkpoint(path)
     assert "was refused, because it holds more than tensors" in one_line(error) and "mkdir" in one_line(error)
     assert not made.exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_torch_says_nothing_of_a_pickle_of_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    with pytest.raises(ValueError, match=r"model\.ckpt"):
+        read_weights(path)
 
 
 def states(path: Path) -> list[dict[str, torch.Tensor]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from naming import naming
 from safetensors import SafetensorError
 from safetensors.torch import load, save, save_file
 from tessera.weights import safetensors_files
@@ -55,6 +56,13 @@ def test_what_was_read_outlives_its_file(tmp_path: Path) -> None:
     found = read_safetensors(path)
     path.write_bytes(b"")
     assert found["a"].equal(torch.arange(300_000))
+
+
+def test_a_file_without_tensors_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save({}))
+    with pytest.raises(BrokenFileError, match=naming("a.safetensors", "no tensors")):
+        read_safetensors(path)
 
 
 WHOLE = save({"a": torch.arange(6.0).reshape(2, 3), "b": torch.arange(4)})

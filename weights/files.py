@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,7 +149,10 @@ def read_pickle(path: Path, shapes_only: bool = False) -> Any:
         try:
             # Pickles of PyTorch before 1.6 are no archives, and can be read as a whole only.
             mapped = shapes_only and zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            with warnings.catch_warnings():
+                # Of pickles that are refused afterwards, or read all the same.
+                warnings.simplefilter("ignore")
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except (pickle.UnpicklingError, RuntimeError) as error:
             if not _REFUSED.search(str(error)) or damage(path):
                 raise

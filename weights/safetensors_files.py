@@ -77,6 +77,8 @@ def read_header(file: BufferedReader) -> tuple[list[Entry], dict[str, str]]:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
         raise ValueError("the metadata are not an object")
+    if not header:
+        raise ValueError("it has no tensors")
     entries = sorted((_entry(key, about) for key, about in header.items()), key=lambda each: (each.start, each.end))
     return entries, {str(key): str(value) for key, value in metadata.items()}
 
