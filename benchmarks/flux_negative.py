@@ -39,13 +39,13 @@ def conditioning() -> list[list[Any]]:
     return [[torch.randn(1, TOKENS, TEXT), {"pooled_output": torch.randn(1, POOLED)}]]
 
 
-def work(size: int, negative: int) -> int:
+def work(size: int, negative: int, **config: int) -> int:
     """Operations of one forward of Flux.1 with so many negative tokens, on tensors without storage."""
     with torch.device("meta"):
-        transformer: Any = FluxTransformer2DModel.from_config({"guidance_embeds": True})
+        transformer: Any = FluxTransformer2DModel.from_config({"guidance_embeds": True, **config})
         text, ones = torch.empty(1, TOKENS + negative, TEXT), torch.ones(1)
         arguments = latents(size), ones, text, torch.empty(1, POOLED), ones
-    options = JoinedAttention(negative, 4.0).installed({}) if negative else {}
+    options = JoinedAttention({}, negative, 4.0).installed({}) if negative else {}
     with FlopCounterMode(display=False) as counter:
         Flux(transformer).forward_transformer(*arguments, transformer_options=options)
     return counter.get_total_flops()
