@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from paired import compare
+from paired import CountingOps, compare
 from tessera.guidance import flux_negative
 from tessera.host.models.attention_hooks import optimized_attention
 from tessera.host.models.model_base import SD15, Flux
@@ -33,7 +33,6 @@ from tessera.nodes.flux_negative import TesseraFluxNegative
 from tessera.nodes.seamless import TesseraSeamlessModel
 from tessera.patching.wrappers import installed
 from tessera.tiling.hooks import PERIOD, SEED
-from torch.utils._python_dispatch import TorchDispatchMode
 
 SHAPES: dict[str, dict[str, Any]] = {
     "SD 1.5": {"block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768},
@@ -68,16 +67,6 @@ SMALL_FLUX = {
 BUDGETS = {"seamless": 1.10, "1 image": None, "10 images": None, "negative": 1.30}
 TOKENS = 16
 Call = Callable[[], Any]
-
-
-class CountingOps(TorchDispatchMode):
-    """Counts what a device runs: views are free."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 def with_images(model: Any, count: int, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:

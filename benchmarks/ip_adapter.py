@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from paired import keep_memory, now
+from paired import CountingOps, keep_memory, now
 from tessera.host.models.attention_hooks import optimized_attention
 from tessera.host.models.model_base import SD15
 from tessera.host.runtime.patcher import ModelPatcher
@@ -34,7 +34,6 @@ from tessera.ip_adapter.layers import find_layers
 from tessera.ip_adapter.reference import ActiveReference, precompute
 from tessera.ip_adapter.run import RunMemory
 from tessera.patching.wrappers import installed
-from torch.utils._python_dispatch import TorchDispatchMode
 
 CHANNELS, LATENT = (320, 640, 1280, 1280), 64
 TEXT, TOKENS = 768, 16
@@ -181,18 +180,6 @@ class Ours:
         """Bytes of the keys and values of its images: two rows at each layer."""
         channels = sum(layer.channels for layer in find_layers(self.unet))
         return self.count * TOKENS * channels * 2 * 2 * next(self.unet.parameters()).element_size()
-
-
-class CountingOps(TorchDispatchMode):
-    """Counts what a device runs: views are free."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 def operations(steps_: dict[str, Any], batch: int) -> dict[str, int]:

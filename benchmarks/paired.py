@@ -1,4 +1,4 @@
-"""Two ways of doing the same, timed by turns in one process, so that load on the machine falls on both."""
+"""Two ways of doing the same, timed by turns in one process, so that load on the machine falls on both, or counted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Settings of glibc's mallopt."""
@@ -48,3 +50,13 @@ def compare(plain: Callable[[], object], ours: Callable[[], object], device: str
         times.append(taken[::-1] if number % 2 else taken)
     stock, wrapped = (statistics.median(column) for column in zip(*times, strict=True))
     return stock, wrapped, statistics.median(b / a for a, b in times)
+
+
+class CountingOps(TorchDispatchMode):
+    """Counts what a device runs: views are free."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
