@@ -36,10 +36,6 @@ class MODEL(Protocol):
         """Return an attribute of `model` by its dotted path, as patched."""
         ...
 
-    def add_object_patch(self, name: str, obj: Any) -> None:
-        """Replace an attribute of `model`, by its dotted path, during runs."""
-        ...
-
     def add_wrapper_with_key(self, wrapper_type: str, key: str, wrapper: Callable[..., Any]) -> None:
         """Surround calls of a kind."""
         ...
@@ -50,22 +46,6 @@ class MODEL(Protocol):
 
     def get_wrappers(self, wrapper_type: str, key: str) -> list[Callable[..., Any]]:
         """Return the wrappers of a kind and key."""
-        ...
-
-    def set_model_patch(self, patch: Any, name: str) -> None:
-        """Append a patch inside the denoiser's blocks."""
-        ...
-
-    def set_model_patch_replace(
-        self, patch: Any, name: str, block_name: str, number: int, transformer_index: int | None = None
-    ) -> None:
-        """Replace a part of one block."""
-        ...
-
-    def set_model_attn2_replace(
-        self, patch: Any, block_name: str, number: int, transformer_index: int | None = None
-    ) -> None:
-        """Replace the cross-attention of one block."""
         ...
 
 
