@@ -264,3 +264,10 @@ def test_folding_continues_over_the_border() -> None:
     folded = fold(line, TILINGS["both"], 0, 4)[0, 0, 0]
     assert folded[0] - folded[-1] == 1.0
     assert folded.tolist() == [8.0, 7.0, 6.0, 5.0, 4.0, 5.0, 6.0, 7.0]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_are_no_texture_without_a_seam(value: float) -> None:
+    image = _noise(32, 0).index_fill(1, torch.tensor([3]), value)
+    with pytest.raises(ValueError, match="not finite"):
+        TesseraSeamCheck.execute(image)

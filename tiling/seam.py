@@ -103,7 +103,8 @@ def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
             meet count in `Seam.ratio` and `report`.
 
     Raises:
-        ValueError: a side is shorter than 2 px, so there is nothing inside to compare the border with.
+        ValueError: a side is shorter than 2 px, so there is nothing inside to compare the border with, or an image
+            has values that are not finite.
 
     Examples:
         >>> import torch
@@ -120,6 +121,8 @@ def measure(images: Tensor, axes: Axes = STRAIGHT) -> list[Seam]:
     if min(height, width) < 2:
         raise ValueError(f"The image is {width} x {height} px; a seam check needs at least 2 px along both axes.")
     images = images.detach().float().cpu()
+    if not images.isfinite().all():
+        raise ValueError("An image has values that are not finite, such as NaN; check what made it.")
     return [
         Seam(_axis_seam(p.transpose(0, 1), axes.half_drop), _axis_seam(p, axes.brick), *_repetition(p), axes)
         for p in images
