@@ -13,6 +13,7 @@ from ..files.writing import create_series
 from ..images.encoding import FORMATS, data_url, encode
 from .checks import verdict
 from .file_names import check_prefix
+from .shown import coloured
 
 
 class TesseraSaveImage(io.ComfyNode):
@@ -93,7 +94,7 @@ class TesseraSaveImage(io.ComfyNode):
         texts = _graphs(cls.hidden)
         files = [encode(image, format, quality, texts) for image in images] if base64 or format != "png" else []
         if format == "png":
-            shown = ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls)
+            shown = ui.ImageSaveHelper.get_save_images_ui(coloured(images), filename_prefix, cls)
         else:
             shown = _save(files, filename_prefix, FORMATS[format].suffix, *images.shape[1:3])
         return io.NodeOutput([data_url(file, format) for file in files] if base64 else [], ui=shown)

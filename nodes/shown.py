@@ -21,10 +21,14 @@ def shown(text: str, **numbers: float) -> dict[str, Any]:
     return {"text": (text,)} | {name: (value if math.isfinite(value) else None,) for name, value in numbers.items()}
 
 
+def coloured(images: Tensor) -> Tensor:
+    """Return images (B, H, W, C) as hosts save them: grey ones in three channels, without their transparency."""
+    return images if images.shape[-1] in (3, 4) else images[..., :1].expand(-1, -1, -1, 3)
+
+
 def files_of(images: Tensor) -> list[dict[str, str]]:
-    """Save images (B, H, W, 1, 3 or 4) in the temporary folder; return their names for the `ui` of a node's output."""
-    visible = images if images.shape[-1] in (3, 4) else images[..., :1].expand(-1, -1, -1, 3)
-    return ui.PreviewImage(visible).as_dict()["images"]
+    """Save images (B, H, W, C) in the temporary folder; return their names for the `ui` of a node's output."""
+    return ui.PreviewImage(coloured(images)).as_dict()["images"]
 
 
 def named(images: Sequence[Tensor] | Tensor, names: Sequence[str]) -> dict[str, Any]:
@@ -34,5 +38,5 @@ def named(images: Sequence[Tensor] | Tensor, names: Sequence[str]) -> dict[str, 
 
 
 def labelled(images: Tensor, label: str) -> dict[str, Any]:
-    """Return small images of a batch (B, H, W, 3) with a label below each, which the editor shows as they are."""
+    """Return small images of a batch (B, H, W, 3) with a label above each, which the editor shows as they are."""
     return {"images": files_of(thumbnail(images, label))}

@@ -91,6 +91,12 @@ def test_files_have_their_format_and_the_next_numbers(
                 assert difference.mean() <= (0 if kind == "png" else 6)
 
 
+def test_grey_images_are_saved_as_png(images: torch.Tensor, tmp_path: Path) -> None:
+    TesseraSaveImage.execute(images[:1, ..., :1], "grey")
+    with Image.open(tmp_path / "grey_00001_.png") as saved:
+        assert np.array_equal(np.asarray(saved.convert("L")), (images[0, ..., 0] * 255).byte().numpy())
+
+
 def test_no_text_unless_it_is_asked_for(images: torch.Tensor) -> None:
     assert TesseraSaveImage.execute(images, "a", "jpeg", 90, False).result == ([],)
 
