@@ -17,6 +17,7 @@ from tessera.host.schema.object_info import ObjectInfo
 
 PNG = {"format": "png", "format.bit_depth": "8-bit", "format.input_color_space": "sRGB"}
 EXR = {"format": "exr", "format.bit_depth": "32-bit float", "format.input_color_space": "HDR"}
+FLAGS = dict.fromkeys(("case_insensitive", "multiline", "dotall"), False)
 IMAGE = node("EmptyImage", width=8, height=8, batch_size=1, color=0)
 LATENT = node("EmptyLatentImage", width=64, height=64, batch_size=1)
 LOADER = node("UNETLoader", unet_name="any.safetensors", weight_dtype="default")
@@ -28,6 +29,8 @@ REFUSED = [
     (node("ModelSamplingDiscrete", model=["0", 0], sampling="img_to_img", zsnr=False), ["sampling", "img_to_img"]),
     (node("SaveImageAdvanced", images=["0", 0], filename_prefix="it", **EXR), ["format", "exr", "png"]),
     (node("SaveImageAdvanced", images=["0", 0], filename_prefix="../it", **PNG), ["filename_prefix", "'../it'"]),
+    (node("RegexMatch", string="x", regex_pattern="(", **FLAGS), ["regex_pattern", "'('"]),
+    (node("RegexReplace", string="x", regex_pattern="*", replace="y"), ["regex_pattern", "'*'"]),
     (node("SaveImage", images=["0", 0], filename_prefix="../it"), ["filename_prefix", "'../it'"]),
     (node("SaveLatent", samples=["0", 0], filename_prefix="../it"), ["filename_prefix", "'../it'"]),
     (node("SaveText", text=["0", 0], filename_prefix="../it", format="txt"), ["filename_prefix", "'../it'"]),

@@ -217,7 +217,7 @@ def resize_any(input: Tensor, resize_type: dict[str, Any], scale_method: str) ->
     size = RESIZES[chosen][1](width, height, resize_type)
     if chosen == "scale to multiple":
         made = images if 0 in size or size == (width, height) else _cover(images, *size, scale_method)
-    elif chosen == "scale dimensions" and not resize_type["width"] and not resize_type["height"]:
+    elif RESIZES[chosen][1] is _dimensions and not resize_type.get("width") and not resize_type.get("height"):
         made = images
     else:
         made = resize(images, *size, scale_method, resize_type.get("crop", "disabled"))

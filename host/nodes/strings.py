@@ -45,6 +45,13 @@ def _compile(pattern: str, case_insensitive: bool, multiline: bool, dotall: bool
         raise ValueError(f"regex_pattern {pattern!r} is not a regular expression: {error}") from None
 
 
+def _is_pattern(regex_pattern: str | None) -> bool:
+    """Check a typed-in pattern before anything runs; a linked one is None."""
+    if regex_pattern is not None:
+        _compile(regex_pattern, False, False, False)
+    return True
+
+
 @NODES(
     "StringConcatenate",
     "Concatenate Text",
@@ -172,6 +179,7 @@ def compare(string_a: str, string_b: str, mode: str, case_sensitive: bool) -> bo
     "Match Text",
     [_text(), _pattern(), *_flags()],
     [("matches", io.Boolean)],
+    validate=_is_pattern,
     search_aliases=["regex match", "regex", "pattern match", "text contains", "string match"],
 )
 def regex_match(string: str, regex_pattern: str, case_insensitive: bool, multiline: bool, dotall: bool) -> bool:
@@ -190,6 +198,7 @@ def regex_match(string: str, regex_pattern: str, case_insensitive: bool, multili
         integer("group_index", 1, 0, 100, advanced=True, tooltip="Which group in brackets."),
     ],
     [io.String],
+    validate=_is_pattern,
     search_aliases=["regex extract", "regex", "pattern extract", "text parser", "parse text"],
 )
 def regex_extract(
@@ -207,7 +216,8 @@ def regex_extract(
     if mode.startswith("First"):
         found = found[:1]
     if mode.endswith("Groups") or mode.endswith("Group"):
-        if pattern.groups < group_index:
+        # As in ComfyUI, the whole match is a group of its own for the first match alone.
+        if pattern.groups < max(group_index, mode == "All Groups"):
             return ""
         return "\n".join(match.group(group_index) or "" for match in found)
     if mode == "All Matches" and pattern.groups:
@@ -227,6 +237,7 @@ def regex_extract(
         integer("count", 0, 0, 100, optional=True, advanced=True, tooltip="How many matches; 0 is all."),
     ],
     [io.String],
+    validate=_is_pattern,
     search_aliases=["regex replace", "regex", "pattern replace", "substitution"],
 )
 def regex_replace(

@@ -235,6 +235,7 @@ def _sizes(add: Any, image: Any, random: Any) -> None:
         {"resize_type": "scale shorter dimension", "shorter_size": 19},
         {"resize_type": "scale width", "width": 19},
         {"resize_type": "scale height", "height": 19},
+        {"resize_type": "scale width", "width": 0},
         {"resize_type": "scale total pixels", "megapixels": 0.01},
         {"resize_type": "match size", "match": random(1, 9, 11), "crop": "center"},
         {"resize_type": "scale to multiple", "multiple": 7},
@@ -242,7 +243,7 @@ def _sizes(add: Any, image: Any, random: Any) -> None:
     ]
     for chosen in choices:
         for each in (image(), image(2, 33, 21), random(2, 24, 30)):
-            for method in ("area", "bilinear"):
+            for method in ("area", "lanczos"):
                 add("ResizeImageMaskNode", input=each, resize_type=chosen, scale_method=method)
 
 
@@ -291,7 +292,7 @@ def _texts(add: Any) -> None:
         add("RegexMatch", string=text, regex_pattern=pattern, **flags)
         add("RegexReplace", string=text, regex_pattern=pattern, replace="<>", count=2, **flags)
         for mode in ("First Match", "All Matches", "First Group", "All Groups"):
-            for group in (1, 2):
+            for group in (0, 1, 2):
                 add("RegexExtract", string=text, regex_pattern=pattern, mode=mode, group_index=group, **flags)
     for content in ('{"a": 3, "b": null}', "[1]", "nothing"):
         for key in "ab":
