@@ -232,6 +232,25 @@ def test_opaque_images_have_an_empty_mask(folders: Path) -> None:
     assert torch.equal(grey, torch.from_numpy(RGB[..., :1])[None].float().expand(-1, -1, -1, 3) / 255)
 
 
+def test_a_colour_may_be_the_transparent_one(folders: Path) -> None:
+    plain = np.full((3, 4, 3), 7, dtype=np.uint8)
+    plain[1, 2] = 1, 2, 3
+    grey = plain[..., 0] * 9
+    for name, pixels, transparent in (("rgb.png", plain, (1, 2, 3)), ("grey.png", grey, int(grey[1, 2]))):
+        rgb, mask = values(image_nodes.LoadImage.execute(image(folders, name, pixels, transparency=transparent)))
+        assert mask.nonzero().tolist() == [[0, 1, 2]]
+        assert torch.equal(rgb[0, 1, 2] * 255, torch.tensor(pixels[1, 2] * np.ones(3)).float().round())
+
+
+def test_pages_need_not_all_be_transparent(folders: Path) -> None:
+    clear = Image.fromarray(np.zeros((5, 6, 4), dtype=np.uint8))
+    for name, first, second in (("a.tiff", clear.convert("RGB"), clear), ("b.tiff", clear, clear.convert("RGB"))):
+        first.save(folders / "input" / name, save_all=True, append_images=[second])
+        _, mask = values(image_nodes.LoadImage.execute(name))
+        assert mask.shape == (2, 5, 6)
+        assert mask.flatten(1).amax(1).tolist() == [float(each.mode == "RGBA") for each in (first, second)]
+
+
 def test_palettes_keep_their_transparency(folders: Path) -> None:
     indexed = Image.fromarray(np.eye(4, dtype=np.uint8), mode="P")
     indexed.putpalette([10, 20, 30, 40, 50, 60])

@@ -73,8 +73,8 @@ def load_image(path: str | Path) -> tuple[Tensor, Tensor]:
     Of a damaged image, what can be read is returned, and the log says so.
 
     Returns:
-        (N, H, W, 3) in 0..1, and the transparency (N, H, W), 1 where nothing is to be seen; (N, 64, 64) zeros when the
-        file has none.
+        (N, H, W, 3) in 0..1, and the transparency (N, H, W), 1 where nothing is to be seen; (N, 64, 64) zeros when no
+        frame has any.
 
     Raises:
         ValueError: the file is not an image, nothing of it can be read, or it is too large.
@@ -233,7 +233,8 @@ def _tensors(frames: list[_Frame]) -> tuple[Tensor, Tensor]:
     height, width = frames[0].size
     count = len(frames)
     images = torch.empty(count, height, width, 3)
-    mask = torch.zeros(count, *((height, width) if frames[0].opacity is not None else EMPTY_MASK))
+    has_opacity = any(frame.opacity is not None for frame in frames)
+    mask = torch.zeros(count, *((height, width) if has_opacity else EMPTY_MASK))
     for index in reversed(range(count)):
         frame = frames.pop()
         if frame.pixels.ndim == 2:
