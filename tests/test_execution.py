@@ -84,6 +84,20 @@ def test_what_a_run_did_not_use_leaves_the_cache() -> None:
     assert CALLS == ["1", "Add", "1", "Add"]
 
 
+def test_outputs_that_rest_keep_their_results() -> None:
+    cache = Cache()
+    prompt = SHARED | {"3": node("Number", value=5), "4": node("Show", value=["3", 0])}
+    run(prompt, cache)
+    CALLS.clear()
+    checked, _ = validate(prompt, INFO)
+    Run(checked, ["4"], INFO, cache, resting=["0"]).start()
+    run(prompt, cache)
+    assert not CALLS
+    Run(checked, ["4"], INFO, cache).start()
+    run(prompt, cache)
+    assert CALLS, "what neither runs nor rests is forgotten"
+
+
 def test_a_node_that_knows_its_id_does_not_share_with_its_twin() -> None:
     twins = {"1": node("Number", value=4), "2": node("Number", value=4), "3": node("Add", a=["1", 0], b=["2", 0])}
     assert text_of(twins | {"0": node("Show", value=["3", 0])}) == ["8"]

@@ -197,6 +197,20 @@ def test_what_is_right_of_a_prompt_runs_and_the_rest_is_told(tmp_path: Path) -> 
     serve(tmp_path, test)
 
 
+def test_a_part_of_a_prompt_runs_and_the_rest_stays_cached(tmp_path: Path) -> None:
+    prompt = SUM | {"5": node("Number", value=7), "6": node("Show", value=["5", 0])}
+
+    async def test(client: Client) -> None:
+        await run_prompt(client, prompt)
+        CALLS.clear()
+        for targets in (["6"], ["0"], None):
+            entry = await run_prompt(client, prompt, partial_execution_targets=targets)
+            assert entry["prompt"][4] == (targets or ["0", "6"])
+        assert not CALLS
+
+    serve(tmp_path, test)
+
+
 WRONG = {
     "required_input_missing": (node("Number"), "value", "value"),
     "invalid_input_type": (node("Number", value="many"), "value", "value, many, invalid literal"),

@@ -90,6 +90,7 @@ class Worker:
             ObjectInfo(self.classes),
             self._cache,
             extra_pnginfo=job.extra_data.get("extra_pnginfo"),
+            resting=job.resting,
             on_cached=cached,
             on_node=told.node_starts,
             on_result=told.node_ends,

@@ -55,6 +55,7 @@ class Run:
         prompt: the graph, from `validation.validate`.
         outputs: the ids of its output nodes.
         extra_pnginfo: what saved images carry beside the graph: `{"workflow": <UI-format>}`.
+        resting: other output nodes of the graph that were found right; what is kept of them stays, and they do not run.
         on_cached: called before anything runs, with the ids of the needed nodes whose results are kept from before.
         on_node: called with a node's id and class before it runs.
         on_result: called with a node's id and result when it has run, and with that of an output, or of a node that
@@ -66,6 +67,7 @@ class Run:
     object_info: ObjectInfo
     cache: Cache = field(default_factory=Cache)
     extra_pnginfo: Mapping[str, Any] | None = None
+    resting: Sequence[str] = ()
     on_cached: Callable[[list[str]], None] = lambda node_ids: None
     on_node: Callable[[str, str], None] = lambda node_id, class_type: None
     on_result: Callable[[str, NodeResult], None] = lambda node_id, result: None
@@ -93,7 +95,7 @@ class Run:
             InterruptProcessingException: the run was stopped.
         """
         interrupt_current_processing(False)
-        for node_id in self.needed:
+        for node_id in _sources_first(self.prompt, [*self.outputs, *self.resting]):
             self._signatures[node_id] = self._signature(node_id)
         known = set(self._signatures.values())
         self.cache.entries = {key: entry for key, entry in self.cache.entries.items() if key in known}
