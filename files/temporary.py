@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import shutil
 import tempfile
@@ -31,6 +32,17 @@ def make_folder() -> str:
             atexit.register(_remove, folder, os.getpid())
             return folder
         os.close(descriptor)
+
+
+@functools.cache
+def own_folder() -> str:
+    """Return the temporary folder of this process, which is made when it is first asked for; see `make_folder`."""
+    return make_folder()
+
+
+def short_lived() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for a `with` block, inside of the one of this process: whatever ends that, nothing is left."""
+    return tempfile.TemporaryDirectory(dir=own_folder())
 
 
 def remove_abandoned() -> None:

@@ -5,7 +5,6 @@ A model is a file or, beyond ComfyUI, a diffusers folder (one with a `model_inde
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import stat
@@ -14,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..files.temporary import make_folder
+from ..files.temporary import own_folder
 
 supported_pt_extensions = {".ckpt", ".pt", ".pt2", ".bin", ".pth", ".safetensors", ".pkl", ".sft"}
 """Suffixes of model files, under ComfyUI's name."""
@@ -141,12 +140,7 @@ def get_output_directory() -> str:
 
 def get_temp_directory() -> str:
     """Return the folder of previews, made on the first call."""
-    return _temp or _own_temp()
-
-
-@functools.cache
-def _own_temp() -> str:
-    return make_folder()
+    return _temp or own_folder()
 
 
 def get_directory_by_type(type_name: str) -> str | None:

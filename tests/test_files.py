@@ -171,12 +171,12 @@ def test_what_a_killed_process_left_is_removed_and_nothing_that_is_in_use(tmp_pa
 FOLDER = """
 import os, signal, sys
 from pathlib import Path
-from tessera.files.temporary import make_folder
+from tessera.files.temporary import short_lived
 
-folder = Path(make_folder())
-(folder / "preview.png").write_bytes(b"x")
-print(folder, flush=True)
-sys.stdin.readline()
+with short_lived() as folder:
+    Path(folder, "preview.png").write_bytes(b"x")
+    print(folder, flush=True)
+    sys.stdin.readline()
 """
 
 

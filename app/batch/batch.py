@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...files.temporary import short_lived
 from ...host.errors import MOST_LINES, GraphError, listed
 from ...host.graph.documents import Workflow
 from ...host.graph.workflow import read, to_prompt
@@ -238,7 +238,7 @@ def opened(options: Options, dry: bool = False) -> Iterator[Batch]:
     """
     if dry:
         with (
-            tempfile.TemporaryDirectory(prefix="tessera-batch-") as folder,
+            short_lived() as folder,
             closing(Batch(options, None, Path(folder, QUEUE))) as batch,
         ):
             yield batch

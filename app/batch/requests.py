@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...files.temporary import short_lived
 from ...host.errors import GraphError, shown
 from ...host.graph.documents import from_document
 from ...host.graph.workflow import to_prompt
@@ -82,7 +82,7 @@ class RequestPlanner:
         document, _ = convert(self._service, body, self.info, images, _seed(body), **self.choices)
         workflow = from_document(document)
         prompt = to_prompt(workflow, self.info, self.now)
-        with tempfile.TemporaryDirectory(prefix="tessera-request-") as folder:
+        with short_lived() as folder:
             files = {name: Path(folder, name) for name in images.found}
             for name, content in images.found.items():
                 files[name].write_bytes(content)

@@ -6,7 +6,6 @@ import argparse
 import logging
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ...host.errors import GraphError
@@ -38,16 +37,15 @@ def command(options: argparse.Namespace) -> int:
     """Run the command until Ctrl-C, and return the exit code."""
     if not 0 <= options.port <= LAST_PORT:
         raise GraphError([f"--port is {options.port}; expected 0 (any that is free) to {LAST_PORT}"])
-    with TemporaryDirectory(prefix="tessera-") as previews:
-        application = _application(options, previews)
-        import asyncio
+    application = _application(options)
+    import asyncio
 
-        with suppress(KeyboardInterrupt):
-            asyncio.run(_serve(application, options))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(application, options))
     return DONE
 
 
-def _application(options: argparse.Namespace, previews: str) -> web.Application:
+def _application(options: argparse.Namespace) -> web.Application:
     try:
         import aiohttp  # noqa: F401
     except ImportError:
@@ -57,7 +55,7 @@ def _application(options: argparse.Namespace, previews: str) -> web.Application:
     from ..server.application import make_application
     from ..server.editor_files import editor_folder
 
-    folder_paths.configure(**folders_of(options), temp_dir=previews)
+    folder_paths.configure(**folders_of(options))
     try:
         devices.configure(options.device, options.dtype)
     except ValueError as error:

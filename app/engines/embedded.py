@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...files.temporary import short_lived
 from ...host.graph.workflow import Prompt
 from ...host.schema.object_info import ObjectInfo
 from .engine import Made, Progress, Task, only_told
@@ -78,7 +78,7 @@ class EmbeddedEngine:
         from ..api import execute
 
         info = self.object_info()
-        with tempfile.TemporaryDirectory(prefix="tessera-job-") as folder:
+        with short_lived() as folder:
             inputs, outputs, previews = (os.path.join(folder, name) for name in ("input", "output", "temp"))
             stage(Path(inputs), task.files)
             folder_paths.configure(self.models_dir, inputs, outputs, previews)
@@ -119,7 +119,7 @@ def _seen(files: Mapping[str, Path], input_dir: str) -> Iterator[str]:
     if all(Path(os.path.abspath(path)) == Path(input_dir, name) for name, path in files.items()):
         yield input_dir
         return
-    with tempfile.TemporaryDirectory(prefix="tessera-check-") as folder:
+    with short_lived() as folder:
         for name, path in files.items():
             place = Path(folder, name)
             place.parent.mkdir(parents=True, exist_ok=True)
