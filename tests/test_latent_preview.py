@@ -20,9 +20,9 @@ from torch.nn import functional as F
 @pytest.fixture(autouse=True)
 def shown() -> Iterator[None]:
     """Previews are shown, and not by the next test."""
-    latent_preview.set_default("auto")
+    latent_preview.choose("auto")
     yield
-    latent_preview.set_default("none")
+    latent_preview.choose()
     set_progress_bar_global_hook(None)
 
 
@@ -66,14 +66,10 @@ def test_nothing_is_shown_where_it_is_not_wanted_or_not_known() -> None:
     x0 = torch.zeros(1, 4, 8, 8)
     assert latent_preview.preview(x0, LatentFormat()) is None
     assert latent_preview.preview(torch.zeros(1, 5, 8, 8), SD15()) is None
-    latent_preview.choose("none")
-    assert latent_preview.preview(x0, SD15()) is None
-    for method in ("latent2rgb", "taesd", "auto", "default", None, "unheard of", 7):
+    methods = {"latent2rgb": True, "taesd": True, "auto": True}
+    for method in ("none", *methods, "default", None, "unheard of", 7):
         latent_preview.choose(method)
-        assert latent_preview.preview(x0, SD15()) is not None
-    latent_preview.set_default("none")
-    latent_preview.choose("default")
-    assert latent_preview.preview(x0, SD15()) is None
+        assert (latent_preview.preview(x0, SD15()) is not None) == methods.get(method, False)
 
 
 def test_every_step_brings_a_preview() -> None:

@@ -25,9 +25,6 @@ MAX_REQUEST_BYTES = 2**28
 """A request holds images as base64 text."""
 
 
-_OUTPUT = "the workflow to write; with a number before its suffix where there are several requests"
-
-
 def declare(commands: Any, parents: list[Parser]) -> None:
     """Add the command."""
     made = commands.add_parser("import", parents=parents, help="turn a hosted service's request into a workflow")

@@ -14,8 +14,8 @@ from .widget_slots import control_count
 ObjectInfos = Mapping[str, Mapping[str, Any]]
 Row = tuple[int, int, int, int]
 MOST_INPUTS = 5000
-# A node inside with a number or a choice to type in, and nothing else: its value goes where it is linked.
 PRIMITIVE, REROUTE = "PrimitiveNode", "Reroute"
+"""Nodes that are seen through: a value that goes where it is linked, and a corner of a link."""
 
 
 @dataclass(frozen=True)

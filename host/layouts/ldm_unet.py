@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from .ldm_layout import Source
 from .state_dicts import StateDict
 
-UNET_PREFIX = "model.diffusion_model."
-
 _UNET_NAMES = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",

@@ -18,20 +18,13 @@ MAX_PREVIEW_RESOLUTION = 512
 METHODS = {"none": False, "auto": True, "latent2rgb": True, "taesd": True}
 """ComfyUI's methods, and whether each shows something; there is one way here, a linear map from latents to colours."""
 
-_default = _shows = False
-
-
-def set_default(method: str) -> None:
-    """Choose what runs show that choose nothing."""
-    global _default
-    _default = METHODS[method]
-    choose(None)
+_shows = False
 
 
 def choose(method: Any = None) -> None:
-    """Choose what the next run shows; any other name than ComfyUI's means the default."""
+    """Choose what the next run shows; nothing for any other name than ComfyUI's, such as its "default"."""
     global _shows
-    _shows = METHODS.get(method, _default) if isinstance(method, str) else _default
+    _shows = isinstance(method, str) and METHODS.get(method, False)
 
 
 def preview(x0: Tensor, latent_format: LatentFormat) -> tuple[str, Image.Image, int] | None:
