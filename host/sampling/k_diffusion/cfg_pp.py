@@ -42,11 +42,14 @@ def sample_dpmpp_2s_ancestral_cfg_pp(
             x = denoised
             continue
         down, up = ancestral_step(sigma, sigma_next, eta)
-        middle = geometric_mean(sigma, down)
-        x_middle = toward(x + (denoised - uncond()), denoised, sigma, middle)
-        denoised_middle = run.denoise(x_middle, middle)
-        # The negative prediction is the middle's by now.
-        x = toward(x + (denoised - uncond()), denoised_middle, sigma, down)
+        if down == 0:
+            x = denoised
+        else:
+            middle = geometric_mean(sigma, down)
+            x_middle = toward(x + (denoised - uncond()), denoised, sigma, middle)
+            denoised_middle = run.denoise(x_middle, middle)
+            # The negative prediction is the middle's by now.
+            x = toward(x + (denoised - uncond()), denoised_middle, sigma, down)
         x = x + run.noise(sigma, sigma_next) * s_noise * up
     return x
 

@@ -37,9 +37,12 @@ def sample_dpmpp_2s_ancestral(
             x = denoised
             continue
         down, factor, up = any_ancestral_step(run, sigma, sigma_next, eta)
-        middle = _middle(sigma, down, run.flow)
-        x_middle = toward(x, denoised, sigma, middle)
-        x = toward(x, run.denoise(x_middle, middle), sigma, down)
+        if down == 0:
+            x = denoised
+        else:
+            middle = _middle(sigma, down, run.flow)
+            x_middle = toward(x, denoised, sigma, middle)
+            x = toward(x, run.denoise(x_middle, middle), sigma, down)
         if eta > 0:
             x = factor * x + run.noise(sigma, sigma_next) * s_noise * up
     return x

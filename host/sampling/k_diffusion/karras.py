@@ -25,10 +25,11 @@ def sample_euler_ancestral(
     """Euler steps to a lower noise level, then noise up to the next one."""
     for i, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(i, x, sigma)
-        if sigma_next == 0:
+        down, factor, up = any_ancestral_step(run, sigma, sigma_next, eta)
+        # Where a high eta leaves nothing but noise, ComfyUI adds none, but for flows.
+        if sigma_next == 0 or (down == 0 and not run.flow):
             x = denoised
             continue
-        down, factor, up = any_ancestral_step(run, sigma, sigma_next, eta)
         x = x + slope(x, denoised, sigma) * (down - sigma)
         if eta > 0:
             x = factor * x + run.noise(sigma, sigma_next) * s_noise * up
@@ -80,10 +81,10 @@ def sample_dpm_2_ancestral(
     """DPM-Solver-2 steps to a lower noise level, then noise up to the next one."""
     for i, sigma, sigma_next in run.steps():
         denoised = run.denoise_and_report(i, x, sigma)
-        if sigma_next == 0:
+        down, factor, up = any_ancestral_step(run, sigma, sigma_next, eta)
+        if down == 0:
             x = denoised
             continue
-        down, factor, up = any_ancestral_step(run, sigma, sigma_next, eta)
         x = factor * _midpoint(run, x, denoised, sigma, down) + run.noise(sigma, sigma_next) * s_noise * up
     return x
 
