@@ -61,7 +61,7 @@ def test_a_flow_adds_its_noise_whatever_eta_is() -> None:
 
 
 @pytest.mark.parametrize("sigmas", [[9.0, 2.0, 0.5], [0.5, 2.0, 9.0]])
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2", "dpmpp_2m", "dpm_fast", "lms"])
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2", "dpmpp_2m", "dpm_adaptive", "dpm_fast", "lms"])
 def test_levels_may_fall_and_rise(name: str, sigmas: list[float]) -> None:
     """Levels that rise add noise again along the same path (FlipSigmas)."""
     made, _ = run(name, sigmas)

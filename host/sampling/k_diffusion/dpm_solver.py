@@ -76,11 +76,15 @@ def sample_dpm_adaptive(
     h_init: float = 0.05,
     accept_safety: float = 0.81,
 ) -> Tensor:
-    """DPM-Solver-23: steps as long as the second and the third order agree. Only the ends of `sigmas` count."""
+    """DPM-Solver-23: steps as long as the second and the third order agree. Only the ends of `sigmas` count.
+
+    They may rise, which adds noise.
+    """
     t, end = _interval(sigmas)
-    size, i, x_low_accepted = h_init, 0, x
-    while t < end - 1e-5:
-        t_next = torch.minimum(end, t + size)
+    falls = bool(t < end)
+    size, i, x_low_accepted = h_init if falls else -h_init, 0, x
+    while (end - t if falls else t - end) > 1e-5:
+        t_next = torch.minimum(end, t + size) if falls else torch.maximum(end, t + size)
         h = t_next - t
         eps = _eps(run, x, t)
         eps_r1 = _eps(run, _step1(x, t, 1 / 3 * h, eps), t + 1 / 3 * h)
