@@ -5,6 +5,7 @@ Drop-in replacement for `comfy.ldm.flux.model.Flux.forward_orig`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -35,36 +36,66 @@ class HookedAttention:
         transformer_options: Options | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend among tokens (B, N, D) of the image, or of all where no text (B, L, D) is beside them."""
-        from diffusers.models.embeddings import apply_rotary_emb
-
-        options, pe, mask = transformer_options or {}, image_rotary_emb, attention_mask
-        q, k, v = _queries(hidden_states, attn, (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k))
+        parts = (layer(hidden_states) for layer in (attn.to_q, attn.to_k, attn.to_v))
+        q, k, v = _normed(parts, attn, (attn.norm_q, attn.norm_k))
         if encoder_hidden_states is not None:
-            layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            text = _queries(encoder_hidden_states, attn, layers, (attn.norm_added_q, attn.norm_added_k))
+            parts = (layer(encoder_hidden_states) for layer in (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj))
+            text = _normed(parts, attn, (attn.norm_added_q, attn.norm_added_k))
             q, k, v = (torch.cat(pair, 2) for pair in zip(text, (q, k, v), strict=True))
-        patches = options.get("patches", {})
-        for patch in patches.get("attn1_patch", []):
-            out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=dict(options))
-            q, k, v, pe, mask = (
-                out.get(name, value)
-                for name, value in zip(("q", "k", "v", "pe", "attn_mask"), (q, k, v, pe, mask), strict=True)
-            )
-        if pe is not None:
-            rotate: Any = apply_rotary_emb
-            q, k = rotate(q, pe, sequence_dim=2), rotate(k, pe, sequence_dim=2)
-        output = _attend(q, k, v, attn.heads, mask, options)
-        for patch in patches.get("attn1_output_patch", []):
-            output = patch(output, dict(options))
+        output = attend(q, k, v, attn, image_rotary_emb, attention_mask, transformer_options or {})
         if encoder_hidden_states is None:
             return output
         length = encoder_hidden_states.shape[1]
         return attn.to_out[0](output[:, length:]), attn.to_add_out(output[:, :length])
 
 
-def _queries(tokens: Tensor, attn: Any, layers: tuple[Any, ...], norms: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """Return normed q and k, and v, each (B, H, N, D), of tokens (B, N, C)."""
-    q, k, v = (layer(tokens).unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for layer in layers)
+class HookedParallelAttention:
+    """Attention of a single block of Flux.2, beside which its feed-forward layer runs."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        transformer_options: Options | None = None,
+    ) -> Tensor:
+        """Attend among the tokens (B, N, D) of text and image."""
+        parts = attn.to_qkv_mlp_proj(hidden_states)
+        parts, hidden = parts[..., : 3 * attn.inner_dim], parts[..., 3 * attn.inner_dim :]
+        q, k, v = _normed(parts.chunk(3, -1), attn, (attn.norm_q, attn.norm_k))
+        output = attend(q, k, v, attn, image_rotary_emb, attention_mask, transformer_options or {})
+        return attn.to_out(torch.cat([output, attn.mlp_act_fn(hidden)], -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, attn: Any, pe: Any, mask: Tensor | None, options: Options) -> Tensor:
+    """Return attention (B, N, D) of normed queries, keys and values (B, H, N, D), which are rotated here."""
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    patches = options.get("patches", {})
+    for patch in patches.get("attn1_patch", []):
+        out = patch(q, k, v, pe=pe, attn_mask=mask, extra_options=dict(options))
+        q, k, v, pe, mask = (
+            out.get(name, value)
+            for name, value in zip(("q", "k", "v", "pe", "attn_mask"), (q, k, v, pe, mask), strict=True)
+        )
+    if pe is not None:
+        rotate: Any = apply_rotary_emb
+        q, k = (rotate(each, _first(pe, each.shape[2]), sequence_dim=2) for each in (q, k))
+    output = _attend(q, k, v, attn.heads, mask, options)
+    for patch in patches.get("attn1_output_patch", []):
+        output = patch(output, dict(options))
+    return output
+
+
+def _first(pe: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Return rotations of the first tokens: hooks may have left out others of the queries."""
+    return pe[0][:count], pe[1][:count]
+
+
+def _normed(parts: Iterable[Tensor], attn: Any, norms: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Return normed q and k, and v, each (B, H, N, D), of (B, N, H D)."""
+    q, k, v = (part.unflatten(-1, (-1, attn.head_dim)).transpose(1, 2) for part in parts)
     return norms[0](q), norms[1](k), v
 
 
@@ -93,12 +124,12 @@ class FluxCalls:
 
     def double(self, block: Any, args: Options) -> tuple[Tensor, Tensor]:
         """Return the tokens of text (B, L, D) and image (B, N, D) behind a double block."""
-        return block(args["img"], args["txt"], args["vec"], args["pe"], _keywords(args))
+        return block(args["img"], args["txt"], args["vec"], args["pe"], block_keywords(args))
 
     def single(self, block: Any, args: Options, text: int) -> Tensor:
         """Return the tokens of both (B, L + N, D) behind a single block."""
         txt, img = args["img"][:, :text], args["img"][:, text:]
-        return torch.cat(block(img, txt, args["vec"], args["pe"], _keywords(args)), 1)
+        return torch.cat(block(img, txt, args["vec"], args["pe"], block_keywords(args)), 1)
 
 
 def forward_flux(
@@ -113,6 +144,7 @@ def forward_flux(
     control: dict[str, list[Tensor | None]] | None,
     attn_mask: Tensor | None,
     options: Options,
+    txt_ids: Tensor | None = None,
 ) -> Tensor:
     """Call the transformer once.
 
@@ -121,13 +153,14 @@ def forward_flux(
         calls: how it is called.
         img: tokens of the image (B, N, C).
         img_ids: their positions (N, 3).
-        txt: text embedding (B, L, D); all at position 0.
+        txt: text embedding (B, L, D).
         timestep: 0..1 (B,).
         y: pooled text (B, P).
         guidance: of distillation (B,), for transformers that embed it.
         control: what a ControlNet adds after each double ("input") and single ("output") block.
         attn_mask: (..., L + N, L + N), True or 0 where a key is seen.
         options: `transformer_options`.
+        txt_ids: positions of the text (L, 3); 0 by default.
 
     Returns:
         (B, N, C).
@@ -140,7 +173,9 @@ def forward_flux(
         "img": transformer.x_embedder(img),
         "txt": transformer.context_embedder(txt),
         "img_ids": img_ids.expand(len(img), -1, -1),
-        "txt_ids": img_ids.new_zeros(len(img), txt.shape[1], img_ids.shape[-1]),
+        "txt_ids": (img_ids.new_zeros(txt.shape[1], img_ids.shape[-1]) if txt_ids is None else txt_ids).expand(
+            len(img), -1, -1
+        ),
     }
     for patch in options.get("patches", {}).get("post_input", []):
         values |= patch({**values, "transformer_options": options})
@@ -202,7 +237,8 @@ def _single_blocks(run: _Run, tokens: Tensor, text: int) -> Tensor:
     return tokens
 
 
-def _keywords(args: Options) -> Options:
+def block_keywords(args: Options) -> Options:
+    """Return what a block hands on to its attention."""
     return {"attention_mask": args.get("attn_mask"), "transformer_options": args.get("transformer_options")}
 
 

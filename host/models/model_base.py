@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import torch
@@ -16,57 +15,18 @@ from torch import Tensor
 
 from ..runtime.patcher_extension import WrappersMP, wrapped
 from ..sampling.conds import CONDConstant, CONDCrossAttn, CONDList, CONDNoiseShape, CONDRegular
-from ..sampling.model_sampling import (
-    CONST,
-    EPS,
-    V_PREDICTION,
-    X0,
-    HasSamplingSettings,
-    ModelSamplingDiscrete,
-    ModelSamplingDiscreteFlow,
-    ModelSamplingFlux,
-    Schedule,
-)
 from . import latent_formats
 from .attention_hooks import patched_attention, unknown_patches
 from .flux_transformer import FluxCalls, HookedAttention, forward_flux
 from .flux_transformer import unknown_patches as unknown_flux_patches
 from .image_conds import edit_channels, flux_channels, inpainting_channels
+from .model_types import ModelType, model_sampling
 from .patches import PATCH, patchify, unpatchify, with_references
 from .references import spread_mask
 
 Conds = dict[str, CONDRegular]
 TEXT_WIDTHS = ("joint_attention_dim", "cross_attention_dim", "cap_feat_dim")
 """What diffusers calls the width of a text embedding."""
-
-
-class ModelType(Enum):
-    """What a model predicts and at which noise levels."""
-
-    EPS = 1
-    V_PREDICTION = 2
-    FLOW = 6
-    FLUX = 8
-    X0 = 14
-
-
-_SAMPLING: dict[ModelType, tuple[type[Schedule], type]] = {
-    ModelType.EPS: (ModelSamplingDiscrete, EPS),
-    ModelType.V_PREDICTION: (ModelSamplingDiscrete, V_PREDICTION),
-    ModelType.X0: (ModelSamplingDiscrete, X0),
-    ModelType.FLOW: (ModelSamplingDiscreteFlow, CONST),
-    ModelType.FLUX: (ModelSamplingFlux, CONST),
-}
-
-
-def model_sampling(model_config: HasSamplingSettings | None, model_type: ModelType) -> Any:
-    """Return the schedule and prediction of a model type, as one object."""
-    schedule, prediction = _SAMPLING[model_type]
-
-    class ModelSampling(schedule, prediction):
-        pass
-
-    return ModelSampling(model_config)
 
 
 @dataclass
@@ -319,6 +279,7 @@ class Flux(BaseModel):
     default_type = ModelType.FLUX
     default_latent_format = latent_formats.Flux
     calls = FluxCalls()
+    default_ref_method = "offset"
 
     def __init__(self, diffusion_model: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(diffusion_model, *args, **kwargs)
@@ -382,7 +343,9 @@ class Flux(BaseModel):
         tokens, ids = patchify(x)
         count = tokens.shape[1]
         if ref_latents:
-            tokens, ids = with_references(tokens, ids, x, ref_latents, conds.get("ref_latents_method") or "offset")
+            tokens, ids = with_references(
+                tokens, ids, x, ref_latents, conds.get("ref_latents_method") or self.default_ref_method
+            )
         output = forward_flux(
             self.diffusion_model,
             self.calls,

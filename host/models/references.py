@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 METHODS = ("offset", "index", "uxo")
+WITHOUT_NOISE = "index_timestep_zero"
+"""As "index", for models that see references as images without noise."""
 
 
 def places(

@@ -25,6 +25,14 @@ class TransformerModel(BaseModel):
     patch = 2
     """Latents along the side of one token."""
 
+    patches: frozenset[str] = frozenset()
+    replaced: frozenset[str] = frozenset()
+    """Names of the hooks inside blocks that are called, of ComfyUI's `patches` and `patches_replace`."""
+
+    def _unknown_patches(self, options: dict[str, Any]) -> list[str]:
+        found = {*options.get("patches", {})} - self.patches | {*options.get("patches_replace", {})} - self.replaced
+        return sorted(found)
+
     def encode_adm(self, **kwargs: Any) -> Tensor | None:
         """Return the pooled text (B, P), if the family has one."""
         return kwargs.get("pooled_output")
@@ -52,11 +60,21 @@ class TransformerModel(BaseModel):
         height, width = x.shape[-2:]
         more = (0, -width % self.patch, 0, -height % self.patch)
         wrapped = F.pad(x, more, mode="circular") if any(more) else x
-        conds.pop("transformer_options", None)
         return self.forward_transformer(wrapped, timestep, context, y, **conds)[..., :height, :width]
 
     def forward_transformer(
         self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
     ) -> Tensor:
-        """Call the transformer once: x (B, C, H, W), timestep (B,), context (B, L, D) -> (B, C, H, W)."""
+        """Call the transformer once.
+
+        Args:
+            x: latents (B, C, H, W).
+            timestep: (B,).
+            context: text embedding (B, L, D).
+            y: pooled text (B, P).
+            conds: what `extra_conds` adds, and `transformer_options`.
+
+        Returns:
+            (B, C, H, W).
+        """
         raise NotImplementedError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import torch
@@ -188,109 +187,6 @@ def perturbed_attention(model: Any, scale: float) -> Any:
 
     patched = model.clone()
     patched.set_model_sampler_post_cfg_function(function)
-    return patched
-
-
-def _layers(text: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", text)]
-
-
-def without_layers(options: ModelOptions, double: list[int], single: list[int]) -> ModelOptions:
-    """Return model options with which a transformer skips blocks."""
-
-    def skip(args: Args, extra: Args) -> Args:
-        return args
-
-    options = dict(options)
-    for kind, layers in (("double_block", double), ("single_block", single)):
-        for layer in layers:
-            options = set_model_options_patch_replace(options, skip, "dit", kind, layer)
-    return options
-
-
-@NODES(
-    "SkipLayerGuidanceDiT",
-    "SkipLayerGuidanceDiT",
-    [
-        io.Model.Input("model"),
-        io.String.Input("double_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of both streams."),
-        io.String.Input("single_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of one stream."),
-        decimal("scale", 3.0, 0.0, 10.0, 0.1, tooltip="0 is off."),
-        _part("start_percent", 0.01, "Part of the schedule before it begins.", advanced=True),
-        _part("end_percent", 0.15, "Part of the schedule after which it ends.", advanced=True),
-        decimal("rescaling_scale", 0.0, 0.0, 10.0, tooltip="How much of the deviation of the prediction is kept."),
-    ],
-    [io.Model],
-    "advanced/guidance",
-    is_experimental=True,
-)
-def skip_layers(
-    model: Any,
-    double_layers: str,
-    single_layers: str,
-    scale: float,
-    start_percent: float,
-    end_percent: float,
-    rescaling_scale: float,
-) -> Any:
-    """Guide away from what a transformer predicts without some of its blocks."""
-    double, single = _layers(double_layers), _layers(single_layers)
-    sampling = model.get_model_object("model_sampling")
-    high, low = sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
-    if not double and not single:
-        return model
-
-    def function(args: Args) -> Tensor:
-        guided, cond = args["denoised"], args["cond_denoised"]
-        if scale <= 0 or not low <= float(args["sigma"][0]) <= high:
-            return guided
-        options = without_layers(args["model_options"], double, single)
-        (worse,) = calc_cond_batch(args["model"], [args["cond"]], args["input"], args["sigma"], options)
-        guided = guided + (cond - worse) * scale
-        if rescaling_scale:
-            guided = guided * (rescaling_scale * cond.std() / guided.std() + (1 - rescaling_scale))
-        return guided
-
-    patched = model.clone()
-    patched.set_model_sampler_post_cfg_function(function)
-    return patched
-
-
-@NODES(
-    "SkipLayerGuidanceDiTSimple",
-    "SkipLayerGuidanceDiTSimple",
-    [
-        io.Model.Input("model"),
-        io.String.Input("double_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of both streams."),
-        io.String.Input("single_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of one stream."),
-        _part("start_percent", 0.0, "Part of the schedule before it begins.", advanced=True),
-        _part("end_percent", 1.0, "Part of the schedule after which it ends.", advanced=True),
-    ],
-    [io.Model],
-    "advanced/guidance",
-    is_experimental=True,
-)
-def skip_layers_of_negative(
-    model: Any, double_layers: str, single_layers: str, start_percent: float, end_percent: float
-) -> Any:
-    """Predict the negative prompt without some blocks of a transformer."""
-    double, single = _layers(double_layers), _layers(single_layers)
-    sampling = model.get_model_object("model_sampling")
-    high, low = sampling.percent_to_sigma(start_percent), sampling.percent_to_sigma(end_percent)
-    if not double and not single:
-        return model
-
-    def predict(args: Args) -> list[Tensor]:
-        conds, options = args["conds"], args["model_options"]
-        shared = args["input"], args["sigma"]
-        if conds[1] is None or not low <= float(args["sigma"][0]) <= high:
-            return calc_cond_batch(args["model"], conds, *shared, options)
-        cond = calc_cond_batch(args["model"], [conds[0], None], *shared, options)[0]
-        worse = without_layers(options, double, single)
-        return [cond, calc_cond_batch(args["model"], [None, conds[1]], *shared, worse)[1]]
-
-    patched = model.clone()
-    patched.set_model_sampler_calc_cond_batch_function(predict)
     return patched
 
 

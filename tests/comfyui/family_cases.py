@@ -275,6 +275,7 @@ CASES = {
     "flux2": Case(flux2, 48, 0, 128, cfg=1.5, scheduler="simple"),
     "flux2-dev": Case(partial(flux2, True), 48, 0, 128, lambda generator: {"guidance": 2.5}, 1.0, "simple"),
     "flux2-edit": Case(flux2, 48, 0, 128, _pages(None), 1.5, "simple", 512),
+    "flux2-without-noise": Case(flux2, 48, 0, 128, _pages("index_timestep_zero"), 1.5, "simple", 512),
     "flux2-offset": Case(flux2, 48, 0, 128, _pages("offset"), 1.5, "simple", 512),
     "qwen-image-reference": Case(qwen_image, 48, 0, 16, _beside, 1.5, "simple", frames=True),
     "qwen-image-without-noise": Case(qwen_image, 48, 0, 16, _without_noise, 1.5, "simple", frames=True),

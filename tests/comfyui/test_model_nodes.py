@@ -21,6 +21,8 @@ TOLERANCE = 1e-3
 FACTORS = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
 WHOLE = {"start_percent": 0.0, "end_percent": 1.0}
 LAYERS = {"double_layers": "0", "single_layers": "1"}
+SKIPPED = {"start_percent": 0.0, "end_percent": 1.0, "scale": 3.0}
+NAG = {"nag_scale": 4.0, "nag_alpha": 0.6, "nag_tau": 1.3}
 NODES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "FreeU": ("sd15-wide", "nodes_freelunch", FACTORS),
     "FreeU_V2": ("sd15-wide", "nodes_freelunch", FACTORS),
@@ -28,8 +30,18 @@ NODES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "PerturbedAttentionGuidance": ("sd15-wide", "nodes_pag", {"scale": 3.0}),
     "SkipLayerGuidanceDiT": ("flux", "nodes_slg", {**LAYERS, **WHOLE, "scale": 3.0, "rescaling_scale": 0.3}),
     "SkipLayerGuidanceDiTSimple": ("flux", "nodes_slg", {**LAYERS, **WHOLE}),
+    "SkipLayerGuidanceSD3": ("sd35", "nodes_sd3", {"layers": "0", **SKIPPED}),
+    "NAGuidance": ("flux", "nodes_nag", NAG),
+    "FluxKVCache": ("flux2-edit", "nodes_flux", {}),
+    **{
+        f"SkipLayerGuidanceDiT, {case}": (case, "nodes_slg", {**LAYERS, **SKIPPED, "rescaling_scale": 0.3})
+        for case in ("chroma", "flux2-dev", "qwen-image-reference")
+    },
+    "SkipLayerGuidanceDiTSimple, sd35": ("sd35", "nodes_slg", {**LAYERS, **WHOLE}),
+    "NAGuidance, flux2": ("flux2", "nodes_nag", NAG),
+    "NAGuidance, sd15": ("sd15", "nodes_nag", NAG),
 }
-"""The case that a node changes, ComfyUI's module of it, and its inputs."""
+"""By a node, and a case where there are several: the case that it changes, ComfyUI's module of it, and its inputs."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +53,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(files: Path) -> dict[str, Any]:
-    runs = {n: {**run_of(case, files), "node": (module, n, given)} for n, (case, module, given) in NODES.items()}
+    runs = {
+        name: {**run_of(case, files), "node": (module, name.split(",")[0], given)}
+        for name, (case, module, given) in NODES.items()
+    }
     return in_comfyui(files, runs)
 
 
@@ -51,7 +66,7 @@ def test_latents_with_a_node(name: str, files: Path, theirs: dict[str, Any]) -> 
     expected = theirs[name]
     assert not isinstance(expected, str), f"ComfyUI failed: {expected}"
     model = load_diffusion_model(files / f"{case}.safetensors")
-    found = sample(case, node_classes()[name].execute(model=model, **inputs).args[0])
+    found = sample(case, node_classes()[name.split(",")[0]].execute(model=model, **inputs).args[0])
     change = difference(sample(case, model), found)
     print(f"{name}: {difference(found, expected):.0e}, changed by {change:.2f}")
     assert change > 0.01

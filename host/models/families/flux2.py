@@ -16,8 +16,18 @@ from ...sampling.conds import CONDConstant, CONDList, CONDRegular
 from ...text.clip import CLIP
 from ...text.loading import MISTRAL, TextWeights, mistral_clip, qwen3_clip
 from .. import latent_formats
+from ..flux_transformer import (
+    PATCHES,
+    REPLACED,
+    FluxCalls,
+    HookedAttention,
+    HookedParallelAttention,
+    Options,
+    block_keywords,
+    forward_flux,
+)
 from ..model_base import Conds, ModelType
-from ..references import places
+from ..references import WITHOUT_NOISE, places
 from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
 
@@ -79,12 +89,75 @@ class Flux2Latents(latent_formats.LatentFormat):
     spacial_downscale_ratio = 16
 
 
+class Flux2Calls(FluxCalls):
+    """How diffusers' Flux2Transformer2DModel, whose blocks of a kind share one modulation, is modulated and called.
+
+    Args:
+        noisy: how many tokens of the image are as noisy as the time says, while those behind them have no noise; all
+            are by default.
+    """
+
+    def __init__(self, noisy: int | None = None) -> None:
+        self.noisy = noisy
+
+    def vectors(self, transformer: Any, timestep: Tensor, guidance: Tensor | None, y: Tensor | None) -> dict[str, Any]:
+        """Return what modulates blocks of each kind, of a time 0..1 (B,) and guidance (B,)."""
+        given = None if guidance is None or not transformer.config.guidance_embeds else 1000 * guidance
+        times = (timestep,) if self.noisy is None else (timestep, 0 * timestep)
+        embedded = [transformer.time_guidance_embed(1000 * time, given) for time in times]
+        image, single = (
+            tuple(modulation(each) for each in embedded)
+            for modulation in (transformer.double_stream_modulation_img, transformer.single_stream_modulation)
+        )
+        text = transformer.double_stream_modulation_txt(embedded[0])
+        return {"double": (image, text), "single": single, "final": embedded[0]}
+
+    def vector(self, vectors: Any, kind: str, index: int = 0) -> Any:
+        """Return what modulates the blocks of a kind, those of two streams with a pair."""
+        return vectors[kind]
+
+    def double(self, block: Any, args: Options) -> tuple[Tensor, Tensor]:
+        """Return the tokens of text (B, L, D) and image (B, N, D) behind a double block."""
+        image, text = args["vec"]
+        rows = self._rows(image, args["img"].shape[1], 0)
+        return block(args["img"], args["txt"], rows, text, args["pe"], block_keywords(args))
+
+    def single(self, block: Any, args: Options, text: int) -> Tensor:
+        """Return the tokens of both (B, L + N, D) behind a single block."""
+        rows = self._rows(args["vec"], args["img"].shape[1], text)
+        return block(args["img"], None, rows, args["pe"], block_keywords(args))
+
+    def _rows(self, modulations: tuple[Any, ...], tokens: int, before: int) -> Any:
+        """Return the modulation of all tokens, or one for each where references are without noise."""
+        if self.noisy is None:
+            return modulations[0]
+        first = min(tokens, before + self.noisy)
+        return _spread(modulations, first, tokens - first)
+
+
+def _spread(pair: tuple[Any, ...], first: int, rest: int) -> Any:
+    """Return a modulation (B, N, D) of so many tokens after the first of a pair, and of the rest after the second."""
+    if isinstance(pair[0], tuple):
+        return tuple(_spread(inner, first, rest) for inner in zip(*pair, strict=True))
+    rows = (each if each.ndim == 3 else each[:, None] for each in pair)
+    return torch.cat([each.expand(-1, count, -1) for each, count in zip(rows, (first, rest), strict=True)], 1)
+
+
 class Flux2(TransformerModel):
     """A diffusers Flux2Transformer2DModel, with images to edit as more tokens."""
 
     default_type = ModelType.FLUX
     default_latent_format = Flux2Latents
     patch = 1
+    patches, replaced = frozenset(PATCHES), frozenset(REPLACED)
+    default_ref_method = "index"
+
+    def __init__(self, diffusion_model: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(diffusion_model, *args, **kwargs)
+        for block in diffusion_model.transformer_blocks:
+            block.attn.set_processor(HookedAttention())
+        for block in diffusion_model.single_transformer_blocks:
+            block.attn.set_processor(HookedParallelAttention())
 
     def encode_adm(self, **kwargs: Any) -> None:
         """Return None: there is no pooled text."""
@@ -108,23 +181,31 @@ class Flux2(TransformerModel):
         self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
     ) -> Tensor:
         """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
-        config: Any = self.diffusion_model.config
         height, width = x.shape[2:]
-        images, method = [x, *(conds.get("ref_latents") or [])], conds.get("ref_latents_method") or "index"
+        images, method = [x, *(conds.get("ref_latents") or [])], conds.get("ref_latents_method")
+        method = method or self.default_ref_method
+        clear, method = method == WITHOUT_NOISE, "index" if method == WITHOUT_NOISE else method
         where = places([(each.shape[2], each.shape[3]) for each in images[1:]], height, width, method, INDEX_STEP)
         tokens = [rearrange(each.to(x), "b c h w -> b (h w) c") for each in images]
         ids = [_positions(each, *place) for each, place in zip(images, [(0.0, 0, 0), *where], strict=True)]
         text_ids = torch.zeros(context.shape[1], 4, device=x.device)
         text_ids[:, 3] = torch.arange(context.shape[1])
-        found = self.diffusion_model(
+        options = {**(conds.get("transformer_options") or {})}
+        options["reference_image_num_tokens"] = [each.shape[1] for each in tokens[1:]]
+        found = forward_flux(
+            self.diffusion_model,
+            Flux2Calls(height * width if clear and where else None),
             torch.cat(tokens, 1),
+            torch.cat(ids),
             context,
             timestep,
-            torch.cat(ids),
+            None,
+            conds.get("guidance"),
+            None,
+            None,
+            options,
             text_ids,
-            conds.get("guidance") if config.guidance_embeds else None,
-            return_dict=False,
-        )[0]
+        )
         return rearrange(found[:, : height * width], "b (h w) c -> b c h w", h=height)
 
 
@@ -218,5 +299,5 @@ FAMILY = Family(
     lora_sources=lambda keys: {key: source(key) for key in keys},
     lora_prefix="transformer.",
     wide_range=True,
-    file_names=r"flux[-_.]?2(?!.*-kv)",
+    file_names=r"flux[-_.]?2",
 )

@@ -18,6 +18,7 @@ from ...text.loading import TextWeights
 from ...text.tokenizer import MultiTokenizer
 from ...text.vision import build_seeing
 from .. import latent_formats
+from ..block_hooks import BEHIND, REPLACED, hooked_blocks
 from ..model_base import Conds, ModelType
 from ..patches import patchify, unpatchify
 from ..rotary import ComplexPosEmbed
@@ -81,6 +82,7 @@ class QwenImage(TransformerModel):
 
     default_type = ModelType.FLUX
     default_latent_format = QwenLatents
+    patches, replaced = frozenset({BEHIND}), frozenset({REPLACED})
 
     def encode_adm(self, **kwargs: Any) -> None:
         """Return None: there is no pooled text."""
@@ -109,14 +111,9 @@ class QwenImage(TransformerModel):
         tokens = [patchify(each)[0] for each in images]
         self._see_without_noise(conds.get("ref_latents_method") == METHODS[1])
         shapes = [(1, each.shape[2] // self.patch, each.shape[3] // self.patch) for each in images]
-        found = self.diffusion_model(
-            torch.cat(tokens, 1),
-            context,
-            conds.get("attention_mask"),
-            timestep,
-            [shapes] * len(x),
-            return_dict=False,
-        )[0]
+        inputs = torch.cat(tokens, 1), context, conds.get("attention_mask"), timestep, [shapes] * len(x)
+        with hooked_blocks(self.diffusion_model, conds.get("transformer_options") or {}, x):
+            found = self.diffusion_model(*inputs, return_dict=False)[0]
         return unpatchify(found[:, : tokens[0].shape[1]], x.shape[2], x.shape[3])
 
     def _see_without_noise(self, wanted: bool) -> None:

@@ -17,6 +17,7 @@ from ...text.encoders import PENULTIMATE, Chunks, CLIPTextEncoder, T5TextEncoder
 from ...text.loading import TextWeights, clip_encoder, clip_tokenizer, t5_encoder
 from ...text.tokenizer import MultiTokenizer, PromptTokenizer
 from .. import latent_formats
+from ..block_hooks import REPLACED, hooked_blocks
 from ..model_base import ModelType
 from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
@@ -43,6 +44,7 @@ class SD3(TransformerModel):
     """A diffusers SD3Transformer2DModel."""
 
     default_latent_format = SD3Latents
+    replaced = frozenset({REPLACED})
 
     def forward_transformer(
         self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
@@ -50,7 +52,8 @@ class SD3(TransformerModel):
         """Call the transformer once: x (B, C, H, W), timestep 0..1000 (B,), context (B, L, D) -> (B, C, H, W)."""
         config: Any = self.diffusion_model.config
         pooled = x.new_zeros(len(x), config.pooled_projection_dim) if y is None else y
-        return self.diffusion_model(x, context, pooled, timestep, return_dict=False)[0]
+        with hooked_blocks(self.diffusion_model, conds.get("transformer_options") or {}, x):
+            return self.diffusion_model(x, context, pooled, timestep, return_dict=False)[0]
 
 
 class SD3TextModel(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,10 +14,13 @@ from ...layouts.state_dicts import StateDict, count_blocks, fill
 from ...text.clip import CLIP
 from ...text.loading import TextWeights, qwen3_clip
 from .. import latent_formats
+from ..block_hooks import REPLACED
 from ..model_base import Conds, ModelType
 from ..rotary import ComplexPosEmbed
 from ..transformer_base import TransformerModel, empty_module
 from .base import Family, Sampling, TextKind, TextSource
+
+log = logging.getLogger(__name__)
 
 HEAD_SIZE = 128
 AXES = {"axes_dims": [32, 48, 48], "axes_lens": [1536, 512, 512], "rope_theta": 256.0}
@@ -40,6 +45,8 @@ class ZImage(TransformerModel):
     """A diffusers ZImageTransformer2DModel, which counts time from the noise to the image."""
 
     default_latent_format = latent_formats.Flux
+    replaced = frozenset({REPLACED})
+    """Nodes that skip layers change nothing: in ComfyUI, too, no hook takes the place of one of its blocks."""
 
     def encode_adm(self, **kwargs: Any) -> None:
         """Return None: there is no pooled text."""
@@ -53,11 +60,18 @@ class ZImage(TransformerModel):
         self, x: Tensor, timestep: Tensor, context: Tensor, y: Tensor | None, **conds: Any
     ) -> Tensor:
         """Call the transformer once: x (B, C, H, W), timestep 0..1 (B,), context (B, L, D) -> (B, C, H, W)."""
+        if (conds.get("transformer_options") or {}).get("patches_replace"):
+            _say_that_nothing_is_skipped()
         masks = conds.get("attention_mask")
         texts = [text if masks is None else text[masks[i].bool()] for i, text in enumerate(context)]
         images = list(x[:, :, None])
         found = self.diffusion_model(images, 1.0 - timestep, texts, return_dict=False)[0]
         return -torch.stack(list(found))[:, :, 0]
+
+
+@cache
+def _say_that_nothing_is_skipped() -> None:
+    log.warning("nodes that skip or replace layers change nothing in Z-Image, here and in ComfyUI")
 
 
 def _detect(sd: StateDict) -> bool:
