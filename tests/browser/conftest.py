@@ -13,6 +13,20 @@ from comfyui.server import ComfyUI
 from tessera.app.server.editor_files import editor_folder
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of a server and a renderer together: pytest's own order starts them anew for every example."""
+    places = [place for place, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    for place, item in zip(places, sorted((items[place] for place in places), key=_page), strict=True):
+        items[place] = item
+
+
+def _page(item: pytest.Item) -> tuple[str, ...]:
+    """The server and the renderer of a test."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) else {}
+    return tuple(str(parameters.get(name)) for name in ("server", "editor"))
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Chromium."""
