@@ -259,13 +259,6 @@ def test_palettes_keep_their_transparency(folders: Path) -> None:
     assert torch.equal((rgb[0, 0, 0] * 255).round(), torch.tensor([40.0, 50.0, 60.0]))
 
 
-def test_a_colour_that_is_transparent(folders: Path) -> None:
-    colour = RGB[1, 2]
-    rgb, mask = values(image_nodes.LoadImage.execute(image(folders, "t.png", RGB, transparency=tuple(colour.tolist()))))
-    assert torch.equal(mask[0], torch.from_numpy((colour == RGB).all(-1)).float())
-    assert torch.equal(rgb[0], torch.from_numpy(RGB).float() / 255)
-
-
 def test_sixteen_bits(folders: Path) -> None:
     values16 = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     Image.fromarray(values16).save(folders / "input" / "deep.png")
