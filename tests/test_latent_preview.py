@@ -66,7 +66,7 @@ def test_nothing_is_shown_where_it_is_not_wanted_or_not_known() -> None:
     x0 = torch.zeros(1, 4, 8, 8)
     assert latent_preview.preview(x0, LatentFormat()) is None
     assert latent_preview.preview(torch.zeros(1, 5, 8, 8), SD15()) is None
-    methods = {"latent2rgb": True, "taesd": True, "auto": True}
+    methods: dict[Any, bool] = {"latent2rgb": True, "taesd": True, "auto": True}
     for method in ("none", *methods, "default", None, "unheard of", 7):
         latent_preview.choose(method)
         assert (latent_preview.preview(x0, SD15()) is not None) == methods.get(method, False)
