@@ -312,6 +312,18 @@ def test_tokens_name_frames_and_what_is_inside() -> None:
     assert filled("%F.steps% %Seeded.seed% %Seeded.steps% %F.start%", frame, **inside) == "55 7 30 %F.start%"
 
 
+def test_tokens_have_what_a_primitive_types_in() -> None:
+    document = drawing(
+        drawn(1, "PrimitiveNode", [9, "randomize"], outputs=["INT"]),
+        drawn(2, "Seeded", [7, "randomize", 30], [("seed", "INT", 10, "widget"), ("steps", "INT", 11, "widget")]),
+        drawn(3, "Number", [20], (), ["INT"]),
+        links=[(10, 1, 0, 2, 0), (11, 3, 0, 2, 1)],
+    )
+    tokens = Tokens(read_graph(document), INFO, time.localtime())
+    # What another node computes is not known before the run.
+    assert tokens.fill("%Seeded.seed% %Seeded.steps%") == "9 30"
+
+
 def test_a_primitive_fills_in_tokens_where_it_is_asked_to() -> None:
     def shown(**properties: Any) -> Any:
         document = drawing(

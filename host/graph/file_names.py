@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .promotion import frame_value
-from .ui_graph import Graph
+from .promotion import Value, frame_value
+from .sources import source
+from .ui_graph import Graph, slots
 from .widgets import stored_values
 
 TOKEN = re.compile(r"%([^%]+)%")
@@ -39,13 +40,22 @@ class Named:
         """
         inner = self.graph.inner.get(str(self.node["id"]))
         if inner is None:
-            return stored_values(self.node, object_info[self.node["type"]])[name]
+            filled = self._filled(name)
+            return filled.value if filled else stored_values(self.node, object_info[self.node["type"]])[name]
         for slot, each in enumerate(inner.definition.get("inputs") or []):
             if isinstance(each, dict) and each.get("name") == name:
                 found = frame_value(inner, slot, object_info)
                 if found is not None:
                     return found.value
         raise KeyError(name)
+
+    def _filled(self, name: str) -> Value | None:
+        """Return what a primitive node types into a widget of the node."""
+        for index, slot in enumerate(slots(self.node, "inputs")):
+            if slot.get("name") == name and slot.get("link") is not None:
+                found = source(self.graph, self.node, index)
+                return found if isinstance(found, Value) else None
+        return None
 
 
 class Tokens:
