@@ -293,7 +293,7 @@ def split_prefix(
     absolute = os.path.isabs(prefix) or bool(DRIVE.match(prefix))
     if absolute or not is_within_directory(output_dir, folder) or stem in ("", ".", "..") or "\0" in stem:
         raise ValueError(
-            f"filename_prefix {filename_prefix!r} leads out of {output_dir}; use a name, or a path below that folder"
+            f"filename_prefix {filename_prefix!r} names no file in {output_dir}; use a name or a path below that folder"
         )
     return folder, stem, subfolder, prefix
 
