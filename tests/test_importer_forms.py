@@ -127,6 +127,23 @@ def test_code_in_python_holds_a_body(call: str) -> None:
         found(PYTHON.format(call=call, key="'baseModelId': pick([1, 2]),"))
 
 
+def test_a_text_that_a_variable_has_ends_with_its_line() -> None:
+    code = "prompt = 'white moss'\nwidth = 64\n\nbody = {'modelId': 'texture-sd', 'prompt': prompt, 'width': width}\n"
+    assert found(code) == [{"modelId": "texture-sd", "prompt": "white moss", "width": 64}]
+    split = "body = {'modelId': 'texture-sd', 'prompt': 'white '\n  'moss'}"
+    assert found(split) == [{"modelId": "texture-sd", "prompt": "white moss"}]
+
+
+def test_json_in_a_text_of_other_languages_is_the_body() -> None:
+    quoted = SENT.replace("\\", "\\\\").replace('"', '\\"')
+    java = f'RequestBody body = RequestBody.create(mediaType, "{quoted}");\nString url = "{URL}";'
+    assert found(java) == [BODY]
+    sharp = 'new StringContent("{\\r\\n  \\"modelId\\": \\"texture-sd\\", \\"prompt\\": \\"moss\\"}", null, "a/b");'
+    assert found(sharp) == [{"modelId": "texture-sd", "prompt": "moss"}]
+    # A text inside an object is read with it.
+    assert found(f'const options = {{method: "POST", body: "{quoted}"}};') == [BODY]
+
+
 SCRIPT = """
 const prompt = 'white moss';
 const response = await fetch("%s", {

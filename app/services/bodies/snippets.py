@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -22,6 +24,7 @@ MOST_TRIES = 10_000
 
 _CONTINUED = re.compile(r"[\\^`][ \t]*\r?\n")
 _ANSI_QUOTED = re.compile(r"(?<=\s)\$'((?:[^'\\]|\\.)*)'", re.DOTALL)
+_QUOTED_OBJECT = re.compile(r'"(\s*(?:\\[rnt]\s*)*\{(?:[^"\\]|\\.)*)"')
 _BLANK = re.compile(r"(?:\s|//[^\n]*|#[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z_$][\w$]*|[-+.\d][-+.\w]*")
 _STRING = re.compile(r"""[rRbBuU]?("{3}|'{3}|["'`])""")
@@ -48,7 +51,10 @@ class Expression:
 def objects(text: str) -> list[Any]:
     """Return the objects in a text: what its curl commands send, otherwise its outermost object literals."""
     sent = [each for line in _commands(text) for each in _sent(line)]
-    return sent or list(_Reader(text).objects())
+    if sent:
+        return sent
+    reader = _Reader(text)
+    return [*reader.objects(), *_quoted(text, reader.spans)]
 
 
 def literal(text: str) -> Any:
@@ -56,6 +62,20 @@ def literal(text: str) -> Any:
     reader = _Reader(text)
     found = reader.attempt(0, lambda: reader.value("\n;"))
     return found if isinstance(found, dict | list) and not text[reader.at :].strip() else None
+
+
+def _quoted(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:
+    """Return the objects that texts in code hold as JSON, as in Java and C#, which have no literals for them.
+
+    Args:
+        spans: where objects were read already, with the texts in them.
+    """
+    for found in _QUOTED_OBJECT.finditer(text):
+        before = bisect_right(spans, (found.start(), len(text))) - 1
+        with suppress(ValueError, RecursionError):
+            value = json.loads(_unescaped(found[1]))
+            if isinstance(value, dict) and (before < 0 or spans[before][1] <= found.start()):
+                yield value
 
 
 def _commands(text: str) -> list[list[str]]:
@@ -133,9 +153,10 @@ class _Reader:
     text: str
     at: int = 0
     known: dict[str, Any] = field(default_factory=dict)
+    spans: list[tuple[int, int]] = field(default_factory=list)
 
     def objects(self) -> Iterator[dict[str, Any]]:
-        """Return the outermost objects."""
+        """Return the outermost objects, and note in `spans` where they begin and end."""
         for name, start in [(found[1], found.end()) for found in _ASSIGNED.finditer(self.text)]:
             value = self.attempt(start, lambda: self.value("\n;"))
             if not isinstance(value, Expression | None):
@@ -145,6 +166,7 @@ class _Reader:
             tries += 1
             found = self.attempt(at, self._object)
             if found:
+                self.spans.append((at, self.at))
                 yield found
             at = self.text.find("{", self.at if found else at + 1)
 
@@ -234,7 +256,7 @@ class _Reader:
 
     def _string(self) -> str:
         """Read a text; in Python, several beside each other are one."""
-        parts = []
+        parts, after = [], self.at
         while opened := _STRING.match(self.text, self.at):
             quote, start = opened[1], opened.end()
             end = re.compile(rf"(?:[^\\]|\\.)*?{quote}", re.DOTALL).match(self.text, start)
@@ -243,7 +265,9 @@ class _Reader:
             self.at = end.end()
             inside = end[0][: -len(quote)]
             parts.append(inside if opened[0][0] in "rR" else _unescaped(inside))
+            after = self.at
             self._blank()
+        self.at = after
         return "".join(parts)
 
     def _expression(self, ends: str) -> Expression:
