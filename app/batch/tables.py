@@ -1,22 +1,28 @@
-"""Read tables row by row: CSV, JSON Lines, Parquet, a folder of images. No more than one row is in memory."""
+"""Read tables row by row: CSV, JSON Lines, a JSON array, Parquet, a folder of images.
+
+No more than one row is in memory, but for an array, which is read whole.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ...files.reading import read_file
 from ...host.errors import GraphError, one_line, shown
 
 MOST_CHARACTERS = 2**20
 """Of a line of CSV, and of one cell."""
 
 MOST_LINE_BYTES = 2**28
-"""Of a line of JSON: a request holds images as base64 text."""
+"""Of a line of JSON, or of an array: a request holds images as base64 text."""
 
 PARQUET_ROWS = 256
 """Rows of a Parquet file that are decoded together."""
@@ -24,6 +30,11 @@ PARQUET_ROWS = 256
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jfif"}
 JSON_LINES_ENDINGS = {".jsonl", ".ndjson"}
 SEPARATORS = ",;\t"
+_DECODER = json.JSONDecoder()
+_BLANK = re.compile(r"\s*")
+_BETWEEN = re.compile(r"\s*(?:,|(?=\]))")
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How files of Excel and LibreOffice begin."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Row:
         line: where it begins, counted from 1; of Parquet files and folders its number.
         values: by column.
         is_text: the values are text throughout, as in CSV.
-        place: offset and length in bytes, of JSON Lines.
+        place: offset and length in bytes, of JSON.
         wrong: why it cannot be read; "" where it can.
     """
 
@@ -61,6 +72,8 @@ def read_table(path: Path, column: str | None = None) -> Iterator[Row]:
             yield from _parquet(path)
         elif kind(path) == "json lines":
             yield from _json_lines(path)
+        elif kind(path) == "json":
+            yield from _json_array(path)
         else:
             yield from _csv(path)
     except OSError as error:
@@ -70,7 +83,7 @@ def read_table(path: Path, column: str | None = None) -> Iterator[Row]:
 
 
 def kind(path: Path) -> str:
-    """Return "folder", "parquet", "json lines" or "csv", by the ending, and else by how the file begins."""
+    """Return "folder", "parquet", "json lines", "json" or "csv", by the ending, and else by how the file begins."""
     if path.is_dir():
         return "folder"
     suffix = path.suffix.lower()
@@ -78,8 +91,13 @@ def kind(path: Path) -> str:
         begin = file.read(64)
     if suffix == ".parquet" or begin.startswith(b"PAR1"):
         return "parquet"
-    if suffix in JSON_LINES_ENDINGS or (suffix != ".csv" and begin.lstrip().startswith(b"{")):
+    text = begin.removeprefix(codecs.BOM_UTF8).lstrip()
+    if suffix != ".csv" and text.startswith(b"["):
+        return "json"
+    if suffix in JSON_LINES_ENDINGS or (suffix != ".csv" and text.startswith(b"{")):
         return "json lines"
+    if begin.startswith(WORKBOOKS):
+        raise GraphError([f"{path}: not a text; save the table as CSV UTF-8"])
     return "csv"
 
 
@@ -162,6 +180,36 @@ def _json_row(number: int, content: bytes, place: tuple[int, int]) -> Row:
     if not isinstance(values, dict):
         return Row(number, {}, place=place, wrong=f"found {shown(values)}; expected an object, such as {{'3.seed': 7}}")
     return Row(number, values, place=place)
+
+
+def _json_array(path: Path) -> Iterator[Row]:
+    """Yield the objects of an array, each of which may go over several lines."""
+    try:
+        text = read_file(path, MOST_LINE_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise GraphError([f"{path}: not UTF-8 ({error.reason}); save it as UTF-8"]) from error
+    line, offset, begin, at = 1, 0, 0, text.index("[") + 1
+    while True:
+        at = _end(_BLANK, text, at)
+        line, offset, begin = line + text.count("\n", begin, at), offset + len(text[begin:at].encode()), at
+        if text.startswith("]", at):
+            return
+        try:
+            _, at = _DECODER.raw_decode(text, at)
+            after = _end(_BETWEEN, text, at)
+        except (ValueError, RecursionError) as error:
+            raise GraphError([f"{path}, line {line}: not JSON ({one_line(str(error))}); expected an array"]) from error
+        content = text[begin:at].encode()
+        yield _json_row(line, content, (offset, len(content)))
+        at = after
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Return where what begins at a place ends, or raise ValueError where it does not begin there."""
+    found = pattern.match(text, at)
+    if found is None:
+        raise ValueError("no comma and no end behind an object")
+    return found.end()
 
 
 def _parquet(path: Path) -> Iterator[Row]:

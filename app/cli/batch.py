@@ -29,7 +29,7 @@ def declare(commands: Any, parents: list[Parser]) -> None:
         "table",
         metavar="TABLE",
         nargs="?",
-        help="CSV, JSON Lines or Parquet, whose columns are NODE.INPUT, the title of a node, or an input that one "
+        help="CSV, JSON or Parquet, whose columns are NODE.INPUT, the title of a node, or an input that one "
         "node has; or a folder of images",
     )
     batch.add_argument("--output-dir", metavar="DIR", default="batch", help="where results are kept (default: batch)")

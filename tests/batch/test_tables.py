@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,20 @@ def test_json_lines_say_where_they_stand(tmp_path: Path) -> None:
     assert path.read_bytes()[offset : offset + length] == b'{"a": "moss"}\n'
 
 
+@pytest.mark.parametrize("begin", ["", "\ufeff"])
+def test_an_array_has_the_lines_and_places_of_its_objects(tmp_path: Path, begin: str) -> None:
+    path = write(tmp_path, "t.json", begin + '[\n {"a": 1},\n\n {"a":\n  "m\u00f6ss"}, [2], {"a": 3}\n]\n')
+    one, two, other, last = read_table(path)
+    assert (one.line, two.line, other.line, last.line) == (2, 4, 5, 5)
+    assert (one.values, two.values, last.values) == ({"a": 1}, {"a": "m\u00f6ss"}, {"a": 3})
+    assert "expected an object" in other.wrong
+    content = path.read_bytes()
+    for row in (one, two, last):
+        offset, length = row.place
+        assert json.loads(content[offset : offset + length]) == row.values
+    assert rows(write(tmp_path, "empty.json", "[ ]")) == []
+
+
 def test_parquet_keeps_the_types(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -84,6 +99,10 @@ def test_folder_is_a_table_of_its_images(tmp_path: Path) -> None:
         ("t.csv", 'a\n"' + "x" * (2**20 + 9), ("line 2", 2**20)),
         ("t.csv", "a\n" + "x" * (2**20 + 9), ("line 2", 2**20)),
         ("t.parquet", b"PAR1 and nothing else", ("t.parquet",)),
+        ("t.json", '[{"a": 1}\n {"a": 2}]', ("line 1", "JSON")),
+        ("t.json", '[{"a": 1},\n {"a"', ("line 2", "JSON")),
+        ("t.json", b'[{"a": "\xff"}]', ("UTF-8",)),
+        ("t.xlsx", b"PK\x03\x04\x14\0", ("CSV",)),
     ],
 )
 def test_table_that_cannot_be_read_is_told(
