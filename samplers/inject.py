@@ -64,6 +64,29 @@ def sigma_list(scheduler: Any, levels: Levels) -> list[ModelCall]:
     return [ModelCall(i, float(levels.rho[i]), t) for i, t in enumerate(levels.timesteps)]
 
 
+def ancestral(scheduler: Any, levels: Levels) -> list[ModelCall]:
+    """Euler ancestral: levels from which its step can take roots."""
+    calls = sigma_list(scheduler, levels)
+    scheduler.sigmas = with_roots(levels.rho)
+    return calls
+
+
+def with_roots(rho: Tensor) -> Tensor:
+    """Return falling levels (steps + 1,) for which sigma ** 2 - sigma_up ** 2 is not below zero in their own type.
+
+    It is sigma ** 4 over the square of the level before, which rounding makes negative where that is far above; such a
+    level moves by single roundings.
+    """
+    rho = rho.clone()
+    while True:
+        here, target = rho[:-1], rho[1:]
+        up = (target**2 * (here**2 - target**2) / here**2) ** 0.5
+        negative = target**2 - up**2 < 0
+        if not negative.any():
+            return rho
+        target[negative] = target[negative].nextafter(target.new_tensor(torch.inf))
+
+
 def singlestep(scheduler: Any, levels: Levels) -> list[ModelCall]:
     """DPM-Solver singlestep: also the order of each step."""
     scheduler.order_list = scheduler.get_order_list(levels.steps)
@@ -93,7 +116,8 @@ def kdpm2_ancestral(scheduler: Any, levels: Levels) -> list[ModelCall]:
     """As `kdpm2`, on the way to a lower level from which fresh noise leads back up."""
     here, target = levels.rho[:-1], levels.rho[1:]
     up = target * (1 - (target / here) ** 2).sqrt()
-    down = (target**2 - up**2).sqrt()
+    # The root of target ** 2 - up ** 2, which may round to less than zero.
+    down = target**2 / here
     middle = _halfway(down, here)
     scheduler.sigmas_up, scheduler.sigmas_down = _interleave(up), _interleave(down)
     scheduler.sigmas_interpol = _interleave(middle)

@@ -100,7 +100,7 @@ ENTRIES: tuple[SchedulerEntry, ...] = (
     SchedulerEntry(
         "EulerAncestralDiscreteScheduler",
         SDE,
-        inject.sigma_list,
+        inject.ancestral,
         "ve",
         prediction="epsilon",
         noise=True,

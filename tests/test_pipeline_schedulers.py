@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import tessera
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from margins import within
 from naming import naming
 from scheduler_models import LATENTS, SEED, TRAINED, diffusers_loop, network, noise, relative
 from tessera.samplers import build
+from tessera.samplers.inject import with_roots
+from tessera.samplers.preview import FAMILIES
 from tessera.samplers.registry import ENTRIES
 from test_pipeline import draw, pipeline
 from test_pipeline import noise as latents
@@ -149,6 +153,34 @@ def test_latents_changed_between_the_steps_are_taken_as_they_are() -> None:
 def test_a_plain_denoiser_is_sampled(name: str) -> None:
     drawn = tessera.samplers.sample(lambda x, sigma: torch.full_like(x, 0.7), noise(), name, steps=30)
     assert (drawn - 0.7).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("spacing", ["auto", "trailing", "karras"])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", FORWARD)
+def test_the_lowest_level_is_reached_in_few_steps(name: str, family: str, spacing: str) -> None:
+    """The lowest level of Flux is so far below the one before that the difference of their squares is lost."""
+    for steps in (1, 3):
+        drawn = tessera.samplers.sample(
+            lambda x, _: torch.full_like(x, 0.7),
+            noise((1, 4, 8, 8)),
+            name,
+            steps,
+            schedule=FAMILIES[family](),
+            spacing=spacing,
+            final="sigma_min",
+        )
+        assert drawn.isfinite().all()
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=2, max_size=30, unique=True))
+def test_levels_with_roots_are_the_levels_but_for_rounding(levels: list[float]) -> None:
+    rho = torch.tensor(sorted(levels, reverse=True)).unique_consecutive()
+    found = with_roots(rho)
+    here, target = found[:-1], found[1:]
+    up = (target**2 * (here**2 - target**2) / here**2) ** 0.5
+    assert ((target**2 - up**2) >= 0).all()
+    torch.testing.assert_close(found, rho, rtol=1e-4, atol=0)
 
 
 def test_large_sums_are_finite_in_half_precision() -> None:
