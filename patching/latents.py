@@ -27,7 +27,8 @@ def pixels_per_latent(latent: Mapping[str, Any]) -> int:
 
 def with_planes(latent: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """Return a LATENT whose samples and noise mask (..., H, W) went through `change`."""
-    return dict(latent) | {name: change(latent[name]) for name in ("samples", "noise_mask") if name in latent}
+    planes = {name: latent[name] for name in ("samples", "noise_mask") if latent.get(name) is not None}
+    return dict(latent) | {name: change(each) for name, each in planes.items()}
 
 
 def to_vae(guider: Any, latents: Tensor) -> Tensor:

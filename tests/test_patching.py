@@ -13,7 +13,7 @@ from tessera.host.models.model_base import SD15
 from tessera.host.runtime.patcher import ModelPatcher
 from tessera.host.runtime.patcher_extension import WrappersMP
 from tessera.patching.calls import Call, CondBatch, DenoiserCall, FluxCall, NoisePrediction, SamplingRun
-from tessera.patching.latents import pixels_per_latent
+from tessera.patching.latents import pixels_per_latent, with_planes
 from tessera.patching.networks import Network
 from tessera.patching.schedule import KnownLevels, ScheduleRange
 from tessera.patching.wrappers import install, installed, remove
@@ -116,6 +116,12 @@ def test_parts_of_flux_are_counted(flux_transformer: Any) -> None:
 )
 def test_pixels_of_a_latent(latent: dict[str, Any], pixels: int) -> None:
     assert pixels_per_latent(latent) == pixels
+
+
+def test_a_latent_without_a_mask_has_none_afterwards() -> None:
+    found = with_planes({"samples": torch.ones(1, 4, 8, 8), "noise_mask": None, "batch_index": [3]}, torch.zeros_like)
+    assert not found["samples"].any()
+    assert (found["noise_mask"], found["batch_index"]) == (None, [3])
 
 
 def test_a_noise_level_is_read_once_for_all_hooks_of_a_prediction() -> None:
