@@ -33,6 +33,11 @@ def plain_vae(vae: Any) -> Any:
     return getattr(vae, PLAIN, vae)
 
 
+def tiles_itself(vae: Any) -> bool:
+    """Return whether the network of a host's VAE divides images into tiles of its own, as SeedVR2's does."""
+    return bool(getattr(vae, "handles_tiling", False))
+
+
 def rewired(vae: Any, autoencoder: Any, check_crop: Callable[[int, int, int], None], around_tiles: Tiled) -> Any:
     """Return a VAE that shares everything with `vae` but the parts that are given.
 

@@ -189,3 +189,10 @@ def test_empty_and_video_vaes_are_refused(vae: VAE) -> None:
     video = SimpleNamespace(first_stage_model=nn.Sequential(nn.Conv3d(1, 1, 3)))
     with pytest.raises(ValueError, match="Conv3d"):
         seamless_vae(video, TILINGS["both"])
+
+
+def test_a_network_that_tiles_by_itself_is_refused(vae: VAE) -> None:
+    vars(vae)["handles_tiling"] = True
+    assert seamless_vae(vae, TILINGS["off"]) is vae
+    with pytest.raises(ValueError, match="tiles of its own"):
+        seamless_vae(vae, TILINGS["both"])

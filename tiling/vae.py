@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..patching.vaes import plain_vae, rewired
+from ..patching.vaes import plain_vae, rewired, tiles_itself
 from .axes import Axes, edges_that_meet
-from .circular import circular, wrapping_convolutions
+from .circular import NotPeriodicError, circular, wrapping_convolutions
 from .wrap import check_halves, extend, fold
 
 
@@ -57,13 +57,16 @@ def seamless_vae(vae: Any, axes: Axes) -> Any:
         axes: along which axes images repeat; with none, the plain VAE is returned.
 
     Raises:
-        ValueError: there is no autoencoder, or it has a layer without a periodic form (`NotPeriodicError`).
+        ValueError: there is no autoencoder, or it has a layer without a periodic form or tiles of its own
+            (`NotPeriodicError`).
     """
     plain = plain_vae(vae)
     if plain.first_stage_model is None:
         raise ValueError("The VAE is empty, as its checkpoint holds none; load one with a VAE loader.")
     if not any(axes):
         return plain
+    if tiles_itself(plain):
+        raise NotPeriodicError("The VAE divides images into tiles of its own, which do not wrap; use another VAE.")
     list(wrapping_convolutions(plain.first_stage_model))
     autoencoder = CircularAutoencoder(plain.first_stage_model, axes, plain.spacial_compression_decode())
     return rewired(plain, autoencoder, partial(check_crop, axes), partial(over_wrapped_grid, axes))
