@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import Tensor
 
 from ..contract import folder_paths, io, room_for_model
@@ -11,6 +13,8 @@ from ..tiling.axes import TILINGS
 from ..tiling.map_images import normal_map
 from .checks import verdict
 from .inputs import TWO_AXES
+
+_log = logging.getLogger(__name__)
 
 RELIEF = 8.0
 """Usual px between black and white of the method normal."""
@@ -81,6 +85,8 @@ class TesseraControlImage(io.ComfyNode):
         axes = TILINGS[tiling]
         if method in DETECTORS:
             folder = find_folder(method, folder_paths.get_folder_paths(PACKAGE))
+            if any(axes):
+                _log.warning("Control Image: tiling does not reach %s; use Wrap Pad and Wrap Crop around it.", method)
             return io.NodeOutput(detected(image, method, folder, room_for_model(ROOM)))
         if method == "normal":
             return io.NodeOutput(facing_left(normal_map(image, size or RELIEF, True, axes)))

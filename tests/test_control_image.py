@@ -178,6 +178,14 @@ def test_a_network_draws_in_the_size_of_the_image(installed: Path) -> None:
     torch.testing.assert_close(found[:, 20, 20, 1], expected)
 
 
+def test_edges_that_a_network_does_not_join_are_said(installed: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.save({"weight": torch.zeros(2)}, installed / "ControlNetHED.pth")
+    drawn(image(), "hed")
+    assert not caplog.text
+    drawn(image(), "hed", tiling="both")
+    assert "hed" in caplog.text and "Wrap Pad" in caplog.text
+
+
 def test_a_file_with_code_is_refused(installed: Path) -> None:
     torch.save({"weight": Path("moss")}, installed / "ControlNetHED.pth")
     with pytest.raises(ValueError, match=naming("ControlNetHED.pth", "more than tensors")):
