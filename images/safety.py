@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..weights.files import check_folder
+from ..weights.files import check_folder, without_progress_bars
 from .control_maps import rgb
 
 CELLS = 8
@@ -99,24 +98,10 @@ def _load(folder: Path) -> tuple[Any, Any]:
         from transformers import CLIPImageProcessor
     check_folder(folder)
     try:
-        with _quiet():
+        with without_progress_bars():
             checker: Any = StableDiffusionSafetyChecker
             found = checker.from_pretrained(folder, local_files_only=True, use_safetensors=True)
             return found, CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         expected = "expected config.json, model.safetensors and preprocessor_config.json of a safety checker"
         raise ValueError(f"{folder.name}: {str(error).splitlines()[0]}; {expected}") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide transformers' progress bars; the node has its own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..weights.files import check_folder, read_json
+from ..weights.files import check_folder, read_json, without_progress_bars
 
 EXPECTED = "expected a transformers folder of a causal language model: config.json, tokenizer files and .safetensors"
 EXTRA = 'transformers is not installed, which text models need; install it: pip install "tessera-nodes[text]"'
@@ -91,7 +90,7 @@ def load(folder: Path, device: torch.device) -> tuple[Any, Any]:
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with without_progress_bars(), torch.random.fork_rng(devices=[]):
             tokenizer = AutoTokenizer.from_pretrained(folder, **local)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, **local, use_safetensors=True, output_loading_info=True
@@ -112,17 +111,3 @@ def _whole(folder: Path) -> None:
         check_folder(folder)
     except ValueError as error:
         raise ValueError(f"{folder.name}: {error}") from None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide transformers' progress bars; the node has its own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

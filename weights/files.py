@@ -96,6 +96,20 @@ def check_folder(folder: Path) -> None:
     check(path for path in sorted(folder.iterdir()) if path.suffix in endings or path.name in names)
 
 
+@contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Hide transformers' progress bars while it loads a folder; nodes have their own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def check_model(path: str | Path) -> Path:
     """`check` for a model that is a file or a folder; return its path."""
     path = Path(path)
