@@ -73,8 +73,8 @@ def lines(images: Tensor, radius: float, wraps: Wraps = (False, False)) -> Tenso
 def soft_edges(images: Tensor, radius: float, wraps: Wraps = (False, False)) -> Tensor:
     """Draw edges as soft grey lines, for ControlNets that were trained on HED or PiDiNet.
 
-    The gradient, times the width of the blur before it (Lindeberg 1998: edges of every width count alike), is the
-    strongest of three widths and of the colours.
+    The gradient, times the width of the blur before it (Lindeberg 1998: edges of every width count alike), of the
+    colour in which it is strongest; of three widths, the mean.
 
     Args:
         images: (B, 3, H, W).

@@ -18,9 +18,11 @@ def describe(entry: SchedulerEntry, sigmas: Tensor, spacing: str, asked: int, fl
     """Return the summary and warnings of a run, a line each.
 
     Args:
+        entry: the scheduler.
         sigmas: of the run (steps + 1,), or empty.
         spacing: the spacing.
         asked: number of steps that were asked for.
+        flow: whether the model is a rectified flow.
     """
     if len(sigmas) < 2:
         return f"{entry.name}: no step, because denoise is 0."

@@ -62,6 +62,8 @@ def sample(
         sigmas: noise levels (steps + 1,), falling; rising for an inversion.
         extra_args: `seed` of the scheduler's noise, and more for the model.
         callback: called once a step with `x`, `i`, `sigma`, `sigma_hat` and `denoised`.
+        disable: of a progress bar that k-diffusion's functions print; this one prints none.
+        choice: the scheduler with its options.
         check: called before each call of the model, to interrupt.
 
     Returns:

@@ -39,6 +39,7 @@ def sigmas(
     """Space the noise levels of a run.
 
     Args:
+        entry: the scheduler.
         model_sampling: of the model, or its NoiseSchedule.
         steps: 1..1000.
         denoise: 0..1; below 1 the last `steps` of `steps / denoise`, see `part`; none at 0.

@@ -175,7 +175,11 @@ def _ring(conv: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def wrap(x: Tensor, axes: Axes, across: tuple[int, int], down: tuple[int, int]) -> Tensor:
-    """Pad `x` (..., H, W) by `across` (left, right) and `down` (top, bottom) px of its repeats."""
+    """Pad `x` (..., H, W) by `across` (left, right) and `down` (top, bottom) px of its repeats.
+
+    Raises:
+        NotPeriodicError: a side that repeats are shifted along by half is odd.
+    """
     if axes.half_drop:
         return wrap(x.mT, axes._replace(half_drop=False, brick=True), down, across).mT
     if axes.brick:

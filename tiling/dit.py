@@ -31,7 +31,11 @@ class TorusDiT(SeamlessHooks):
     """
 
     def unit(self, network: Network) -> int:
-        """Return the side of a token."""
+        """Return the side of a token.
+
+        Raises:
+            NotPeriodicError: there are no rotary positions, or the network does not say how large its tokens are.
+        """
         if not any(rotary_embedders(network.module)):
             raise NotPeriodicError(
                 f"The method torus_rope needs a transformer with rotary positions (Flux, Qwen-Image, Z-Image, Wan), "

@@ -37,6 +37,9 @@ def load_clip(folder: Path, clip_encoder: type) -> CLIP:
     Args:
         folder: the diffusers folder.
         clip_encoder: ComfyUI's CLIP text encoder for a vocabulary of its own size.
+
+    Raises:
+        RuntimeError: a weight is missing, or has no place.
     """
     configs = [_config(folder / part / "config.json") for part in ("text_encoder", "text_encoder_2")]
     weights = [_weights(folder / part / "model.safetensors") for part in ("text_encoder", "text_encoder_2")]
