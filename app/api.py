@@ -336,6 +336,8 @@ def _keep_what_was_loaded(done: Run) -> None:
 def _open(path: str) -> Image.Image:
     from PIL import Image
 
-    image = Image.open(path)
+    from ..host.images.loading import readable_formats
+
+    image = Image.open(path, formats=readable_formats())
     image.load()
     return image

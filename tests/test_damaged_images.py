@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 import torch
 from naming import naming
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
+from tessera.app.api import Results
+from tessera.app.batch.summary import Summary, draw_sheet
+from tessera.app.engines import server_files
 from tessera.host.images import loading
 from tessera.host.images.loading import load_image
 
@@ -108,9 +111,16 @@ def test_frames_count_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_formats_that_start_programs_are_not_opened(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    """Nor are they where a server sends them as an image, which is checked, shown small, and opened for the caller."""
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    path = tmp_path / "a.png"
+    path.write_bytes(program)
     with pytest.raises(ValueError, match="a.png is no image"):
-        load_image(tmp_path / "a.png")
+        load_image(path)
+    assert "cannot identify" in server_files.checked("a.png", program)
+    assert draw_sheet(Summary(sheet=[(1, path)]), tmp_path) is None
+    with pytest.raises(UnidentifiedImageError):
+        Results([str(path)], {}, 0.0)[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")

@@ -102,9 +102,12 @@ def draw_sheet(summary: Summary, folder: Path) -> Path | None:
 def _thumbnails(places: list[tuple[int, Path]]) -> Iterator[tuple[int, Image.Image]]:
     from PIL import Image
 
+    from ...host.images.loading import readable_formats
+
+    formats = readable_formats()
     for line, path in places:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats) as image:
                 image.draft("RGB", (SIDE, SIDE))
                 small = image.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

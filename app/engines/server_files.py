@@ -69,8 +69,10 @@ def checked(filename: str, content: bytes) -> str:
         return ""
     from PIL import Image
 
+    from ...host.images.loading import readable_formats
+
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"a damaged image ({one_line(str(error))})"

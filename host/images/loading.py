@@ -107,8 +107,7 @@ def _read(path: Path, tolerant: bool = False) -> list[_Frame]:
     """
     from PIL import Image, UnidentifiedImageError
 
-    Image.init()
-    formats = [name for name in FORMATS.split() if name in Image.OPEN]
+    formats = readable_formats()
     with open_file(path) as file:
         try:
             # The size is checked below; Pillow's warning about it would only be noise.
@@ -126,6 +125,14 @@ def _read(path: Path, tolerant: bool = False) -> list[_Frame]:
         except Exception as error:
             detail = str(error) or type(error).__name__
             raise ValueError(f"{path.name} is damaged ({detail}); save it again") from error
+
+
+def readable_formats() -> list[str]:
+    """Return the names of `FORMATS` that the installed Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in FORMATS.split() if name in Image.OPEN]
 
 
 @contextmanager
