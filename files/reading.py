@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,17 @@ def read_file(path: str | Path, most: int) -> bytes:
     return content
 
 
-def parse_json(content: str | bytes) -> Any:
-    """Parse JSON, or raise ValueError where it is none, is nested too deeply or has too many values."""
+def parse_json(content: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """Parse JSON, or raise ValueError where it is none, is nested too deeply or has too many values.
+
+    Args:
+        parse_constant: called with "NaN", "Infinity" or "-Infinity", which are read as numbers by default.
+    """
     marks = (",", "[", "{") if isinstance(content, str) else (b",", b"[", b"{")
     if sum(content.count(mark) for mark in marks) > MOST_VALUES:  # pyright: ignore[reportArgumentType]
         raise ValueError(f"more than {MOST_VALUES} values")
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=parse_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from serving import Client, answer, serve, served
 from tessera.app.server.application import ROUTES
 from tessera.app.server.security import is_loopback
+from tessera.files import reading
 from yarl import URL
 
 HERE = "127.0.0.1:8188"
@@ -151,6 +152,18 @@ def test_a_body_that_is_not_an_object_is_refused(tmp_path: Path, body: bytes) ->
         for path in ("/prompt", "/queue", "/history", "/free", "/settings", "/api/jobs/cancel"):
             status, told = await answer(client, "POST", path, data=body)
             assert (status, "\n" in told["error"]) == (400, False)
+
+    serve(tmp_path, test)
+
+
+def test_a_body_of_too_many_values_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes a hundred bytes of memory, however short it is."""
+    monkeypatch.setattr(reading, "MOST_VALUES", 1000)
+
+    async def test(client: Client) -> None:
+        for count, status in ((990, 200), (1010, 400)):
+            body = {"clear": False, "delete": ["x"] * count}
+            assert (await answer(client, "POST", "/queue", json=body))[0] == status
 
     serve(tmp_path, test)
 

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from aiohttp import web
 
+from ...files.reading import parse_json
 from ...host.folder_paths import is_within_directory
 
 log = logging.getLogger(__name__)
@@ -109,8 +110,8 @@ async def json_body(request: web.Request) -> Any:
     """
     content = await request.read()
     try:
-        return json.loads(content, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        return parse_json(content, parse_constant=_refuse_constant)
+    except ValueError as error:
         refuse(400, f"the body is not JSON ({error}); send an object")
 
 
