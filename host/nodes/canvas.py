@@ -27,7 +27,7 @@ class ImagePadForOutpaint(io.ComfyNode):
             node_id="ImagePadForOutpaint",
             display_name="Pad Image for Outpainting",
             category="image/transform",
-            description="Adds a grey margin to an image, and a mask of what is to be painted there.",
+            description="Adds a grey margin to an image, and makes a mask of it for inpainting.",
             inputs=[
                 io.Image.Input("image", tooltip="The image, or a batch."),
                 *sides,

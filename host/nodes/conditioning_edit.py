@@ -119,7 +119,7 @@ def multiply(conditioning: Conditioning, multiplier: float) -> Conditioning:
     search_aliases=["regional prompt", "area prompt", "spatial conditioning", "localized prompt"],
 )
 def set_area(conditioning: Conditioning, width: int, height: int, x: int, y: int, strength: float) -> Conditioning:
-    """Let a prompt act in a rectangle alone."""
+    """Limit a prompt to a rectangle."""
     area = tuple(side // PIXELS_PER_LATENT for side in (height, width, y, x))
     return with_values(conditioning, area=area, strength=strength, set_area_to_bounds=False)
 
@@ -138,7 +138,7 @@ def set_area(conditioning: Conditioning, width: int, height: int, x: int, y: int
 def set_area_percentage(
     conditioning: Conditioning, width: float, height: float, x: float, y: float, strength: float
 ) -> Conditioning:
-    """Let a prompt act in a rectangle alone, given as parts of the image."""
+    """Limit a prompt to a rectangle, given as parts of the image."""
     area = ("percentage", height, width, y, x)
     return with_values(conditioning, area=area, strength=strength, set_area_to_bounds=False)
 
@@ -169,7 +169,7 @@ def set_area_strength(conditioning: Conditioning, strength: float) -> Conditioni
     search_aliases=["masked prompt", "regional inpaint conditioning", "mask conditioning"],
 )
 def set_mask(conditioning: Conditioning, mask: Tensor, set_cond_area: str, strength: float) -> Conditioning:
-    """Let a prompt act where a mask is white."""
+    """Limit a prompt to where a mask is white."""
     mask = mask[None] if mask.ndim < 3 else mask
     return with_values(conditioning, mask=mask, set_area_to_bounds=set_cond_area != "default", mask_strength=strength)
 
@@ -185,7 +185,7 @@ def set_mask(conditioning: Conditioning, mask: Tensor, set_cond_area: str, stren
     [io.Conditioning],
 )
 def set_timestep_range(conditioning: Conditioning, start: float, end: float) -> Conditioning:
-    """Let a prompt act in some of the steps."""
+    """Limit a prompt to a range of the steps."""
     return with_values(conditioning, start_percent=start, end_percent=end)
 
 
@@ -197,7 +197,7 @@ def set_timestep_range(conditioning: Conditioning, start: float, end: float) -> 
     category="model/conditioning/flux",
 )
 def disable_guidance(conditioning: Conditioning) -> Conditioning:
-    """Take the guidance that a distilled model takes as an input away."""
+    """Remove the guidance that distilled models take as an input."""
     return with_values(conditioning, guidance=None)
 
 
@@ -209,7 +209,7 @@ def disable_guidance(conditioning: Conditioning) -> Conditioning:
     category="model/conditioning",
 )
 def reference_latent(conditioning: Conditioning, latent: dict[str, Any] | None = None) -> Conditioning:
-    """Show an edit model an image; several nodes in a row show several."""
+    """Give an edit model a reference image; several nodes in a row give several."""
     if latent is None:
         return conditioning
     return with_values(conditioning, append=True, reference_latents=[latent["samples"]])

@@ -55,7 +55,7 @@ def encode(clip_vision: ClipVisionModel, image: Tensor, crop: str) -> ClipVision
 def unclip(
     conditioning: Conditioning, clip_vision_output: ClipVisionOutput, strength: float, noise_augmentation: float
 ) -> Conditioning:
-    """Let an unCLIP model draw what an image shows; several nodes in a row mix several."""
+    """Let an image guide an unCLIP model; several nodes in a row mix several images."""
     if strength == 0:
         return conditioning
     image = {
@@ -142,7 +142,7 @@ def _weighed(text: Tensor, values: dict[str, Any], count: int, bias: float) -> d
         *BOTH,
         io.Vae.Input("vae"),
         io.Image.Input("pixels", tooltip="The image."),
-        io.Mask.Input("mask", tooltip="White where the image is drawn anew."),
+        io.Mask.Input("mask", tooltip="White where the image is repainted."),
         switch("noise_mask", True, tooltip="Whether the rest is kept exactly."),
     ],
     PAIR,
@@ -150,7 +150,7 @@ def _weighed(text: Tensor, values: dict[str, Any], count: int, bias: float) -> d
 def inpaint(
     positive: Conditioning, negative: Conditioning, pixels: Tensor, vae: Any, mask: Tensor, noise_mask: bool = True
 ) -> Made:
-    """Show an inpainting model the image with a hole in it."""
+    """Give an inpainting model the image without its masked part."""
     mask = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=pixels.shape[1:3], mode="bilinear")
     mask = crop_to_multiple(mask, PIXELS_PER_LATENT)
     cropped = crop_to_multiple(pixels.movedim(-1, 1), PIXELS_PER_LATENT).movedim(1, -1)
@@ -170,7 +170,7 @@ def inpaint(
     "model/conditioning/instructpix2pix",
 )
 def edit(positive: Conditioning, negative: Conditioning, pixels: Tensor, vae: Any) -> Made:
-    """Show an edit model the image."""
+    """Give an edit model the image to edit."""
     shown = vae.encode(crop_to_multiple(pixels.movedim(-1, 1), PIXELS_PER_LATENT).movedim(1, -1))
     one, two = (with_values(each, concat_latent_image=shown) for each in (positive, negative))
     return one, two, {"samples": torch.zeros_like(shown)}

@@ -64,7 +64,7 @@ class LoadImage(io.ComfyNode):
             inputs=[_file_input()],
             outputs=[
                 io.Image.Output(tooltip="The image."),
-                io.Mask.Output(tooltip="Its transparency, 1 where nothing is to be seen."),
+                io.Mask.Output(tooltip="Its transparency, 1 where it is fully transparent."),
             ],
         )
 
@@ -98,7 +98,9 @@ class LoadImageMask(io.ComfyNode):
             inputs=[
                 _file_input(),
                 io.Combo.Input(
-                    "channel", options=CHANNELS, tooltip="Which channel; alpha gives 1 where nothing is to be seen."
+                    "channel",
+                    options=CHANNELS,
+                    tooltip="Which channel; alpha gives 1 where it is fully transparent.",
                 ),
             ],
             outputs=[io.Mask.Output(tooltip="The mask.")],
@@ -202,10 +204,10 @@ class ImageCompositeMasked(io.ComfyNode):
             node_id="ImageCompositeMasked",
             display_name="Image Composite Masked",
             category="image/compositing",
-            description="Lays one image over another, where a mask lets it show.",
+            description="Pastes one image over another, where a mask is white.",
             inputs=[
                 io.Image.Input("destination", tooltip="The image below."),
-                io.Image.Input("source", tooltip="The image that is laid over it."),
+                io.Image.Input("source", tooltip="The image that is pasted over it."),
                 io.Int.Input("x", default=0, min=0, max=MAX_RESOLUTION, tooltip="Position of its left edge, in px."),
                 io.Int.Input("y", default=0, min=0, max=MAX_RESOLUTION, tooltip="Position of its top edge, in px."),
                 io.Boolean.Input("resize_source", default=False, tooltip="Whether it takes the size of the one below."),

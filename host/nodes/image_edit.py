@@ -36,7 +36,7 @@ def alike(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     search_aliases=["reverse colors"],
 )
 def invert(image: Tensor) -> Tensor:
-    """Turn the colours of images round."""
+    """Invert the colours of images."""
     return 1.0 - image
 
 
@@ -138,7 +138,7 @@ def add_noise(image: Tensor, seed: int, strength: float) -> Tensor:
     search_aliases=["turn", "flip orientation"],
 )
 def rotate(image: Tensor, rotation: str) -> Tensor:
-    """Turn images."""
+    """Rotate images."""
     return torch.rot90(image, k=TURNS.index(rotation), dims=[2, 1])
 
 
@@ -161,14 +161,14 @@ def flip(image: Tensor, flip_method: str) -> Tensor:
         io.Image.Input("image1"),
         io.Image.Input("image2"),
         decimal("blend_factor", 0.5, 0.0, 1.0, tooltip="1 is the blended image alone."),
-        choice("blend_mode", list(filters.BLENDS), tooltip="How the second is laid over the first."),
+        choice("blend_mode", list(filters.BLENDS), tooltip="How the second is blended over the first."),
     ],
     [io.Image],
     FILTERS,
     search_aliases=["mix images"],
 )
 def blend(image1: Tensor, image2: Tensor, blend_factor: float, blend_mode: str) -> Tensor:
-    """Lay an image over another."""
+    """Blend an image over another."""
     one, two = alike(image1, image2)
     if one.shape != two.shape:
         two = resize(two, one.shape[2], one.shape[1], "bicubic", "center")
@@ -298,7 +298,7 @@ def _padded(pair: list[Tensor], axis: int, color: Tensor) -> list[Tensor]:
     search_aliases=["dimensions", "resolution", "image info"],
 )
 def size(image: Tensor) -> tuple[int, int, int]:
-    """Say how large images are, and how many."""
+    """Return the size of images, and how many there are."""
     return image.shape[2], image.shape[1], image.shape[0]
 
 

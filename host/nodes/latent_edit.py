@@ -80,7 +80,7 @@ def from_batch(samples: Latent, batch_index: int, length: int) -> Latent:
     search_aliases=["overlay latent", "layer latent", "paste latent"],
 )
 def composite(samples_to: Latent, samples_from: Latent, x: int, y: int, feather: int) -> Latent:
-    """Lay latents over others."""
+    """Paste latents over others."""
     x, y, feather = (side // PIXELS_PER_LATENT for side in (x, y, feather))
     under = samples_to["samples"].clone()
     height, width = under.shape[2:]
@@ -116,7 +116,7 @@ def composite(samples_to: Latent, samples_from: Latent, x: int, y: int, feather:
 def composite_masked(
     destination: Latent, source: Latent, x: int, y: int, resize_source: bool, mask: Tensor | None = None
 ) -> Latent:
-    """Lay latents over others where a mask is white."""
+    """Paste latents over others where a mask is white."""
     under, over = destination["samples"].clone(), source["samples"]
     height, width = under.shape[-2:]
     if resize_source:
@@ -157,7 +157,7 @@ def blend(samples1: Latent, samples2: Latent, blend_factor: float) -> Latent:
     category="model/latent/transform",
 )
 def rotate(samples: Latent, rotation: str) -> Latent:
-    """Turn latents."""
+    """Rotate latents."""
     return {**samples, "samples": torch.rot90(samples["samples"], k=TURNS.index(rotation), dims=[3, 2])}
 
 

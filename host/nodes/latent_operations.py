@@ -55,7 +55,7 @@ def apply_operation_cfg(model: Any, operation: Operation) -> Any:
 @NODES(
     "LatentOperationTonemapReinhard",
     "LatentOperationTonemapReinhard",
-    [decimal("multiplier", 1.0, 0.0, 100.0, tooltip="Higher leaves more as it is.")],
+    [decimal("multiplier", 1.0, 0.0, 100.0, tooltip="Higher changes less.")],
     [io.LatentOperation],
     search_aliases=["hdr latent"],
     is_experimental=True,

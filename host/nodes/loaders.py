@@ -198,11 +198,11 @@ class LoraLoader(io.ComfyNode):
             category=CATEGORY,
             description="Changes a model and its text encoder by a LoRA; several can follow each other.",
             inputs=[
-                io.Model.Input("model", tooltip="The model; it stays as it is."),
-                io.Clip.Input("clip", tooltip="The text encoder; it stays as it is."),
+                io.Model.Input("model", tooltip="The model; it is not changed."),
+                io.Clip.Input("clip", tooltip="The text encoder; it is not changed."),
                 _files("loras", "lora_name", "The file in models/loras."),
-                _strength("strength_model", "How much the model changes; below 0 turns the change round."),
-                _strength("strength_clip", "How much the text encoder changes; below 0 turns the change round."),
+                _strength("strength_model", "How much the model changes; below 0 reverses the change."),
+                _strength("strength_clip", "How much the text encoder changes; below 0 reverses the change."),
             ],
             outputs=[
                 io.Model.Output(tooltip="The changed model."),
@@ -233,9 +233,9 @@ class LoraLoaderModelOnly(io.ComfyNode):
             category=CATEGORY,
             description="Changes a model by a LoRA; several can follow each other.",
             inputs=[
-                io.Model.Input("model", tooltip="The model; it stays as it is."),
+                io.Model.Input("model", tooltip="The model; it is not changed."),
                 _files("loras", "lora_name", "The file in models/loras."),
-                _strength("strength_model", "How much the model changes; below 0 turns the change round."),
+                _strength("strength_model", "How much the model changes; below 0 reverses the change."),
             ],
             outputs=[io.Model.Output(tooltip="The changed model.")],
         )

@@ -124,9 +124,9 @@ def _needed(switch: bool, on_false: Any = None, on_true: Any = None) -> list[str
     "ComfySwitchNode",
     "If/Else Switch",
     [
-        io.Boolean.Input("switch", tooltip="Which of the two goes on."),
-        io.MatchType.Input("on_false", EITHER, lazy=True, tooltip="What goes on when the switch is off."),
-        io.MatchType.Input("on_true", EITHER, lazy=True, tooltip="What goes on when the switch is on."),
+        io.Boolean.Input("switch", tooltip="Which of the two is passed on."),
+        io.MatchType.Input("on_false", EITHER, lazy=True, tooltip="What is passed on when the switch is off."),
+        io.MatchType.Input("on_true", EITHER, lazy=True, tooltip="What is passed on when the switch is on."),
     ],
     [io.MatchType.Output(EITHER, "output")],
     LOGIC,
@@ -148,7 +148,7 @@ def switch(switch: bool, on_false: Any = None, on_true: Any = None) -> Any:
     search_aliases=["invert", "toggle", "negate", "flip boolean"],
 )
 def logical_not(value: Any) -> bool:
-    """Say whether a value is false, zero or empty."""
+    """Check whether a value is false, zero or empty."""
     return not value
 
 
@@ -161,7 +161,7 @@ def logical_not(value: Any) -> bool:
     search_aliases=["all", "every"],
 )
 def logical_and(values: dict[str, Any]) -> bool:
-    """Say whether all values are true, not zero and not empty."""
+    """Check whether all values are true, not zero and not empty."""
     return all(values.values())
 
 
@@ -174,7 +174,7 @@ def logical_and(values: dict[str, Any]) -> bool:
     search_aliases=["any", "some"],
 )
 def logical_or(values: dict[str, Any]) -> bool:
-    """Say whether any value is true, not zero and not empty."""
+    """Check whether any value is true, not zero and not empty."""
     return any(values.values())
 
 

@@ -134,7 +134,7 @@ def feather(mask: Tensor, left: int, top: int, right: int, bottom: int) -> Tenso
     search_aliases=["expand mask", "shrink mask"],
 )
 def grow(mask: Tensor, expand: int, tapered_corners: bool) -> Tensor:
-    """Let white spread, or black."""
+    """Grow the white part of a mask, or shrink it."""
     made = _flat(mask)
     for _ in range(abs(expand)):
         made = spread(made, tapered_corners) if expand > 0 else -spread(-made, tapered_corners)

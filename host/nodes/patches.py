@@ -36,7 +36,7 @@ class TomePatchModel(io.ComfyNode):
             category="model/patch/unet",
             description="Merges tokens that are alike in the largest self-attentions, to save time.",
             inputs=[
-                io.Model.Input("model", tooltip="A UNet model; it stays as it is."),
+                io.Model.Input("model", tooltip="A UNet model; it is not changed."),
                 io.Float.Input(
                     "ratio",
                     default=0.3,
@@ -85,7 +85,7 @@ FACTORS = {
 def _factors(*defaults: float) -> list[io.Input]:
     given = zip(FACTORS.items(), defaults, strict=True)
     parts = [decimal(name, value, 0.0, 10.0, advanced=True, tooltip=tip) for (name, tip), value in given]
-    return [io.Model.Input("model", tooltip="A UNet model; it stays as it is."), *parts]
+    return [io.Model.Input("model", tooltip="A UNet model; it is not changed."), *parts]
 
 
 @MORE("FreeU", "FreeU", _factors(1.1, 1.2, 0.9, 0.2), [io.Model])
@@ -119,7 +119,7 @@ def _weighed(model: ModelPatcher, scales: tuple[tuple[float, float], ...], by_me
     "SelfAttentionGuidance",
     "Self-Attention Guidance",
     [
-        io.Model.Input("model", tooltip="A UNet model; it stays as it is."),
+        io.Model.Input("model", tooltip="A UNet model; it is not changed."),
         decimal("scale", 0.5, -2.0, 5.0, tooltip="0 is off."),
         decimal("blur_sigma", 2.0, 0.0, 10.0, 0.1, advanced=True, tooltip="How strongly parts are blurred, in cells."),
     ],

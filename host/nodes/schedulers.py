@@ -20,7 +20,7 @@ NODES = Nodes("model/sampling/schedulers")
 SIGMAS = "model/sampling/sigmas"
 MOST = 5000.0
 NOT_ZERO = 0.0001
-"""What a schedule that is turned round begins with in place of zero."""
+"""What a reversed schedule begins with in place of zero."""
 
 ALIGNED = {
     "SD1": [14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092, 0.9642583904,
@@ -87,7 +87,7 @@ def polyexponential(steps: int, sigma_max: float, sigma_min: float, rho: float) 
     [io.Sigmas],
 )
 def laplace(steps: int, sigma_max: float, sigma_min: float, mu: float, beta: float) -> Tensor:
-    """Crowd noise levels about one of them."""
+    """Concentrate noise levels around one of them."""
     return schedules.get_sigmas_laplace(steps, sigma_min, sigma_max, mu, beta)
 
 
@@ -119,7 +119,7 @@ def variance_preserving(steps: int, beta_d: float, beta_min: float, eps_s: float
     [io.Sigmas],
 )
 def beta(model: Any, steps: int, alpha: float, beta: float) -> Tensor:
-    """Crowd noise levels at both ends."""
+    """Concentrate noise levels at both ends."""
     return schedules.beta_scheduler(model.get_model_object("model_sampling"), steps, alpha, beta)
 
 
@@ -200,7 +200,7 @@ def flux2_mu(tokens: int, steps: int) -> float:
     is_experimental=True,
 )
 def manual(sigmas: str) -> Tensor:
-    """Type noise levels in."""
+    """Enter noise levels as text."""
     found = re.findall(r"[-+]?(?:\d*\.*\d+)", sigmas)
     return torch.tensor([float(each) for each in found], dtype=torch.float32)
 
@@ -220,7 +220,7 @@ def split_denoise(sigmas: Tensor, denoise: float) -> tuple[Tensor, Tensor]:
 
 @NODES("FlipSigmas", "FlipSigmas", [io.Sigmas.Input("sigmas")], [io.Sigmas], SIGMAS)
 def flip(sigmas: Tensor) -> Tensor:
-    """Turn noise levels round, to add noise instead of removing it."""
+    """Reverse noise levels, to add noise instead of removing it."""
     turned = sigmas.flip(0)
     if len(turned) and turned[0] == 0:
         turned[0] = NOT_ZERO
@@ -287,7 +287,7 @@ def extend(sigmas: Tensor, steps: int, start_at_sigma: float, end_at_sigma: floa
     SIGMAS,
 )
 def percent_to_sigma(model: Any, sampling_percent: float, return_actual_sigma: bool) -> float:
-    """Say which noise level is reached after a part of the schedule."""
+    """Return the noise level that is reached after a part of the schedule."""
     sampling = model.get_model_object("model_sampling")
     ends = {0.0: sampling.sigma_max, 1.0: sampling.sigma_min}
     if return_actual_sigma and sampling_percent in ends:

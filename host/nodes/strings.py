@@ -149,7 +149,7 @@ def replace_text(string: str, find: str, replace: str) -> str:
     search_aliases=["contains", "text includes", "string includes"],
 )
 def contains(string: str, substring: str, case_sensitive: bool) -> bool:
-    """Say whether a text holds another."""
+    """Check whether a text contains another."""
     return substring in string if case_sensitive else substring.lower() in string.lower()
 
 
@@ -183,7 +183,7 @@ def compare(string_a: str, string_b: str, mode: str, case_sensitive: bool) -> bo
     search_aliases=["regex match", "regex", "pattern match", "text contains", "string match"],
 )
 def regex_match(string: str, regex_pattern: str, case_insensitive: bool, multiline: bool, dotall: bool) -> bool:
-    """Say whether a regular expression matches anywhere in a text."""
+    """Check whether a regular expression matches anywhere in a text."""
     return _compile(regex_pattern, case_insensitive, multiline, dotall).search(string) is not None
 
 

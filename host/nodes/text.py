@@ -95,12 +95,12 @@ class CLIPTextEncodeSDXL(io.ComfyNode):
             description="Turns a prompt for each of SDXL's text encoders, and sizes, into what guides the model.",
             inputs=[
                 io.Clip.Input("clip", tooltip="CLIP-L and CLIP-G."),
-                _pixels("width", 1024, "Width of the image that is imagined; small ones look blurred."),
-                _pixels("height", 1024, "Height of the image that is imagined."),
+                _pixels("width", 1024, "Width of the original that the model is told; small ones look blurred."),
+                _pixels("height", 1024, "Height of the original that the model is told."),
                 _pixels("crop_w", 0, "How much of its left side is cut off.", advanced=True),
                 _pixels("crop_h", 0, "How much of its top is cut off.", advanced=True),
-                _pixels("target_width", 1024, "Width of what is drawn."),
-                _pixels("target_height", 1024, "Height of what is drawn."),
+                _pixels("target_width", 1024, "Width of the image that is made."),
+                _pixels("target_height", 1024, "Height of the image that is made."),
                 io.String.Input("text_g", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-G."),
                 io.String.Input("text_l", multiline=True, dynamic_prompts=True, tooltip="The prompt for CLIP-L."),
             ],
@@ -134,7 +134,7 @@ class CLIPSetLastLayer(io.ComfyNode):
             category="model/conditioning",
             description="Reads prompts at an earlier layer of the text encoder (clip skip).",
             inputs=[
-                io.Clip.Input("clip", tooltip="The text encoder; it stays as it is."),
+                io.Clip.Input("clip", tooltip="The text encoder; it is not changed."),
                 io.Int.Input(
                     "stop_at_clip_layer",
                     default=-1,
@@ -220,8 +220,8 @@ def _checked(clip: Any) -> Any:
     "CLIP Text Encode (SDXL Refiner)",
     [
         decimal("ascore", 6.0, 0.0, 1000.0, tooltip="Aesthetic score of the image; 2.5 is usual in the negative."),
-        _pixels("width", 1024, "Width of the image that is imagined."),
-        _pixels("height", 1024, "Height of the image that is imagined."),
+        _pixels("width", 1024, "Width of the original that the model is told."),
+        _pixels("height", 1024, "Height of the original that the model is told."),
         io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
         io.Clip.Input("clip"),
     ],

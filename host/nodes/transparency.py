@@ -27,14 +27,14 @@ class InvertMask(io.ComfyNode):
             node_id="InvertMask",
             display_name="Invert Mask",
             category="image/mask",
-            description="Turns a mask around: 1 becomes 0, and 0 becomes 1.",
+            description="Inverts a mask: 1 becomes 0, and 0 becomes 1.",
             inputs=[io.Mask.Input("mask", tooltip="The mask.")],
-            outputs=[io.Mask.Output(tooltip="The mask, turned around.")],
+            outputs=[io.Mask.Output(tooltip="The inverted mask.")],
         )
 
     @classmethod
     def execute(cls, mask: Tensor) -> io.NodeOutput:
-        """Turn it around."""
+        """Invert it."""
         return io.NodeOutput(1.0 - mask)
 
 
@@ -75,10 +75,10 @@ class JoinImageWithAlpha(io.ComfyNode):
             node_id="JoinImageWithAlpha",
             display_name="Join Image with Alpha",
             category="image/compositing",
-            description="Makes an image transparent where a mask is.",
+            description="Makes an image transparent where a mask is white.",
             inputs=[
                 io.Image.Input("image", tooltip="The image, or a batch."),
-                io.Mask.Input("alpha", tooltip="1 where nothing is to be seen; takes the image's size."),
+                io.Mask.Input("alpha", tooltip="1 where the image becomes transparent; takes its size."),
             ],
             outputs=[io.Image.Output(tooltip="The image with transparency.")],
         )
@@ -120,7 +120,7 @@ class LoadBackgroundRemovalModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, bg_removal_name: str) -> bool | str:
-        """Refuse before anything is drawn."""
+        """Refuse before the run."""
         return REFUSED
 
 

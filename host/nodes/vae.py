@@ -79,11 +79,11 @@ class VAEEncodeForInpaint(io.ComfyNode):
             node_id="VAEEncodeForInpaint",
             display_name="VAE Encode (for Inpainting)",
             category=CATEGORY,
-            description="Turns images into latents, with the masked part made grey and marked to be drawn anew.",
+            description="Turns images into latents, with the masked part made grey and marked for repainting.",
             inputs=[
                 io.Image.Input("pixels", tooltip="The images; sides are cropped to multiples of 8 px."),
                 io.Vae.Input("vae", tooltip="The VAE of the model."),
-                io.Mask.Input("mask", tooltip="1 where the image is to be drawn anew."),
+                io.Mask.Input("mask", tooltip="1 where the image is repainted."),
                 io.Int.Input(
                     "grow_mask_by", default=6, min=0, max=64, step=1, tooltip="Pixels by which the mask grows."
                 ),

@@ -19,9 +19,9 @@ BY_NAME = {
     "height": "Height in pixels.",
     "x": "Distance from the left edge in pixels.",
     "y": "Distance from the top edge in pixels.",
-    "strength": "How strongly it acts; 0 is not at all.",
+    "strength": "How strongly it acts; 0 is off.",
     "multiplier": "Factor.",
-    "dim": "Along which axis.",
+    "dim": "The axis.",
     "batch_size": "How many are made at once.",
     "seed": "Random seed.",
     "text": "The prompt.",
@@ -37,10 +37,10 @@ BY_TYPE = {
     "LATENT": "The latents.",
     "LATENT_OPERATION": "The operation.",
     "MASK": "The mask.",
-    "MODEL": "The model; it stays as it is.",
+    "MODEL": "The model; it is not changed.",
     "SIGMAS": "The noise levels.",
     "STYLE_MODEL": "The style model.",
-    "VAE": "What turns images into latents and back.",
+    "VAE": "The VAE, which turns images into latents and back.",
 }
 """Tooltips of inputs that have none of their own."""
 
@@ -48,10 +48,10 @@ RESULTS = BY_TYPE | {
     "BOOLEAN": "True or false.",
     "COMFY_MATCHTYPE_V3": "The value that was chosen.",
     "FLOAT": "The number.",
-    "GUIDER": "What combines the predictions of a step.",
+    "GUIDER": "The guider, which combines the predictions of a step.",
     "INT": "The whole number.",
     "MODEL": "The changed model.",
-    "SAMPLER": "The method of the steps.",
+    "SAMPLER": "The sampler, which solves the steps.",
     "STRING": "The text.",
 }
 """Tooltips of outputs, by type."""
