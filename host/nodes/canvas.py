@@ -28,6 +28,7 @@ class ImagePadForOutpaint(io.ComfyNode):
             display_name="Pad Image for Outpainting",
             category="image/transform",
             description="Adds a grey margin to an image, and makes a mask of it for inpainting.",
+            search_aliases=["extend canvas", "expand image"],
             inputs=[
                 io.Image.Input("image", tooltip="The image, or a batch."),
                 *sides,
@@ -105,6 +106,8 @@ class AdjustContrast(io.ComfyNode):
             display_name="Adjust Contrast",
             category="image/adjustments",
             description="Moves colours away from middle grey, or towards it.",
+            search_aliases=["contrast"],
+            is_experimental=True,
             inputs=[
                 io.Image.Input("images", tooltip="The images."),
                 io.Float.Input("factor", default=1.0, min=0.0, max=2.0, tooltip="1 changes nothing, more is stronger."),

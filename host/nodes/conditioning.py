@@ -19,6 +19,7 @@ class ConditioningZeroOut(io.ComfyNode):
             display_name="Conditioning Zero Out",
             category="model/conditioning/transform",
             description="Replaces a text embedding by zeros, the negative of models that need no negative text.",
+            search_aliases=["null conditioning", "clear conditioning"],
             inputs=[io.Conditioning.Input("conditioning", tooltip="The conditioning whose shape is kept.")],
             outputs=[io.Conditioning.Output(tooltip="The same conditioning with zeros for the text.")],
         )

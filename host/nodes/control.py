@@ -36,6 +36,7 @@ class ControlNetLoader(io.ComfyNode):
             display_name="Load ControlNet Model",
             category="model/loaders",
             description="Loads a network that lets an image of edges, depth or a pose guide a model.",
+            search_aliases=["controlnet", "control net", "cn", "load controlnet", "controlnet loader"],
             inputs=[io.Combo.Input("control_net_name", options=files, tooltip=tooltip)],
             outputs=[io.ControlNet.Output(tooltip="The control network.")],
         )
@@ -58,6 +59,7 @@ class ControlNetApplyAdvanced(io.ComfyNode):
             display_name="Apply ControlNet",
             category="model/conditioning/controlnet",
             description="Lets an image guide the model through a control network; several can follow each other.",
+            search_aliases=["controlnet", "apply controlnet", "use controlnet", "control net"],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="What the image should show."),
                 io.Conditioning.Input("negative", tooltip="What it should not show."),
@@ -160,6 +162,7 @@ class Canny(io.ComfyNode):
             display_name="Detect Edges (Canny)",
             category="image/filters",
             description="Draws the edges of an image white on black, as ControlNets for edges want them.",
+            search_aliases=["edge detection", "outline", "contour detection", "line art"],
             inputs=[
                 io.Image.Input("image", tooltip="The image, or a batch."),
                 _threshold("low_threshold", 0.4, "Edges weaker than this are dropped."),

@@ -271,6 +271,7 @@ class DisableNoise(io.ComfyNode):
             display_name="DisableNoise",
             category="model/sampling/noise",
             description="No noise, for latents that still have some.",
+            search_aliases=["zero noise"],
             outputs=[io.Noise.Output(tooltip="The absent noise.")],
         )
 

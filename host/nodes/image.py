@@ -61,6 +61,15 @@ class LoadImage(io.ComfyNode):
             display_name="Load Image",
             category="image",
             description="Loads an image, or all frames of an animated one.",
+            search_aliases=[
+                "load image",
+                "open image",
+                "import image",
+                "image input",
+                "upload image",
+                "read image",
+                "image loader",
+            ],
             inputs=[_file_input()],
             outputs=[
                 io.Image.Output(tooltip="The image."),
@@ -95,6 +104,7 @@ class LoadImageMask(io.ComfyNode):
             display_name="Load Image (as Mask)",
             category="image",
             description="Loads one channel of an image as a mask.",
+            search_aliases=["import mask", "alpha mask", "channel mask"],
             inputs=[
                 _file_input(),
                 io.Combo.Input(
@@ -134,6 +144,7 @@ class ImageScale(io.ComfyNode):
             display_name="Upscale Image",
             category="image/upscaling",
             description="Gives images another size.",
+            search_aliases=["resize", "resize image", "scale image", "image resize", "zoom", "zoom in", "change size"],
             inputs=[
                 io.Image.Input("image", tooltip="The images."),
                 io.Combo.Input("upscale_method", options=UPSCALE_METHODS, tooltip="How new pixels are computed."),
@@ -177,6 +188,7 @@ class ImageBatch(io.ComfyNode):
             category="image/batch",
             description="Joins images to a batch; the second take the size of the first.",
             is_deprecated=True,
+            search_aliases=["combine images", "merge images", "stack images"],
             inputs=[
                 io.Image.Input("image1", tooltip="The images that come first."),
                 io.Image.Input("image2", tooltip="The images that follow."),
@@ -205,6 +217,7 @@ class ImageCompositeMasked(io.ComfyNode):
             display_name="Image Composite Masked",
             category="image/compositing",
             description="Pastes one image over another, where a mask is white.",
+            search_aliases=["overlay", "layer", "paste image", "images composition"],
             inputs=[
                 io.Image.Input("destination", tooltip="The image below."),
                 io.Image.Input("source", tooltip="The image that is pasted over it."),
@@ -252,6 +265,7 @@ class SaveImage(io.ComfyNode):
             category="image",
             description="Saves images as PNG files that carry their graph.",
             is_output_node=True,
+            search_aliases=["save", "save image", "export image", "output image", "write image", "download"],
             inputs=[
                 io.Image.Input("images", tooltip="The images."),
                 io.String.Input(
@@ -286,6 +300,7 @@ class PreviewImage(io.ComfyNode):
             category="image",
             description="Shows images without keeping them.",
             is_output_node=True,
+            search_aliases=["preview", "preview image", "show image", "view image", "display image", "image viewer"],
             inputs=[io.Image.Input("images", tooltip="The images.")],
             outputs=[io.Image.Output(display_name="images", tooltip="The same images.")],
         )

@@ -41,6 +41,7 @@ class EmptyLatentImage(io.ComfyNode):
             display_name="Empty Latent Image",
             category="model/latent",
             description="Makes empty latents, to be filled by a sampler from noise alone.",
+            search_aliases=["empty", "empty latent", "new latent", "create latent", "blank latent", "blank"],
             inputs=_size_inputs(512, 8),
             outputs=[io.Latent.Output(tooltip="The empty latents.")],
         )
@@ -107,6 +108,7 @@ class RepeatLatentBatch(io.ComfyNode):
             display_name="Repeat Latent Batch",
             category="model/latent/batch",
             description="Repeats latents, to make several images of one.",
+            search_aliases=["duplicate latent", "clone latent"],
             inputs=[
                 io.Latent.Input("samples", tooltip="The latents; of several, the whole batch is repeated."),
                 io.Int.Input("amount", default=1, min=1, max=64, tooltip="How often."),

@@ -56,6 +56,7 @@ class CheckpointLoaderSimple(io.ComfyNode):
             display_name="Load Checkpoint",
             category=CATEGORY,
             description="Loads a model, its text encoder and its VAE from one file or from a diffusers folder.",
+            search_aliases=["load model", "checkpoint", "model loader", "load checkpoint", "ckpt", "model"],
             inputs=[_files("checkpoints", "ckpt_name", "The file or diffusers folder in models/checkpoints.")],
             outputs=[
                 io.Model.Output(tooltip="The model that removes noise from latents."),
@@ -197,6 +198,7 @@ class LoraLoader(io.ComfyNode):
             display_name="Load LoRA (Model and CLIP)",
             category=CATEGORY,
             description="Changes a model and its text encoder by a LoRA; several can follow each other.",
+            search_aliases=["lora", "load lora", "apply lora", "lora loader", "lora model"],
             inputs=[
                 io.Model.Input("model", tooltip="The model; it is not changed."),
                 io.Clip.Input("clip", tooltip="The text encoder; it is not changed."),
@@ -232,6 +234,7 @@ class LoraLoaderModelOnly(io.ComfyNode):
             display_name="Load LoRA",
             category=CATEGORY,
             description="Changes a model by a LoRA; several can follow each other.",
+            search_aliases=["lora", "load lora", "apply lora", "lora loader", "lora model"],
             inputs=[
                 io.Model.Input("model", tooltip="The model; it is not changed."),
                 _files("loras", "lora_name", "The file in models/loras."),

@@ -65,7 +65,7 @@ class KSampler(io.ComfyNode):
             display_name="KSampler",
             category="model/sampling",
             description="Turns noise, or a noised image, into latents that follow the prompts.",
-            search_aliases=["sampler", "generate", "denoise", "txt2img", "img2img"],
+            search_aliases=["sampler", "sample", "generate", "denoise", "diffuse", "txt2img", "img2img"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that denoises."),
                 seed_input("seed"),

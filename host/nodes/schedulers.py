@@ -198,6 +198,7 @@ def flux2_mu(tokens: int, steps: int) -> float:
     [io.Sigmas],
     SIGMAS,
     is_experimental=True,
+    search_aliases=["custom noise schedule", "define sigmas"],
 )
 def manual(sigmas: str) -> Tensor:
     """Enter noise levels as text."""

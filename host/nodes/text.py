@@ -33,6 +33,16 @@ class CLIPTextEncode(io.ComfyNode):
             display_name="CLIP Text Encode (Prompt)",
             category="model/conditioning",
             description="Turns a prompt into what guides a model.",
+            search_aliases=[
+                "text",
+                "prompt",
+                "text prompt",
+                "positive prompt",
+                "negative prompt",
+                "encode text",
+                "text encoder",
+                "encode prompt",
+            ],
             inputs=[
                 io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
                 io.Clip.Input("clip", tooltip="The text encoder of the model."),

@@ -28,6 +28,7 @@ class InvertMask(io.ComfyNode):
             display_name="Invert Mask",
             category="image/mask",
             description="Inverts a mask: 1 becomes 0, and 0 becomes 1.",
+            search_aliases=["reverse mask", "flip mask"],
             inputs=[io.Mask.Input("mask", tooltip="The mask.")],
             outputs=[io.Mask.Output(tooltip="The inverted mask.")],
         )
@@ -49,6 +50,7 @@ class ImageToMask(io.ComfyNode):
             display_name="Convert Image to Mask",
             category="image/mask",
             description="Takes one channel of an image as a mask.",
+            search_aliases=["extract channel", "channel to mask"],
             inputs=[
                 io.Image.Input("image", tooltip="The image, or a batch."),
                 io.Combo.Input("channel", options=CHANNELS, tooltip="Which channel; an image without alpha has none."),
@@ -76,6 +78,7 @@ class JoinImageWithAlpha(io.ComfyNode):
             display_name="Join Image with Alpha",
             category="image/compositing",
             description="Makes an image transparent where a mask is white.",
+            search_aliases=["add transparency", "apply alpha", "composite alpha", "RGBA"],
             inputs=[
                 io.Image.Input("image", tooltip="The image, or a batch."),
                 io.Mask.Input("alpha", tooltip="1 where the image becomes transparent; takes its size."),

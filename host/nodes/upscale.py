@@ -50,6 +50,16 @@ class ImageUpscaleWithModel(io.ComfyNode):
             display_name="Upscale Image (using Model)",
             category="image/upscaling",
             description="Enlarges images by the model's own factor; put Wrap Pad and Wrap Crop around it for tiles.",
+            search_aliases=[
+                "upscale",
+                "upscaler",
+                "upsc",
+                "enlarge image",
+                "super resolution",
+                "hires",
+                "superres",
+                "increase resolution",
+            ],
             inputs=[
                 io.UpscaleModel.Input("upscale_model", tooltip="The model that enlarges."),
                 io.Image.Input("image", tooltip="The image, or a batch."),

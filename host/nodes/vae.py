@@ -32,6 +32,7 @@ class VAEDecode(io.ComfyNode):
             display_name="VAE Decode",
             category=CATEGORY,
             description="Turns latents into images.",
+            search_aliases=["decode", "decode latent", "latent to image", "render latent"],
             inputs=[
                 io.Latent.Input("samples", tooltip="The latents."),
                 io.Vae.Input("vae", tooltip="The VAE of the model."),
@@ -56,6 +57,7 @@ class VAEEncode(io.ComfyNode):
             display_name="VAE Encode",
             category=CATEGORY,
             description="Turns images into latents.",
+            search_aliases=["encode", "encode image", "image to latent"],
             inputs=[
                 io.Image.Input("pixels", tooltip="The images; sides are cropped to multiples of 8 px."),
                 io.Vae.Input("vae", tooltip="The VAE of the model."),

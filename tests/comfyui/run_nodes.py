@@ -81,12 +81,26 @@ def resolved(value: Any) -> Any:
     return value
 
 
+ATTRIBUTES = {
+    "output_node": "OUTPUT_NODE",
+    "is_input_list": "INPUT_IS_LIST",
+    "deprecated": "DEPRECATED",
+    "experimental": "EXPERIMENTAL",
+    "search_aliases": "SEARCH_ALIASES",
+}
+"""Where older nodes keep what newer ones tell themselves."""
+
+
 def info(node_id: str) -> dict[str, Any]:
-    """What the editor is told of a node, as far as it decides how files are read."""
+    """What the editor is told of a node, as far as it decides how files are read and where the node is found."""
     node = nodes.NODE_CLASS_MAPPINGS[node_id]
-    inputs = node.GET_NODE_INFO_V1()["input"] if hasattr(node, "GET_NODE_INFO_V1") else node.INPUT_TYPES()
+    if hasattr(node, "GET_NODE_INFO_V1"):
+        told = node.GET_NODE_INFO_V1()
+    else:
+        told = {name: getattr(node, attribute, None) for name, attribute in ATTRIBUTES.items()}
+        told["input"] = node.INPUT_TYPES()
     names = getattr(node, "RETURN_NAMES", None) or node.RETURN_TYPES
-    return {"input": inputs, "output": list(node.RETURN_TYPES), "output_name": list(names)}
+    return {**told, "output": list(node.RETURN_TYPES), "output_name": list(names)}
 
 
 asyncio.run(prepare())

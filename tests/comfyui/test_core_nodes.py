@@ -129,3 +129,6 @@ def test_declarations(node_id: str, theirs: dict[str, Any]) -> None:
     assert flat(own["input"], files) == flat(their["input"], files)
     assert own["output"] == [str(each) for each in their["output"]]
     assert own["output_name"] == [str(each) for each in their["output_name"]]
+    assert set(own["search_aliases"] or []) == set(their["search_aliases"] or [])
+    for flag in ("output_node", "is_input_list", "deprecated", "experimental"):
+        assert own[flag] == bool(their[flag]), flag
