@@ -15,7 +15,11 @@ from ..schema.limits import MAX_RESOLUTION
 EDGES = 6
 """Of tensors, shown at each end."""
 
-NO_CLIP = "the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here"
+
+def _checked(clip: Any) -> Any:
+    if clip is None:
+        raise ValueError("the checkpoint holds no text encoder; load one with DualCLIPLoader and link it here")
+    return clip
 
 
 def _pixels(input_id: str, default: int, tooltip: str, advanced: bool | None = None) -> io.Int.Input:
@@ -53,9 +57,8 @@ class CLIPTextEncode(io.ComfyNode):
     @classmethod
     def execute(cls, text: str, clip: Any) -> io.NodeOutput:
         """Encode the prompt."""
-        if clip is None:
-            raise ValueError(NO_CLIP)
-        return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+        tokens = _checked(clip).tokenize(text)
+        return io.NodeOutput(clip.encode_from_tokens_scheduled(tokens))
 
 
 class CLIPTextEncodeFlux(io.ComfyNode):
@@ -83,9 +86,7 @@ class CLIPTextEncodeFlux(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, clip_l: str, t5xxl: str, guidance: float) -> io.NodeOutput:
         """Encode both prompts."""
-        if clip is None:
-            raise ValueError(NO_CLIP)
-        tokens = clip.tokenize(clip_l)
+        tokens = _checked(clip).tokenize(clip_l)
         if "t5xxl" not in tokens:
             raise ValueError("the text encoder is not Flux's; load CLIP-L and T5 with DualCLIPLoader, type flux")
         tokens["t5xxl"] = clip.tokenize(t5xxl)["t5xxl"]
@@ -120,9 +121,7 @@ class CLIPTextEncodeSDXL(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, text_g: str, text_l: str, **sizes: int) -> io.NodeOutput:
         """Encode both prompts; the shorter one is filled up with empty chunks."""
-        if clip is None:
-            raise ValueError(NO_CLIP)
-        tokens, empty = clip.tokenize(text_g), clip.tokenize("")
+        tokens, empty = _checked(clip).tokenize(text_g), clip.tokenize("")
         if tokens.keys() != {"g", "l"}:
             raise ValueError("the text encoder is not SDXL's; load an SDXL checkpoint, or CLIP-L and CLIP-G, type sdxl")
         tokens["l"] = clip.tokenize(text_l)["l"]
@@ -161,9 +160,7 @@ class CLIPSetLastLayer(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, stop_at_clip_layer: int) -> io.NodeOutput:
         """Set the layer of a clone."""
-        if clip is None:
-            raise ValueError(NO_CLIP)
-        clip = clip.clone()
+        clip = _checked(clip).clone()
         clip.clip_layer(stop_at_clip_layer)
         return io.NodeOutput(clip)
 
@@ -217,12 +214,6 @@ def _written(value: Any) -> str:
 
 
 MORE = Nodes("model/conditioning/stable diffusion")
-
-
-def _checked(clip: Any) -> Any:
-    if clip is None:
-        raise ValueError(NO_CLIP)
-    return clip
 
 
 @MORE(
