@@ -19,8 +19,8 @@ from tessera.host import folder_paths
 from tessera.host.images.loading import load_image
 from tessera.host.images.scaling import UPSCALE_METHODS, resize
 from tessera.host.models.model_base import SDXL, Flux
+from tessera.host.nodes import conditioning_images, loaders, text, vae
 from tessera.host.nodes import image as image_nodes
-from tessera.host.nodes import loaders, text, vae
 from torch import Tensor
 
 Checkpoints = dict[str, tuple[Path, Path]]
@@ -106,8 +106,14 @@ def test_checkpoint_without_text_encoder_and_vae(folders: Path) -> None:
     ):
         with pytest.raises(ValueError, match=naming("text encoder", "DualCLIPLoader")):
             node.execute(*arguments)
-    with pytest.raises(ValueError, match=naming("VAE", "VAELoader")):
-        vae.VAEDecode.execute({"samples": torch.zeros(1, 4, 1, 1)}, decoder)
+    pixels, mask = torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16)
+    for encode in (
+        lambda: vae.VAEDecode.execute({"samples": torch.zeros(1, 4, 1, 1)}, decoder),
+        lambda: conditioning_images.inpaint([], [], pixels, decoder, mask),
+        lambda: conditioning_images.edit([], [], pixels, decoder),
+    ):
+        with pytest.raises(ValueError, match=naming("VAE", "VAELoader")):
+            encode()
 
 
 def test_loras(folders: Path, checkpoints: Checkpoints) -> None:

@@ -14,7 +14,7 @@ from ..models.style_model import StyleModel, load_style_model
 from ..sampling.conds import Conditioning, with_values
 from ..schema import io
 from ..schema.declare import Nodes, choice, decimal, switch
-from .vae import crop_to_multiple
+from .vae import checked_vae, crop_to_multiple
 
 NODES = Nodes("model/conditioning")
 PIXELS_PER_LATENT = 8
@@ -156,7 +156,7 @@ def inpaint(
     cropped = crop_to_multiple(pixels.movedim(-1, 1), PIXELS_PER_LATENT).movedim(1, -1)
     kept = (1.0 - mask.round()).movedim(1, -1)
     colors = (cropped[..., :3] - 0.5) * kept + 0.5
-    shown = vae.encode(torch.cat([colors, cropped[..., 3:]], -1))
+    shown = checked_vae(vae).encode(torch.cat([colors, cropped[..., 3:]], -1))
     latent = {"samples": vae.encode(pixels), **({"noise_mask": mask} if noise_mask else {})}
     one, two = (with_values(each, concat_latent_image=shown, concat_mask=mask) for each in (positive, negative))
     return one, two, latent
@@ -171,6 +171,6 @@ def inpaint(
 )
 def edit(positive: Conditioning, negative: Conditioning, pixels: Tensor, vae: Any) -> Made:
     """Give an edit model the image to edit."""
-    shown = vae.encode(crop_to_multiple(pixels.movedim(-1, 1), PIXELS_PER_LATENT).movedim(1, -1))
+    shown = checked_vae(vae).encode(crop_to_multiple(pixels.movedim(-1, 1), PIXELS_PER_LATENT).movedim(1, -1))
     one, two = (with_values(each, concat_latent_image=shown) for each in (positive, negative))
     return one, two, {"samples": torch.zeros_like(shown)}

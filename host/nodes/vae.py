@@ -15,7 +15,8 @@ from ..schema.declare import Nodes, integer
 CATEGORY = "model/latent"
 
 
-def _checked(vae: Any) -> Any:
+def checked_vae(vae: Any) -> Any:
+    """Return a VAE, or raise ValueError where its checkpoint holds none."""
     if vae is None:
         raise ValueError("the checkpoint holds no VAE; load one with VAELoader and link it here")
     return vae
@@ -43,7 +44,7 @@ class VAEDecode(io.ComfyNode):
     @classmethod
     def execute(cls, samples: dict[str, Any], vae: Any) -> io.NodeOutput:
         """Decode."""
-        return io.NodeOutput(_checked(vae).decode(samples["samples"]))
+        return io.NodeOutput(checked_vae(vae).decode(samples["samples"]))
 
 
 class VAEEncode(io.ComfyNode):
@@ -68,7 +69,7 @@ class VAEEncode(io.ComfyNode):
     @classmethod
     def execute(cls, pixels: Tensor, vae: Any) -> io.NodeOutput:
         """Encode."""
-        return io.NodeOutput({"samples": _checked(vae).encode(pixels)})
+        return io.NodeOutput({"samples": checked_vae(vae).encode(pixels)})
 
 
 class VAEEncodeForInpaint(io.ComfyNode):
@@ -96,7 +97,7 @@ class VAEEncodeForInpaint(io.ComfyNode):
     @classmethod
     def execute(cls, pixels: Tensor, vae: Any, mask: Tensor, grow_mask_by: int) -> io.NodeOutput:
         """Blank the masked part and encode."""
-        ratio = _checked(vae).spacial_compression_encode()
+        ratio = checked_vae(vae).spacial_compression_encode()
         mask = F.interpolate(mask.reshape(-1, 1, *mask.shape[-2:]), size=pixels.shape[1:3], mode="bilinear")
         pixels, mask = vae.vae_encode_crop_pixels(pixels), crop_to_multiple(mask, ratio)
         keep = (1.0 - mask.round()).movedim(1, -1)
@@ -151,7 +152,7 @@ def decode_tiled(
 ) -> Tensor:
     """Turn latents into images in tiles, which takes less memory."""
     overlap = tile_size // 4 if tile_size < overlap * 4 else overlap
-    ratio = _checked(vae).spacial_compression_decode()
+    ratio = checked_vae(vae).spacial_compression_decode()
     return vae.decode_tiled(samples["samples"], tile_size // ratio, tile_size // ratio, overlap // ratio)
 
 
@@ -165,7 +166,7 @@ def encode_tiled(
     vae: Any, pixels: Tensor, tile_size: int, overlap: int, temporal_size: int = 64, temporal_overlap: int = 8
 ) -> dict[str, Any]:
     """Turn images into latents in tiles, which takes less memory."""
-    return {"samples": _checked(vae).encode_tiled(pixels, tile_size, tile_size, overlap)}
+    return {"samples": checked_vae(vae).encode_tiled(pixels, tile_size, tile_size, overlap)}
 
 
 NODES: list[type[io.ComfyNode]] = [VAEDecode, VAEEncode, VAEEncodeForInpaint, *TILED]
