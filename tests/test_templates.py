@@ -45,5 +45,5 @@ def test_models_that_need_comfyui_are_told_by_their_names() -> None:
     controlled = {"1": node("CheckpointLoaderSimple", ckpt_name="sd3.5_large.safetensors")}
     (line,) = of_no_family(controlled | {"2": node("ControlNetLoader", control_net_name="blur.safetensors")})
     assert "node 2 ControlNetLoader" in line and "Stable Diffusion 3" in line
-    (line,) = of_no_family({"1": node("UNETLoader", unet_name="z_image_int8_convrot.safetensors")})
-    assert "z_image_int8_convrot" in line
+    (line,) = of_no_family({"1": node("UNETLoader", unet_name="z_image_nvfp4.safetensors")})
+    assert "z_image_nvfp4" in line

@@ -45,7 +45,7 @@ FAMILIES: tuple[Family, ...] = (
 STATISTICS = ("bn.running_mean", "bn.running_var")
 """Keys of a VAE that norms its latents itself."""
 
-FORMATS_ELSEWHERE = r"int8|int4|nvfp4|mxfp8|nf4|\.gguf$"
+FORMATS_ELSEWHERE = r"int4|w4a|nvfp4|mxfp8|nf4|\.gguf$"
 """What names of files say of formats that need ComfyUI."""
 
 

@@ -230,5 +230,5 @@ FAMILY = Family(
     lora_sources=lambda keys: {key: Source(key) for key in keys},
     lora_prefix="transformer.",
     wide_range=True,
-    file_names=r"qwen[-_]image(?!.*layered)",
+    file_names=r"(qwen|firered)[-_]image(?!.*layered)",
 )

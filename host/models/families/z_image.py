@@ -149,5 +149,5 @@ FAMILY = Family(
     lora_sources=lambda keys: {key: _source(key) for key in keys},
     lora_prefix="transformer.",
     wide_range=True,
-    file_names=r"z[-_]?image(?!.*(int8|nvfp4))",
+    file_names=r"z[-_]?image",
 )
