@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,6 +86,20 @@ class JoinedImages:
         span = slice(before, before + self.lengths[image])
         values[:, :, span] = self.values[:, :, span]
         return replace(self, values=values)
+
+
+class Patches(NamedTuple):
+    """Pixels on which images act one by one.
+
+    Attributes:
+        pixels: their numbers (P,), of one image after the other.
+        images: numbers of the images.
+        ends: where the pixels of each begin, and where those of the last one end.
+    """
+
+    pixels: Tensor
+    images: tuple[int, ...]
+    ends: tuple[int, ...]
 
 
 def take(tensor: Tensor, dim: int, images: Sequence[int], ends: Sequence[int] | None = None) -> Tensor:
@@ -177,6 +192,40 @@ def add_images(
     for rows, block in _pieces(out, keys, LARGEST if q.device.type == "cpu" else LARGEST_ELSEWHERE):
         part = None if mask is None else mask[:, block]
         add(out[rows, block].flatten(0, 1), q[rows, block].flatten(0, 1), keys, values, joined, part)
+    return out
+
+
+def add_patches(
+    out: Tensor, q: Tensor, joined: JoinedImages, patches: Patches, mask: Tensor | None = None, row: int = 0
+) -> Tensor:
+    """Add images that each act on pixels of their own to `out`, in place, without a copy for each of them.
+
+    Args:
+        out: (B, L, C), changed in place.
+        q: queries (B, L, C).
+        joined: the images, each with a softmax of its own.
+        patches: where they act.
+        mask: how strongly at each of these pixels (P,), 0..1; None for fully.
+        row: 0 for the images, 1 for the unconditional ones.
+    """
+    count, heads = joined.lengths[0], joined.keys.shape[1]
+    keys, values = (each[row].split(count, 1) for each in (joined.keys, joined.values))
+    longest = max(1, LARGEST // (heads * count))
+    spans = [
+        (image, slice(start, min(end, start + longest)))
+        for image, (first, end) in zip(patches.images, pairwise(patches.ends), strict=True)
+        for start in range(first, end, longest)
+    ]
+    for o, given in zip(out, q, strict=True):
+        chosen = given.index_select(0, patches.pixels)
+        found = torch.zeros_like(chosen)
+        seen, added = _by_head(chosen, heads).transpose(1, 2), _by_head(found, heads)
+        for image, at in spans:
+            p = torch.bmm(keys[image], seen[:, :, at]).softmax(1)
+            if mask is not None:
+                p.mul_(mask[at])
+            added[:, at].baddbmm_(p.transpose(1, 2), values[image])
+        o.index_add_(0, patches.pixels, found)
     return out
 
 

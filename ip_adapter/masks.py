@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from einops import rearrange
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .areas import Part
-from .attend import take
+from .attend import Patches, take
 
 Grid = tuple[int, int]
 """(height, width)"""
@@ -18,8 +19,8 @@ Grid = tuple[int, int]
 Region = tuple[int, int, int, int]
 """(height, width, top, left) in latents: the part of an image that a conditioning covers."""
 
-MaskedPart = tuple[Part, Tensor]
-"""An area, and the masks (n, P) there."""
+MaskedPart = tuple[Part | Patches, Tensor | None]
+"""An area, and the masks (n, P) there; of patches (P,), None where they are 1."""
 
 TOLERANCE = 0.05
 """Relative difference of aspect up to which a mask and an image count as the same shape."""
@@ -153,10 +154,7 @@ class MasksOnGrids:
         key = (grid, images, kind)
         if key not in self._parts:
             mask = self.rows(grid, images)
-            self._parts[key] = [
-                ((pixels, chosen), take(mask, 0, chosen) if pixels is None else take(mask, 0, chosen)[:, pixels])
-                for pixels, chosen in divide(mask)
-            ]
+            self._parts[key] = _masked(divide(mask), mask, together=kind[0] == "sum")
 
     def parts(self, grid: Grid, images: tuple[int, ...], kind: tuple[str, int, int]) -> list[MaskedPart]:
         """Return the areas of a grid, whose images are numbered within `images`, with the masks there."""
@@ -172,6 +170,22 @@ class MasksOnGrids:
         pooled = pool(self.masks, grid)
         assert pooled is not None
         return pooled.to(self.dtype)
+
+
+def _masked(parts: Sequence[Part], mask: Tensor, together: bool) -> list[MaskedPart]:
+    """Give areas their masks (n, P); `together`: areas of single images are joined to patches."""
+    own = [(pixels, images[0]) for pixels, images in parts if together and pixels is not None and len(images) == 1]
+    found: list[MaskedPart] = [
+        ((pixels, images), take(mask, 0, images) if pixels is None else take(mask, 0, images)[:, pixels])
+        for pixels, images in parts
+        if not (together and pixels is not None and len(images) == 1)
+    ]
+    if not own:
+        return found
+    ends = (0, *accumulate(len(pixels) for pixels, _ in own))
+    patches = Patches(torch.cat([pixels for pixels, _ in own]), tuple(image for _, image in own), ends)
+    there = torch.cat([mask[image, pixels] for pixels, image in own])
+    return [(patches, None if bool((there == 1).all()) else there), *found]
 
 
 def pool(masks: list[Tensor | None], grid: tuple[int, int]) -> Tensor | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .areas import split
-from .attend import add_images
+from .attend import Patches, add_images, add_patches
 from .layers import Layer
 from .maps import Record
 from .masks import Grid, MasksOnGrids
@@ -137,5 +137,9 @@ class Step:
         if text and everywhere:
             add_images(out[:, :text], q[:, :text], joined.select(everywhere), None, row)
         out, q = out[:, text:], q[:, text:]
-        for (pixels, images), mask in masks.parts(grid, chosen, group.kind):
-            add_images(out, q, joined.select(images), mask.to(q), row, pixels)
+        for part, mask in masks.parts(grid, chosen, group.kind):
+            if isinstance(part, Patches):
+                add_patches(out, q, joined, part, None if mask is None else mask.to(q), row)
+            else:
+                pixels, images = part
+                add_images(out, q, joined.select(images), None if mask is None else mask.to(q), row, pixels)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tessera.ip_adapter import areas
 from tessera.ip_adapter.areas import split
-from tessera.ip_adapter.attend import COMBINES, add_images, attend, join_images
+from tessera.ip_adapter.attend import COMBINES, Patches, add_images, add_patches, attend, join_images
+from tessera.ip_adapter.masks import MasksOnGrids
 from torch import Tensor
 
 
@@ -57,6 +60,27 @@ def test_parts_together_are_the_whole(combine: str, monkeypatch: pytest.MonkeyPa
         seen = mask[images] if pixels is None else mask[images][:, pixels]
         add_images(out, q, joined.select(images), seen, pixels=pixels)
     torch.testing.assert_close(out, attend(q, joined, mask))
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("largest", [4, 2**17])
+def test_patches_are_the_images_one_by_one(soft: bool, largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[add_patches.__module__], "LARGEST", largest)
+    for name in ("CALL", "GATHER"):
+        monkeypatch.setattr(areas, name, 0)
+    q, mask = torch.randn(2, 64, 12, dtype=torch.float64), _areas(4, 64, 5).double()
+    mask = mask if soft else mask.ceil()
+    masks = MasksOnGrids([each.view(8, 8) for each in mask], torch.float64)
+    masks.add_grid((8, 8))
+    masks.add_parts((8, 8), (0, 1, 3), ("sum", 3, 12), lambda given: split(given, "sum", 3, 12))
+    keys, values = ([torch.randn(2, 3, 12, dtype=torch.float64) for _ in range(4)] for _ in range(2))
+    ((joined, _),) = join_images(keys, values, [0.9, 0.5, 0.3, 0.1], 3, "sum")
+    joined = joined.select([0, 1, 3])
+    ((patches, there),) = masks.parts((8, 8), (0, 1, 3), ("sum", 3, 12))
+    assert isinstance(patches, Patches)
+    assert (there is None) == (not soft)
+    found = add_patches(torch.zeros_like(q), q, joined, patches, there, row=1)
+    torch.testing.assert_close(found, attend(q, joined, mask[[0, 1, 3]], row=1))
 
 
 def test_areas_are_divided_and_masks_that_are_none_are_not() -> None:
