@@ -59,7 +59,7 @@ def apply_prompts(
     place = Place(*place_of(model), find_projection(network))
     references = activate_all(prompts, loaded, layers, combine, place)
     if not references:
-        return model, "No image acts: every scale is 0."
+        return model, "No image acts: every scale, or every weight of blocks, is 0."
     applied = install(model, references, host.attention, layers, apart, host.manage)
     report = _report(images_in(applied), layers, place)
     if loaded is None or not loaded.adapter.lora:

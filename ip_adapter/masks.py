@@ -64,7 +64,7 @@ def masks_for(mask: Tensor | None, count: int) -> list[Tensor | None]:
     return [one_mask(each) for each in mask]
 
 
-def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
+def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0], whose: str = "") -> Tensor:
     """Crop a mask (H, W) to the part of its image that latents (height, width) cover.
 
     Encoding crops an image to whole latents, at the middle (ComfyUI's `VAE.vae_encode_crop_pixels`); a mask of the
@@ -75,6 +75,7 @@ def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
         mask: the mask.
         size: of the latents.
         unit: pixels along a side of one latent of the model; `UNITS` are tried, too.
+        whose: mask it is, for the message.
 
     Raises:
         ValueError: the mask has another aspect.
@@ -90,8 +91,8 @@ def fit(mask: Tensor, size: tuple[int, int], unit: int = UNITS[0]) -> Tensor:
     if near:
         return mask
     raise ValueError(
-        f"The mask is {w} x {h}, but the image has the aspect of {width} x {height}; use a mask of the image's shape, "
-        "in any resolution."
+        f"The mask{whose} is {w} x {h}, but the image is {width * unit} x {height * unit}; use a mask of the "
+        "image's shape, in any resolution."
     )
 
 

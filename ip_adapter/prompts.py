@@ -88,7 +88,8 @@ class LoadedAdapter:
 def check_count(prompts: Sequence[Any]) -> None:
     """Raise ValueError when a stack holds no images, or more than MOST."""
     if not 0 < len(prompts) <= MOST:
-        raise ValueError(f"The stack holds {len(prompts)} image prompts; expected 1 to {MOST}.")
+        remedy = "leave some out, or average a batch to one reference (batch)" if prompts else "connect an Image Prompt"
+        raise ValueError(f"The stack holds {len(prompts)} image prompts, expected 1 to {MOST}; {remedy}.")
 
 
 def activate_all(

@@ -185,12 +185,12 @@ def check_fit(name: str, width: int, count: int, channels: dict[int, int], layer
         raise ValueError(
             f"{name} is for a model with {count} cross-attention layers and text of width {width} "
             f"({family(count, width)}), but this model has {len(layers)} and {layers[0].width} "
-            f"({family(len(layers), layers[0].width)}); use an IP-Adapter for this model."
+            f"({family(len(layers), layers[0].width, layers[0].model)}); use an IP-Adapter for this model."
         )
 
 
-def family(count: int, width: int) -> str:
-    """Return the usual name of models with so many cross-attention layers and text of this width."""
+def family(count: int, width: int, other: str = "of another kind") -> str:
+    """Return the usual name of models with so many cross-attention layers and text of this width, `other` if none."""
     return {
         (16, 768): "SD 1.5",
         (16, 1024): "SD 2",
@@ -200,4 +200,4 @@ def family(count: int, width: int) -> str:
         (57, 4096): "Flux",
         (38, 2432): "SD 3.5 large",
         (24, 1536): "SD 3 or 3.5 medium",
-    }.get((count, width), "of another kind")
+    }.get((count, width), other)

@@ -50,7 +50,11 @@ class RunMemory:
         Raises:
             ValueError: a mask has another aspect than the latents.
         """
-        masks = tuple(None if each.mask is None else fit(each.mask, size, pixels) for each in kept.references)
+        many = len(kept.references) > 1
+        masks = tuple(
+            None if each.mask is None else fit(each.mask, size, pixels, f" of image prompt {number}" if many else "")
+            for number, each in enumerate(kept.references, 1)
+        )
         return cls(kept, size, masks, dict(names or {}))
 
     @property

@@ -196,7 +196,7 @@ class TesseraImagePrompt(io.ComfyNode):
         negative = None if negative_image is None else check_negative(negative_image)
         every = check_image(image)
         sources = [every] if batch == "average" else list(every.split(1))
-        check_count([*previous, *every])
+        check_count([*previous, *sources])
         masks = masks_for(mask, len(sources))
         how = (blocks, fit, unconditional, face, negative, limit)
         added = tuple(

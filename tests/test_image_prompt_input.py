@@ -33,6 +33,11 @@ def test_grey_and_rgba_images_are_taken_and_batches_are_many_images() -> None:
     assert torch.equal(stack[0].source[..., 0], grey[..., 0])
 
 
+def test_a_large_batch_is_one_reference_where_it_is_averaged() -> None:
+    (only,) = _prompt(torch.rand(200, 16, 16, 3), batch="average")
+    assert isinstance(only.source, torch.Tensor) and only.source.shape == (200, 16, 16, 3)
+
+
 @pytest.mark.parametrize(
     ("image", "more", "words"),
     [
@@ -40,7 +45,7 @@ def test_grey_and_rgba_images_are_taken_and_batches_are_many_images() -> None:
         (torch.rand(0, 16, 16, 3), {}, "shape .0, 16, 16, 3."),
         (torch.rand(1, 16, 16, 2), {}, "grey, RGB or RGBA"),
         (torch.full((1, 16, 16, 3), torch.nan), {}, "not finite"),
-        (torch.rand(101, 16, 16, 3), {}, naming("image prompts", 101, 1, 100)),
+        (torch.rand(101, 16, 16, 3), {}, naming("image prompts", 101, 1, 100, "average")),
         (
             torch.rand(1, 16, 16, 3),
             {"start_percent": 0.8, "end_percent": 0.2},
@@ -79,7 +84,7 @@ def test_a_mask_of_another_shape_is_refused_before_the_first_step(sd15: ModelPat
     applied = apply(sd15, load_for(sd15), prompts_of(0.3, mask=torch.ones(64, 64)))
     hook = sd15.model.diffusion_model.register_forward_hook(lambda *_: calls.append(1))
     try:
-        with pytest.raises(ValueError, match=naming("64 x 64", "24 x 16")):
+        with pytest.raises(ValueError, match=naming("64 x 64", "192 x 128")):
             sample(applied)
     finally:
         hook.remove()

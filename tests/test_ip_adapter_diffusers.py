@@ -12,6 +12,7 @@ import pytest
 import tessera.ip_adapter
 import torch
 from margins import within
+from naming import naming
 from safetensors.torch import save_file
 from tessera.ip_adapter import ImagePrompt, LoadedAdapter, image_prompts, load_adapter, parse_adapter
 from tiny_adapters import Encoder, flat, plain_image, random_adapter, random_xlabs
@@ -196,8 +197,8 @@ def test_masks_divide_the_image(network: str, request: pytest.FixtureRequest) ->
     mask[:, : size[1] // 2] = 1
     halves = _with(module, inputs, _prompt(mask=mask), _prompt(mask=1 - mask))
     assert within(_distance(halves, _with(module, inputs, _prompt())), 1e-5)
-    with pytest.raises(ValueError, match="aspect"):
-        _with(module, inputs, _prompt(mask=torch.ones(8, 64)))
+    with pytest.raises(ValueError, match=naming("mask of image prompt 2", "64 x 8", f"{8 * size[1]} x {8 * size[0]}")):
+        _with(module, inputs, _prompt(), _prompt(mask=torch.ones(8, 64)))
 
 
 def test_blocks_nest_and_leave_nothing_behind_after_errors(unet: Any) -> None:
