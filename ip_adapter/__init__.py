@@ -1,5 +1,16 @@
 """Image prompts: IP-Adapters with any number of images, each with its own scale, type, mask and range of steps.
 
+Where is what, from a file to a step:
+
+* files: `formats` recognises adapters, `encoders` finds what they see images with, `siglip` reads a head that hosts
+  leave out, `faces` and `face_lora` what FaceID needs, `saved` references
+* before the first step: `prompts` is what users ask for, `features` what encoders see, `projectors` make tokens,
+  `reference` keys and values, `known` keeps them; `layers` and `presets` say where they act
+* while sampling: `stack` is on the device, `run` lasts a run, `steps` a call; `timed` is what changes in every step
+* formulas: `attend` and `joint` attention, `masks` and `areas` where, `norms` by area, `maps` of the effect
+* hooks: `apply` and `hooks` in a host's MODEL, `flux` and `sd3` in its blocks; `pipeline` and `network_hooks` in
+  diffusers
+
 Examples:
     >>> import tessera.ip_adapter
     >>> tessera.ip_adapter.COMBINES
