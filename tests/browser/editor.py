@@ -78,13 +78,17 @@ class Server:
         with urllib.request.urlopen(self.address + path, timeout=60) as response:
             return json.load(response)
 
+    def latest(self) -> dict[str, Any]:
+        """The end of the history: each entry holds a whole workflow."""
+        return self.get("/history?max_items=1")
+
     def wait(self, known: set[str]) -> dict[str, Any]:
         """Wait for a prompt that is not among those `known`; its entry in the history."""
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            history = self.get("/history")
-            for prompt_id in history.keys() - known:
-                return history[prompt_id]
+            for prompt_id, entry in self.latest().items():
+                if prompt_id not in known:
+                    return entry
             time.sleep(0.1)
         raise AssertionError("the prompt has not ended")
 
@@ -178,6 +182,6 @@ class Editor:
 
     def run(self) -> dict[str, Any]:
         """Press Run, and wait; what the history tells of it."""
-        known = set(self.server.get("/history"))
+        known = set(self.server.latest())
         self.page.evaluate("() => window.app.queuePrompt(0, 1)")
         return self.server.wait(known)

@@ -1,57 +1,15 @@
-"""The views in the nodes: what they show, how they are used, and that they survive what is done to a graph."""
+"""The views in the nodes: what they show, and how they are used."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from browser.editor import READY, ROOT, Editor
+from browser.editor import Editor
+from browser.views import LOOK_AT, find, open_example, until, view
 
 pytestmark = pytest.mark.browser
 long = pytest.mark.long
-
-VIEW = """(id) => {
-  const panel = window.app.graph.getNodeById(id)?.widgets.find((each) => each.name === 'tessera')?.element;
-  const canvas = panel?.querySelector('canvas');
-  const pixels = canvas?.width ? canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data : [];
-  let drawn = 0;
-  for (let at = 3; at < pixels.length; at += 4) drawn += pixels[at] > 0;
-  const view = panel?.querySelector('.tessera-view');
-  return {
-    drawn, mode: view?.dataset.mode, zoom: Number(view?.dataset.zoom), steps: view?.dataset.steps,
-    badge: panel?.querySelector('.tessera-badge')?.textContent,
-    report: panel?.querySelector('.tessera-first')?.textContent,
-    unfolded: panel?.querySelector('.tessera-rest')?.hidden === false,
-    shown: Boolean(panel?.isConnected),
-  };
-}"""
-LOOK = """(id) => {
-  const node = window.app.graph.getNodeById(id), view = window.app.canvas.ds;
-  view.scale = 1;
-  view.offset = [300 - node.pos[0], 200 - node.pos[1]];
-  window.app.canvas.setDirty(true, true);
-}"""
-TRACKER = "window.app.extensionManager.workflow.activeWorkflow.changeTracker"
-
-
-def open_example(opened: Editor, name: str) -> None:
-    """Open an example's file, as if it were dropped on the canvas."""
-    opened.load(json.loads((ROOT / "example_workflows" / f"{name}.json").read_text("utf-8")), name)
-
-
-def find(opened: Editor, kind: str) -> Any:
-    return next(node["id"] for node in opened.nodes() if node["type"] == kind)
-
-
-def view(opened: Editor, node_id: Any) -> dict[str, Any]:
-    return opened.page.evaluate(VIEW, node_id)
-
-
-def until(opened: Editor, node_id: Any, condition: str) -> dict[str, Any]:
-    """Wait until a view is as a JavaScript condition on `v` says."""
-    opened.page.wait_for_function(f"(id) => {{ const v = ({VIEW})(id); return {condition}; }}", arg=node_id)
-    return view(opened, node_id)
 
 
 @pytest.fixture
@@ -59,7 +17,7 @@ def checked(editor: Editor) -> tuple[Editor, Any]:
     """The first example after a run, with Seam Check in view."""
     open_example(editor, "seamless_texture")
     node_id = find(editor, "TesseraSeamCheck")
-    editor.page.evaluate(LOOK, node_id)
+    editor.page.evaluate(LOOK_AT, node_id)
     editor.run()
     until(editor, node_id, "v.drawn > 0 && v.badge !== '-'")
     editor.close_templates()
@@ -111,51 +69,11 @@ def test_a_report_is_one_line_that_unfolds(checked: tuple[Editor, Any]) -> None:
         assert view(opened, node_id)["unfolded"] == unfolded
 
 
-def test_results_survive_copy_undo_bypass_and_reload_and_no_file_holds_them(checked: tuple[Editor, Any]) -> None:
-    opened, node_id = checked
-    badge = view(opened, node_id)["badge"]
-    page = opened.page
-    file = json.dumps(page.evaluate("() => window.app.graph.serialize()"))
-    assert not [word for word in ("tessera_shown", "ComfyUI_temp", "data:image", "seam_ratio:") if word in file]
-    page.evaluate(f"() => {TRACKER}.checkState()")
-    page.evaluate(
-        """(id) => {
-          window.app.canvas.selectItems([window.app.graph.getNodeById(id)]);
-          window.app.canvas.copyToClipboard();
-          window.app.canvas.pasteFromClipboard();
-        }""",
-        node_id,
-    )
-    copy = page.evaluate("() => Math.max(...window.app.graph.nodes.map((node) => Number(node.id)))")
-    assert until(opened, copy, "v.badge")["badge"] == badge
-    page.evaluate(f"async () => {{ {TRACKER}.checkState(); await {TRACKER}.undo(); }}")
-    page.wait_for_function("(id) => !window.app.graph.getNodeById(id)", arg=copy)
-    assert until(opened, node_id, "v.shown && v.drawn > 0")["badge"] == badge
-    page.evaluate("(id) => { window.app.graph.getNodeById(id).mode = 4 }", node_id)
-    assert view(opened, node_id)["badge"] == badge
-    opened.load(json.loads(file), "saved and opened again")
-    assert until(opened, node_id, "v.shown && v.drawn > 0")["badge"] == badge
-
-
-@long
-def test_results_are_there_after_a_reload_of_the_page(checked: tuple[Editor, Any]) -> None:
-    opened, node_id = checked
-    badge = view(opened, node_id)["badge"]
-    opened.page.evaluate(f"() => {TRACKER}.checkState()")
-    # The editor keeps what is open some time after a change.
-    opened.page.wait_for_timeout(3000)
-    opened.page.reload(wait_until="domcontentloaded")
-    opened.page.wait_for_function(READY)
-    opened.page.wait_for_function("(id) => window.app.graph.getNodeById(id)?.type === 'TesseraSeamCheck'", arg=node_id)
-    opened.page.evaluate(LOOK, node_id)
-    assert until(opened, node_id, "v.shown && v.drawn > 0")["badge"] == badge
-
-
 @long
 def test_a_slider_between_two_images_follows_the_pointer_and_the_keys(editor: Editor) -> None:
     open_example(editor, "flux_negative")
     node_id = find(editor, "TesseraCompareImages")
-    editor.page.evaluate(LOOK, node_id)
+    editor.page.evaluate(LOOK_AT, node_id)
     editor.run()
     stage = editor.page.locator(".tessera-stage.tessera-both")
     stage.wait_for()
@@ -193,7 +111,7 @@ def test_a_plot_follows_the_widgets_and_options_that_do_not_apply_are_grey(edito
 def test_images_of_a_sheet_open_large_with_a_slider(editor: Editor) -> None:
     open_example(editor, "sampling_steps")
     node_id = find(editor, "TesseraSampleSteps")
-    editor.page.evaluate(LOOK, node_id)
+    editor.page.evaluate(LOOK_AT, node_id)
     editor.run()
     editor.page.wait_for_selector(".tessera-cell img")
     editor.page.locator(".tessera-cell").nth(1).click()

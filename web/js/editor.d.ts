@@ -77,6 +77,7 @@ interface Editor {
 interface Server extends EventTarget {
   apiURL(path: string): string;
   fetchApi(path: string): Promise<Response>;
+  dispatchCustomEvent(name: string, detail: Record<string, any>): void;
 }
 
 declare module "*/scripts/app.js" {

@@ -23,6 +23,22 @@ export function locator(node) {
 }
 
 /**
+ * Give a node an output of an earlier run as the server gives one of this run: Vue nodes of the editor 1.49 show images
+ * of no other.
+ * @param {GraphNode} node
+ * @param {Output} output
+ */
+export function give(node, output) {
+  const id = String(node.id);
+  if (node.graph === app.rootGraph) {
+    api.dispatchCustomEvent("executed", { node: id, display_node: id, prompt_id: "", output });
+    return;
+  }
+  app.nodeOutputs[locator(node)] = output;
+  node.onExecuted?.(output);
+}
+
+/**
  * The node that a server's id names: "12", or "12:5" inside subgraph 12.
  * @param {string} executionId
  * @returns {GraphNode | null}

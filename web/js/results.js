@@ -3,7 +3,7 @@
 // The editor keeps outputs by node over undo and change of tab. What is copied carries them to the pasted node. After a
 // reload of the page they are read from the server's history, which lives as long as the images do.
 
-import { api, app, locator, nodeOf } from "./host.js";
+import { api, app, give, locator, nodeOf } from "./host.js";
 
 const CARRIED = "tessera_shown";
 /** How many of the latest runs are searched for the results of a graph. */
@@ -34,9 +34,9 @@ export function follow(node, show) {
     const carried = node.properties[CARRIED];
     if (!node.graph) return;
     delete node.properties[CARRIED];
-    if (carried) app.nodeOutputs[locator(node)] ??= carried;
     const output = app.nodeOutputs[locator(node)];
     if (output) show(output);
+    else if (carried) give(node, carried);
   };
 }
 

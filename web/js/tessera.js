@@ -3,7 +3,7 @@
 import { makeCompareView } from "./compare_view.js";
 import { loadStyle } from "./elements.js";
 import { translateForeign } from "./foreign.js";
-import { app, locator } from "./host.js";
+import { app, give, locator } from "./host.js";
 import { greyOptions } from "./options.js";
 import { addPanel } from "./panel.js";
 import { makePlotView } from "./plot_view.js";
@@ -25,10 +25,12 @@ const VIEWS = {
 /** Nodes whose images the view shows: the editor's own preview would show them once more. */
 const SHOWN_HERE = ["TesseraSeamCheck", "TesseraScheduler", "TesseraSchedulerCompare"];
 const TEXTS = ["report", "files", "prompt"];
+/** Nodes without a panel before a run, which show something after it. */
+const LATE = ["TesseraImagePrompt", "TesseraReferenceMap", "TesseraSaveImage", "TesseraNormalToHeight"];
 
 /** @type {WeakMap<GraphNode, (output: Output) => void>} */
 const shows = new WeakMap();
-/** Nodes with a panel from the start. @type {WeakSet<GraphNode>} */
+/** Nodes that show results. @type {WeakSet<GraphNode>} */
 const waiting = new WeakSet();
 
 /** @param {Record<string, Output>} outputs */
@@ -46,9 +48,7 @@ async function restore() {
   const lacks = (node) => waiting.has(node) && !app.nodeOutputs[locator(node)];
   if (!app.rootGraph.nodes.some(lacks)) return;
   for (const [node, output] of await fromHistory()) {
-    if (!lacks(node)) continue;
-    app.nodeOutputs[locator(node)] = output;
-    shows.get(node)?.(output);
+    if (lacks(node)) give(node, output);
   }
 }
 
@@ -70,7 +70,7 @@ app.registerExtension({
     }
     const show = lazily(() => addPanel(node, make?.(node) ?? null, reports), Boolean(make) || reports);
     shows.set(node, show);
-    if (make || reports) waiting.add(node);
+    if (make || reports || LATE.includes(kind)) waiting.add(node);
     follow(node, show);
     greyOptions(node);
     translateForeign(node);
