@@ -16,7 +16,7 @@ from .replacements import native_tiling
 from .shown import shown
 
 KEY = "tessera_seamless"
-OFF = "Off: the model is not changed."
+OFF = "Off: no edges meet, not even those of an earlier Seamless Model."
 
 TILING_TOOLTIP = (
     "Which edges meet: horizontal joins left and right, vertical top and bottom, both all four; half_drop and brick "
