@@ -63,4 +63,6 @@ def plan(
     # A pipeline's first noise is as strong as its spacing says.
     strength = {"timestep_spacing": kind} if kind in spacing.TIMESTEPS else {}
     summary = report.describe(entry, sigmas, kind, steps, schedule.flow)
+    if "original_inference_steps" in given and kind != spacing.OWN:
+        summary += f"\noriginal_inference_steps has no effect with {kind} spacing."
     return Plan(Choice(entry, given | strength, noise), sigmas, summary)

@@ -15,6 +15,8 @@ from .registry import SchedulerEntry
 
 TIMESTEPS = ("leading", "trailing", "linspace")
 SIGMAS = ("karras", "exponential", "beta")
+OWN = "own"
+"""What auto means for schedulers that take their steps from among more of their own."""
 SPACINGS = ("auto", *TIMESTEPS, *SIGMAS, "flow")
 FINALS = ("zero", "sigma_min")
 MAX_STEPS = 1000
@@ -184,7 +186,7 @@ def _timed(entry: SchedulerEntry, table: Tensor, steps: int, kind: str, options:
     if kind in SIGMAS:
         arguments |= {f"use_{kind}_sigmas": True, "timestep_spacing": "linspace"}
     taken_from = arguments["original_inference_steps"]
-    if kind == "own" and taken_from < steps:
+    if kind == OWN and taken_from < steps:
         raise ValueError(
             f"original_inference_steps is {taken_from}, expected at least {steps}, the steps of the whole schedule "
             "(steps / denoise); take fewer steps, or set it to 0."
@@ -198,6 +200,6 @@ def _timed(entry: SchedulerEntry, table: Tensor, steps: int, kind: str, options:
 def _maker(entry: SchedulerEntry, kind: str) -> str:
     """Return the class that makes the levels: Euler's where a scheduler does not know the spacing."""
     name = entry.maker or entry.name
-    if kind == "own":
+    if kind == OWN:
         return entry.name
     return name if kind in TIMESTEPS or f"use_{kind}_sigmas" in parameters(name) else EULER

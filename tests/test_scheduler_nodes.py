@@ -95,6 +95,9 @@ def test_the_report_says_what_runs_and_what_to_watch(model: ModelPatcher) -> Non
     report = TesseraScheduler.execute(model, "LCMScheduler", 4, 1.0, "auto").args[2]
     assert "distilled" in report
     assert "no step" in TesseraScheduler.execute(model, "DDIMScheduler", 20, 0.0, "auto").args[2]
+    for spacing, idle in (("auto", False), ("karras", True)):
+        report = TesseraScheduler.execute(model, "LCM", 4, 1.0, spacing, original_inference_steps=40).args[2]
+        assert ("original_inference_steps has no effect with karras" in report) is idle
 
 
 def test_options_reach_the_scheduler_or_are_refused(model: ModelPatcher) -> None:
