@@ -26,7 +26,7 @@ from tessera.ip_adapter.encoders import choose_encoder
 from tessera.ip_adapter.faces import read_embedding
 from tessera.ip_adapter.formats import parse_adapter, read_adapter
 from tessera.ip_adapter.saved import load_reference
-from tessera.weights.files import damage, read_json, read_weights
+from tessera.weights.files import PICKLES, SAFETENSORS, damage, read_json, read_weights, shapes
 
 Checkpoints = dict[str, tuple[Path, Path]]
 
@@ -328,3 +328,12 @@ def test_damaged_json(checkpoints: Checkpoints, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=naming("config.json cannot be read; download it again")) as error:
         load_checkpoint(folder)
     one_line(error)
+
+
+@pytest.mark.parametrize("ending", [*SAFETENSORS, *PICKLES])
+def test_a_pipe_is_not_waited_for(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model{ending}"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="a pipe, not a file"):
+        read_weights(path)
+    assert shapes(path) == {}

@@ -156,23 +156,29 @@ def read_pickle(path: Path, shapes_only: bool = False) -> Any:
     Raises:
         BrokenFileError: the file is broken.
         ValueError: it holds other objects.
+        OSError: see `open_file`.
     """
-    import torch
-
     with reading(path):
         try:
-            # Pickles of PyTorch before 1.6 are no archives, and can be read as a whole only.
-            mapped = shapes_only and zipfile.is_zipfile(path)
-            with warnings.catch_warnings():
-                # Of pickles that are refused afterwards, or read all the same.
-                warnings.simplefilter("ignore")
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return _unpickled(path, shapes_only)
         except (pickle.UnpicklingError, RuntimeError) as error:
             if not _REFUSED.search(str(error)) or damage(path):
                 raise
             named = _GLOBAL.search(str(error))
             what = named[1] if named else "objects of other kinds"
     raise ValueError(f"{path} was refused, because it holds more than tensors ({what}); use a .safetensors file")
+
+
+def _unpickled(path: Path, shapes_only: bool) -> Any:
+    """Return what torch reads of a regular file; others, which would be waited for, are refused."""
+    import torch
+
+    with open_file(path), warnings.catch_warnings():
+        # Torch warns of pickles that are refused afterwards, or read all the same.
+        warnings.simplefilter("ignore")
+        # Pickles of PyTorch before 1.6 are no archives, and can be read as a whole only.
+        mapped = shapes_only and zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
@@ -235,7 +241,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
             if each.suffix.lower() in SAFETENSORS:
                 found |= read_shapes(each)
             elif each.suffix.lower() in PICKLES:
-                content = torch.load(each, map_location="meta", weights_only=True, mmap=True)
+                content = _unpickled(each, shapes_only=True)
                 content = content.get("state_dict", content)
                 found |= {key: tuple(t.shape) for key, t in content.items() if isinstance(t, torch.Tensor)}
     except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError):
