@@ -36,6 +36,11 @@ def test_a_wrapped_body_is_taken_out(key: str, as_text: bool) -> None:
     assert found(json.dumps([wrapped, {key: OTHER}, OTHER])) == [BODY, OTHER, OTHER]
 
 
+def test_what_lacks_a_model_does_not_take_that_of_a_lora() -> None:
+    body = {"prompt": "moss", "concepts": [{"modelId": "zigzag", "scale": 0.5}]}
+    assert found(json.dumps(body)) == found(json.dumps({"json": body})) == [body]
+
+
 def test_a_body_is_never_taken_apart() -> None:
     odd = BODY | {"prompt": json.dumps(OTHER), "json": OTHER, "concepts": [OTHER]}
     assert found(json.dumps(odd)) == [odd]

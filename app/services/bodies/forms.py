@@ -79,8 +79,10 @@ def _bodies(value: Any, service: type[Request], around: Mapping[str, Any] = EMPT
             yield body
             return
         known = {**around, **_known(value, service), **_seed(value)}
-        for each in value.values():
-            yield from _bodies(each, service, known, depth + 1)
+        for name, each in value.items():
+            # Objects of a parameter, such as the LoRAs of a request, are no bodies, although they name a model.
+            if name not in service.table() or service.table()[name].keys is None:
+                yield from _bodies(each, service, known, depth + 1)
 
 
 def _body(value: dict[str, Any], service: type[Request], around: Mapping[str, Any]) -> dict[str, Any] | None:
