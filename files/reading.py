@@ -69,7 +69,7 @@ def read_file(path: str | Path, most: int) -> bytes:
 
 
 def parse_json(content: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
-    """Parse JSON, or raise ValueError where it is none, is nested too deeply or has too many values.
+    """Parse JSON, or raise ValueError where it is not JSON, is nested too deeply or has too many values.
 
     Args:
         parse_constant: called with "NaN", "Infinity" or "-Infinity", which are read as numbers by default.

@@ -113,7 +113,7 @@ def asked_for(width: int, height: int, aspect_ratio: str, steps: int, guidance: 
     """The settings as they are typed in, a ratio as a size.
 
     Raises:
-        ValueError: the ratio is none.
+        ValueError: the aspect ratio is not one, or beyond 16:1.
     """
     if aspect_ratio.strip():
         width, height = size_of_ratio(aspect_ratio, width * height)
@@ -121,7 +121,7 @@ def asked_for(width: int, height: int, aspect_ratio: str, steps: int, guidance: 
 
 
 def check_ratio(aspect_ratio: str) -> None:
-    """Raise ValueError when the ratio is none."""
+    """Raise ValueError when a text is not an aspect ratio."""
     asked_for(1024, 1024, aspect_ratio, 1, 1.0, 1)
 
 

@@ -84,7 +84,7 @@ def read_header(file: BufferedReader) -> tuple[list[Entry], dict[str, str]]:
 
 
 def parse_header(text: bytes) -> dict[str, Any]:
-    """Return the JSON object of a header, or raise ValueError where it is none."""
+    """Return the JSON object of a header, or raise ValueError where it is not one."""
     header = parse_json(text)
     if not isinstance(header, dict):
         raise ValueError("a header that is not an object")

@@ -155,7 +155,7 @@ BLOCKS = {
     "weak output": "all=1, up_blocks=0.2",
     "strong middle": "all=0.2, mid_block=1",
 }
-"""Weights of the blocks of a weight_type that is none of our types."""
+"""Weights of the blocks of a weight_type that is not one of our types."""
 LOST = {"style and composition": "only the blocks of style and of composition"}
 """What has no counterpart of the others; those that are not here weight layers unevenly."""
 
