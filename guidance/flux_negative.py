@@ -77,6 +77,13 @@ def of_nag(strength: float, method: str) -> float:
     return strength * (1 + (strength / DOUBLED) ** 2) if method == "nag_strong" else strength
 
 
+def per_sample(text: Tensor, count: int) -> Tensor:
+    """Return texts (B, N, D) for so many samples (count, N, D): again from the first, as hosts repeat conditionings."""
+    if len(text) == 1:
+        return text.expand(count, -1, -1)
+    return text.repeat(-(-count // len(text)), 1, 1)[:count]
+
+
 @dataclass
 class RunState:
     """What one run of a sampler knows: the negative's tokens while they are to be joined, and whether that works."""
@@ -159,7 +166,7 @@ class FluxNegative:
             return call.proceed()
         context = call.context
         picked = None if len(rows) == len(context) else rows
-        negative = state.context.to(context).expand(len(context), -1, -1)
+        negative = per_sample(state.context.to(context), len(context))
         strength = of_nag(self.strength, self.method)
         joined = JoinedAttention(call.options, negative.shape[1], strength, picked)
         options = joined.installed(call.options)

@@ -223,6 +223,20 @@ def test_texts_may_differ_in_length(model: ModelPatcher, length: int) -> None:
     assert [text.shape[1] for text in texts] == [5 + length] * STEPS
 
 
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize("method", METHODS)
+def test_each_sample_of_a_batch_may_have_a_negative_of_its_own(model: ModelPatcher, method: str, cfg: float) -> None:
+    first, second = _text(4), _text(5)
+    batch = [[torch.cat([first[0][0], second[0][0]]), {"pooled_output": torch.ones(2, 24)}]]
+    with double_precision():
+        exact = ModelPatcher(copy.deepcopy(model.model).double(), "cpu", "cpu")
+        noise = _noise((2, *SHAPE[1:]))
+        together = _sample(_steered(exact, 3.0, method, negative=batch), noise, cfg)
+        for i, negative in enumerate((first, second)):
+            alone = _sample(_steered(exact, 3.0, method, negative=negative), noise[i : i + 1], cfg)
+            torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-9, atol=1e-9)
+
+
 def test_parts_of_a_combined_negative_all_count(model: ModelPatcher) -> None:
     first, second = _text(4), _text(5)
     joined = [[torch.cat([first[0][0], second[0][0]], 1), first[0][1]]]
