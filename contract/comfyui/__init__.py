@@ -70,8 +70,7 @@ def load_demo(folder: Path) -> Loaded:
 def add_lora(model: MODEL, weights: dict[str, Any], strength: float) -> MODEL:
     """Return a clone of a MODEL with a LoRA, whose tensors are named as in kohya's files.
 
-    Raises:
-        ValueError: it fits nowhere.
+    ComfyUI names tensors that fit nowhere in its log, and changes nothing where that is all of them.
     """
     from comfy.sd import load_lora_for_models
 
