@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from graph_nodes import CALLS, INFO, Clock, node
+from graph_nodes import CALLS, CLASSES, INFO, Clock, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naming import naming
@@ -96,6 +96,24 @@ def test_outputs_that_rest_keep_their_results() -> None:
     Run(checked, ["4"], INFO, cache).start()
     run(prompt, cache)
     assert CALLS, "what neither runs nor rests is forgotten"
+
+
+def test_a_declaration_is_made_once_for_checks_and_runs() -> None:
+    """Some look through folders of models."""
+
+    class Counted(CLASSES["Number"]):
+        made = 0
+
+        @classmethod
+        def define_schema(cls) -> Schema:
+            cls.made += 1
+            return super().define_schema()
+
+    info, cache = ObjectInfo(CLASSES | {"Number": Counted}), Cache()
+    for value in (4, 5):
+        checked, outputs = validate(SHARED | {"1": node("Number", value=value)}, info)
+        Run(checked, outputs, info, cache).start()
+    assert Counted.made == 1
 
 
 def test_a_node_that_knows_its_id_does_not_share_with_its_twin() -> None:

@@ -19,7 +19,7 @@ from ..progress import (
     interrupt_current_processing,
     throw_exception_if_processing_interrupted,
 )
-from ..schema.node import Hidden, NodeOutput, WrongNodeError, overrides
+from ..schema.node import Hidden, NodeOutput, Schema, WrongNodeError, overrides
 from ..schema.object_info import ObjectInfo, inputs_of
 from .failures import explain, input_is_at_fault
 from .mapping import call_mapped, is_link
@@ -180,7 +180,7 @@ class Run:
         """Return lists of values by input name; a lazy input that was not asked for, or has not run, is None."""
         given = self.prompt[node_id]["inputs"]
         specs = inputs_of(self._info(node_id), given)
-        takes_all = self._class(node_id).GET_SCHEMA().accept_all_inputs
+        takes_all = self._schema(node_id).accept_all_inputs
         found = {}
         for name, value in given.items():
             if name in specs and is_link(value):
@@ -203,11 +203,10 @@ class Run:
 
         Class, values, the nodes before it, and its fingerprint.
         """
-        node, info = self.prompt[node_id], self._info(node_id)
+        node, info, schema = self.prompt[node_id], self._info(node_id), self._schema(node_id)
         parts: list[Any] = [node["class_type"], self._fingerprint(node_id)]
-        if Hidden.unique_id.name in info["input"].get("hidden", {}) or self._class(node_id).GET_SCHEMA().not_idempotent:
+        if Hidden.unique_id in schema.hidden or schema.not_idempotent:
             parts.append(node_id)
-        schema = self._class(node_id).GET_SCHEMA()
         known = node["inputs"] if schema.accept_all_inputs else inputs_of(info, node["inputs"])
         for name, value in sorted(node["inputs"].items()):
             if name in known:
@@ -232,6 +231,9 @@ class Run:
 
     def _class(self, node_id: str) -> Any:
         return self.object_info.classes[self.prompt[node_id]["class_type"]]
+
+    def _schema(self, node_id: str) -> Schema:
+        return self.object_info.schema(self.prompt[node_id]["class_type"])
 
     def _info(self, node_id: str) -> Mapping[str, Any]:
         return self.object_info[self.prompt[node_id]["class_type"]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .dynamic import AUTOGROW, DYNAMIC_COMBO, MATCH
-from .node import ComfyNode
+from .node import ComfyNode, Schema
 
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OTHER_WIDGET_TYPES = {
@@ -36,11 +36,18 @@ class ObjectInfo(Mapping[str, dict[str, Any]]):
     def __init__(self, classes: Mapping[str, type[ComfyNode]]) -> None:
         self.classes = classes
         self._made: dict[str, dict[str, Any]] = {}
+        self._schemas: dict[str, Schema] = {}
 
     def __getitem__(self, node_id: str) -> dict[str, Any]:
         if node_id not in self._made:
-            self._made[node_id] = self.classes[node_id].GET_NODE_INFO_V1()
+            self._made[node_id] = self.schema(node_id).get_v1_info(self.classes[node_id])
         return self._made[node_id]
+
+    def schema(self, node_id: str) -> Schema:
+        """Return a class's declaration, made once: some look through the folders of models."""
+        if node_id not in self._schemas:
+            self._schemas[node_id] = self.classes[node_id].GET_SCHEMA()
+        return self._schemas[node_id]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.classes)
@@ -50,7 +57,7 @@ class ObjectInfo(Mapping[str, dict[str, Any]]):
 
     def accepts_all(self, node_id: str) -> bool:
         """Return whether a class takes inputs that it does not declare."""
-        return self.classes[node_id].GET_SCHEMA().accept_all_inputs
+        return self.schema(node_id).accept_all_inputs
 
 
 @dataclass(frozen=True)

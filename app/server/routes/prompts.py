@@ -111,9 +111,9 @@ def _examine(state: State, body: dict[str, Any]) -> Examined | dict[str, Any]:
         for node_id, node in prompt.items():
             if isinstance(node, dict) and "class_type" not in node:
                 return missing_class(node_id, node, f"node {node_id}: there is no class_type; export the graph again")
+    info = state.object_info()
     try:
-        graph = to_prompt(Workflow(prompt=prompt), state.object_info())
-        return examine(graph, state.object_info(), body.get("partial_execution_targets"))
+        return examine(to_prompt(Workflow(prompt=prompt), info), info, body.get("partial_execution_targets"))
     except GraphError as wrong:
         return error("invalid_prompt", "The prompt is not a graph", "\n".join(wrong.lines))
 
