@@ -198,7 +198,8 @@ def test_what_is_right_of_a_prompt_runs_and_the_rest_is_told(tmp_path: Path) -> 
 
 
 def test_a_part_of_a_prompt_runs_and_the_rest_stays_cached(tmp_path: Path) -> None:
-    prompt = SUM | {"5": node("Number", value=7), "6": node("Show", value=["5", 0])}
+    """Also where values become the type of their input first, as "7" becomes 7."""
+    prompt = SUM | {"5": node("Number", value="7"), "6": node("Show", value=["5", 0])}
 
     async def test(client: Client) -> None:
         await run_prompt(client, prompt)
@@ -206,6 +207,21 @@ def test_a_part_of_a_prompt_runs_and_the_rest_stays_cached(tmp_path: Path) -> No
         for targets in (["6"], ["0"], None):
             entry = await run_prompt(client, prompt, partial_execution_targets=targets)
             assert entry["prompt"][4] == (targets or ["0", "6"])
+        assert not CALLS
+
+    serve(tmp_path, test)
+
+
+@pytest.mark.parametrize("link", [7, ["77", 0]], ids=["unlinked", "linked to nothing"])
+def test_what_no_output_needs_any_more_stays_cached(tmp_path: Path, link: Any) -> None:
+    """A node is often unlinked for one prompt, to see what it does."""
+    prompt = SUM | {"5": node("Number", value="7"), "6": node("Show", value=["5", 0])}
+
+    async def test(client: Client) -> None:
+        await run_prompt(client, prompt)
+        CALLS.clear()
+        for value in (link, ["5", 0]):
+            await run_prompt(client, prompt | {"6": node("Show", value=value)})
         assert not CALLS
 
     serve(tmp_path, test)

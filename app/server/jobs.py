@@ -34,7 +34,7 @@ class Job:
     Attributes:
         number: its place in the queue; smaller ones run first, equal ones as they came.
         outputs: the ids of the output nodes to run.
-        resting: of others that could run, whose results stay for the next prompt.
+        resting: of nodes that do not run, whose results stay for the next prompt.
         extra_data: what came with it: `client_id`, `extra_pnginfo`, `preview_method`, `create_time`.
         size: of its request in bytes.
         interrupted: whether it shall stop.

@@ -55,7 +55,7 @@ class Run:
         prompt: the graph, from `validation.validate`.
         outputs: the ids of its output nodes.
         extra_pnginfo: what saved images carry beside the graph: `{"workflow": <UI-format>}`.
-        resting: other output nodes of the graph that were found right; what is kept of them stays, and they do not run.
+        resting: other nodes of the graph that were found right; what is kept of them stays, and they do not run.
         on_cached: called before anything runs, with the ids of the needed nodes whose results are kept from before.
         on_node: called with a node's id and class before it runs.
         on_result: called with a node's id and result when it has run, and with that of an output, or of a node that

@@ -6,7 +6,9 @@ import inspect
 import logging
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from .. import folder_paths
@@ -33,11 +35,13 @@ class Examined:
         prompt: the nodes whose classes are known, with their values converted.
         outputs: the ids of its output nodes.
         faults: everything that is wrong.
+        sound: the nodes with which nothing is wrong, nor with any that they depend on; also those that no output needs.
     """
 
     prompt: Prompt
     outputs: list[str]
     faults: list[Fault]
+    sound: list[str]
 
     @property
     def runnable(self) -> list[str]:
@@ -46,11 +50,17 @@ class Examined:
         whole = any(not fault.node_ids or fault.kind is Kind.UNKNOWN_CLASS for fault in self.faults)
         return [] if whole else [each for each in self.outputs if wrong.isdisjoint(needed(self.prompt, [each]))]
 
+    @property
+    def resting(self) -> list[str]:
+        """The sound nodes that do not run; what is kept of them stays, as in ComfyUI."""
+        running = set(needed(self.prompt, self.runnable))
+        return [node_id for node_id in self.sound if node_id not in running]
+
 
 def validate(prompt: Prompt, object_info: ObjectInfo, any_file: bool = False) -> tuple[Prompt, list[str]]:
     """Check a graph.
 
-    Only what outputs need is looked at, but every class has to be known. Values become the type of their input, as in
+    Only what outputs need has to be right, but every class has to be known. Values become the type of their input, as in
     ComfyUI: "5" is a whole number, 7 is text.
 
     Args:
@@ -91,12 +101,30 @@ def examine(
         line = "the graph has no outputs; add a node that saves or shows something, such as SaveImage"
         faults.append(Fault(Kind.NO_OUTPUTS, line))
     checked = dict(known)
-    for node_id in needed(known, outputs):
+    wanting, faulty = set(needed(known, outputs)), set()
+    for node_id in known:
         check = _Check(node_id, known, prompt, object_info, hints, any_file)
-        faults.extend(check.run())
+        if node_id in wanting:
+            check.warn_of_unknown()
+        if found := check.run():
+            faulty.add(node_id)
+            faults.extend(found if node_id in wanting else [])
         checked[node_id] = known[node_id] | {"inputs": check.inputs}
     faults.extend(_cycle(circle, known) for circle in find_circles(known, outputs))
-    return Examined(checked, outputs, faults)
+    return Examined(checked, outputs, faults, _sound(known, faulty))
+
+
+def _sound(known: Prompt, faulty: set[str]) -> list[str]:
+    """Return the nodes that depend on none that is faulty, unknown or in a circle."""
+    sorter = TopologicalSorter({node_id: linked_nodes(node) for node_id, node in known.items()})
+    with suppress(CycleError):  # What is in no circle, nor behind one, is sorted all the same.
+        sorter.prepare()
+    sound: set[str] = set()
+    while ready := sorter.get_ready():
+        good = (node_id for node_id in ready if node_id in known and node_id not in faulty)
+        sound.update([node_id for node_id in good if sound.issuperset(linked_nodes(known[node_id]))])
+        sorter.done(*ready)
+    return [node_id for node_id in known if node_id in sound]
 
 
 def _unknown(node_id: str, node: Mapping[str, Any], object_info: ObjectInfo, hints: Hints) -> Fault | None:
@@ -132,6 +160,8 @@ def check_again(prompt: Prompt, changed: Iterable[str], object_info: ObjectInfo)
     """
     hints = Hints()
     checks = [_Check(node_id, prompt, prompt, object_info, hints) for node_id in changed]
+    for check in checks:
+        check.warn_of_unknown()
     faults = [fault for check in checks for fault in check.run()]
     if faults:
         raise GraphError(fault.line for fault in faults)
@@ -173,7 +203,6 @@ class _Check:
         self.own_names = set(signature.args[1:]) if self.has_own else set()
 
     def run(self) -> list[Fault]:
-        self._warn_of_unknown()
         wrong = [(spec, found) for spec in self.specs.values() if (found := self._check_input(spec))]
         faults = [self._fault(spec, found) for spec, found in wrong]
         return faults + (self._own_check(sure=not faults) if self.has_own else [])
@@ -182,7 +211,8 @@ class _Check:
         line = f"{named(self.node_id, self.class_type, spec.name)}: {wrong.text}"
         return Fault(wrong.kind, line, (self.node_id,), (spec,), self.inputs.get(spec.name), wrong.reason)
 
-    def _warn_of_unknown(self) -> None:
+    def warn_of_unknown(self) -> None:
+        """Log the names of inputs that the node does not have."""
         if self.object_info.accepts_all(self.class_type):
             return
         for name in self.inputs.keys() - self.specs.keys():

@@ -52,8 +52,8 @@ async def post_prompt(request: web.Request) -> web.Response:
     if wrong is not None:
         return _refused(wrong, {} if wrong["type"] == "missing_node_type" else node_errors(examined))
     number = state.queue.number(bool(body.get("front"))) if body.get("number") is None else body["number"]
-    resting = await asyncio.to_thread(_resting, state, body, examined)
-    job = Job(number, prompt_id, examined.prompt, examined.runnable, found, len(await request.read()), resting)
+    size = len(await request.read())
+    job = Job(number, prompt_id, examined.prompt, examined.runnable, found, size, examined.resting)
     try:
         state.queue.put(job)
     except QueueFull as full:
@@ -116,14 +116,6 @@ def _examine(state: State, body: dict[str, Any]) -> Examined | dict[str, Any]:
         return examine(to_prompt(Workflow(prompt=prompt), info), info, body.get("partial_execution_targets"))
     except GraphError as wrong:
         return error("invalid_prompt", "The prompt is not a graph", "\n".join(wrong.lines))
-
-
-def _resting(state: State, body: dict[str, Any], examined: Examined) -> list[str]:
-    """Return the outputs that could run besides those that a prompt asks for: their results stay, as in ComfyUI."""
-    if body.get("partial_execution_targets") is None:
-        return []
-    runnable = examine(examined.prompt, state.object_info()).runnable
-    return [node_id for node_id in runnable if node_id not in examined.outputs]
 
 
 @routes.get("/queue")
