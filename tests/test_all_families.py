@@ -22,6 +22,7 @@ CASE = {
     "Stable Diffusion 1.5": "sd15",
     "Stable Diffusion 2": "sd2",
     "Stable Diffusion 2.1 unCLIP": "sd2-unclip-none",
+    "Lotus": "lotus",
     "SDXL": "koala",
     "SDXL refiner": "sdxl-refiner",
     "Stable Diffusion 3": "sd35",
@@ -31,7 +32,7 @@ CASE = {
     "Z-Image": "z-image",
     "Qwen-Image": "qwen-image",
 }
-UNETS = ["Stable Diffusion 1.5", "Stable Diffusion 2", "Stable Diffusion 2.1 unCLIP", "SDXL", "SDXL refiner"]
+UNETS = ["Stable Diffusion 1.5", "Stable Diffusion 2", "Stable Diffusion 2.1 unCLIP", "Lotus", "SDXL", "SDXL refiner"]
 SEAMLESS = dict.fromkeys(CASE, "torus_rope") | dict.fromkeys(UNETS, "circular") | {"Stable Diffusion 3": "rolling"}
 """The method of Seamless Model that is chosen by itself."""
 

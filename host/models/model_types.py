@@ -8,6 +8,7 @@ from typing import Any
 from ..sampling.model_sampling import (
     CONST,
     EPS,
+    IMG_TO_IMG,
     V_PREDICTION,
     X0,
     HasSamplingSettings,
@@ -25,6 +26,7 @@ class ModelType(Enum):
     V_PREDICTION = 2
     FLOW = 6
     FLUX = 8
+    IMG_TO_IMG = 9
     X0 = 14
 
 
@@ -32,6 +34,7 @@ _SAMPLING: dict[ModelType, tuple[type[Schedule], type]] = {
     ModelType.EPS: (ModelSamplingDiscrete, EPS),
     ModelType.V_PREDICTION: (ModelSamplingDiscrete, V_PREDICTION),
     ModelType.X0: (ModelSamplingDiscrete, X0),
+    ModelType.IMG_TO_IMG: (ModelSamplingDiscrete, IMG_TO_IMG),
     ModelType.FLOW: (ModelSamplingDiscreteFlow, CONST),
     ModelType.FLUX: (ModelSamplingFlux, CONST),
 }

@@ -77,6 +77,14 @@ class X0(EPS):
         return model_output
 
 
+class IMG_TO_IMG(X0):  # noqa: N801
+    """The model turns the latents that it is given, as they are, into those of another image."""
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Return what goes into the denoiser."""
+        return noise
+
+
 class LCM(EPS):
     """A latent consistency model: predicts noise, and its x0 is mixed with its input by the boundary condition.
 

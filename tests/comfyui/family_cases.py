@@ -31,6 +31,7 @@ UNET = {
     "attention_head_dim": 8,
 }
 SD2 = UNET | {"cross_attention_dim": 1024, "attention_head_dim": 5, "use_linear_projection": True}
+LOTUS = SD2 | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
 UNCLIP = SD2 | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2048}
 SD2_DEEP = SD2 | {
     "block_out_channels": [320, 320, 320, 320],
@@ -257,6 +258,7 @@ CASES = {
     "sdxl-refiner": Case(unet(REFINER), 1280, 1280, values=lambda generator: {"aesthetic_score": 5.0, "width": 512}),
     "sd2-unclip": Case(unet(UNCLIP), 1024, values=_encoded),
     "sd2-unclip-none": Case(unet(UNCLIP), 1024),
+    "lotus": Case(unet(LOTUS), 1024, cfg=1.0),
     "flux": Case(flux(16), 32, 64, 16, cfg=1.5, scheduler="simple"),
     "flux-fp8": Case(scaled(flux(16), False), 32, 64, 16, cfg=1.5, scheduler="simple"),
     "flux-fp8-scaled": Case(scaled(flux(16), True), 32, 64, 16, cfg=1.5, scheduler="simple"),

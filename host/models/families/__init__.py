@@ -24,7 +24,7 @@ from ..architectures import build_vae, vae_config
 from ..frames_vae import FramesVAE, build_frames_vae, frames_channels, is_frames_vae
 from ..model_base import ModelType
 from ..vae import VAE, PackedVAE
-from . import chroma, flux, flux2, qwen_image, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
+from . import chroma, flux, flux2, lotus, qwen_image, sd1, sd2, sd2_unclip, sd3, sdxl, sdxl_refiner, z_image
 from .base import Family, TextKind, TextSource
 
 FAMILIES: tuple[Family, ...] = (
@@ -36,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     z_image.FAMILY,
     sdxl_refiner.FAMILY,
     sdxl.FAMILY,
+    lotus.FAMILY,
     sd2_unclip.FAMILY,
     sd2.FAMILY,
     sd1.FAMILY,
