@@ -17,7 +17,7 @@ class _Hooks(NamedTuple):
     """What a block is called with beside its own arguments."""
 
     options: Options
-    index: int
+    number: int
     replacement: Callable[..., Options] | None
     behind: list[Callable[..., Options]]
     image: Tensor
@@ -67,13 +67,13 @@ def _run(
         )
         return {"img": img, "txt": txt}
 
-    hooks.options["block_index"] = hooks.index
+    hooks.options["block_index"] = hooks.number
     args = {"img": hidden_states, "txt": encoder_hidden_states, "vec": temb, "transformer_options": hooks.options}
     if "image_rotary_emb" in others:
         args["pe"] = others["image_rotary_emb"]
     out = original(args) if hooks.replacement is None else hooks.replacement(args, {"original_block": original})
     for patch in hooks.behind:
-        shown = {"x": hooks.image, "block_index": hooks.index, "transformer_options": hooks.options}
+        shown = {"x": hooks.image, "block_index": hooks.number, "transformer_options": hooks.options}
         out = patch({"img": out["img"], "txt": out["txt"], **shown})
     return out["txt"], out["img"]
 
