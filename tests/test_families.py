@@ -223,6 +223,9 @@ def test_flux_2_dev_reads_three_layers_of_mistral(tmp_path: Path) -> None:
     torch.testing.assert_close(clip.encode("moss on 12 stones"), wanted, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match=naming("sdxl", "Mistral of width 32")):
         load_clip([tmp_path / "mistral.safetensors"], "sdxl")
+    t5 = tiny.save(tmp_path / "t5.safetensors", tiny.t5_weights())
+    with pytest.raises(ValueError, match=naming("flux2", "any of", "Mistral Small 3", "Qwen3 4B", "T5")):
+        load_clip([t5], "flux2")
 
 
 def test_a_damaged_tokenizer_among_weights_is_named(tmp_path: Path) -> None:

@@ -16,12 +16,21 @@ from ..text.loading import TextWeights, read_text_weights
 from .clip_vision import ClipVisionModel, make_clip_vision
 from .diffusers_folder import component_weights, load_component, load_folder, load_vae_folder
 from .families import assign, clip_types, make_text, make_vae, text_kinds
-from .families.base import TextSource
+from .families.base import TextKind, TextSource
 from .single_file import VAE_PREFIXES, load_single_denoiser, load_single_file
 from .vae import VAE
 
 UNCLIP_VISION = "embedder.model.visual."
-ROLES = {"clip_l": "CLIP-L", "clip_g": "CLIP-G", "clip_h": "CLIP-H", "t5xxl": "T5"}
+ROLES = {
+    "clip_l": "CLIP-L",
+    "clip_g": "CLIP-G",
+    "clip_h": "CLIP-H",
+    "t5xxl": "T5",
+    "qwen3_4b": "Qwen3 4B",
+    "qwen3_8b": "Qwen3 8B",
+    "qwen25_7b": "Qwen2.5-VL",
+    "mistral3_24b": "Mistral Small 3",
+}
 """Text encoders as messages call them."""
 
 
@@ -97,8 +106,13 @@ def load_clip(
             first = Path(paths[0])
             return make_text(found, kind, TextSource(list(embedding_directories), first.parent, folders))
     given = " and ".join(str(text) for text in texts.values())
-    wanted = " or ".join(" and ".join(ROLES.get(role, role) for role in kind.roles) for kind in kinds)
+    wanted = " or ".join(_in_words(kind) for kind in kinds)
     raise ValueError(f"type {clip_type} needs {wanted}, but the files hold {given}")
+
+
+def _in_words(kind: TextKind) -> str:
+    names = [ROLES.get(role, role) for role in kind.roles]
+    return f"any of {', '.join(names)}" if set(kind.optional) == set(kind.roles) else " and ".join(names)
 
 
 def _read_text(path: Path) -> TextWeights:
