@@ -189,7 +189,7 @@ class Flux2(TransformerModel):
         tokens = [rearrange(each.to(x), "b c h w -> b (h w) c") for each in images]
         ids = [_positions(each, *place) for each, place in zip(images, [(0.0, 0, 0), *where], strict=True)]
         text_ids = torch.zeros(context.shape[1], 4, device=x.device)
-        text_ids[:, 3] = torch.arange(context.shape[1])
+        text_ids[:, 3] = torch.arange(context.shape[1], device=x.device)
         options = {**(conds.get("transformer_options") or {})}
         options["reference_image_num_tokens"] = [each.shape[1] for each in tokens[1:]]
         found = forward_flux(
