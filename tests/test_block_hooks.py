@@ -124,6 +124,12 @@ def test_references_are_kept_for_a_run() -> None:
     assert references(q, k, v, options) == {}
 
 
+@pytest.mark.parametrize("name", ["Stable Diffusion 1.5", "Qwen-Image"])
+def test_families_that_cannot_keep_references_say_so(name: str) -> None:
+    with pytest.raises(NotImplementedError, match=naming("post_input")):
+        sample(run("FluxKVCache", model=model_of(name)), name)
+
+
 def test_nothing_is_kept_after_a_run() -> None:
     model = run("FluxKVCache", model=model_of("Flux.2"))
     torch.testing.assert_close(sample(model, "Flux.2"), plain("Flux.2"))

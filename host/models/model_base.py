@@ -50,6 +50,8 @@ class BaseModel(torch.nn.Module):
 
     default_type = ModelType.EPS
     default_latent_format: type[latent_formats.LatentFormat] = latent_formats.SD15
+    default_ref_method = ""
+    """How reference images are seen where the conditioning does not say it."""
 
     def __init__(
         self,
