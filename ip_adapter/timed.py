@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -91,13 +91,13 @@ class TimedTokens(NamedTuple):
     Attributes:
         tokens: (2, N, D); row 0 is the images, row 1 the unconditional ones.
         lengths: tokens of each image.
-        images: their numbers, which ascend.
+        places: of the images in their group, which ascend.
         embedding: of the timestep (1, E).
     """
 
     tokens: Tensor
     lengths: tuple[int, ...]
-    images: tuple[int, ...]
+    places: tuple[int, ...]
     embedding: Tensor
 
 
@@ -121,41 +121,50 @@ class TimedGroup:
     combine: str
     scales: dict[int, tuple[tuple[float, ...], Tensor]]
 
-    @cached_property
-    def ends(self) -> list[int]:
-        """Where the patches of each image begin, and where the last ones end."""
-        return [sum(self.counts[:i]) for i in range(len(self.counts) + 1)]
-
     def at(self, timestep: Tensor, active: frozenset[int]) -> TimedTokens | None:
         """Return the tokens of the images that act at a timestep (1,), None where none does."""
-        places = [place for place, image in enumerate(self.images) if image in active]
+        places = tuple(place for place, image in enumerate(self.images) if image in active)
         if not places:
             return None
-        tokens, embedding = resample(self.weights, take(self.patches, 0, places, self.ends), timestep)
-        pairs = []
-        for part in tokens.split([self.counts[place] for place in places]):
-            tiles = part[1:].flatten(0, 1)
-            pairs.append(torch.stack([tiles, part[:1].expand(len(part) - 1, -1, -1).flatten(0, 1)]))
-        lengths = tuple(pair.shape[1] for pair in pairs)
-        return TimedTokens(torch.cat(pairs, 1), lengths, tuple(self.images[place] for place in places), embedding)
+        counts = [self.counts[place] for place in places]
+        patches = take(self.patches, 0, places, _ends(self.counts))
+        tokens, embedding = resample(self.weights, patches, timestep)
+        lengths = tuple((count - 1) * tokens.shape[1] for count in counts)
+        return TimedTokens(_paired(tokens, counts), lengths, places, embedding)
 
     def joined(self, found: TimedTokens, block: int, size: int) -> tuple[JointImages, tuple[int, ...]] | None:
         """Return keys and values of the images that act at a block with heads of a size, and their numbers."""
-        weights, tensor = self.scales.get(block, ((), None))
-        places = [i for i, image in enumerate(found.images) if weights and weights[self.images.index(image)]]
-        if not places or tensor is None:
+        if block not in self.scales:
             return None
-        ends = [sum(found.lengths[:i]) for i in range(len(found.lengths) + 1)]
-        tokens = take(found.tokens, 1, places, ends)
-        keys, values = keys_values(self.weights, block, tokens, found.embedding, size)
-        own = [self.images.index(found.images[place]) for place in places]
-        lengths = tuple(found.lengths[place] for place in places)
-        given = tuple(weights[place] for place in own), take(tensor, 0, own)
-        return JointImages(keys, values, lengths, *given, self.combine), tuple(found.images[i] for i in places)
+        weights, tensor = self.scales[block]
+        acting = [i for i, place in enumerate(found.places) if weights[place]]
+        if not acting:
+            return None
+        places = [found.places[i] for i in acting]
+        tokens = take(found.tokens, 1, acting, _ends(found.lengths))
+        made = keys_values(self.weights, block, tokens, found.embedding, size)
+        about = tuple(found.lengths[i] for i in acting), tuple(weights[place] for place in places)
+        images = JointImages(*made, *about, take(tensor, 0, places), self.combine)
+        return images, tuple(self.images[place] for place in places)
 
     def normed(self, q: Tensor, k: Tensor, block: int) -> tuple[Tensor, Tensor]:
         """Return queries and keys of pixels (B, L, H, d) as the adapter norms them."""
-        return tuple(_rms(x, self.weights[f"{block}.norm_{part}.weight"]) for x, part in ((q, "q"), (k, "k")))  # pyright: ignore[reportReturnType]
+        at = f"{block}.norm_"
+        return _rms(q, self.weights[f"{at}q.weight"]), _rms(k, self.weights[f"{at}k.weight"])
+
+
+def _ends(counts: Sequence[int]) -> list[int]:
+    """Return where each of some parts begins, and where the last one ends."""
+    return [0, *accumulate(counts)]
+
+
+def _paired(tokens: Tensor, counts: Sequence[int]) -> Tensor:
+    """Lay tokens (M, T, D) of images and tiles side by side, and the unconditional ones as often: (2, N, D)."""
+    same = len(set(counts)) == 1
+    parts = [tokens.unflatten(0, (len(counts), -1))] if same else [part[None] for part in tokens.split(list(counts))]
+    tiles = [part[:, 1:].flatten(0, 2) for part in parts]
+    blank = [part[:, :1].expand(-1, part.shape[1] - 1, -1, -1).flatten(0, 2) for part in parts]
+    return torch.stack([torch.cat(tiles), torch.cat(blank)])
 
 
 class ActingImage(NamedTuple):
