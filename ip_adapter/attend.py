@@ -212,19 +212,21 @@ def add_patches(
     keys, values = (each[row].split(count, 1) for each in (joined.keys, joined.values))
     longest = max(1, LARGEST // (heads * count))
     spans = [
-        (image, slice(start, min(end, start + longest)))
+        (image, min(longest, end - start))
         for image, (first, end) in zip(patches.images, pairwise(patches.ends), strict=True)
         for start in range(first, end, longest)
     ]
+    sizes = [size for _, size in spans]
+    masks = [None] * len(spans) if mask is None else mask.split(sizes)
     for o, given in zip(out, q, strict=True):
         chosen = given.index_select(0, patches.pixels)
         found = torch.zeros_like(chosen)
-        seen, added = _by_head(chosen, heads).transpose(1, 2), _by_head(found, heads)
-        for image, at in spans:
-            p = torch.bmm(keys[image], seen[:, :, at]).softmax(1)
-            if mask is not None:
-                p.mul_(mask[at])
-            added[:, at].baddbmm_(p.transpose(1, 2), values[image])
+        seen, added = _by_head(chosen, heads).transpose(1, 2).split(sizes, 2), _by_head(found, heads).split(sizes, 1)
+        for (image, _), x, y, weight in zip(spans, seen, added, masks, strict=True):
+            p = torch.bmm(keys[image], x).softmax(1)
+            if weight is not None:
+                p.mul_(weight)
+            y.baddbmm_(p.transpose(1, 2), values[image])
         o.index_add_(0, patches.pixels, found)
     return out
 
