@@ -60,8 +60,8 @@ class Examined:
 def validate(prompt: Prompt, object_info: ObjectInfo, any_file: bool = False) -> tuple[Prompt, list[str]]:
     """Check a graph.
 
-    Only what outputs need has to be right, but every class has to be known. Values become the type of their input, as in
-    ComfyUI: "5" is a whole number, 7 is text.
+    Only what outputs need has to be right, but every class has to be known. Values become the type of their input, as
+    in ComfyUI: "5" is a whole number, 7 is text.
 
     Args:
         prompt: the graph.
