@@ -21,7 +21,7 @@ from tessera.host.graph.execution import Cache, Run
 from tessera.host.graph.validation import validate
 from tessera.host.graph.workflow import Prompt, read
 from tessera.host.schema.inputs import FolderType
-from tessera.host.schema.node import ComfyNode, Schema
+from tessera.host.schema.node import ComfyNode, NodeOutput, Schema
 from tessera.host.schema.object_info import ObjectInfo
 from tessera.host.schema.ui import ImageSaveHelper, PreviewImage
 
@@ -64,6 +64,27 @@ def test_only_what_is_needed_runs_and_each_node_once() -> None:
 def test_order_of_the_file_does_not_matter() -> None:
     assert text_of(dict(reversed(SHARED.items()))) == ["8"]
     assert CALLS == ["1", "Add"]
+
+
+@pytest.mark.parametrize("takes_all", [False, True])
+def test_inputs_that_a_node_does_not_have_may_be_linked_to_nothing(takes_all: bool) -> None:
+    class Final(CLASSES["Show"]):
+        @classmethod
+        def define_schema(cls) -> Schema:
+            made = super().define_schema()
+            made.accept_all_inputs = takes_all
+            return made
+
+        @classmethod
+        def execute(cls, value: Any, **others: Any) -> NodeOutput:
+            assert others == ({"gone": ["77", 0]} if takes_all else {})
+            return super().execute(value)
+
+    info = ObjectInfo(CLASSES | {"Show": Final})
+    checked, outputs = validate(SHARED | {"0": node("Show", value=["2", 0], gone=["77", 0])}, info)
+    done = Run(checked, outputs, info)
+    done.start()
+    assert done.ui["0"]["text"] == ["8"]
 
 
 def test_a_second_run_repeats_only_what_changed() -> None:

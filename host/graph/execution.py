@@ -21,6 +21,7 @@ from ..progress import (
 )
 from ..schema.node import Hidden, NodeOutput, Schema, WrongNodeError, overrides
 from ..schema.object_info import ObjectInfo, inputs_of
+from .circles import linked_nodes
 from .failures import explain, input_is_at_fault
 from .mapping import call_mapped, is_link
 from .workflow import Prompt
@@ -210,7 +211,8 @@ class Run:
         known = node["inputs"] if schema.accept_all_inputs else inputs_of(info, node["inputs"])
         for name, value in sorted(node["inputs"].items()):
             if name in known:
-                parts.append((name, (self._signatures[value[0]], value[1]) if is_link(value) else _frozen(value)))
+                linked = is_link(value) and value[0] in self._signatures
+                parts.append((name, (self._signatures[value[0]], value[1]) if linked else _frozen(value)))
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
     def _fingerprint(self, node_id: str) -> str:
@@ -300,13 +302,15 @@ def _frozen(value: Any) -> str:
 
 
 def _sources_first(prompt: Prompt, outputs: Sequence[str]) -> list[str]:
-    """Return the nodes that outputs need, each behind those it is linked to."""
+    """Return the nodes that outputs need, each behind those it is linked to.
+
+    Inputs that a node does not have may be linked to what is not there.
+    """
     order: dict[str, None] = {}
     pending = list(reversed(outputs))
     while pending:
         node_id = pending[-1]
-        sources = [value[0] for value in prompt[node_id]["inputs"].values() if is_link(value)]
-        before = [source for source in sources if source not in order]
+        before = [source for source in linked_nodes(prompt[node_id]) if source in prompt and source not in order]
         if before:
             pending.extend(before)
             continue
