@@ -204,6 +204,28 @@ def test_a_lazy_input_that_is_not_asked_for_is_not_made(first: bool, ran: str) -
     assert [ran] == CALLS
 
 
+@pytest.mark.parametrize("other", ["2", "1"], ids=["of another node", "of the same node"])
+def test_a_lazy_input_that_is_not_asked_for_is_hidden_though_it_was_made(other: str) -> None:
+    """Else what a node makes would depend on what ran before it."""
+
+    class Seen(CLASSES["Either"]):
+        @classmethod
+        def execute(cls, first: bool, a: int | None, b: int | None) -> NodeOutput:
+            return NodeOutput(1 if b is None else 2)
+
+    prompt = {
+        "1": node("Number", value=1),
+        "2": node("Number", value=2),
+        "3": node("Either", first=True, a=["1", 0], b=[other, 0]),
+        "4": node("Show", value=["2", 0]),
+        "0": node("Show", value=["3", 0]),
+    }
+    checked, outputs = validate(prompt, INFO)
+    done = Run(checked, outputs, ObjectInfo(CLASSES | {"Either": Seen}))
+    done.start()
+    assert done.ui["0"]["text"] == ["1" if other == "2" else "2"]
+
+
 def test_results_are_inference_tensors() -> None:
     made = run({"1": node("Paint", batch=1), "0": node("Save", images=["1", 0], filename_prefix="a")}).entries["1"]
     assert made.values[0][0].is_inference()

@@ -75,6 +75,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.entries: dict[str, NodeResult] = {}
+        self._seen: dict[str, set[str]] = {}
         self._signatures: dict[str, str] = {}
         self._ran: set[str] = set()
 
@@ -142,12 +143,21 @@ class Run:
         """Return the nodes that have to run first; a lazy input counts when the node asks for it."""
         links = {name: value[0] for name, value in self.prompt[node_id]["inputs"].items() if is_link(value)}
         specs = inputs_of(self._info(node_id), self.prompt[node_id]["inputs"])
-        lazy = {name for name in links if name in specs and specs[name].options.get("lazy")}
+        lazy = [name for name in links if name in specs and specs[name].options.get("lazy")]
         first = [source for name, source in links.items() if name in specs and name not in lazy]
+        seen = self._seen.setdefault(node_id, set(first))
         missing = [source for source in first if source not in self.entries]
-        waiting = [name for name in lazy if links[name] not in self.entries]
-        if missing or not waiting:
-            return missing
+        while not missing and (waiting := [name for name in lazy if links[name] not in seen]):
+            wanted = self._wanted(node_id)
+            asked = [links[name] for name in waiting if name in wanted]
+            if not asked:
+                break
+            seen.update(asked)
+            missing = [source for source in asked if source not in self.entries]
+        return missing
+
+    def _wanted(self, node_id: str) -> set[str]:
+        """Return the names of the lazy inputs that a node asks for."""
         with self._blamed(node_id):
             asked = call_mapped(
                 self._class(node_id),
@@ -156,8 +166,7 @@ class Run:
                 self._info(node_id),
                 can_be_stopped=True,
             )
-        wanted = {name for names in asked if isinstance(names, list) for name in names}
-        return [links[name] for name in waiting if name in wanted]
+        return {name for names in asked if isinstance(names, list) for name in names}
 
     def _execute(self, node_id: str) -> None:
         class_type = self.prompt[node_id]["class_type"]
@@ -178,14 +187,18 @@ class Run:
         self.on_result(node_id, entry)
 
     def inputs(self, node_id: str) -> dict[str, list[Any]]:
-        """Return lists of values by input name; a lazy input that was not asked for, or has not run, is None."""
+        """Return lists of values by input name; a lazy input that was not asked for, or has not run, is None.
+
+        One whose node the node sees through another input, too, counts as asked for.
+        """
         given = self.prompt[node_id]["inputs"]
         specs = inputs_of(self._info(node_id), given)
         takes_all = self._schema(node_id).accept_all_inputs
         found = {}
         for name, value in given.items():
             if name in specs and is_link(value):
-                found[name] = self.entries[value[0]].values[value[1]] if value[0] in self.entries else [None]
+                seen = value[0] in self.entries and value[0] in self._seen.get(node_id, ())
+                found[name] = self.entries[value[0]].values[value[1]] if seen else [None]
             elif name in specs or takes_all:
                 found[name] = [value]
         return found
