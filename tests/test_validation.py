@@ -250,6 +250,15 @@ def test_outputs_that_depend_on_nothing_wrong_can_run(wrong: dict[str, Any], kin
     assert examine(prompt, INFO, wanted=["6"]).faults == []
 
 
+def test_sound_is_what_depends_on_nothing_wrong_whether_or_not_an_output_needs_it() -> None:
+    wrong = {"1": node("Number", value=99), "2": node("Add", a=["1", 0], b=1), "3": node("Add", a=["77", 0], b=1)}
+    circle = {"4": node("Add", a=["5", 0], b=1), "5": node("Add", a=["4", 0], b=1), "6": node("Add", a=["5", 0], b=1)}
+    right = {"7": node("Number", value="2"), "8": node("Add", a=["7", 0], b=1), "9": node("Show", value=["7", 0])}
+    examined = examine(wrong | circle | right, INFO)
+    assert (examined.faults, examined.runnable) == ([], ["9"])
+    assert (examined.sound, examined.resting) == (["7", "8", "9"], ["8"])
+
+
 def test_nothing_of_a_graph_with_an_unknown_class_can_run() -> None:
     prompt = {"1": node("Numbr"), "2": node("Number", value=2), "3": node("Show", value=["2", 0])}
     examined = examine(prompt, INFO)
