@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..host.errors import GraphError, Hints, named, shown
 from ..host.graph.documents import Workflow
+from ..host.graph.mapping import is_link
 from ..host.graph.workflow import Prompt, assign
-from ..host.schema.object_info import inputs_of
+from ..host.schema.object_info import InputInfo, inputs_of
 
 
 def apply(settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[str, Mapping[str, Any]]) -> Workflow:
@@ -29,10 +31,17 @@ def apply(settings: Mapping[str, Any], workflow: Workflow, object_info: Mapping[
         except GraphError as error:
             wrong.extend(error.lines)
             continue
-        workflow = assign(workflow, node_id, name, value, info)
+        workflow = assign(workflow, node_id, name, _taken(value, inputs_of(info).get(name)), info)
     if wrong:
         raise GraphError(wrong)
     return workflow
+
+
+def _taken(value: Any, spec: InputInfo | None) -> Any:
+    """Return a value as an input takes it: JSON that is meant as a text, such as a prompt, stays JSON."""
+    is_json = value is None or isinstance(value, bool | dict) or (isinstance(value, list) and not is_link(value))
+    is_text = spec is not None and spec.widget_type == "STRING"
+    return json.dumps(value, ensure_ascii=False) if is_json and is_text else value
 
 
 def _find(

@@ -388,6 +388,23 @@ def test_settings_reach_both_graphs_of_a_workflow() -> None:
     assert given == Workflow(convert(SUM, INFO), SUM)
 
 
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        ('{"sky": {"colour": "red"}}', '{"sky": {"colour": "red"}}'),
+        ("[1, 2]", "[1, 2]"),
+        ("true", "true"),
+        ("null", "null"),
+        ('"moss"', "moss"),
+        ('["2", 0]', ["2", 0]),
+    ],
+)
+def test_json_for_a_text_stays_json(typed: str, text: Any) -> None:
+    changed = apply(parse([f"1.text={typed}", "1.on=true"]), Workflow(prompt=copy.deepcopy(API)), INFO)
+    assert changed.prompt["1"]["inputs"]["text"] == text
+    assert changed.prompt["1"]["inputs"]["on"] is True
+
+
 def test_a_ui_graph_that_cannot_show_a_setting_is_not_saved() -> None:
     assert apply({"2.a": 9}, Workflow(convert(SUM, INFO), SUM), INFO).ui_graph is None
     document = framed([55])
