@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -19,9 +18,14 @@ JOINT = "joint_block"
 
 
 class JointBlockPatch:
-    """A change of what the attention of one block gives for pixels, in one call."""
+    """A change of what the attention of one block gives for pixels.
+
+    Attributes:
+        parts: how many projections give queries, keys and values: one, or one each.
+    """
 
     def __init__(self) -> None:
+        self.parts = 3
         self._seen: list[Tensor] = []
 
     def see(self, _: nn.Module, __: Any, projected: Tensor) -> None:
@@ -30,8 +34,9 @@ class JointBlockPatch:
 
     def before(self, _: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Change what attention gives, in front of its projection."""
-        seen, self._seen = self._seen, []
-        q, k, v = torch.cat(seen, -1).chunk(3, -1) if len(seen) != 3 else seen
+        # A call that failed has left what it saw.
+        seen, self._seen = self._seen[-self.parts :], []
+        q, k, v = seen if self.parts == 3 else seen[0].chunk(3, -1)
         return self.change(args[0], q, k, v), *args[1:]
 
     def change(self, out: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -59,6 +64,7 @@ def hook_block(network: nn.Module, number: int, patch: JointBlockPatch) -> Itera
     blocks = joint_blocks(network)
     assert blocks is not None
     projections, out = _projections(blocks[number])
+    patch.parts = len(projections)
     for each in projections:
         yield each.register_forward_hook(patch.see)
     yield out.register_forward_pre_hook(patch.before)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import FusedJointAttnProcessor2_0
 from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from double_precision import double_precision
 from margins import within
@@ -143,6 +144,36 @@ def test_a_pipeline_of_diffusers_gives_the_same(transformer: Any, model: ModelPa
     with image_prompts(network, loaded, [_prompt()], guidance=False):
         free = network(**inputs).sample
     assert _distance(free[1:], plain[1:]) > 1e-4
+
+
+@torch.no_grad()
+def test_a_call_that_fails_leaves_nothing_for_the_next(transformer: Any, model: ModelPatcher) -> None:
+    network, loaded, given = copy.deepcopy(transformer), _load(model), _inputs()
+    inputs = {"hidden_states": given["x"], "encoder_hidden_states": given["c_crossattn"]}
+    inputs |= {"pooled_projections": given["y"], "timestep": torch.full((2,), 400.0)}
+    with image_prompts(network, loaded, [_prompt()]):
+        expected = network(**inputs).sample
+        failing = network.transformer_blocks[1].attn.to_k.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            network(**inputs)
+        failing.remove()
+        assert torch.equal(network(**inputs).sample, expected)
+
+
+@torch.no_grad()
+def test_fused_projections_give_the_same(transformer: Any, model: ModelPatcher) -> None:
+    network, loaded, given = copy.deepcopy(transformer), _load(model), _inputs()
+    # diffusers' processor of fused projections leaves out the norms of queries and keys.
+    block = network.transformer_blocks[1].attn
+    block.norm_q = block.norm_k = block.norm_added_q = block.norm_added_k = None
+    inputs = {"hidden_states": given["x"], "encoder_hidden_states": given["c_crossattn"]}
+    inputs |= {"pooled_projections": given["y"], "timestep": torch.full((2,), 400.0)}
+    with image_prompts(network, loaded, [_prompt()]):
+        expected = network(**inputs).sample
+    block.fuse_projections()
+    block.set_processor(FusedJointAttnProcessor2_0())
+    with image_prompts(network, loaded, [_prompt()]):
+        assert within(_distance(network(**inputs).sample, expected), 1e-5)
 
 
 def test_the_published_sizes_are_read(transformer: Any, tmp_path: Path) -> None:
