@@ -353,4 +353,3 @@ def _models(add: Any) -> None:
             add("ModelSamplingDiscrete", model=("model", "eps"), sampling=sampling, zsnr=zsnr)
     tonemap = node("LatentOperationTonemapReinhard", multiplier=0.7)
     add("LatentApplyOperationCFG", model=("model", "eps"), operation=tonemap)
-    add("LotusConditioning")
