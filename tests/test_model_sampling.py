@@ -83,6 +83,7 @@ def prediction(kind: ModelType, image: Tensor, noise: Tensor, sigma: Tensor) -> 
         ModelType.EPS: noise,
         ModelType.V_PREDICTION: alpha * noise - alpha * sigma * image,
         ModelType.X0: image,
+        ModelType.IMG_TO_IMG: image,
         ModelType.FLOW: noise - image,
         ModelType.FLUX: noise - image,
     }[kind]
