@@ -58,7 +58,8 @@ def test_int8_is_multiplied_and_rotated_back(inside: bool) -> None:
     # Each rotated column is at most half a step off, and a column is a sum of 16 of a quarter each.
     assert (made["a.weight"] - weight).abs().max() <= scale.max() * 16 * 0.25 / 2
     plain = {**file, "a.comfy_quant": said({"format": "int8_tensorwise"})}
-    torch.testing.assert_close(dequantized(plain, torch.float64)["a.weight"], rotated, atol=float(scale.max()), rtol=0)
+    # Rounding takes half a step at most, and the factor is float32.
+    assert (dequantized(plain, torch.float64)["a.weight"] - rotated).abs().max() <= 0.5001 * scale.max()
 
 
 def test_other_weights_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
