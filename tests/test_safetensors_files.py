@@ -34,6 +34,16 @@ def test_tensors_of_every_type_and_shape_are_the_librarys(tmp_path: Path) -> Non
         assert found[key].float().equal(tensor.float())
 
 
+def test_half_precision_is_widened_where_it_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "halves.safetensors"
+    tensors = {str(dtype): torch.arange(7).to(dtype) for dtype in DTYPES}
+    save_file(tensors, path)
+    for key, tensor in read_safetensors(path, widen=True).items():
+        halves = tensors[key].dtype in (torch.float16, torch.bfloat16)
+        assert tensor.dtype == (torch.float32 if halves else tensors[key].dtype)
+        assert tensor.float().equal(tensors[key].float())
+
+
 def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "cut.safetensors"
     save_file({"a": torch.zeros(200_000), "b": torch.zeros(200_000)}, path)

@@ -117,23 +117,26 @@ def check_model(path: str | Path) -> Path:
     return path
 
 
-def read_safetensors(path: Path, remedy: str = DOWNLOAD) -> dict[str, Tensor]:
+def read_safetensors(path: Path, remedy: str = DOWNLOAD, widen: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file.
+
+    Args:
+        widen: whether half precision becomes float32, a tensor at a time.
 
     Raises:
         BrokenFileError: it is broken.
     """
-    return read_described(path, remedy)[0]
+    return read_described(path, remedy, widen)[0]
 
 
-def read_described(path: Path, remedy: str = DOWNLOAD) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file.
+def read_described(path: Path, remedy: str = DOWNLOAD, widen: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of a safetensors file; `widen` as in `read_safetensors`.
 
     Raises:
         BrokenFileError: it is broken.
     """
     with reading(path, remedy), open_file(path) as file:
-        return read_tensors(file)
+        return read_tensors(file, widen)
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

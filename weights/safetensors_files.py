@@ -44,6 +44,8 @@ DTYPES = {
 }
 """torch's names of types, some of which older versions lack, by the format's."""
 
+HALVES = ("F16", "BF16")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -103,8 +105,11 @@ def _entry(key: str, about: Any) -> Entry:
     return entry
 
 
-def read_tensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(file: BufferedReader, widen: bool = False) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of an open file.
+
+    Args:
+        widen: whether half precision becomes float32, a tensor at a time, which costs no memory beyond the result.
 
     Raises:
         ValueError: the file is not as the format says, or ends too early.
@@ -115,7 +120,8 @@ def read_tensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, str
     for entry in entries:
         if entry.start != place:
             raise ValueError(f"the tensor {entry.key[:80]!r} begins at {entry.start}, expected {place}")
-        tensors[entry.key] = _read(file, entry)
+        tensor = _read(file, entry)
+        tensors[entry.key] = tensor.float() if widen and entry.dtype in HALVES else tensor
         place = entry.end
     if file.read(1):
         raise ValueError("bytes behind the last tensor")

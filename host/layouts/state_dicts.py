@@ -31,14 +31,19 @@ QUANTIZED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".a
 """Endings of what accompanies weights that are more than rounded."""
 
 
-def load_state_dict(path: str | Path) -> StateDict:
+def load_state_dict(path: str | Path, widen: bool = False) -> StateDict:
     """Return tensors of a `.safetensors` file, of a pickle that holds nothing but tensors, or of a sharded index.
+
+    Args:
+        path: of the file.
+        widen: whether half precision of `.safetensors` becomes float32, a tensor at a time: both at once take half as
+            much memory again, and longer.
 
     Raises:
         FileNotFoundError: no such file, or a shard is missing.
         ValueError: the file is damaged, is not what its name says, or holds code.
     """
-    return _load(Path(path), read_safetensors, read_pickle)
+    return _load(Path(path), partial(read_safetensors, widen=widen), read_pickle)
 
 
 def load_shapes(path: str | Path) -> StateDict:

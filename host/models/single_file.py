@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..layouts.state_dicts import StateDict, load_state_dict, made_of, with_prefix
+from ..runtime import devices
 from ..runtime.patcher import ModelPatcher
 from ..text.clip import CLIP
 from ..text.loading import read_text_weights
@@ -31,7 +32,7 @@ def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, 
     Raises:
         ValueError: the file is damaged or its architecture is not supported.
     """
-    sd = load_state_dict(path)
+    sd = load_state_dict(path, devices.computes_in_float32())
     with made_of(path):
         family, denoiser = recognise(first_part(sd, DENOISER_PREFIXES) or sd)
         model = make_model(denoiser, None, *_prediction(sd), family=family)
@@ -43,7 +44,7 @@ def load_single_file(path: Path, directories: list[str]) -> tuple[ModelPatcher, 
 
 def load_single_denoiser(path: Path) -> ModelPatcher:
     """Return the MODEL of a file that holds a denoiser, with or without the rest of a checkpoint."""
-    sd = load_state_dict(path)
+    sd = load_state_dict(path, devices.computes_in_float32())
     with made_of(path):
         family, denoiser = recognise(first_part(sd, DENOISER_PREFIXES) or sd)
         return make_model(denoiser, None, *_prediction(sd), family=family)

@@ -95,6 +95,11 @@ def model_dtype(stored: torch.dtype, wide_range: bool = False) -> torch.dtype:
     return torch.float16
 
 
+def computes_in_float32() -> bool:
+    """Return whether a denoiser is computed in float32, whatever its file holds."""
+    return {model_dtype(torch.float16), model_dtype(torch.bfloat16, wide_range=True)} == {torch.float32}
+
+
 def text_encoder_dtype(wide_range: bool = False) -> torch.dtype:
     """Return the precision in which a text encoder is stored. `wide_range`: its values overflow float16 (T5)."""
     if torch_device().type != "cuda":
