@@ -18,8 +18,21 @@ Args = dict[str, Any]
 TINY = 1e-6
 
 
-def _part(name: str, default: float, tooltip: str, **more: Any) -> io.Float.Input:
-    return decimal(name, default, 0.0, 1.0, 0.001, tooltip=tooltip, **more)
+BOTH_KINDS = (
+    io.String.Input("double_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of both streams."),
+    io.String.Input("single_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of one stream."),
+)
+
+
+def _range(start: float, end: float) -> tuple[io.Input, io.Input]:
+    return (
+        _part("start_percent", start, "Part of the schedule before it begins."),
+        _part("end_percent", end, "Part of the schedule after which it ends."),
+    )
+
+
+def _part(name: str, default: float, tooltip: str) -> io.Input:
+    return decimal(name, default, 0.0, 1.0, 0.001, tooltip=tooltip, advanced=True)
 
 
 def _layers(text: str) -> list[int]:
@@ -44,11 +57,9 @@ def without_layers(options: ModelOptions, double: list[int], single: list[int]) 
     "SkipLayerGuidanceDiT",
     [
         io.Model.Input("model"),
-        io.String.Input("double_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of both streams."),
-        io.String.Input("single_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of one stream."),
+        *BOTH_KINDS,
         decimal("scale", 3.0, 0.0, 10.0, 0.1, tooltip="0 is off."),
-        _part("start_percent", 0.01, "Part of the schedule before it begins.", advanced=True),
-        _part("end_percent", 0.15, "Part of the schedule after which it ends.", advanced=True),
+        *_range(0.01, 0.15),
         decimal("rescaling_scale", 0.0, 0.0, 10.0, tooltip="How much of the deviation of the prediction is kept."),
     ],
     [io.Model],
@@ -91,10 +102,8 @@ def skip_layers(
     "SkipLayerGuidanceDiTSimple",
     [
         io.Model.Input("model"),
-        io.String.Input("double_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of both streams."),
-        io.String.Input("single_layers", default="7, 8, 9", advanced=True, tooltip="Blocks of one stream."),
-        _part("start_percent", 0.0, "Part of the schedule before it begins.", advanced=True),
-        _part("end_percent", 1.0, "Part of the schedule after which it ends.", advanced=True),
+        *BOTH_KINDS,
+        *_range(0.0, 1.0),
     ],
     [io.Model],
     is_experimental=True,
@@ -130,8 +139,7 @@ def skip_layers_of_negative(
         io.Model.Input("model"),
         io.String.Input("layers", default="7, 8, 9", advanced=True, tooltip="Blocks, counted from 0."),
         decimal("scale", 3.0, 0.0, 10.0, 0.1, tooltip="0 is off."),
-        _part("start_percent", 0.01, "Part of the schedule before it begins.", advanced=True),
-        _part("end_percent", 0.15, "Part of the schedule after which it ends.", advanced=True),
+        *_range(0.01, 0.15),
     ],
     [io.Model],
     is_experimental=True,
